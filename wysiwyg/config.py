@@ -83,7 +83,7 @@ class FieldConfig:
     color_hidden: int = 64
     pos_freqs: int = 6               # log-spaced, x itself included; open: base frequency, we take 2^0 without pi (pi corrugates the normals)
     dir_freqs: int = 2
-    sharpness: float = 100.          # Softplus(beta); the text says ReLU, Table A1 Softplus: a sharp one is both (VolSDF)
+    sharpness: float = 100.          # Softplus(beta); the text says ReLU, Table A1 Softplus: a sharp one is both (VolSDF); inf: ReLU
     radius: float = .25              # open: sphere start, world units, half the half-box
     plane_init: float = .03          # open: std of the plane-feature columns at the start
     beta_init: float = .01           # A3.3: beta = beta_init + tanh(2 pre)(beta_init - beta_min)
@@ -272,7 +272,7 @@ def tiny(total: float = 9_000) -> Run:
     "Every stage on two CPU cores; 64x64 pixels; sizes are ours, found by measurement."
     return Run(name='tiny', heads=HeadsConfig(n=4000, resolution=64),
         backbone=BackboneConfig(z_dim=64, w_dim=64, channel_base=1024, channel_max=128, backbone_resolution=32, plane_channels=16, plane_hidden=16, plane_resolution=64),
-        field=FieldConfig(hidden=32, geo_features=16, color_hidden=16, beta_init=.03, beta_min=.0005),
+        field=FieldConfig(hidden=32, geo_features=16, color_hidden=16, sharpness=float('inf'), beta_init=.03, beta_min=.0005),
         render=RenderConfig(near=2.2, far=3.2, coarse=48, fine=0, max_points=400_000), probe=ProbeConfig(resolution=16, samples=49),
         proposal=ProposalConfig(width=32, patch=16), discriminator=DiscriminatorConfig(channel_base=1024, channel_max=128, map_dim=32),
         loss=LossConfig(decision=0., hinge=.05), schedule=compressed(total, 16, 32, 64, (.03, .006), gamma=5.),

@@ -1,0 +1,76 @@
+# make demo: install and run the main job.  make test: install and pass the tests.  The rest is for those who stay: `make help`.
+SHELL := bash
+PYTHON ?= python3
+PORT ?=
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# glibc: keep large tensors in the heap instead of mapping and unmapping them at every step; read before Python starts.
+export MALLOC_MMAP_THRESHOLD_ := 4000000000
+export MALLOC_TRIM_THRESHOLD_ := 16000000000
+export MALLOC_TOP_PAD_ := 268435456
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := true
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint drift lab ui hooks readme notebooks export clean
+
+help:        ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(STAMP)   ## the environment alone
+
+$(STAMP): settings.ini constraints.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
+	@echo "[1/2] environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "[2/2] packages (about 2 GB; minutes the first time, seconds afterwards)"
+	@PIP_USE_PEP517=1 $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: $(STAMP)    ## install, then the main job
+	@$(BIN)/wysiwyg demo
+
+test: $(STAMP)    ## install, then drift check, lint, every notebook, every test
+	@echo "[1/3] notebooks, modules and README agree"
+	@$(MAKE) --no-print-directory drift
+	@echo "[2/3] lint"
+	@$(MAKE) --no-print-directory lint
+	@echo "[3/3] notebooks and tests"
+	@$(BIN)/python -m pytest tests
+
+drift: $(STAMP)   ## would clean + export + readme change anything?
+	@$(BIN)/python scripts/drift.py
+
+lint: $(STAMP)    ## ruff
+	@$(BIN)/ruff check .
+
+export: $(STAMP)  ## clean the notebooks, write the modules and the README
+	@$(BIN)/nbdev_clean && $(BIN)/nbdev_export && $(BIN)/python scripts/readme.py
+
+readme: $(STAMP)  ## README.md from nbs/index.ipynb
+	@$(BIN)/python scripts/readme.py
+
+notebooks: $(STAMP)  ## run every notebook again and save its outputs (WORKERS=2, NB=nbs/02_camera.ipynb for one)
+	@$(BIN)/python scripts/notebooks.py run --save --workers $(WORKERS) $(NB)
+	@$(MAKE) --no-print-directory export
+
+lab: $(STAMP)     ## JupyterLab on 127.0.0.1 (PORT=8888)
+	@$(BIN)/jupyter lab --ip 127.0.0.1 --port $(or $(PORT),8888) --notebook-dir "$(CURDIR)"
+
+ui: $(STAMP)      ## MLflow on 127.0.0.1 (PORT=5000)
+	@mkdir -p runs
+	@$(BIN)/mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "sqlite:///$(CURDIR)/runs/mlflow.db"
+
+hooks: $(STAMP)   ## git: check before each commit, readable notebook diffs, notebook merges
+	@git config core.hooksPath .githooks
+	@git config diff.ipynb.textconv '$(BIN)/python scripts/notebooks.py text'
+	@git config merge.nbdev-merge.driver '$(BIN)/nbdev_merge %O %A %B %P'
+	@echo "hooks are on; off again with: git config --unset core.hooksPath"
+
+clean:       ## caches and builds; environment, runs and data stay
+	@rm -rf build dist _proc _docs .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@find nbs wysiwyg tests scripts -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

@@ -1,0 +1,72 @@
+"The generator's promises: finite on empty and full rays, rows independent, work counted."
+from dataclasses import replace
+
+import pytest
+import torch
+
+from wysiwyg.camera import orbit
+from wysiwyg.config import override, tiny
+from wysiwyg.core import Rays
+from wysiwyg.generator import Generator
+from wysiwyg.probe import bins_march, integrate
+from wysiwyg.sampler import root, two_pass
+
+RUN = override(tiny(), **{'backbone.channel_base': 256, 'backbone.channel_max': 32, 'backbone.plane_channels': 8, 'proposal.width': 16})
+KINDS = ('robust', 'unstratified', 'unfiltered', 'two_pass', 'uniform', 'root')
+
+
+@pytest.fixture(scope='module')
+def scene():
+    torch.manual_seed(0)
+    g = Generator(RUN).eval().requires_grad_(False)
+    camera = orbit(torch.tensor([0., .5, -.4]), torch.tensor([0., .1, .2]))
+    return g, g.synthesize(g.map(torch.randn(3, 64), camera)), camera
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_row_zero_equals_the_row_alone(scene, kind):
+    g, planes, camera = scene
+    sampler = replace(RUN.sampler, kind=kind, jitter=False)
+    if kind == 'unstratified': pytest.skip('independent draws differ with the shape of the batch')
+    both, alone = g.render(planes, camera, 64, sampler), g.render(planes[:1], camera[:1], 64, sampler)
+    assert torch.allclose(both.rgb[:1], alone.rgb, atol=1e-4) and torch.allclose(both.depth[:1], alone.depth, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_work_is_counted_and_planes_are_not_remade(scene, kind):
+    g, planes, camera = scene
+    before = g.evaluations, g.syntheses
+    g.render(planes, camera, 64, replace(RUN.sampler, kind=kind))
+    per_ray = (g.evaluations-before[0])/(3*64*64)
+    probe = RUN.probe.samples/16
+    assert g.syntheses == before[1]
+    assert per_ray == pytest.approx(probe+17.6 if kind in ('robust', 'unstratified', 'unfiltered') else 16, rel=.01)
+
+
+def test_proposals_share_an_interface(scene):
+    g, planes, camera = scene
+    for kind in ('cnn', 'maxpool', 'oracle'):
+        pdf = g.propose(planes, camera, kind)[1]
+        assert pdf.shape == (3, 48, 64, 64) and torch.allclose(pdf.sum(1), torch.ones(3, 64, 64), atol=1e-4)
+    with pytest.raises(ValueError, match='proposal must be'): g.propose(planes, camera, 'magic')
+
+
+@pytest.mark.parametrize('level', [10., -10.])
+def test_empty_and_full_rays_are_finite(level):
+    "A field that is all outside (+10) or all inside (-10), with gradients."
+    value = torch.tensor(level, requires_grad=True)
+    field = lambda p, d: (value.expand(p.shape[:-1]), torch.full(p.shape[:-1], .01), torch.ones_like(p)*.5)
+    rays = Rays(torch.zeros(1, 4, 3), torch.tensor([0., 0, 1]).expand(1, 4, 3))
+    for m in (bins_march(field, rays, 2.2, 3.2, 49)[0], two_pass(field, rays, 2.2, 3.2, 8, 8, torch.rand(1, 4, 16)), root(field, rays, 2.2, 3.2, 8, 3, 4)):
+        out = integrate(m, 3.2, (0, 0, 0))
+        out.rgb.sum().backward()
+        assert all(x.isfinite().all() for x in (out.rgb, out.depth, out.opacity, out.beta)) and value.grad.isfinite()
+        assert torch.allclose(out.opacity, torch.tensor(1. if level < 0 else 0.), atol=1e-3)
+
+
+def test_the_sphere_of_the_start_is_where_it_should_be(scene):
+    g, planes, camera = scene
+    out = g.dense(planes[:1], camera[:1], 65, 193, normals=True)
+    middle = 65*32+32
+    assert out.depth[0, middle] == pytest.approx(2.7-RUN.field.radius, abs=.08)
+    assert out.normal[0, middle] @ torch.tensor([0., 0, 1]) > .7
