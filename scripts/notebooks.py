@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT/'nbs'
+HEAP = dict(MALLOC_MMAP_THRESHOLD_='4000000000', MALLOC_TRIM_THRESHOLD_='16000000000', MALLOC_TOP_PAD_='268435456')   # as in the Makefile
 
 
 def settings() -> dict:
@@ -59,7 +60,7 @@ def execute(path: Path, seconds: float, save: bool):
 def run(path: Path, seconds: float = 300, save: bool = False, workers: int = 2) -> tuple[bool, float, str]:
     "Run one notebook in a process of its own -> (passed, seconds, what it said)."
     threads = str(max(1, (os.cpu_count() or 1)//workers))
-    env = os.environ | {'MPLBACKEND': 'module://matplotlib_inline.backend_inline', 'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads,
+    env = os.environ | HEAP | {'MPLBACKEND': 'module://matplotlib_inline.backend_inline', 'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads,
                         'MLFLOW_DISABLE_TELEMETRY': 'true', 'DO_NOT_TRACK': 'true', 'PYTHONWARNINGS': 'ignore::RuntimeWarning:zmq'}
     command = [sys.executable, __file__, 'one', str(path), '--timeout', str(seconds)] + ['--save']*save
     start = time.monotonic()

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PRESETS', 'Schedule', 'constant', 'HeadsConfig', 'DataConfig', 'BackboneConfig', 'FieldConfig', 'RenderConfig',
            'ProbeConfig', 'ProposalConfig', 'SamplerConfig', 'DiscriminatorConfig', 'LossConfig', 'ScheduleConfig',
-           'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'sha', 'compressed', 'paper', 'small',
-           'tiny', 'preset']
+           'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'sha', 'compressed', 'scaled',
+           'final_stage', 'paper', 'small', 'tiny', 'preset']
 
 # %% ../nbs/01_config.ipynb #17419144
 import hashlib, json, typing
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Literal
 from .core import *
 
@@ -51,7 +51,7 @@ class HeadsConfig:
     yaw_std: float = .3              # radians, for 'gaussian'
     pitch_std: float = .155          # radians, for 'gaussian'
     background: tuple[float, float, float] = (.55, .6, .66)  # plain, and not white: a missed surface must not look like teeth
-    supersample: int = 3             # rays per pixel side
+    supersample: int = 2             # rays per pixel side
     workers: int = 2                 # processes
 
 @dataclass(frozen=True)
@@ -254,6 +254,17 @@ def compressed(total: float,       # images of the whole run
         supervise_from=at(.40), render_from=at(.52),
         gamma=constant(gamma), color_lr=constant(1.), swap=Schedule(((0, 1.), (at(.3), .8))))
 
+def scaled(s: ScheduleConfig, total: float) -> ScheduleConfig:
+    "The same sequence of events in `total` images."
+    f = total/s.total
+    stretch = lambda v: v.scaled(f) if isinstance(v, Schedule) else v*f
+    return ScheduleConfig(**{k.name: stretch(getattr(s, k.name)) for k in fields(s)})
+
+def final_stage(s: ScheduleConfig, total: float) -> ScheduleConfig:
+    "`total` more images at the last values of every schedule: what an ablation fine-tunes with."
+    last = {k.name: constant(v.knots[-1][1]) for k in fields(s) if isinstance(v := getattr(s, k.name), Schedule)}
+    return ScheduleConfig(total=total, supervise_from=0., render_from=0., **last)
+
 def paper() -> Run:
     "Every published value."
     return Run()
@@ -271,7 +282,7 @@ def small(resolution: int = 128, total: float = 400_000) -> Run:
 def tiny(total: float = 9_000) -> Run:
     "Every stage on two CPU cores; 64x64 pixels; sizes are ours, found by measurement."
     return Run(name='tiny', heads=HeadsConfig(n=4000, resolution=64),
-        backbone=BackboneConfig(z_dim=64, w_dim=64, channel_base=1024, channel_max=128, backbone_resolution=32, plane_channels=16, plane_hidden=16, plane_resolution=64),
+        backbone=BackboneConfig(z_dim=64, w_dim=64, channel_base=1024, channel_max=128, backbone_resolution=64, plane_channels=16, plane_hidden=16, plane_resolution=128),
         field=FieldConfig(hidden=32, geo_features=16, color_hidden=16, sharpness=float('inf'), beta_init=.03, beta_min=.0005),
         render=RenderConfig(near=2.2, far=3.2, coarse=48, fine=0, max_points=400_000), probe=ProbeConfig(resolution=16, samples=49),
         proposal=ProposalConfig(width=32, patch=16), discriminator=DiscriminatorConfig(channel_base=1024, channel_max=128, map_dim=32),

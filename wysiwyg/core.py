@@ -7,7 +7,7 @@ __all__ = ['expect', 'Record', 'Camera', 'Rays', 'take_rays', 'Samples', 'Render
            'default_device', 'atomic', 'file_sha', 'home', 'data_dir', 'runs_dir', 'sheet', 'show', 'colorize']
 
 # %% ../nbs/00_core.ipynb #c757b63b
-import contextlib, hashlib, json, os, secrets
+import contextlib, hashlib, io, os, secrets
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import numpy as np
@@ -149,8 +149,8 @@ def data_dir() -> Path:
     return home()/'data'
 
 def runs_dir() -> Path:
-    "Training runs and the MLflow store."
-    return home()/'runs'
+    "Training runs and the MLflow store; WYSIWYG_RUNS overrides."
+    return Path(os.environ.get('WYSIWYG_RUNS') or home()/'runs').resolve()
 
 # %% ../nbs/00_core.ipynb #1e7bff33
 def sheet(images: Tensor,    # [N, C, H, W] in [0, 1], C 1 or 3
@@ -165,10 +165,15 @@ def sheet(images: Tensor,    # [N, C, H, W] in [0, 1], C 1 or 3
     x = x.reshape(rows, cols, 3, h, w).permute(0, 3, 1, 4, 2).reshape(rows*h, cols*w, 3)
     return np.asarray((x*255+.5).byte()).repeat(scale, 0).repeat(scale, 1)
 
-def show(images: Tensor, cols: int = 8, scale: int = 1):
-    "A contact sheet as a PIL image, which notebooks display."
+def show(images: Tensor, cols: int = 8, scale: int = 1, most: int = 44_000):
+    "A contact sheet for a notebook: PNG, or the best JPEG of at most `most` bytes where that would be larger."
+    from IPython.display import Image as Shown
     from PIL import Image
-    return Image.fromarray(sheet(images, cols, scale))
+    picture = Image.fromarray(sheet(images, cols, scale))
+    for options in (dict(format='PNG'), *(dict(format='JPEG', quality=q) for q in (92, 85, 75, 60, 40))):
+        picture.save(out := io.BytesIO(), **options)
+        if out.tell() <= most: break
+    return Shown(data=out.getvalue())
 
 def colorize(x: Tensor,          # [B, 1, H, W] or [B, H, W]
              lo: float = None, hi: float = None, # range; the finite extremes when not given

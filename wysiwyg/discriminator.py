@@ -7,7 +7,6 @@ __all__ = ['Discriminator', 'enlarge', 'match_blur']
 
 # %% ../nbs/13_discriminator.ipynb #fd97c1f9
 import math
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from .config import DiscriminatorConfig

@@ -6,7 +6,7 @@
 __all__ = ['chunked', 'Trace', 'Generator', 'shipped', 'save_generator', 'load_generator']
 
 # %% ../nbs/12_generator.ipynb #359a1ab4
-import json, math
+import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,15 +43,15 @@ class Trace:
     pdf: Tensor = None                         # [B, K-1, R, R]
 
 class Generator(nn.Module):
-    "G(z, camera). Counts its work in `evaluations` (field) and `syntheses` (planes)."
-    def __init__(self, run: Run):
+    "G(z, camera). Counts its work in `evaluations` (field) and `syntheses` (planes). `start`: give the field its sphere, which loading does not need."
+    def __init__(self, run: Run, start: bool = True):
         super().__init__()
         b, self.run = run.backbone, run
         if run.resolution != 4*run.probe.resolution: raise ValueError(f'the proposal network quadruples the probe: final resolution {run.resolution} needs probe.resolution {run.resolution//4}, got {run.probe.resolution}')
         self.mapping = Mapping(b.z_dim, b.label_dim, b.w_dim, b.mapping_layers)
         self.triplane = Triplane(b)
         self.field = Field(run.field, b.plane_channels, run.render.box, b.combine)
-        sphere_init(self.field, run.train.seed)
+        if start: sphere_init(self.field, run.train.seed)
         self.proposal = ProposalCNN(run.probe.samples-1, run.proposal.width, run.proposal.kernel)
         self.evaluations = self.syntheses = 0
 
@@ -184,6 +184,6 @@ def load_generator(path: str|Path = None, device: torch.device = None) -> Genera
         with safe_open(path, 'pt') as f: meta, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
     except Exception as e: raise ValueError(f'{path.name} is not a safetensors file: {e}') from e
     if 'run' not in meta: raise ValueError(f'{path.name} holds no configuration; was it written by save_generator?')
-    g = Generator(from_dict(Run, json.loads(meta['run'])))
+    g = Generator(from_dict(Run, json.loads(meta['run'])), start=False)
     g.load_state_dict(state)
     return g.to(device or default_device()).eval().requires_grad_(False)

@@ -74,6 +74,7 @@ class Field(nn.Module):
         return sdf, beta, rgb
 
 # %% ../nbs/07_sdf.ipynb #e029d0e0
+@torch.enable_grad()
 def sphere_init(field: Field, seed: int = 0, steps: int = 300) -> float:
     "Give `field` the SDF |x| - radius, whatever the planes hold; returns the remaining rms error in world units."
     c, g = field.config, rng(seed, 'sphere')

@@ -8,10 +8,10 @@ __all__ = ['Stage', 'stage_at', 'make_optimizers', 'update_ema', 'NotFinite', 'T
            'open_data', 'train', 'progress_bar', 'log_step', 'save_snapshot']
 
 # %% ../nbs/15_training.ipynb #d0c1b90e
-import copy, json, os, sys, time
+import copy, json, sys
+from dataclasses import dataclass
 from pathlib import Path
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from .camera import *
 from .config import *
@@ -24,8 +24,6 @@ from .probe import *
 from .proposal import *
 
 # %% ../nbs/15_training.ipynb #e4c3648b
-from dataclasses import dataclass
-
 @dataclass(frozen=True)
 class Stage:
     "The schedule at one moment."
@@ -114,7 +112,7 @@ class Trainer:
 
     def sampler_loss(self, planes: Tensor, camera: Camera, pdf: Tensor) -> Tensor:
         "Cross-entropy on a random patch of the final grid (4.3)."
-        c, r, side = self.run.render, self.run.resolution, self.run.proposal.patch
+        r, side = self.run.resolution, self.run.proposal.patch
         y, x = torch.randint(r-side+1, (2,), generator=self.random('patch')).tolist()
         index = ((torch.arange(side)+y)[:, None]*r + torch.arange(side)+x).flatten().to(self.device)
         with torch.no_grad():
