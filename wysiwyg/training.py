@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Stage', 'stage_at', 'make_optimizers', 'update_ema', 'NotFinite', 'Trainer', 'save_checkpoint', 'checkpoints',
-           'check_checkpoint', 'latest_checkpoint', 'load_checkpoint', 'snapshot', 'normal_colors', 'Silent',
-           'open_data', 'train', 'progress_bar', 'log_step', 'save_snapshot']
+           'check_checkpoint', 'latest_checkpoint', 'load_checkpoint', 'shipped_discriminator', 'start_from_shipped',
+           'ship', 'snapshot', 'normal_colors', 'Silent', 'open_data', 'train', 'progress_bar', 'log_step',
+           'save_snapshot']
 
 # %% ../nbs/15_training.ipynb #d0c1b90e
 import copy, json, sys
@@ -213,6 +214,25 @@ def load_checkpoint(t: Trainer, path: str|Path) -> Trainer:
     return t
 
 # %% ../nbs/15_training.ipynb #dd35e65e
+def shipped_discriminator() -> Path:
+    "The discriminator that the shipped generator was trained against."
+    return data_dir()/'discriminator.safetensors'
+
+def start_from_shipped(t: Trainer) -> Trainer:
+    "Shipped weights for the generator, its average and the discriminator; optimisers start anew."
+    from safetensors.torch import load_file
+    weights = load_generator(device=t.device).state_dict()
+    for net in (t.g, t.ema): net.load_state_dict(weights)
+    t.d.load_state_dict(load_file(shipped_discriminator(), str(t.device)))
+    return t
+
+def ship(t: Trainer, command: str):
+    "Write a trainer's averaged generator and its discriminator as the shipped ones."
+    from safetensors.torch import save_file
+    save_generator(t.ema, shipped(), command=command, images=str(t.images), data=t.data.sha)
+    with atomic(shipped_discriminator()) as tmp: save_file({k: v.contiguous() for k, v in t.d.state_dict().items()}, tmp)
+
+# %% ../nbs/15_training.ipynb #72a6b4cb
 @torch.no_grad()
 def snapshot(g: Generator, n: int = 8, resolution: int = None, seed: int = 0, trunc: float = 1.) -> Tensor:
     "[3n, 3, R, R]: n people's colours, then camera-space normals, then depths, at fixed seeds and cameras (a fan of yaws)."
@@ -228,7 +248,7 @@ def normal_colors(out: Rendering, camera: Camera) -> Tensor:
     n = torch.einsum('bij,bni->bnj', camera.cam2world[:, :3, :3], out.normal)*out.normal.new_tensor([1, -1, -1])
     return to_image((n/2+.5)*(out.normal.norm(dim=-1, keepdim=True) > .5))
 
-# %% ../nbs/15_training.ipynb #5b2c6648
+# %% ../nbs/15_training.ipynb #588c4697
 class Silent:
     "A recorder that records nothing."
     def metrics(self, values: dict[str, float], step: int): pass
