@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'Heads', 'Train', 'Eval', 'Render', 'Ablate', 'Demo', 'split_train_args', 'base_run', 'UsageError',
-           'parse_seeds', 'heads', 'train_command', 'recorder', 'eval_command', 'render', 'studies',
+           'parse_seeds', 'heads', 'train_command', 'recorder', 'eval_command', 'record_scores', 'render', 'studies',
            'notebook_parameters', 'run_notebook', 'ablate', 'demo', 'say', 'demo_table', 'compare_text', 'parse',
            'usage', 'main', 'tune_allocator']
 
@@ -12,7 +12,7 @@ __all__ = ['COMMANDS', 'Heads', 'Train', 'Eval', 'Render', 'Ablate', 'Demo', 'sp
 import json, os, sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 import torch
 from .camera import *
 from .config import *
@@ -46,6 +46,7 @@ class Eval:
     data: str = ''                   # EG3D-format set; empty: posed heads like those it was trained on
     n: int = 500                     # images per Frechet distance
     seed: int = 0
+    record: str = ''                 # write data/results/<record>.json
     json: bool = False
 
 @dataclass
@@ -66,7 +67,10 @@ class Ablate:
     study: str = 'a01_paper_table'   # a notebook in nbs/ablations
     images: int = 160                # fine-tuning images per arm, where the study trains
     n: int = 128                     # images per evaluation
+    views: int = 4                   # people looked at, where the study compares renders
+    repeats: int = 2                 # draws per setting
     seeds: str = '0'
+    record: str = ''                 # write data/results/<record>.json
     dry_run: bool = False            # print what would run
 
 @dataclass
@@ -139,7 +143,15 @@ def eval_command(a: Eval) -> dict:
     from wysiwyg.metrics import evaluate
     g = load_generator(a.network or None)
     data = Dataset(a.data) if a.data else open_data(g.run)
-    return evaluate(g, data, n=a.n, seed=a.seed)
+    scores = evaluate(g, data, n=a.n, seed=a.seed)
+    if a.record: record_scores(a, scores)
+    return scores
+
+def record_scores(a: Eval, scores: dict[str, float]):
+    "Metrics with their floors into data/results."
+    from wysiwyg.tracking import write_results
+    options = ''.join(f' --{k} {v}' for k, v in (('network', a.network), ('data', a.data), ('n', a.n), ('seed', a.seed), ('record', a.record)) if v)
+    write_results(a.record, [{'what': k, 'value': round(v, 4)} for k, v in scores.items()], f'wysiwyg eval{options}')
 
 @torch.no_grad()
 def render(a: Render) -> dict:
@@ -184,7 +196,7 @@ def run_notebook(name: str, parameters: dict, out: Path, progress: bool = True) 
 def ablate(a: Ablate) -> dict:
     "Run a study; its table comes back from MLflow."
     known = notebook_parameters(home()/'nbs'/'ablations'/f'{a.study}.ipynb') if a.study in studies() else set()
-    wanted = {'images': a.images, 'n': a.n, 'seeds': a.seeds, 'seed': parse_seeds(a.seeds)[0]}
+    wanted = {'images': a.images, 'n': a.n, 'views': a.views, 'repeats': a.repeats, 'seeds': a.seeds, 'seed': parse_seeds(a.seeds)[0], 'record': a.record}
     parameters = {k: v for k, v in wanted.items() if k in known}
     out = runs_dir()/'notebooks'/f'{a.study}.ipynb'
     if a.dry_run: return {'study': a.study, 'parameters': parameters, 'notebook': str(out)}
@@ -206,7 +218,7 @@ def demo(a: Demo) -> dict:
         with Recorder('demo', 'tiny', run.train.seed, run, dataset_sha=data.sha) as r: train(run, folder, data, 'latest', r)
     say('3/5 evaluation, against the untrained start and the floor')
     scores = {'start': evaluate(Trainer(run, data).ema, data, n=200), 'tiny': evaluate(load_generator(trained), data, n=200, floors=False)}
-    say('4/5 ablations of the shipped generator'); made = [ablate(Ablate(s, images=48, n=64))['notebook'] for s in ('a01_paper_table', 'a02_samples')]
+    say('4/5 ablations of the shipped generator'); made = [ablate(Ablate(s, images=48, n=64, views=2, repeats=1))['notebook'] for s in ('a01_paper_table', 'a02_samples')]
     say('5/5 comparison'); table = demo_table(scores); print(table.round(2).to_string()); print(compare_text())
     say(f'done in {(time.time()-begun)/60:.1f} minutes. Pictures: {folder}; notebooks: {Path(made[0]).parent}\n  make ui    opens the runs in MLflow\n  make lab   opens the notebooks in JupyterLab')
     return {'minutes': (time.time()-begun)/60} | {f'{who}: {k}': v for who, s in scores.items() for k, v in s.items()}
@@ -223,7 +235,7 @@ def demo_table(scores: dict[str, dict[str, float]]):
 def compare_text() -> str:
     "The a01 table of the newest runs, from MLflow."
     from wysiwyg.tracking import compare, read_study
-    runs = read_study('a01_paper_table'); n = runs.iloc[-1]['n'] if 'n' in runs else ''
+    runs = read_study('a01_paper_table')
     columns = [c for c in runs if c.startswith('eval/') and runs[c].notna().all()]
     return '\n' + compare('a01_paper_table', 'full', columns).xs('mean', axis=1, level=1).round(2).to_string()
 

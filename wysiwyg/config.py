@@ -6,11 +6,11 @@
 __all__ = ['PRESETS', 'Schedule', 'constant', 'HeadsConfig', 'DataConfig', 'BackboneConfig', 'FieldConfig', 'RenderConfig',
            'ProbeConfig', 'ProposalConfig', 'SamplerConfig', 'DiscriminatorConfig', 'LossConfig', 'ScheduleConfig',
            'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'sha', 'compressed', 'scaled',
-           'final_stage', 'paper', 'small', 'tiny', 'preset']
+           'final_stage', 'paper', 'small', 'tiny', 'heads64', 'preset']
 
 # %% ../nbs/01_config.ipynb #17419144
 import hashlib, json, typing
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Literal
 from .core import *
 
@@ -244,14 +244,16 @@ def sha(config) -> str:
 def compressed(total: float,       # images of the whole run
                low: int, mid: int, full: int,   # the three render resolutions
                beta: tuple[float, float],       # beta target before and after tightening
-               gamma: float        # R1 weight
+               gamma: float,       # R1 weight
+               grow: tuple[float, float] = (.35, .66),   # fractions of the run at which the resolution grows
+               use: tuple[float, float] = (.40, .52)     # fractions at which proposals are supervised and rendered with
               ) -> ScheduleConfig:
     "Table A3's sequence of events in a run of `total` images."
     at = lambda fraction: round(fraction*total)
     return ScheduleConfig(total=float(total),
-        resolution=Schedule(((0, low), (at(.35), low), (at(.38), mid), (at(.66), mid), (at(.69), full))),
-        beta_target=Schedule(((0, beta[0]), (at(.35), beta[0]), (at(.45), beta[1]))),
-        supervise_from=at(.40), render_from=at(.52),
+        resolution=Schedule(((0, low), (at(grow[0]), low), (at(grow[0]+.03), mid), (at(grow[1]), mid), (at(grow[1]+.03), full))),
+        beta_target=Schedule(((0, beta[0]), (at(grow[0]), beta[0]), (at(grow[0]+.1), beta[1]))),
+        supervise_from=at(use[0]), render_from=at(use[1]),
         gamma=constant(gamma), color_lr=constant(1.), swap=Schedule(((0, 1.), (at(.3), .8))))
 
 def scaled(s: ScheduleConfig, total: float) -> ScheduleConfig:
@@ -279,17 +281,24 @@ def small(resolution: int = 128, total: float = 400_000) -> Run:
         loss=LossConfig(decision=0., hinge=.1), schedule=compressed(total, resolution//4, resolution//2, resolution, (.02, .004), gamma=2.),
         train=TrainConfig(batch=32, field_lr=.001, ema_images=5_000, checkpoint_images=20_000, snapshot_images=20_000))
 
-def tiny(total: float = 9_000) -> Run:
-    "Every stage on two CPU cores; 64x64 pixels; sizes are ours, found by measurement."
+def tiny(total: float = 6_000) -> Run:
+    "Every stage on two CPU cores in about six minutes; 64x64 pixels; sizes are ours, found by measurement."
     return Run(name='tiny', heads=HeadsConfig(n=4000, resolution=64),
-        backbone=BackboneConfig(z_dim=64, w_dim=64, channel_base=1024, channel_max=128, backbone_resolution=64, plane_channels=16, plane_hidden=16, plane_resolution=128),
+        backbone=BackboneConfig(z_dim=64, w_dim=64, channel_base=1024, channel_max=128, backbone_resolution=32, plane_channels=16, plane_hidden=16, plane_resolution=64),
         field=FieldConfig(hidden=32, geo_features=16, color_hidden=16, sharpness=float('inf'), beta_init=.03, beta_min=.0005),
         render=RenderConfig(near=2.2, far=3.2, coarse=48, fine=0, max_points=400_000), probe=ProbeConfig(resolution=16, samples=49),
         proposal=ProposalConfig(width=32, patch=16), discriminator=DiscriminatorConfig(channel_base=1024, channel_max=128, map_dim=32),
-        loss=LossConfig(decision=0., hinge=.05), schedule=compressed(total, 16, 32, 64, (.03, .006), gamma=5.),
+        loss=LossConfig(decision=0., hinge=.05), schedule=compressed(total, 16, 32, 64, (.03, .006), gamma=5., grow=(.45, .80), use=(.48, .60)),
         train=TrainConfig(batch=8, field_lr=.001, ema_images=500, checkpoint_images=1_000, snapshot_images=1_000))
 
-PRESETS = dict(tiny=tiny, small=small, paper=paper)
+def heads64(total: float = 21_000) -> Run:
+    "`tiny` with finer planes, more time at full resolution and a longer average: what the shipped generator was trained with."
+    run = tiny(total)
+    return replace(run, name='heads64', backbone=replace(run.backbone, backbone_resolution=64, plane_resolution=128),
+        schedule=compressed(total, 16, 32, 64, (.03, .006), gamma=5.),
+        train=replace(run.train, ema_images=1_000, checkpoint_images=2_000, snapshot_images=2_000))
+
+PRESETS = dict(tiny=tiny, heads64=heads64, small=small, paper=paper)
 
 def preset(name: str, **changes) -> Run:
     "A preset by name with dotted overrides."

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['Stage', 'stage_at', 'make_optimizers', 'update_ema', 'NotFinite', 'Trainer', 'save_checkpoint', 'checkpoints',
            'check_checkpoint', 'latest_checkpoint', 'load_checkpoint', 'shipped_discriminator', 'start_from_shipped',
-           'ship', 'snapshot', 'normal_colors', 'Silent', 'open_data', 'train', 'progress_bar', 'log_step',
-           'save_snapshot']
+           'ship', 'snapshot', 'normal_colors', 'Silent', 'open_data', 'train', 'deferred_interrupt', 'progress_bar',
+           'log_step', 'save_snapshot']
 
 # %% ../nbs/15_training.ipynb #d0c1b90e
-import copy, json, sys
+import contextlib, copy, json, signal, sys, threading
 from dataclasses import dataclass
 from pathlib import Path
 import torch
@@ -270,14 +270,25 @@ def train(run: Run, outdir: str|Path, data: Dataset = None, resume: str = None, 
     total, c = min(run.schedule.total, stop_at or float('inf')), run.train
     bar = progress_bar(total, t.images, progress)
     due = lambda every: t.images//every > (t.images-c.batch)//every or t.images >= total
-    while t.images < total:
-        values = t.step(); bar.update(c.batch)
-        if t.step_count % 25 == 0 or t.images >= total: log_step(t, values, outdir, recorder, bar)
-        if due(c.snapshot_images): save_snapshot(t, outdir, recorder)
-        if due(c.checkpoint_images): save_checkpoint(t, outdir)
+    with deferred_interrupt() as interrupted:
+        while t.images < total and not interrupted:
+            values = t.step(); bar.update(c.batch)
+            if t.step_count % 25 == 0 or t.images >= total: log_step(t, values, outdir, recorder, bar)
+            if due(c.snapshot_images): save_snapshot(t, outdir, recorder)
+            if due(c.checkpoint_images) or interrupted: save_checkpoint(t, outdir)
     bar.close()
+    if interrupted: raise KeyboardInterrupt
     save_generator(t.ema, outdir/'generator.safetensors', images=str(t.images), data=data.sha)
     return t
+
+@contextlib.contextmanager
+def deferred_interrupt():
+    "Yields a list that Ctrl-C or SIGTERM fills, so that a step is finished and a checkpoint written; only the main thread can catch signals."
+    came, mine = [], threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, lambda n, _: came.append(n)) for s in (signal.SIGINT, signal.SIGTERM)} if mine else {}
+    try: yield came
+    finally:
+        for s, handler in before.items(): signal.signal(s, handler)
 
 def progress_bar(total: float, done: int, on: bool):
     "tqdm: images, images per second, time left; a line now and then when not on a terminal."

@@ -1,0 +1,200 @@
+"Metrics: closed forms, clean-fid as the oracle, properties that hold for any input, and the evaluation of a generator."
+import math
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, strategies as st
+
+from wysiwyg.camera import gaussian_cameras, orbit
+from wysiwyg.config import override, tiny
+from wysiwyg.core import Rendering, rng
+from wysiwyg.data import Dataset, png_bytes, write_zip
+from wysiwyg.generator import Generator
+from wysiwyg.metrics import (INCEPTION_SHA, Extractor, bootstrap, clean_fid, close_look, consistency, cut_density, depth_error, evaluate, fakes,
+                             features, frechet, inception, kernel_distance, non_flatness, normal_error, normal_images, protocol, psnr,
+                             real_features, real_index, surface_depth, worst_psnr)
+
+SEED = st.integers(0, 10**6)
+MEAN = Extractor('means', 16, 'a'*64, lambda x: F.adaptive_avg_pool2d(x, 4).flatten(1))   # a network of no weights
+
+
+@given(SEED, st.integers(2, 60), st.integers(2, 60), st.integers(2, 20))
+def test_frechet_is_a_squared_distance(seed, n, m, d):
+    g = rng(seed)
+    x, y, shift = torch.randn(n, d, generator=g), torch.randn(m, d, generator=g)*2, torch.randn(d, generator=g)
+    turn = torch.linalg.qr(torch.randn(d, d, generator=g)).Q
+    f = frechet(x, y)
+    assert f >= 0 and f == pytest.approx(frechet(y, x), rel=1e-6, abs=1e-6)
+    assert f == pytest.approx(frechet(x @ turn, y @ turn), rel=1e-4, abs=1e-4)
+    assert frechet(x, x+shift) == pytest.approx(shift.square().sum().item(), rel=1e-3, abs=1e-4)
+
+
+@given(SEED)
+def test_frechet_equals_clean_fid(seed):
+    x, y = torch.randn(90, 12, generator=rng(seed, 'x')), torch.randn(70, 12, generator=rng(seed, 'y'))*1.4+.3
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert frechet(x, y) == pytest.approx(float(clean_fid().fid_from_feats(x.double().numpy(), y.double().numpy())), rel=1e-4)
+
+
+def test_frechet_on_few_samples_equals_the_matrix_root():
+    from scipy.linalg import sqrtm
+    x, y = torch.randn(9, 5, generator=rng('x')).double(), torch.randn(7, 5, generator=rng('y')).double()+1
+    c, d = torch.cov(x.T).numpy(), torch.cov(y.T).numpy()
+    want = (x.mean(0)-y.mean(0)).square().sum().item()+np.trace(c+d-2*sqrtm(c @ d).real)
+    assert frechet(x, y) == pytest.approx(want, rel=1e-6)
+
+
+def test_kernel_distance_is_unbiased():
+    means = [kernel_distance(*torch.randn(2, 12, 4, generator=rng('kid', i))) for i in range(400)]
+    assert abs(np.mean(means)) < 3*np.std(means)/20
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_non_finite_is_refused(bad):
+    x = torch.randn(8, 3)
+    y = x.clone()
+    y[2, 1] = bad
+    for f in (lambda: frechet(x, y), lambda: kernel_distance(y, x)):
+        with pytest.raises(ValueError, match='1 non-finite'): f()
+    with pytest.raises(ValueError, match='non-finite'): non_flatness(y[None], 0, 1)
+
+
+def test_bootstrap_covers():
+    hits = 0
+    for i in range(60):
+        low, high = bootstrap(lambda v: v.mean().item(), torch.randn(50, generator=rng('cover', i)), repeats=60, seed=i)
+        hits += low <= 0 <= high
+    assert 49 <= hits <= 60
+
+
+def test_protocol_grants_fid50k_full_to_one_case_only():
+    real = Extractor('inception', None, INCEPTION_SHA, None)
+    assert protocol(real, 50_000) == 'fid50k_full' and protocol(real, 50_000, 'normal_') == 'normal_fd_inception_50000'
+    others = [(real, 49_999), (replace(real, side=299, name='inceptionclean'), 50_000), (replace(real, sha='b'*64, name='inceptionbbbbbb'), 50_000), (MEAN, 50_000)]
+    assert all('fid50k_full' not in protocol(*o) for o in others)
+
+
+def test_inception_is_hashed_before_it_is_loaded(tmp_path, monkeypatch):
+    path = tmp_path/'inception-2015-12-05.pt'
+    class Net(torch.nn.Module):
+        def forward(self, x, return_features: bool = False): return x.mean((2, 3))
+    torch.jit.script(Net()).save(str(path))
+    monkeypatch.setattr(torch.jit, 'load', lambda *a, **k: pytest.fail('loaded'))
+    with pytest.raises(ValueError, match='was not loaded'): inception(path)
+    monkeypatch.undo()
+    import hashlib
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setenv('WYSIWYG_INCEPTION', str(path))
+    own = inception(sha=sha)
+    assert own(torch.ones(2, 3, 8, 8)).shape == (2, 3) and own.name == f'inception{sha[:6]}'
+    monkeypatch.delenv('WYSIWYG_INCEPTION')
+    with pytest.raises(FileNotFoundError, match='WYSIWYG_INCEPTION'): inception()
+
+
+@given(SEED, st.floats(.01, .99), st.integers(2, 40))
+def test_cut_density_is_the_published_one(seed, q, n):
+    sigma = torch.randn(2, n, 3, generator=rng(seed), dtype=torch.float64).exp()
+    assert torch.equal(cut_density(sigma, q, legacy=True), torch.where(sigma < sigma.quantile(q), 0., sigma))
+    assert torch.equal(cut_density(sigma, q)[1:], cut_density(sigma[1:], q, legacy=True))
+
+
+@given(SEED, st.integers(1, 64))
+def test_non_flatness_counts_bins(seed, used):
+    depth = (torch.arange(used)+.5)/64+2                                # `used` bins, equally full
+    assert non_flatness(depth.expand(3, 10, used), 2, 3) == pytest.approx(used, rel=1e-6)
+    noise = 2+torch.rand(2, 300, generator=rng(seed))
+    assert 1 <= non_flatness(noise, 2, 3) <= 64
+
+
+def test_errors():
+    x = torch.rand(2, 50, 3, generator=rng('x'))
+    assert psnr(x, x) == 100 and worst_psnr(x, x+.1, .1) == pytest.approx(20, abs=1e-3)
+    y = x+.3*torch.rand(x.shape, generator=rng('y'))
+    scores = [worst_psnr(x, y, s) for s in (.02, .1, .5, 1)]
+    assert scores == sorted(scores) and scores[-1] == psnr(x, y)
+    with pytest.raises(ValueError, match='differ in shape'): psnr(x, y[:1])
+    none = torch.zeros(2, 50, dtype=torch.bool)
+    for f in (lambda: depth_error(x[..., 0], y[..., 0], none), lambda: normal_error(x, y, none)):
+        with pytest.raises(ValueError, match='mask is empty'): f()
+    assert normal_error(torch.eye(3), torch.eye(3).roll(1, 0), torch.ones(3, dtype=torch.bool)) == pytest.approx(90)
+    flat = Rendering(x, torch.full((2, 50), 2.5*.25+3*.75), torch.full((2, 50), .25), torch.zeros(2, 50))
+    assert surface_depth(flat, 3.).allclose(torch.tensor(2.5))
+
+
+def test_normal_images_have_one_convention():
+    n = torch.zeros(3, 3, 2, 2)
+    n[0, 0], n[1, 1], n[2, 2] = 1, 1, 1
+    seen = normal_images(n, torch.ones(3, 2, 2), orbit(torch.tensor([math.pi/2]), 0.)[torch.tensor([0, 0, 0])])   # the camera stands on +x
+    assert (seen[:, :, 0, 0].int()-torch.tensor([[128, 128, 255], [128, 255, 128], [0, 128, 128]])).abs().max() <= 1       # +x comes to the viewer, +z goes left
+    assert not normal_images(n, torch.zeros(3, 2, 2)).any()
+
+
+def test_a_view_agrees_with_itself():
+    from wysiwyg.camera import camera_rays, sphere_hits
+    camera = gaussian_cameras(2, rng(0))
+    t, normal, hit = sphere_hits(camera_rays(camera, 32), .22)
+    out = Rendering((normal/2+.5)*hit[..., None], torch.where(hit, t, 3.3), hit.float(), 0*t)
+    score, share = consistency(out, camera, out, camera, 3.3)
+    assert score > 60 and share > .9
+    assert consistency(replace(out, depth=out.depth-.1*hit), camera, out, camera, 3.3)[1] == 0
+
+
+# ---- a generator -----------------------------------------------------------------------------------------------------
+
+RUN = override(tiny(), **{'backbone.channel_base': 128, 'backbone.channel_max': 16, 'backbone.plane_channels': 4, 'backbone.plane_hidden': 4, 'proposal.width': 8})
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    x = torch.randint(0, 256, (12, 64, 64, 3), generator=rng(0, 'noise'), dtype=torch.uint8).numpy()
+    path = write_zip(tmp_path_factory.mktemp('set')/'noise.zip', [(f'{i}.png', png_bytes(p), c.tolist()) for i, (p, c) in enumerate(zip(x, gaussian_cameras(12, rng(0)).label))])
+    return Dataset(path)
+
+
+@pytest.fixture(scope='module')
+def g():
+    torch.manual_seed(0)
+    return Generator(RUN, start=False).eval()
+
+
+def test_evaluate_is_finite_repeatable_and_cached(g, data, tmp_path, capsys):
+    go = lambda **k: evaluate(g, data, n=4, extractor=MEAN, few=1, cache=tmp_path, **k)
+    one = go(batch=2)
+    assert '0 true normals beside noise.zip' in capsys.readouterr().err
+    assert {'eval/fd_means_4', 'floor/fd_means_4', 'eval/non_flatness', 'eval/render_psnr'} <= set(one)
+    assert all(type(v) is float and math.isfinite(v) for v in one.values())
+    assert go(batch=2) == one and len(list(tmp_path.iterdir())) == 2
+    assert not any(k.startswith('floor/') for k in go(floors=False))
+    with pytest.raises(ValueError, match='holds 12 pictures, 13 were asked for'): evaluate(g, data, n=13, extractor=MEAN, few=1, cache=tmp_path)
+
+
+def test_evaluate_refuses_what_is_not_finite(g, data, tmp_path):
+    broken = replace(MEAN, net=lambda x: x.mean((2, 3))*float('nan'))
+    with pytest.raises(ValueError, match='non-finite'): evaluate(g, data, n=4, extractor=broken, few=1, cache=tmp_path)
+
+
+def test_latents_do_not_depend_on_the_batch(g):
+    plain = Generator(override(RUN, **{'sampler.jitter': False}), start=False).eval()
+    plain.load_state_dict(g.state_dict())
+    cameras = gaussian_cameras(4, rng(1))
+    many, few = [torch.cat([x for x, _ in fakes(plain, cameras, batch=b)]).int() for b in (4, 2)]
+    assert (many-few).abs().max() <= 1
+
+
+def test_real_features_know_data_and_seed(data, tmp_path):
+    a, b = [real_features(data, MEAN, 5, s, cache=tmp_path) for s in (0, 1)]
+    assert not torch.equal(a, b) and torch.equal(a, features(MEAN, data.images(real_index(data, 5, 0))))
+    assert torch.equal(a, real_features(data, MEAN, 5, 0, cache=tmp_path))
+
+
+def test_close_look_survives_an_empty_volume(g):
+    empty = Generator(RUN, start=False).eval()
+    empty.load_state_dict(g.state_dict())
+    empty.field_at = lambda planes: lambda p, d: (torch.ones(p.shape[:-1]), torch.full(p.shape[:-1], .01), torch.zeros_like(p))
+    out = close_look(empty, 1, samples=9)
+    assert out['non_flatness'] == pytest.approx(1, abs=1e-6) and out['render_psnr'] == 100 and 'render_depth_error' not in out

@@ -1,0 +1,235 @@
+"Tracking: one store however many open it, nothing twice, nothing infinite, nothing left running, tables equal to MLflow's own."
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, strategies as st
+
+from wysiwyg.config import flat, override, paper, small, tiny
+from wysiwyg.core import runs_dir
+from wysiwyg.tracking import (NullRecorder, Recorder, alive, compare, curves, decode, digest, encode, exit_code, finished, history, holds, open_store,
+                              read_results, read_study, reap, run_study, safe, show_compare, study_rows, this_process, tracking_uri, write_results)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def store(tmp_path_factory):
+    "A store of this module's own; made once, since making one takes seconds."
+    before = os.environ.get('WYSIWYG_HOME')
+    os.environ['WYSIWYG_HOME'] = str(tmp_path_factory.mktemp('home'))
+    yield open_store()
+    if before is None: del os.environ['WYSIWYG_HOME']
+    else: os.environ['WYSIWYG_HOME'] = before
+
+
+@pytest.fixture
+def study(request): return request.node.name.replace('[', '-').replace(']', '')[:60]
+
+
+OPEN = "from wysiwyg.tracking import *; print(experiment_id(open_store(), 'crowd'))"
+
+
+@pytest.mark.slow
+def test_four_processes_open_a_new_store(tmp_path):
+    go = [subprocess.Popen([sys.executable, '-c', OPEN], env=os.environ | {'WYSIWYG_HOME': str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [p.communicate(timeout=120) for p in go]
+    assert [p.returncode for p in go] == [0]*4, said
+    assert len({out.strip() for out, _ in said}) == 1 and (tmp_path/'runs/mlflow.db').exists()
+
+
+def test_one_place_and_no_telemetry(tmp_path, monkeypatch):
+    here = tracking_uri()
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri() == here and here.startswith('sqlite:////') and os.environ['MLFLOW_DISABLE_TELEMETRY'] == 'true'
+    with Recorder('place', 'a') as r: r.metrics({'x': 1.}, 1)
+    assert not list(tmp_path.iterdir())
+
+
+PLAIN = st.none() | st.booleans() | st.integers(-10**9, 10**9) | st.floats(allow_nan=False) | st.text(max_size=20)
+
+
+@given(PLAIN | st.lists(PLAIN, max_size=4))
+def test_parameters_come_back(value): assert decode(encode(value)) == value and type(decode(encode(value))) is type(value)
+
+
+@pytest.mark.parametrize('run', [tiny(), small(), paper()], ids=lambda r: r.name)
+def test_configurations_come_back(run, study):
+    with Recorder(study, 'a', params=run) as r: pass
+    assert {k: decode(v) for k, v in r.client.get_run(r.id).data.params.items()} == flat(run)
+    assert digest(run) == r.client.get_run(r.id).data.tags['wysiwyg.config_sha'] != digest(override(run, **{'train.seed': 1}))
+
+
+@pytest.mark.parametrize('name', ['../x', '/x', 'a/b', '<script>', "a'b", 'a"b', '', '.', '-x', 'a\nb', 'x'*101])
+def test_names_are_not_paths_or_code(name):
+    with pytest.raises(ValueError, match='cannot name'): safe(name)
+    with pytest.raises(ValueError, match='cannot name'): Recorder('names', name)
+    with pytest.raises(ValueError, match='cannot name'): run_study(name, {'a': {}}, None)
+
+
+def test_not_finite_is_dropped_and_counted(study):
+    with Recorder(study, 'a') as r:
+        for step, v in enumerate((1., float('inf'), -float('inf'), float('nan'), 2.)): r.metrics({'x': v}, step)
+    assert history(r.id, 'x').values.tolist() == [[0, 1.], [4, 2.]] and r.dropped == 3
+    assert r.client.get_run(r.id).data.tags['wysiwyg.dropped'] == '3'
+
+
+def test_resume_records_nothing_twice(study):
+    with pytest.raises(RuntimeError), Recorder(study, 'a', 1, {'p': 1}) as r:
+        for s in (10, 20, 30): r.metrics({'x': s}, s)
+        r.metrics({'y': 5}, 10)
+        raise RuntimeError('stop')
+    run = r.client.get_run(r.id)
+    assert run.info.status == 'FAILED' and 'RuntimeError: stop' in run.data.tags['wysiwyg.traceback']
+    with Recorder(study, 'a', 1, {'p': 1}) as again:
+        for s in (20, 30, 40): again.metrics({'x': -s, 'y': -s}, s)
+    assert again.id == r.id and history(r.id, 'x').values.tolist() == [[10, 10], [20, 20], [30, 30], [40, -40]]
+    assert history(r.id, 'y').step.tolist() == [10, 20, 30, 40]
+    for params, resume in (({'p': 2}, 'unfinished'), ({'p': 1}, 'unfinished'), ({'p': 1}, 'none')):
+        with Recorder(study, 'a', 1, params, resume=resume) as other: assert other.id != r.id
+
+
+def test_interruption_is_killed(study):
+    with pytest.raises(KeyboardInterrupt), Recorder(study, 'a') as r: raise KeyboardInterrupt
+    assert r.client.get_run(r.id).info.status == 'KILLED'
+
+
+DIE = "import os; from wysiwyg.tracking import *; r = Recorder('dead', 'a', params={'p': 1}); r.metrics({'x': 1.}, 1); print(r.id, flush=True); os._exit(9)"
+
+
+def test_dead_runs_are_reaped_and_continued():
+    with Recorder('dead', 'alive') as mine:
+        dead = subprocess.run([sys.executable, '-c', DIE], capture_output=True, text=True, timeout=120).stdout.strip()
+        client = open_store()
+        assert client.get_run(dead).info.status == 'RUNNING'
+        client.set_tag(mine.id, 'wysiwyg.process', 'another-host:1:0')
+        assert reap('dead') == ['a-s0'] and client.get_run(dead).info.status == 'KILLED' and client.get_run(mine.id).info.status == 'RUNNING'
+        with Recorder('dead', 'a', params={'p': 1}) as again: assert again.id == dead
+        with pytest.raises(ValueError, match='is being recorded by process'): Recorder('dead', 'alive')
+    host, pid, start = this_process().rsplit(':', 2)
+    assert alive(this_process()) and not alive(f'{host}:{pid}:{float(start)-1000:.0f}') and alive('another-host:1:0')
+
+
+def test_a_failing_store_loses_nothing(study, monkeypatch, capsys):
+    class Broken:
+        def log_batch(self, *a, **k): raise OSError('disk full')
+    r = Recorder(study, 'a')
+    whole, r.spool.client = r.spool.client, Broken()
+    for s in (1, 2): r.metrics({'x': float(s)}, s)
+    r.spool.close()
+    whole.set_terminated(r.id, 'KILLED')
+    assert 'wait for the MLflow store' in capsys.readouterr().err and json.loads(r.spool.path.read_text())[1][3] == 2
+    with Recorder(study, 'a') as again:
+        assert again.id == r.id and history(r.id, 'x').values.tolist() == [[1, 1.], [2, 2.]]
+        again.metrics({'x': 9., 'z': 1.}, 2)
+    assert len(history(r.id, 'x')) == 2 and not again.spool.path.exists()
+
+
+def test_pictures_and_files(study, tmp_path):
+    import numpy as np
+    (tmp_path/'run.json').write_text('{}')
+    with Recorder(study, 'a') as r:
+        r.image(np.zeros((4, 6, 3), np.uint8), 'snapshot', 300)
+        r.file(tmp_path/'run.json', 'config')
+        with pytest.raises(ValueError, match='cannot name'): r.image(np.zeros((4, 6, 3), np.uint8), '../x')
+    kept = runs_dir()/'artifacts'/study
+    assert [p.name for p in kept.rglob('*.png')] == ['snapshot-0000000300.png'] and [p.name for p in kept.rglob('*.json')] == ['run.json']
+
+
+def test_null_recorder_has_the_whole_interface():
+    public = lambda c: {k for k in dir(c) if k[0] != '_'}
+    assert public(Recorder) == public(NullRecorder)
+    with NullRecorder() as r: r.metrics({'x': 1.}, 1); r.image(None, 'x', 1); r.file('x')
+
+
+# ---- studies ---------------------------------------------------------------------------------------------------------
+
+ARMS = {'full': {'k': 1.}, 'less': {'k': 2.}, 'none': {'k': 3.}}
+
+
+def measure(recorder, params, seed):
+    recorder.metrics({'train/loss': params['k']}, 100)
+    return {'eval/fd': 10*params['k']+seed, 'eval/psnr': 30/params['k'], 'eval/non_flatness': 5.}
+
+
+def test_a_study_is_idempotent_and_survives_a_failing_arm(study):
+    seen = []
+    def shaky(recorder, params, seed):
+        seen.append((params['k'], seed))
+        if params['k'] == 2 and len(seen) < 7: raise RuntimeError('no memory')
+        return measure(recorder, params, seed)
+    assert set(run_study(study, ARMS, shaky, (0, 1), dry_run=True).values()) == {'to do'} and not seen
+    assert open_store().get_experiment_by_name(f'wysiwyg/{study}') is None
+    one = run_study(study, ARMS, shaky, (0, 1))
+    assert exit_code(one) == 1 and len(seen) == 6 and one['less-s0'] == 'failed: RuntimeError: no memory' and one['none-s1'] == 'done'
+    two = run_study(study, ARMS, shaky, (0, 1))
+    assert exit_code(two) == 0 and len(seen) == 8 and sorted(two.values()) == ['done']*2+['kept']*4
+    three = run_study(study, ARMS, shaky, (0, 1))
+    assert set(three.values()) == {'kept'} and len(seen) == 8
+    changed = run_study(study, ARMS | {'full': {'k': 1.5}}, shaky, (0,))
+    assert changed['full-s0'] == 'done' and read_study(study).set_index(['arm', 'seed']).loc[('full', 0), 'k'] == 1.5
+    runs = open_store().search_runs([open_store().get_experiment_by_name(f'wysiwyg/{study}').experiment_id])
+    parents = [r for r in runs if r.data.tags['wysiwyg.arm'] == 'study']
+    assert len(parents) == 1 and {r.data.tags.get('mlflow.parentRunId') for r in runs if r not in parents} == {parents[0].info.run_id}
+
+
+def test_arms_are_overrides_of_a_base(study):
+    got = {}
+    def keep(recorder, run, seed): got[recorder.client.get_run(recorder.id).info.run_name] = run
+    run_study(study, {'a': {'sampler.tau': .9}, 'b': lambda r: override(r, **{'sampler.samples': 8})}, keep, (3,), base=tiny())
+    assert got == {'a-s3': override(tiny(), **{'sampler.tau': .9}), 'b-s3': override(tiny(), **{'sampler.samples': 8})}
+    assert finished(study, 'a', 3, got['a-s3']) and not finished(study, 'a', 3, tiny())
+    with pytest.raises(ValueError, match='unknown config key'): run_study(study, {'c': {'sampler.tua': .9}}, keep, base=tiny())
+    with pytest.raises(ValueError, match="name of the study's own run"): run_study(study, {'study': {}}, keep)
+
+
+@pytest.fixture(scope='module')
+def done(store):
+    run_study('table', ARMS, measure, (0, 1, 2))
+    return 'table'
+
+
+def test_tables_equal_mlflow(done, store):
+    from scipy import stats
+    runs, table = read_study(done), compare(done, 'full')
+    assert len(runs) == 9 and runs.k.dtype == float
+    for r in runs.itertuples(): assert runs.set_index('run_id').loc[r.run_id, 'eval/fd'] == store.get_run(r.run_id).data.metrics['eval/fd']
+    fd = runs[runs.arm == 'less']['eval/fd']
+    assert table.loc['less', ('eval/fd', 'mean')] == pytest.approx(fd.mean())
+    low, high = stats.t.interval(.95, 2, fd.mean(), stats.sem(fd))
+    assert table.loc['less', ('eval/fd', '±')] == pytest.approx((high-low)/2)
+    assert table.loc['less', ('eval/fd', 'Δ')] == pytest.approx(10) and table.loc['less', ('eval/fd', 'Δ±')] == pytest.approx(0, abs=1e-9)   # seeds are paired
+    assert table['eval/fd', 'best'].tolist() == table['eval/psnr', 'best'].tolist() == [True, False, False] and not table['eval/non_flatness', 'best'].any()
+    assert table.loc['less', ('eval/fd', 'noise')] is False and table.loc['full', ('eval/fd', 'noise')] is None
+    assert compare(done, 'full', ['eval/fd'], ['none', 'less']).index.tolist() == ['none', 'less']
+    assert len(curves(done, 'train/loss')) == 9 and '★' in show_compare(done, 'full').loc['full', 'fd']
+
+
+def test_one_seed_has_no_interval():
+    run_study('single', ARMS, measure)
+    table = compare('single', 'full')
+    assert math.isnan(table.loc['less', ('eval/fd', '±')]) and table.loc['less', ('eval/fd', 'noise')] is None
+    assert show_compare('single', 'full').loc['less', 'fd'] == '20 (+10)'
+
+
+def test_questions_to_the_store_fail_by_name(done):
+    with pytest.raises(ValueError, match="no study 'nowhere'; known: .*table"): read_study('nowhere')
+    with pytest.raises(ValueError, match="no finished arm 'x'; finished: full, less, none"): compare(done, 'x')
+    with pytest.raises(ValueError, match="no metric 'eval/x'; it has .*eval/fd"): compare(done, 'full', ['eval/x'])
+
+
+def test_results_carry_where_they_come_from(done):
+    path = write_results('rows', study_rows(done, 'full')+[{'what': 'speed', 'value': 4.5, 'unit': 'frames/s', 'bound': '>= 8'}, {'what': 'said', 'value': 1, 'holds': True}], 'make bench')
+    rows = json.loads(path.read_text())
+    assert all(list(r) == ['what', 'value', 'unit', 'bound', 'holds', 'command', 'hardware', 'versions', 'commit', 'date'] for r in rows)
+    assert len(rows) == 11 and [r['holds'] for r in rows[-2:]] == [False, True] and 'torch' in rows[0]['versions'] and read_results('rows').value.iloc[-2] == 4.5
+    for bad, why in ((dict(what='x', value=float('inf')), 'not finite'), (dict(what='x', value=1, bound='8'), 'reads like'), (dict(what='x', value=1, colour=2), "no field 'colour'")):
+        with pytest.raises(ValueError, match=why): write_results('rows', [bad], 'none')
+    assert json.loads(path.read_text()) == rows
+    assert [holds(2, b) for b in ('>= 2', '<= 1.9', '== 2', '> 2', '< 2e0', None)] == [True, False, True, False, False, None]
+
+
+def test_import_is_light():
+    code = "import sys; import wysiwyg.tracking; print([m for m in ('mlflow', 'pandas', 'scipy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
