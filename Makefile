@@ -16,7 +16,7 @@ export DO_NOT_TRACK := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint drift lab ui hooks readme notebooks export clean
+.PHONY: help setup demo test lint drift lab ui record hooks readme notebooks export clean
 
 help:        ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -57,6 +57,12 @@ readme: $(STAMP)  ## README.md from nbs/index.ipynb
 notebooks: $(STAMP)  ## run every notebook again and save its outputs (WORKERS=2, NB=nbs/02_camera.ipynb for one)
 	@$(BIN)/python scripts/notebooks.py run --save --workers $(WORKERS) $(NB)
 	@$(MAKE) --no-print-directory export
+
+record: $(STAMP)  ## measure the shipped generator and its ablations again (data/results), half an hour on two cores
+	@$(BIN)/wysiwyg eval --n 500 --record shipped
+	@$(BIN)/wysiwyg eval --n 500 --untrained --record start
+	@$(BIN)/wysiwyg ablate --study a02_samples --views 8 --repeats 2 --n 200 --record a02_samples
+	@$(BIN)/wysiwyg ablate --study a01_paper_table --images 320 --n 200 --seeds 0,1,2 --record a01_paper_table
 
 lab: $(STAMP)     ## JupyterLab on 127.0.0.1 (PORT=8888)
 	@$(BIN)/jupyter lab --ip 127.0.0.1 --port $(or $(PORT),8888) --notebook-dir "$(CURDIR)"

@@ -44,6 +44,7 @@ class Eval:
     "Measure a generator: Frechet distances, non-flatness, depth and multi-view errors."
     network: str = ''                # safetensors file; empty: the shipped generator
     data: str = ''                   # EG3D-format set; empty: posed heads like those it was trained on
+    untrained: bool = False          # measure the start of the same configuration instead
     n: int = 500                     # images per Frechet distance
     seed: int = 0
     record: str = ''                 # write data/results/<record>.json
@@ -142,6 +143,7 @@ def eval_command(a: Eval) -> dict:
     "Every metric, with floors."
     from wysiwyg.metrics import evaluate
     g = load_generator(a.network or None)
+    if a.untrained: torch.manual_seed(a.seed); g = Generator(g.run).eval().to(g.mapping.w_mean.device)
     data = Dataset(a.data) if a.data else open_data(g.run)
     scores = evaluate(g, data, n=a.n, seed=a.seed)
     if a.record: record_scores(a, scores)
@@ -151,7 +153,8 @@ def record_scores(a: Eval, scores: dict[str, float]):
     "Metrics with their floors into data/results."
     from wysiwyg.tracking import write_results
     options = ''.join(f' --{k} {v}' for k, v in (('network', a.network), ('data', a.data), ('n', a.n), ('seed', a.seed), ('record', a.record)) if v)
-    write_results(a.record, [{'what': k, 'value': round(v, 4)} for k, v in scores.items()], f'wysiwyg eval{options}')
+    command = f'wysiwyg eval{options}' + ' --untrained'*a.untrained
+    write_results(a.record, [{'what': k, 'value': round(v, 4)} for k, v in scores.items()], command)
 
 @torch.no_grad()
 def render(a: Render) -> dict:

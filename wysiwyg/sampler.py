@@ -120,13 +120,13 @@ def root(field, rays: Rays, near: float, far: float, coarse: int, steps: int, sk
     i = torch.where(inside.any(-1), inside.int().argmax(-1), m.sdf.argmin(-1)).clamp_min(1)[..., None]    # no root: the closest approach
     at = lambda x, k: x.gather(-1, i-1+k)
     a, b, fa, fb = at(s.t, 0), at(s.t, 1), at(m.sdf, 0), at(m.sdf, 1)
-    found, beta = (fa > 0) & (fb <= 0), at(m.beta, 1)
+    found, beta, slope = (fa > 0) & (fb <= 0), at(m.beta, 1), ((fa-fb)/(b-a)).abs().clamp_min(.2)       # ds/dt across the bracket
     for _ in range(steps):
         t = a+(b-a)*(fa/(fa-fb).clamp_min(1e-8)).clamp(.02, .98)                    # regula falsi
         with torch.no_grad(): f, beta, _ = field(rays.at(t), rays.dirs)
         a, fa, b, fb = torch.where(f > 0, t, a), torch.where(f > 0, f, fa), torch.where(f > 0, b, t), torch.where(f > 0, fb, f)
     t = torch.where(found, a+(b-a)*(fa/(fa-fb).clamp_min(1e-8)).clamp(0, 1), at(s.t, 1))
-    reach = torch.where(found, half*beta, (far-near)/coarse)                         # grazing rays: look across a whole interval
+    reach = torch.where(found, half*beta/slope, torch.maximum(half*beta, beta.new_tensor((far-near)/coarse)))   # grazing rays: a whole interval
     step = 2*reach/skin
     place = t-reach+(torch.arange(skin, device=t.device)+.5)*step
     return march(field, rays, Samples(place, step.expand_as(place)))

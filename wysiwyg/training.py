@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Stage', 'stage_at', 'make_optimizers', 'update_ema', 'NotFinite', 'Trainer', 'save_checkpoint', 'checkpoints',
            'check_checkpoint', 'latest_checkpoint', 'load_checkpoint', 'shipped_discriminator', 'start_from_shipped',
-           'ship', 'snapshot', 'normal_colors', 'Silent', 'open_data', 'train', 'deferred_interrupt', 'progress_bar',
-           'log_step', 'save_snapshot']
+           'save_pair', 'snapshot', 'normal_colors', 'Silent', 'open_data', 'train', 'deferred_interrupt',
+           'progress_bar', 'log_step', 'save_snapshot']
 
 # %% ../nbs/15_training.ipynb #d0c1b90e
 import contextlib, copy, json, signal, sys, threading
@@ -226,11 +226,11 @@ def start_from_shipped(t: Trainer) -> Trainer:
     t.d.load_state_dict(load_file(shipped_discriminator(), str(t.device)))
     return t
 
-def ship(t: Trainer, command: str):
-    "Write a trainer's averaged generator and its discriminator as the shipped ones."
+def save_pair(t: Trainer, folder: str|Path, **notes: str):
+    "Write the averaged generator and the discriminator into `folder`; shipping is doing so into data/."
     from safetensors.torch import save_file
-    save_generator(t.ema, shipped(), command=command, images=str(t.images), data=t.data.sha)
-    with atomic(shipped_discriminator()) as tmp: save_file({k: v.contiguous() for k, v in t.d.state_dict().items()}, tmp)
+    save_generator(t.ema, Path(folder)/shipped().name, images=str(t.images), data=t.data.sha, **notes)
+    with atomic(Path(folder)/shipped_discriminator().name) as tmp: save_file({k: v.contiguous() for k, v in t.d.state_dict().items()}, tmp)
 
 # %% ../nbs/15_training.ipynb #72a6b4cb
 @torch.no_grad()
@@ -278,7 +278,7 @@ def train(run: Run, outdir: str|Path, data: Dataset = None, resume: str = None, 
             if due(c.checkpoint_images) or interrupted: save_checkpoint(t, outdir)
     bar.close()
     if interrupted: raise KeyboardInterrupt
-    save_generator(t.ema, outdir/'generator.safetensors', images=str(t.images), data=data.sha)
+    save_pair(t, outdir)
     return t
 
 @contextlib.contextmanager
