@@ -68,6 +68,7 @@ class Ablate:
     study: str = 'a01_paper_table'   # a notebook in nbs/ablations
     images: int = 160                # fine-tuning images per arm, where the study trains
     n: int = 128                     # images per evaluation
+    heads: int = 4000                # heads in the set
     views: int = 4                   # people looked at, where the study compares renders
     repeats: int = 2                 # draws per setting
     seeds: str = '0'
@@ -199,7 +200,7 @@ def run_notebook(name: str, parameters: dict, out: Path, progress: bool = True) 
 def ablate(a: Ablate) -> dict:
     "Run a study; its table comes back from MLflow."
     known = notebook_parameters(home()/'nbs'/'ablations'/f'{a.study}.ipynb') if a.study in studies() else set()
-    wanted = {'images': a.images, 'n': a.n, 'views': a.views, 'repeats': a.repeats, 'seeds': a.seeds, 'seed': parse_seeds(a.seeds)[0], 'record': a.record}
+    wanted = {'images': a.images, 'n': a.n, 'heads': a.heads, 'views': a.views, 'repeats': a.repeats, 'seeds': a.seeds, 'seed': parse_seeds(a.seeds)[0], 'record': a.record}
     parameters = {k: v for k, v in wanted.items() if k in known}
     out = runs_dir()/'notebooks'/f'{a.study}.ipynb'
     if a.dry_run: return {'study': a.study, 'parameters': parameters, 'notebook': str(out)}
