@@ -205,7 +205,7 @@ def load_checkpoint(t: Trainer, path: str|Path) -> Trainer:
     "Put a trainer exactly where it was. The configuration must be the same, but for the length of the run."
     path = Path(path); meta = check_checkpoint(path)
     theirs, ours = flat(from_dict(Run, meta['run'])), flat(t.run)
-    free = ('name', 'train.checkpoint_images', 'train.snapshot_images', 'train.keep', 'heads.workers')
+    free = ('name', 'schedule.total', 'train.checkpoint_images', 'train.snapshot_images', 'train.keep', 'heads.workers')
     if diff := [k for k in ours if theirs[k] != ours[k] and k not in free]: raise ValueError(f'{path.name} was trained with {diff[0]} = {theirs[diff[0]]}, not {ours[diff[0]]}: give the same value, or start anew')
     if meta['data'] != t.data.sha: raise ValueError(f'{path.name} was trained on other data (digest {meta["data"][:12]}, here {t.data.sha[:12]})')
     state = torch.load(path, map_location=t.device, weights_only=True)
