@@ -282,7 +282,7 @@ def small(resolution: int = 128, total: float = 400_000) -> Run:
         train=TrainConfig(batch=32, field_lr=.001, ema_images=5_000, checkpoint_images=20_000, snapshot_images=20_000))
 
 def tiny(total: float = 7_000) -> Run:
-    "Every stage on two CPU cores in about six minutes; 64x64 pixels; sizes are ours, found by measurement."
+    "Every stage on two CPU cores in minutes; 64x64 pixels; sizes are ours, found by measurement."
     return Run(name='tiny', heads=HeadsConfig(n=4000, resolution=64),
         backbone=BackboneConfig(z_dim=64, w_dim=64, channel_base=1024, channel_max=128, backbone_resolution=32, plane_channels=16, plane_hidden=16, plane_resolution=64),
         field=FieldConfig(hidden=32, geo_features=16, color_hidden=16, sharpness=float('inf'), beta_init=.03, beta_min=.0005),
