@@ -16,7 +16,7 @@ export DO_NOT_TRACK := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint drift lab ui record hooks readme notebooks export clean
+.PHONY: help setup demo test lint drift lab ui record bench gpu hooks readme notebooks export clean
 
 help:        ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,6 +63,12 @@ record: $(STAMP)  ## measure the shipped generator and its ablations again (data
 	@$(BIN)/wysiwyg eval --n 500 --untrained --record start
 	@$(BIN)/wysiwyg ablate --study a02_samples --views 8 --repeats 2 --n 128 --record a02_samples
 	@$(BIN)/wysiwyg ablate --study a01_paper_table --images 64 --n 128 --seeds 0,1 --record a01_paper_table
+
+bench: $(STAMP)   ## kernels and frames on the CPU beside their alternatives (data/results/bench_cpu.json), minutes
+	@$(BIN)/python scripts/bench.py
+
+gpu:         ## all that wants a GPU: tests, compute-sanitizer, benchmarks, training throughput (OUT=folder for the results)
+	@OUT="$(OUT)" bash scripts/gpu.sh
 
 lab: $(STAMP)     ## JupyterLab on 127.0.0.1 (PORT=8888)
 	@$(BIN)/jupyter lab --ip 127.0.0.1 --port $(or $(PORT),8888) --notebook-dir "$(CURDIR)"

@@ -12,6 +12,6 @@ setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], author=cfg['author'],
     license='Apache-2.0', url=cfg['git_url'], keywords=cfg['keywords'],
     long_description=Path('README.md').read_text(encoding='utf8') if Path('README.md').exists() else '',
-    long_description_content_type='text/markdown', packages=find_packages(include=['wysiwyg', 'wysiwyg.*']),
+    long_description_content_type='text/markdown', packages=find_packages(include=['wysiwyg', 'wysiwyg.*']), package_data={'wysiwyg': ['*.h']},
     python_requires='>=' + cfg['min_python'], install_requires=cfg['requirements'].split(), extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split()}, zip_safe=False)

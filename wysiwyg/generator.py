@@ -92,10 +92,14 @@ class Generator(nn.Module):
         kind, run = kind or self.run.proposal.kind, self.run
         p = self.probe(planes, camera, resolution)
         r = 4*p.rgb.shape[-1]
-        if kind == 'cnn': return p, self.proposal(p)
+        if kind == 'cnn': return p, self.predict(p)
         if kind == 'maxpool': return p, maxpool_pdf(p, r)
         if kind == 'oracle': return p, oracle_pdf(self.dense_march(planes, camera_rays(camera, r), run.probe.samples).weights, run.proposal)
         raise ValueError(f"proposal must be 'cnn', 'maxpool' or 'oracle', got {kind!r}")
+
+    def predict(self, p: Probe) -> Tensor:
+        "The proposal network; in bf16 on a GPU when nothing is learned (the softmax stays in fp32)."
+        with torch.autocast('cuda', torch.bfloat16, enabled=p.rgb.is_cuda and not torch.is_grad_enabled()): return self.proposal(p)
 
     def dense_march(self, planes: Tensor, rays: Rays, samples: int) -> March:
         "`samples` uniform samples per ray on shared edges, in chunks."

@@ -703,10 +703,11 @@ def field(f: Field,
           points: Tensor,    # [B, N, S, 3]
           dirs: Tensor,      # [B, N, 3]
           impl: str = 'auto') -> tuple[Tensor, Tensor, Tensor]:    # sdf [B, N, S], beta [B, N, S], rgb [B, N, S, 3]
-    "`Field.forward` in one kernel: look-up, encoding and both networks; for inference. Where a gradient is asked for, torch does it."
+    "`Field.forward` in one kernel: look-up, encoding and both networks; for inference, in bf16 on tensor cores. Where a gradient is asked for, torch does it."
     backend = choose(impl, planes, points, dirs, f.sdf0.weight)
     if backend == 'torch' or torch.is_grad_enabled() and any(x.requires_grad for x in (planes, points, f.sdf0.weight)): return f(planes, points, dirs)
-    return _field(f, planes, points, dirs, backend)
+    tensor_cores = backend == 'cuda' and torch.cuda.get_device_capability(planes.device) >= (8, 0)
+    return (_field_mma if tensor_cores else _field)(f, planes, points, dirs, backend)
 
 def pack_tiles(f: Field) -> tuple[Tensor, Tensor]:
     "bf16 weights in the order in which the lanes of `field_mma` read them, and the biases; both padded to multiples of 16."

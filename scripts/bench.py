@@ -1,0 +1,189 @@
+"""Time the kernels and the frame beside their alternatives, with the error of each in the same run, and write data/results/bench_<cpu|gpu>.json.
+
+    python scripts/bench.py [--device cpu|cuda] [--resolution 256] [--repeats 5] [--out data/results]
+
+Variants take turns, so that a disturbance hits all of them; the least and the median time are given. Errors are against 384 uniform samples.
+"""
+import argparse, json, platform, re, statistics, subprocess, sys, time
+from dataclasses import replace
+from pathlib import Path
+import torch
+from wysiwyg import kernels
+from wysiwyg.camera import orbit
+from wysiwyg.config import FieldConfig, SamplerConfig, preset
+from wysiwyg.core import Camera, atomic, data_dir, rng
+from wysiwyg.generator import Generator, load_generator
+from wysiwyg.sdf import Field
+
+
+def clock(fn, device: str) -> tuple[float, object]:
+    "Milliseconds of one call, by CUDA events on a GPU."
+    if device == 'cpu':
+        start = time.perf_counter(); out = fn()
+        return 1e3*(time.perf_counter()-start), out
+    a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    a.record(); out = fn(); b.record(); torch.cuda.synchronize()
+    return a.elapsed_time(b), out
+
+
+def compare(variants: dict, repeats: int, device: str, error=None) -> list[dict]:
+    "Rows of name, least and median ms, peak MiB and `error(out)`; the variants take turns."
+    times, rows = {k: [] for k in variants}, {}
+    for turn in range(repeats+1):                        # the first turn warms up
+        for name, fn in variants.items():
+            if device == 'cuda': torch.cuda.reset_peak_memory_stats()
+            ms, out = clock(fn, device)
+            if turn: times[name].append(ms)
+            rows[name] = dict(name=name) | (dict(peak_mib=round(torch.cuda.max_memory_allocated()/2**20)) if device == 'cuda' else {}) | ({} if error is None else error(out))
+    return [rows[k] | dict(ms=round(min(t), 3), median_ms=round(statistics.median(t), 3)) for k, t in times.items()]
+
+
+def psnr(reference):
+    "Mean and worst-5-% error of a rendering, dB."
+    def measure(out):
+        e = (out.rgb-reference.rgb).square().mean(-1).flatten()
+        worst = e.topk(max(1, e.numel()//20))[0]
+        return dict(psnr=round(-10*e.mean().log10().item(), 2), psnr_worst5=round(-10*worst.mean().log10().item(), 2))
+    return measure
+
+
+def frames(g: Generator, resolution: int, repeats: int, device: str) -> list[dict]:
+    "Whole frames from cached planes: the proposal network is counted."
+    camera = orbit(torch.tensor([.25]), torch.tensor([.05])).to(device)
+    planes = g.synthesize(g.map(torch.randn(1, g.run.backbone.z_dim, generator=rng('bench')).to(device), orbit(torch.zeros(1), torch.zeros(1)).to(device)))
+    ours = lambda **kw: replace(g.run.sampler, **kw)
+    def render(impl, sampler, proposal=None):
+        def go():
+            with kernels.using(impl): return g.render(planes, camera, resolution, sampler, proposal)
+        return go
+    best = 'cuda' if device == 'cuda' else kernels.choose('auto', planes)
+    variants = {}
+    for impl in dict.fromkeys((best, 'torch')):
+        for coarse in (12, 24, 48):
+            variants[f'two-pass {coarse}+{coarse} {impl}'] = render(impl, SamplerConfig(kind='two_pass', samples=2*coarse))
+        variants[f'robust cnn 17.6 {impl}'] = render(impl, ours())
+        variants[f'robust cnn 8.8 {impl}'] = render(impl, ours(samples=8))
+        variants[f'robust max-pool 17.6 {impl}'] = render(impl, ours(), 'maxpool')
+        variants[f'robust max-pool 8.8 {impl}'] = render(impl, ours(samples=8), 'maxpool')
+        variants[f'root 16 {impl}'] = render(impl, SamplerConfig(kind='root', samples=16))
+        variants[f'uniform 48 {impl}'] = render(impl, SamplerConfig(kind='uniform', samples=48))
+    return compare(variants, repeats, device, psnr(g.dense(planes, camera, resolution, 384)))
+
+
+def floors(m: int, samples: int, c: int, f: Field, bandwidth: float, flops: float) -> dict[str, float]:
+    "Least possible ms: bytes that must move, or multiply-adds, whichever takes longer."
+    rays, macs = m/samples, sum(l.weight.numel() for l in (f.sdf0, f.sdf1, f.sdf2, f.color0, f.color1))
+    memory = lambda bytes_: 1e3*bytes_/bandwidth
+    return dict(triplane=memory(m*(12+4*c)), robust=memory(rays*4*191+m*12), composite=memory(m*(4*7+4)+rays*24), field=max(memory(m*(12+20)), 1e3*2*macs*m/flops))
+
+
+def operations(device: str, repeats: int, side: int, peak: tuple[float, float]) -> list[dict]:
+    "Each operation alone, kernel and torch, at the paper's sizes (fewer rays on a CPU)."
+    n, s, c, bins, g = side*side, 20, 32, 191, rng('operations', device=device)
+    rand = lambda *shape: torch.rand(*shape, generator=g, device=device)
+    planes, x = kernels.channels_last(rand(1, 3, c, 512 if device == 'cuda' else 128, 512 if device == 'cuda' else 128)-.5), rand(1, n, 1, 3)-.5
+    points = (x+.01*(rand(1, n, s, 3)-.5)).clamp(-.5, .5)
+    pdf = (8*rand(1, n, bins)).softmax(-1); index = torch.arange(n, device=device)[None]; u = rand(1, n, s)
+    t = rand(1, n, s).sort(-1)[0]; march = (t, .02*rand(1, n, s), .04*rand(1, n, s)-.02, .01*rand(1, n, s)+.001, rand(1, n, s, 3))
+    f = Field(FieldConfig(), c).to(device).requires_grad_(False); dirs = torch.nn.functional.normalize(rand(1, n, 3), dim=-1)
+    floor, rows = floors(n*s, s, c, f, *peak), []
+    for name, go in dict(triplane=lambda i: kernels.sample_planes(planes, points.flatten(1, 2), impl=i), robust=lambda i: kernels.draw_robust(pdf, index, s, .98, 2.25, 3.3, u, impl=i).t,
+                         composite=lambda i: kernels.composite(*march, 3.3, (1., 1., 1.), impl=i)[1].rgb, field=lambda i: kernels.field(f, planes, points, dirs, impl=i)[0]).items():
+        exact = go('torch')
+        backends = dict.fromkeys(('cuda' if device == 'cuda' else kernels.choose('auto', planes), 'torch'))
+        for row in compare({i: lambda i=i: go(i) for i in backends}, repeats, device, lambda out: dict(max_error=float((out-exact).abs().max()))):
+            rows.append(dict(operation=name, **row, floor_ms=round(floor[name], 4), percent_of_floor=round(100*floor[name]/row['ms'], 1)))
+    return rows
+
+
+def peaks(device: str) -> tuple[float, float]:
+    "Copy bandwidth (bytes/s) and fp32 rate (flop/s) of this machine, measured with torch."
+    a = torch.zeros((1 << 28 if device == 'cuda' else 1 << 25), device=device); b = torch.empty_like(a)
+    copy = min(clock(lambda: b.copy_(a), device)[0] for _ in range(8))
+    m = torch.randn(8192 if device == 'cuda' else 1024, 8192 if device == 'cuda' else 1024, device=device)
+    mult = min(clock(lambda: m @ m, device)[0] for _ in range(8))
+    return 2*a.numel()*4/copy*1e3, 2*m.shape[0]**3/mult*1e3
+
+
+class Noise:
+    "Stands for a data set where only the speed matters: random images, cameras all around the front."
+    sha = name = 'noise'
+    def __init__(self, resolution: int, n: int = 256):
+        self.resolution, yaw = resolution, .3*torch.randn(n, generator=rng('noise'))
+        self.labels = orbit(yaw, torch.zeros(n)).label
+    def __len__(self): return len(self.labels)
+    def batch(self, position, batch, seed, mirror):
+        i = torch.arange(position, position+batch) % len(self)
+        return torch.rand(batch, 3, self.resolution, self.resolution)*2-1, Camera.from_label(self.labels[i])
+
+
+def training(device: str, repeats: int) -> list[dict]:
+    "Images/s of a whole step (G, D, both optimisers) in the last stage: proposals, the same field dense (192 samples) and 48 + 48."
+    from wysiwyg.training import Trainer
+    rows = []
+    for name, batch in (dict(small=32, paper=4) if device == 'cuda' else dict(tiny=8)).items():
+        run = preset(name, **{'train.batch': batch}); last = int(run.schedule.total)-1
+        trainer = Trainer(run, Noise(run.resolution), torch.device(device))
+        trainer.images = last
+        direct = lambda kind, n: SamplerConfig(kind=kind, samples=n)
+        def step(sampler=None):
+            def go():
+                trainer.images = last
+                if sampler: trainer.g.render = lambda planes, camera, r, **kw: Generator.render(trainer.g, planes, camera, r, sampler, trace=True, key=kw.get('key', 0))
+                try: return trainer.step()
+                finally: vars(trainer.g).pop('render', None)
+            return go
+        dense = 192 if device == 'cuda' else 96
+        with torch.enable_grad():
+            for row in compare({'proposals 17.6': step(), '48+48': step(direct('two_pass', 96)), f'dense {dense}': step(direct('uniform', dense))}, repeats, device):
+                rows.append(dict(preset=name, batch=batch, resolution=run.resolution, **row, images_per_s=round(1e3*batch/row['ms'], 2)))
+    return rows
+
+
+def commit() -> str:
+    return subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip() or 'unknown'
+
+
+def table(rows: list[dict]):
+    "Rows as aligned text."
+    keys = list(dict.fromkeys(k for r in rows for k in r)); cells = [[str(r.get(k, '')) for k in keys] for r in rows]
+    width = [max(len(k), *(len(c[i]) for c in cells)) for i, k in enumerate(keys)]
+    for line in (keys, *cells): print('  '.join(v.ljust(w) for v, w in zip(line, width)))
+
+
+def save(folder: Path, name: str, **content):
+    "Write the results with command, machine, versions and commit."
+    gpu = torch.cuda.is_available()
+    meta = dict(command=' '.join(['python', 'scripts/bench.py', *sys.argv[1:]]), device=torch.cuda.get_device_name() if gpu else processor(), threads=torch.get_num_threads(),
+                torch=torch.__version__, python=platform.python_version(), commit=commit())
+    with atomic(folder/f'{name}.json') as tmp: tmp.write_text(json.dumps(dict(meta=meta, **content), indent=1)+'\n')
+
+
+def processor() -> str:
+    "The CPU's name."
+    info = Path('/proc/cpuinfo')
+    found = re.search(r'model name\s*: (.*)', info.read_text()) if info.exists() else None
+    return found[1] if found else platform.machine()
+
+
+def main():
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument('--device', default='cpu', choices=('cpu', 'cuda')); ask.add_argument('--resolution', type=int, default=0); ask.add_argument('--repeats', type=int, default=5); ask.add_argument('--train', action='store_true', help='training throughput instead')
+    ask.add_argument('--out', type=Path, default=data_dir()/'results'); a = ask.parse_args()
+    torch.set_grad_enabled(False); cuda = a.device == 'cuda'
+    if cuda and not torch.cuda.is_available(): sys.exit('no GPU here: use --device cpu')
+    if cuda: torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    if a.train: rows = training(a.device, a.repeats); table(rows); return save(a.out, f'bench_train_{"gpu" if cuda else "cpu"}', training=rows)
+    resolution = a.resolution or (512 if cuda else 256); peak = peaks(a.device)
+    print(f'operations at {"512x512" if cuda else "64x64"} x 20; floors from {peak[0]/1e9:.0f} GB/s and {peak[1]/1e12:.2f} Tflop/s as measured here')
+    ops = operations(a.device, a.repeats, 512 if cuda else 64, peak); table(ops)
+    print(f'\nframes of the shipped generator at {resolution}x{resolution}, from cached planes')
+    rows = frames(load_generator(device=torch.device(a.device)), resolution, a.repeats, a.device); table(rows)
+    paper = []
+    if cuda:
+        print('\nframes at the sizes of the paper (untrained: times only)')
+        paper = frames(Generator(preset('paper'), start=False).to(a.device).eval().requires_grad_(False), 512, a.repeats, a.device); table(paper)
+    save(a.out, f'bench_{"gpu" if cuda else "cpu"}', resolution=resolution, operations=ops, frames=rows, paper=paper)
+
+
+if __name__ == '__main__': main()
