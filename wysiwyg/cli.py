@@ -20,6 +20,7 @@ from .core import *
 from .data import *
 from .generator import *
 from .training import *
+from .world import *
 
 # %% ../nbs/21_cli.ipynb #87e565ed
 @dataclass
@@ -126,17 +127,18 @@ def heads(a: Heads) -> dict:
     return {'path': str(path), 'images': a.heads.n, 'sha': Dataset(path).sha}
 
 def train_command(a: Train) -> dict:
-    "Validate the data, then train; interrupted, leave a checkpoint."
+    "Validate the data, then train, with the other processes of torchrun if there are any; interrupted, leave a checkpoint. Rank 0 alone records and answers."
     folder = Path(a.outdir) if a.outdir else runs_dir()/f'{a.run.name}-{sha(a.run)}'
     if a.dry_run: return flat(a.run) | {'outdir': str(folder)}
-    data = open_data(a.run)
-    with recorder(a, data) as r: t = train(a.run, folder, data, a.resume or None, r, stop_at=a.stop_at*1e3)
-    return {'outdir': str(folder), 'images': t.images, 'skipped': t.skipped, 'generator': str(folder/'generator.safetensors')}
+    with join_world() as world:
+        data = world.lead_first(lambda: open_data(a.run, world.lead))
+        with recorder(a, data, world) as r: t = train(a.run, folder, data, a.resume or None, r, stop_at=a.stop_at*1e3, world=world)
+    return {} if not world.lead else {'outdir': str(folder), 'images': t.images, 'skipped': t.skipped, 'generator': str(folder/'generator.safetensors')}
 
-def recorder(a: Train, data: Dataset):
+def recorder(a: Train, data: Dataset, world: World):
     "MLflow, or nothing."
     import contextlib
-    if not a.track: return contextlib.nullcontext(Silent())
+    if not (a.track and world.lead): return contextlib.nullcontext(Silent())
     from wysiwyg.tracking import Recorder
     return Recorder('train', a.run.name, a.run.train.seed, a.run, dataset_sha=data.sha, method='wysiwyg')
 
@@ -269,11 +271,11 @@ def main(args: list[str] = None) -> int:
     try:
         function, a = parse(list(args))
         result = function(a)
-        print(json.dumps(result, indent=1) if getattr(a, 'json', False) else '\n'.join(f'{k}: {v}' for k, v in result.items()))
+        if result: print(json.dumps(result, indent=1) if getattr(a, 'json', False) else '\n'.join(f'{k}: {v}' for k, v in result.items()))
         return 0
     except UsageError as e: print(e, file=sys.stderr); return 2
-    except KeyboardInterrupt: print('interrupted', file=sys.stderr); return 130
-    except (ValueError, FileNotFoundError, NotFinite, OSError) as e: print(f'error: {e}', file=sys.stderr); return 1
+    except KeyboardInterrupt as e: print(e if str(e) else 'interrupted', file=sys.stderr); return 128+getattr(e, 'signum', 2)
+    except (ValueError, FileNotFoundError, NotFinite, PeerLost, OSError) as e: print(f'error: {e}', file=sys.stderr); return 1
 
 def tune_allocator():
     "Start again with glibc keeping large blocks, unless the environment already says so."

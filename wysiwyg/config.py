@@ -161,7 +161,8 @@ class ScheduleConfig:
 class TrainConfig:
     "The loop (`15_training`); the paper gives the batch, the rest is EG3D's."
     seed: int = 0
-    batch: int = 32
+    batch: int = 32                  # images per step, over all processes
+    micro_batch: int = 0             # images per forward pass and process, where memory is short; 0: a process's whole share
     g_lr: float = .0025
     d_lr: float = .002
     field_lr: float = .0025          # open: the two MLPs
@@ -268,8 +269,8 @@ def final_stage(s: ScheduleConfig, total: float) -> ScheduleConfig:
     return ScheduleConfig(total=total, supervise_from=0., render_from=0., **last)
 
 def paper() -> Run:
-    "Every published value."
-    return Run()
+    "Every published value. Two images per GPU (A3.2) leave mini-batch statistics no more than two to compare."
+    return Run(discriminator=DiscriminatorConfig(group=2))
 
 def small(resolution: int = 128, total: float = 400_000) -> Run:
     "One GPU, under half an hour; sizes are ours."
