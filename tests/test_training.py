@@ -25,7 +25,7 @@ RUN = override(tiny(), **{'train.batch': 4, 'backbone.z_dim': 8, 'backbone.w_dim
                           'backbone.plane_resolution': 16, 'backbone.plane_channels': 4, 'backbone.plane_hidden': 4, 'field.hidden': 8, 'field.geo_features': 4, 'field.color_hidden': 4,
                           'probe.resolution': 4, 'probe.samples': 13, 'proposal.width': 8, 'proposal.patch': 4, 'render.coarse': 8, 'sampler.samples': 4, 'sampler.top': 4,
                           'discriminator.channel_base': 64, 'discriminator.channel_max': 8, 'discriminator.map_dim': 8, 'discriminator.group': 2,
-                          'train.r1_every': 4, 'train.nan_patience': 3, 'train.checkpoint_images': 8, 'train.snapshot_images': 100_000})
+                          'train.r1_every': 4, 'train.nan_patience': 3, 'augment.adaptive': True, 'augment.p': .2, 'augment.speed_images': 400., 'augment.target': 0., 'augment.every': 2, 'train.checkpoint_images': 8, 'train.snapshot_images': 100_000})
 RUN = replace(RUN, schedule=compressed(160, 4, 8, 16, (.03, .006), 5.))      # 40 steps through every stage
 
 
@@ -201,7 +201,7 @@ def options(run):
     "A run's differences from tiny as command-line options."
     from wysiwyg.config import flat
     plain = {k: v for k, v in flat(run).items() if v != flat(tiny())[k] and not isinstance(v, list)}
-    return ['--cfg', 'tiny', '--kimg', '.16', '--no-track'] + [x for k, v in plain.items() if not k.startswith('schedule') for x in (f'--{k.replace("_", "-")}', str(v))]
+    return ['--cfg', 'tiny', '--kimg', '.16', '--no-track'] + [x for k, v in plain.items() if not k.startswith('schedule') for x in (f'--{k.replace("_", "-")}', str(v)) if x != 'True']
 
 
 def test_a_limit_of_the_system_ends_with_one_line_and_exit_code_1(folder, tmp_path):

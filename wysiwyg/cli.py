@@ -136,11 +136,16 @@ def train_command(a: Train) -> dict:
     return {} if not world.lead else {'outdir': str(folder), 'images': t.images, 'skipped': t.skipped, 'generator': str(folder/'generator.safetensors')}
 
 def recorder(a: Train, data: Dataset, world: World):
-    "MLflow, or nothing."
+    "MLflow, or nothing; a run that goes on does so without MLflow where that does not answer."
     import contextlib
-    if not (a.track and world.lead): return contextlib.nullcontext(Silent())
+    silent = contextlib.nullcontext(Silent())
+    if not (a.track and world.lead): return silent
     from wysiwyg.tracking import Recorder
-    return Recorder('train', a.run.name, a.run.train.seed, a.run, dataset_sha=data.sha, method='wysiwyg')
+    try: return Recorder('train', a.run.name, a.run.train.seed, a.run, dataset_sha=data.sha, method='wysiwyg')
+    except OSError as e:
+        if not a.resume: raise
+        print(f'warning: {e}; going on with metrics.jsonl alone', file=sys.stderr)
+        return silent
 
 def eval_command(a: Eval) -> dict:
     "Every metric, with floors."

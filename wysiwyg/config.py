@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Schedule', 'constant', 'HeadsConfig', 'DataConfig', 'BackboneConfig', 'FieldConfig', 'RenderConfig',
-           'ProbeConfig', 'ProposalConfig', 'SamplerConfig', 'DiscriminatorConfig', 'LossConfig', 'ScheduleConfig',
-           'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'sha', 'compressed', 'scaled',
-           'final_stage', 'paper', 'small', 'tiny', 'heads64', 'preset']
+           'ProbeConfig', 'ProposalConfig', 'SamplerConfig', 'DiscriminatorConfig', 'AugmentConfig', 'LossConfig',
+           'ScheduleConfig', 'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'sha', 'compressed',
+           'scaled', 'final_stage', 'paper', 'small', 'tiny', 'heads64', 'preset']
 
 # %% ../nbs/01_config.ipynb #17419144
 import hashlib, json, typing
@@ -138,6 +138,24 @@ class DiscriminatorConfig:
     group: int = 4                   # mini-batch statistics over this many images
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    "Adaptive augmentation of what D sees (`13_discriminator`; StyleGAN2-ADA); sizes are open, the controller's numbers are StyleGAN2-ADA's."
+    adaptive: bool = False           # let p follow D's overfitting; False: p stays as it is
+    p: float = 0.                    # probability of each operation at the start; 0: off
+    target: float = .6               # of E[sign D(real)]
+    every: int = 4                   # steps between two moves of p
+    speed_images: float = 500_000.   # images in which p could go from 0 to 1
+    most: float = .8                 # p never exceeds this
+    blit: int = 2                    # whole-pixel translation, up to; StyleGAN2-ADA 1/8 of the side, but here the camera judges
+    translate: float = .02           # std, in image sides; StyleGAN2-ADA .125
+    zoom: float = .05                # std of log2 of the isotropic scale; StyleGAN2-ADA .2
+    brightness: float = .2           # std, added
+    contrast: float = .5             # std of log2
+    hue: float = 1.                  # half turns, up to
+    saturation: float = 1.           # std of log2
+    cutout: float = 0.               # probability of a grey square, relative to p; off, as in StyleGAN2-ADA
+
+@dataclass(frozen=True)
 class LossConfig:
     "Weights of Eq. 12; the paper publishes none of them, so all are open. Means everywhere, so that weights do not depend on the size."
     sampler: float = 1.
@@ -188,6 +206,7 @@ class Run:
     proposal: ProposalConfig = ProposalConfig()
     sampler: SamplerConfig = SamplerConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()

@@ -137,16 +137,21 @@ class Objective(Draws):
     def d_loss(self, part: int, fake: Tensor, camera: Camera) -> tuple[Tensor, dict[str, Tensor]]:
         "What D minimises, and what a curve wants; every r1_every-th step also D's flatness at the reals."
         c, lazy, (real, real_camera) = self.run.train, self.step_count % self.run.train.r1_every == 0, self.reals(part)
-        on_real, on_fake = self.d(real.requires_grad_(lazy), real_camera.label), self.d(fake.detach(), camera.label)
+        on_real, on_fake = self.judge('real', real.requires_grad_(lazy), real_camera, part), self.judge('fake', fake.detach(), camera, part)
         loss = d_adversarial(on_real, on_fake)
-        values = {'loss/D': loss, 'D/real': on_real.mean(), 'D/fake': on_fake.mean()}
+        values = {'loss/D': loss, 'D/real': on_real.mean(), 'D/fake': on_fake.mean(), 'D/sign': on_real.sign().mean()}
         if not lazy: return loss, values
         r1 = r1_penalty(on_real, real)
         return loss + self.stage.gamma/2*c.r1_every*r1, values | {'loss/r1': r1}
 
-    def g_loss(self, fake: Tensor, camera: Camera, losses: dict[str, Tensor], trace: Trace) -> tuple[Tensor, dict[str, Tensor]]:
+    def judge(self, name: str, images: Tensor, camera: Camera, part: int) -> Tensor:
+        "Logits [b] of images as D sees them: augmented with probability ada.p, each image with numbers of its own."
+        keys = [rng(self.run.train.seed, 'augment', name, self.step_count, i) for i in self.rows(part).tolist()] if self.ada.p else []
+        return self.d(augment(images, self.ada.p, self.run.augment, keys), camera.label)
+
+    def g_loss(self, part: int, fake: Tensor, camera: Camera, losses: dict[str, Tensor], trace: Trace) -> tuple[Tensor, dict[str, Tensor]]:
         "What G minimises (Eq. 12), and what a curve wants."
-        losses = losses | {'adversarial': g_adversarial(self.d(fake, camera.label))}
+        losses = losses | {'adversarial': g_adversarial(self.judge('made', fake, camera, part))}
         return sum(losses.values()), {f'loss/{k}': v for k, v in losses.items()} | vitals(trace)
 
 @torch.no_grad()
@@ -163,7 +168,7 @@ class NotFinite(RuntimeError):
                          f'stage {report["stage"]}; bad gradients: {report["gradients"][:3]}; bad weights: {report["weights"][:3]}')
         self.report = report
 
-PARTS = ('g', 'd', 'ema', 'g_opt', 'd_opt')
+PARTS = ('g', 'd', 'ema', 'g_opt', 'd_opt', 'ada')
 COUNTS = ('step_count', 'images', 'skipped', 'skipped_in_a_row')
 
 class Trainer(Objective):
@@ -177,6 +182,7 @@ class Trainer(Objective):
         self.d = Discriminator(run.discriminator, run.resolution, run.backbone.label_dim).to(self.device)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
         self.g_opt, self.d_opt = make_optimizers(self.g, self.d, run.train)
+        self.ada = Ada(run.augment)
         self.step_count = self.images = self.skipped = self.skipped_in_a_row = 0
         self.rows(0)                                             # can the batch be shared out?
 
@@ -188,11 +194,12 @@ class Trainer(Objective):
         once = self.fake(0) if self.parts == 1 else None
         d_ok, values = self.improve(self.d_opt, self.d, lambda part: self.d_loss(part, *self.unseen(once, part)))
         self.d.requires_grad_(False)
-        g_ok, more = self.improve(self.g_opt, self.g, lambda part: self.g_loss(*(once or self.fake(part))))
+        g_ok, more = self.improve(self.g_opt, self.g, lambda part: self.g_loss(part, *(once or self.fake(part))))
         self.d.requires_grad_(True)
+        if d_ok: self.ada.update(values['D/sign'], c.batch)
         if g_ok: self.follow()
         self.count(d_ok and g_ok, values := values | more)
-        return values | {'schedule/resolution': s.resolution, 'schedule/beta_target': s.beta_target, 'train/skipped': self.skipped}
+        return values | {'schedule/resolution': s.resolution, 'schedule/beta_target': s.beta_target, 'train/skipped': self.skipped, 'train/ada_p': self.ada.p}
 
     def unseen(self, once, part: int) -> tuple[Tensor, Camera]:
         "The fakes and cameras that D is shown."
