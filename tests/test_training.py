@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -15,11 +16,12 @@ import torch
 
 from wysiwyg.camera import gaussian_cameras
 from wysiwyg.cli import main
-from wysiwyg.config import compressed, override, tiny
+from wysiwyg.config import cats, compressed, override, paper, schedule_table, suggest_gamma, tiny
 from wysiwyg.core import default_device, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
-from wysiwyg.training import (COUNTS, PARTS, NotFinite, Trainer, WriteError, check_checkpoint, checkpoints, latest_checkpoint, load_checkpoint,
-                              save_checkpoint, train)
+from wysiwyg.training import (COUNTS, PARTS, NotFinite, Trainer, WriteError, check_checkpoint, checkpoints, estimate, latest_checkpoint, load_checkpoint,
+                              save_checkpoint, snapshot, stretches, train)
+from wysiwyg.world import group_size
 
 RUN = override(tiny(), **{'train.batch': 4, 'backbone.z_dim': 8, 'backbone.w_dim': 8, 'backbone.channel_base': 64, 'backbone.channel_max': 8, 'backbone.backbone_resolution': 8,
                           'backbone.plane_resolution': 16, 'backbone.plane_channels': 4, 'backbone.plane_hidden': 4, 'field.hidden': 8, 'field.geo_features': 4, 'field.color_hidden': 4,
@@ -277,3 +279,97 @@ def test_micro_batches_equal_the_whole_batch(folder, float64):
     assert furthest(whole, parts) < 1e-9
     with pytest.raises(ValueError, match='make the batch a multiple of 3'): Trainer(override(run, **{'train.micro_batch': 3}), Double(folder))
     with pytest.raises(ValueError, match='discriminator.group a divisor of 1'): Trainer(override(run, **{'train.micro_batch': 1}), Double(folder))
+
+
+# ---- presets and what a run will cost --------------------------------------------------------------------------------
+
+TABLE_A3 = {'rendering resolution': [(0, 10, 64, 64), (10, 11, 64, 128), (11, 18, 128, 128), (18, 18.2, 128, 512), (18.2, 28.2, 512, 512)],
+            'B_target': [(0, 10, .01, .01), (10, 11, .01, .001), (11, 28.2, .001, .001)],
+            'supervise proposals': [(0, 16, 0, 0), (16, 28.2, 1, 1)], 'render with proposals': [(0, 17, 0, 0), (17, 28.2, 1, 1)],
+            'R1 gamma': [(0, 18, 1, 1), (18, 25, 4, 4), (25, 28.2, 2, 2)], 'LR multiplier of MLP_c': [(0, 25, 2, 2), (25, 28.2, 1, 1)]}
+
+
+@pytest.mark.parametrize('line', TABLE_A3)
+def test_the_paper_preset_is_table_a3(line):
+    "As printed in the paper, in millions of images."
+    assert schedule_table(paper().schedule)[line] == [(pytest.approx(a*1e6), pytest.approx(b*1e6), y0, y1) for a, b, y0, y1 in TABLE_A3[line]]
+
+
+def test_the_dry_run_prints_the_table(capsys):
+    assert main('train --cfg paper --dry-run'.split()) == 0
+    said = capsys.readouterr().out
+    for text in ('64 (0-10), 64 to 128 (10-11), 128 (11-18), 128 to 512 (18-18.2), 512 (18.2-28.2)', '1 (0-18), 4 (18-25), 2 (25-28.2)', '0.01 to 0.001 (10-11)', 'train.batch: 32'): assert text in said
+
+
+def test_published_values():
+    "A3.2, A3.4, Tables A1, A2, A4, and the fine-tuning on AFHQ."
+    p, c = paper(), cats()
+    assert (p.schedule.total, p.train.batch, p.probe.resolution, p.probe.samples, p.resolution) == (28.2e6, 32, 128, 192, 512)
+    assert (p.backbone.channel_base, p.backbone.plane_channels, p.backbone.backbone_resolution, p.backbone.plane_resolution) == (65536, 32, 256, 512)
+    assert (p.sampler.tau, p.sampler.samples, p.sampler.boost, p.sampler.boost_fraction, p.sampler.top, p.proposal.suppress, p.proposal.patch) == (.98, 16, 2, .1, 16, 5e-3, 64)
+    assert (p.field.hidden, p.field.geo_features, p.field.color_hidden, p.field.pos_freqs, p.field.dir_freqs, p.field.beta_init, p.field.beta_min) == (128, 64, 64, 6, 2, .01, .0001)
+    assert group_size(p.train.batch, p.discriminator.group) <= p.train.batch//16 and not p.augment.adaptive
+    assert c.schedule.total == 1.2e6 and c.augment.adaptive and {k: v for k, *_, v in [(k, *v[-1]) for k, v in schedule_table(c.schedule).items()]} == \
+        {k: v[-1][-1] for k, v in schedule_table(p.schedule).items()} | {'R1 gamma': 6}
+    assert all(len(v) == 1 for v in schedule_table(c.schedule).values())
+
+
+def test_gamma_follows_resolution_and_batch(capsys):
+    assert suggest_gamma(256, 32) == pytest.approx(.4096) and not capsys.readouterr().err
+    assert suggest_gamma(64, 8) == pytest.approx(.1024) and 'warning: a gamma for a batch of 8' in capsys.readouterr().err
+    assert main('train --cfg small --gamma auto --batch 16 --dry-run --json'.split()) == 0
+    assert json.loads(capsys.readouterr().out)['schedule.gamma'] == [[0, .0002*128**2/16]]
+
+
+def test_fine_tuning_starts_from_a_pair(data, tmp_path):
+    first = train(RUN, tmp_path/'first', data, progress=False, stop_at=8)
+    tuned = override(RUN, **{'train.network': str(tmp_path/'first/generator.safetensors'), 'train.seed': 5, 'train.ema_ramp': float('inf')})
+    t = train(tuned, tmp_path/'tuned', data, progress=False, stop_at=4)
+    moved = lambda a, b: max((x-b[k]).abs().max().item() for k, x in a.items())
+    assert moved(t.ema.state_dict(), first.ema.state_dict()) < .05 < moved(t.ema.state_dict(), Trainer(tuned, data).ema.state_dict())
+    with pytest.raises(ValueError, match='has other sizes than this run'): train(override(tuned, **{'field.hidden': 16}), tmp_path/'other', data, progress=False)
+    (tmp_path/'first/discriminator.safetensors').unlink()
+    with pytest.raises(ValueError, match='there is no discriminator.safetensors beside'): train(tuned, tmp_path/'none', data, progress=False)
+
+
+def test_half_precision_is_where_it_holds(data):
+    "bfloat16 in the backbone, the proposal network and D's blocks; float32 in mapping, field, D's last layers, and everywhere in D where R1 looks."
+    t, seen = Trainer(override(RUN, **{'train.bf16': True}), data), {}
+    def watch(name, module): module.register_forward_hook(lambda m, i, o: seen.setdefault(name, set()).add((o[0] if isinstance(o, tuple) else o).dtype))
+    for name, module in (('mapping', t.g.mapping.layers[0]), ('proposal', t.g.proposal.head[0]),
+                         ('blocks', t.d.blocks[0]), ('statistics', t.d.conv), ('last', t.d.out)): watch(name, module)
+    geometry = t.g.field.geometry
+    t.g.field.geometry = lambda planes, x: (seen.setdefault('field', set()).add((out := geometry(planes, x))[0].dtype), out)[1]
+    half, full = {torch.bfloat16}, {torch.float32}
+    t.images, t.step_count = 120, 1
+    values = t.step()
+    assert seen['proposal'] == seen['blocks'] == half and seen['mapping'] == seen['field'] == seen['statistics'] == seen['last'] == full, seen
+    w = torch.randn(2, 8)
+    with torch.no_grad(), t.half(): rounded = t.g.synthesize(w)
+    with torch.no_grad(): assert 1e-5 < ((planes := t.g.synthesize(w))-rounded).abs().max()/planes.abs().max() < .02      # its convolutions were half
+    exact = Trainer(RUN, data); exact.images, exact.step_count = 120, 1
+    assert all(abs(v-values[k]) < .05*max(1, abs(v)) for k, v in exact.step().items() if k.startswith(('loss', 'geometry')))
+    seen.clear(); t.images, t.step_count = 120, 4; assert 'loss/r1' in t.step() and seen['blocks'] == half | full
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in [*t.g.parameters(), *t.d.parameters()]) and t.skipped == 0
+
+
+def test_reading_is_somebody_elses_work(folder):
+    "Every batch is asked for by a thread, one step ahead: no step decodes a picture."
+    class Watched(Dataset):
+        asked = []
+        def batch(self, position, *a): self.asked.append((position, threading.current_thread())); return super().batch(position, *a)
+    t = steps(Trainer(RUN, data := Watched(folder)), 3)
+    t.ahead.popitem()[1].result()
+    assert [p for p, _ in data.asked] == list(range(16)) and threading.main_thread() not in {who for _, who in data.asked}
+
+
+def test_the_estimate_is_what_then_happens(data, tmp_path):
+    "Processor time, so that a busy machine does not matter: within 25 %."
+    run = override(RUN, **{'train.checkpoint_images': 40., 'schedule.total': 160.})
+    snapshot(steps(Trainer(run, data), 1).ema)                      # what is slow only the first time in a process
+    rows = estimate(run, data, steps=3, clock=time.process_time)
+    assert [(r['from'], r['to']) for r in rows[:-1]] == stretches(run.schedule) and rows[-1]['GiB'] > 0
+    begun = time.process_time()
+    train(run, tmp_path, data, progress=False)
+    took, expected = time.process_time()-begun, rows[-1]['hours']*3600
+    assert .75 < took/expected < 1.25, (took, expected)

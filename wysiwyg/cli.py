@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'Heads', 'Train', 'Eval', 'Render', 'Ablate', 'Demo', 'split_train_args', 'base_run', 'UsageError',
-           'parse_seeds', 'heads', 'train_command', 'recorder', 'eval_command', 'record_scores', 'render', 'studies',
-           'notebook_parameters', 'run_notebook', 'ablate', 'demo', 'say', 'demo_table', 'compare_text', 'parse',
-           'usage', 'main', 'tune_allocator']
+           'parse_seeds', 'heads', 'train_command', 'estimate_command', 'recorder', 'eval_command', 'record_scores',
+           'render', 'studies', 'notebook_parameters', 'run_notebook', 'ablate', 'demo', 'say', 'demo_table',
+           'compare_text', 'parse', 'usage', 'main', 'tune_allocator']
 
 # %% ../nbs/21_cli.ipynb #5ecaeb89
 import json, os, sys
@@ -37,7 +37,8 @@ class Train:
     resume: str = ''                 # 'latest', or a checkpoint's path
     stop_at: float = float('inf')    # end early, at this many thousand images, keeping the schedule
     track: bool = True               # record to MLflow
-    dry_run: bool = False            # print the configuration and stop
+    dry_run: bool = False            # print the schedule and the configuration, and stop
+    estimate: bool = False           # measure a few steps per stage; print memory, images/s and time of the whole run, and stop
     json: bool = False               # results as JSON
 
 @dataclass
@@ -94,7 +95,10 @@ def split_train_args(args: list[str]) -> tuple[Run, list[str]]:
             if i+1 >= len(args): raise UsageError(f'{name} needs a value')
             take[name] = args[i+1]; del args[i:i+2]
     run = base_run(take.get('--cfg', 'tiny'), _number(take, '--kimg'))
-    if '--gamma' in take: run = replace(run, schedule=replace(run.schedule, gamma=constant(_number(take, '--gamma'))))
+    if '--gamma' in take:
+        batch = [int(b) for a, b in zip(args, args[1:]) if a in ('--batch', '--train.batch')] or [run.train.batch]
+        gamma = suggest_gamma(run.resolution, batch[-1]) if take['--gamma'] == 'auto' else _number(take, '--gamma')
+        run = replace(run, schedule=replace(run.schedule, gamma=constant(gamma)))
     if '--snap' in take: run = override(run, **{'train.snapshot_images': 1e3*_number(take, '--snap')})
     return run, [_EG3D.get(a, a) for a in args]
 
@@ -107,7 +111,7 @@ def base_run(cfg: str, kimg: float = None) -> Run:
     "A preset, its schedule compressed into `kimg` thousand images."
     if cfg not in PRESETS: raise UsageError(f'--cfg must be one of {", ".join(PRESETS)}, got {cfg!r}')
     if kimg is None: return PRESETS[cfg]()
-    if cfg == 'paper': return replace(paper(), schedule=scaled(paper().schedule, kimg*1e3))
+    if cfg in ('paper', 'cats'): return replace(run := PRESETS[cfg](), schedule=scaled(run.schedule, kimg*1e3))
     return PRESETS[cfg](total=kimg*1e3)
 
 class UsageError(Exception):
@@ -129,11 +133,21 @@ def heads(a: Heads) -> dict:
 def train_command(a: Train) -> dict:
     "Validate the data, then train, with the other processes of torchrun if there are any; interrupted, leave a checkpoint. Rank 0 alone records and answers."
     folder = Path(a.outdir) if a.outdir else runs_dir()/f'{a.run.name}-{sha(a.run)}'
-    if a.dry_run: return flat(a.run) | {'outdir': str(folder)}
+    if a.dry_run:
+        if not a.json: print(schedule_text(a.run.schedule), end='\n\n')
+        return flat(a.run) | {'outdir': str(folder)}
     with join_world() as world:
         data = world.lead_first(lambda: open_data(a.run, world.lead))
+        if a.estimate: return estimate_command(a, data, world)
         with recorder(a, data, world) as r: t = train(a.run, folder, data, a.resume or None, r, stop_at=a.stop_at*1e3, world=world)
     return {} if not world.lead else {'outdir': str(folder), 'images': t.images, 'skipped': t.skipped, 'generator': str(folder/'generator.safetensors')}
+
+def estimate_command(a: Train, data: Dataset, world: World) -> dict:
+    "The table on stdout; the last row as the result."
+    rows = estimate(a.run, data, world=world)
+    if not world.lead: return {}
+    if not a.json: print(estimate_text(rows), end='\n\n')
+    return rows[-1]
 
 def recorder(a: Train, data: Dataset, world: World):
     "MLflow, or nothing; a run that goes on does so without MLflow where that does not answer."

@@ -28,9 +28,10 @@ class Discriminator(nn.Module):
         self.conv = EqualConv(last+1, last, 3)
         self.dense, self.out = FullyConnected(last*16, last, leaky), FullyConnected(last, config.map_dim if label_dim else 1)
         self.embed = nn.Sequential(FullyConnected(label_dim, config.map_dim, leaky), FullyConnected(config.map_dim, config.map_dim)) if label_dim else None
-    def forward(self, images: Tensor, label: Tensor = None) -> Tensor:
+    def forward(self, images: Tensor, label: Tensor = None, half: bool = False) -> Tensor:   # half: bfloat16 in the blocks; statistics and what follows stay float32
         expect(images, 'images', f'B 3 {self.resolution} {self.resolution}')
-        x = self.blocks(leaky(self.from_rgb(images)))
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half): x = self.blocks(leaky(self.from_rgb(images)))
+        x = x.to(images.dtype)
         x = leaky(self.conv(minibatch_std(x, self.group)))
         x = self.out(self.dense(x.flatten(1)))
         if self.embed is None: return x[:, 0]

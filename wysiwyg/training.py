@@ -6,13 +6,15 @@
 __all__ = ['PARTS', 'COUNTS', 'FREE', 'Stage', 'stage_at', 'make_optimizers', 'update_ema', 'Draws', 'numbers_by_row',
            'Objective', 'vitals', 'NotFinite', 'Trainer', 'micro_batches', 'WriteError', 'writing', 'save_checkpoint',
            'checkpoints', 'check_checkpoint', 'intact', 'latest_checkpoint', 'fits', 'load_checkpoint',
-           'shipped_discriminator', 'start_from_shipped', 'save_pair', 'snapshot', 'normal_colors', 'Silent',
-           'Interrupted', 'open_data', 'train', 'deferred_interrupt', 'reported', 'begin', 'keep_books', 'progress_bar',
-           'log_step', 'save_snapshot']
+           'shipped_discriminator', 'start_from', 'start_from_shipped', 'save_pair', 'snapshot', 'normal_colors',
+           'Silent', 'Interrupted', 'open_data', 'train', 'deferred_interrupt', 'reported', 'begin', 'keep_books',
+           'progress_bar', 'log_step', 'save_snapshot', 'stretches', 'seconds_per_step', 'memory', 'estimate',
+           'estimate_text']
 
 # %% ../nbs/15_training.ipynb #d0c1b90e
-import contextlib, copy, errno, hashlib, io, json, math, signal, sys, threading
+import contextlib, copy, errno, hashlib, io, json, math, signal, sys, tempfile, threading, time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 import torch
@@ -84,10 +86,17 @@ class Draws:
         camera = Camera.from_label(self.data.labels[torch.randint(len(self.data), (b,), generator=self.random('camera'))])
         return z.to(self.device), camera.to(self.device), swap_cameras(camera, self.stage.swap, self.random('swap')).to(self.device)
 
+    def read(self, position: int, part: int) -> tuple[Tensor, Camera]:
+        "This process's rows of the images at `position`, and their cameras, on the CPU."
+        pairs = [self.data.batch(position+i, 1, self.run.train.seed, self.run.data.mirror) for i in self.rows(part).tolist()]
+        return torch.cat([x for x, _ in pairs]), Camera.from_label(torch.cat([c.label for _, c in pairs]))
+
     def reals(self, part: int) -> tuple[Tensor, Camera]:
-        "Real images [b, 3, R, R] in [-1, 1], as blurred as the fakes, and their cameras."
-        pairs = [self.data.batch(self.images+i, 1, self.run.train.seed, self.run.data.mirror) for i in self.rows(part).tolist()]
-        images, cameras = torch.cat([x for x, _ in pairs]), Camera.from_label(torch.cat([c.label for _, c in pairs]))
+        "Real images [b, 3, R, R] in [-1, 1], as blurred as the fakes, and their cameras; a thread reads the next ones meanwhile."
+        here, following = (self.images, part), (self.images, part+1) if part+1 < self.parts else (self.images+self.run.train.batch, 0)
+        begun = self.ahead.pop(here, None) or self.reader.submit(self.read, *here)
+        self.ahead = {following: self.reader.submit(self.read, *following)}
+        images, cameras = begun.result()
         return match_blur(images.to(self.device), self.stage.resolution), cameras.to(self.device)
 
 @contextlib.contextmanager
@@ -105,7 +114,9 @@ class Objective(Draws):
         "Images [b, 3, R, R] in [-1, 1], their cameras, the weighted losses that need no discriminator, and the trace."
         s, key, rows = self.stage, (self.run.train.seed, self.step_count), self.rows(part)
         z, camera, condition = [x[rows.to(self.device)] for x in self.latents()]
-        planes, losses, proposed = self.g.synthesize(self.g.map(z, condition)), {}, None
+        w, losses, proposed = self.g.map(z, condition), {}, None
+        with self.half(): planes = self.g.synthesize(w)
+        planes = planes.to(w.dtype)
         if s.supervise and torch.is_grad_enabled():
             proposed = self.probe_and_propose(planes, camera, losses)
             losses['sampler'] = self.run.loss.sampler*self.sampler_loss(planes, camera, proposed[1])
@@ -121,7 +132,8 @@ class Objective(Draws):
         decide = self.run.loss.decision and self.stage.propose
         with torch.set_grad_enabled(bool(decide)): p = self.g.probe(planes, camera)
         if decide: losses['decision'] = self.run.loss.decision*decision_loss(p.sdf)
-        if self.run.proposal.kind == 'cnn': return p, self.g.proposal(p.detach())
+        if self.run.proposal.kind == 'cnn':
+            with self.half(): return p, self.g.proposal(p.detach()).to(p.weights.dtype)
         return p, self.g.propose(planes.detach(), camera)[1]
 
     def sampler_loss(self, planes: Tensor, camera: Camera, pdf: Tensor) -> Tensor:
@@ -144,10 +156,14 @@ class Objective(Draws):
         r1 = r1_penalty(on_real, real)
         return loss + self.stage.gamma/2*c.r1_every*r1, values | {'loss/r1': r1}
 
+    def half(self) -> torch.autocast:
+        "bfloat16 where it holds, if the run wants it: backbone, proposal network, D's blocks. Mapping, field, sampler and D's last layers are outside."
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.train.bf16)
+
     def judge(self, name: str, images: Tensor, camera: Camera, part: int) -> Tensor:
         "Logits [b] of images as D sees them: augmented with probability ada.p, each image with numbers of its own."
         keys = [rng(self.run.train.seed, 'augment', name, self.step_count, i) for i in self.rows(part).tolist()] if self.ada.p else []
-        return self.d(augment(images, self.ada.p, self.run.augment, keys), camera.label)
+        return self.d(augment(images, self.ada.p, self.run.augment, keys), camera.label, half=self.run.train.bf16 and not (name == 'real' and images.requires_grad))     # R1 in float32
 
     def g_loss(self, part: int, fake: Tensor, camera: Camera, losses: dict[str, Tensor], trace: Trace) -> tuple[Tensor, dict[str, Tensor]]:
         "What G minimises (Eq. 12), and what a curve wants."
@@ -182,7 +198,7 @@ class Trainer(Objective):
         self.d = Discriminator(run.discriminator, run.resolution, run.backbone.label_dim).to(self.device)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
         self.g_opt, self.d_opt = make_optimizers(self.g, self.d, run.train)
-        self.ada = Ada(run.augment)
+        self.ada, self.reader, self.ahead = Ada(run.augment), ThreadPoolExecutor(1), {}
         self.step_count = self.images = self.skipped = self.skipped_in_a_row = 0
         self.rows(0)                                             # can the batch be shared out?
 
@@ -301,7 +317,7 @@ def latest_checkpoint(folder: str|Path) -> Path|None:
         except ValueError as e: print(f'warning: {e}; trying the one before', file=sys.stderr)
 
 # %% ../nbs/15_training.ipynb #04126c95
-FREE = ('name', 'data.path', 'schedule.total', 'train.checkpoint_images', 'train.snapshot_images', 'train.keep', 'train.micro_batch', 'heads.workers')   # may differ on resuming
+FREE = ('name', 'data.path', 'schedule.total', 'train.checkpoint_images', 'train.snapshot_images', 'train.keep', 'train.micro_batch', 'train.network', 'heads.workers')   # may differ on resuming
 
 def fits(t: Trainer, path: Path) -> bytes:
     "The bytes of a checkpoint that this trainer may go on from; ValueError says why not."
@@ -324,13 +340,21 @@ def shipped_discriminator() -> Path:
     "The discriminator that the shipped generator was trained against."
     return data_dir()/'discriminator.safetensors'
 
-def start_from_shipped(t: Trainer) -> Trainer:
-    "Shipped weights for the generator, its average and the discriminator; optimisers start anew."
+def start_from(t: Trainer, network: str|Path) -> Trainer:
+    "Weights of a saved pair for the generator, its average and the discriminator; optimisers start anew. ValueError where a file is missing or has other sizes."
     from safetensors.torch import load_file
-    weights = load_generator(device=t.device).state_dict()
-    for net in (t.g, t.ema): net.load_state_dict(weights)
-    t.d.load_state_dict(load_file(shipped_discriminator(), str(t.device)))
+    path = Path(network); judge = path.with_name(shipped_discriminator().name)
+    if not judge.exists(): raise ValueError(f'there is no {judge.name} beside {path.name}: fine-tuning needs both, as `save_pair` writes them')
+    weights, d = load_generator(path, t.device).state_dict(), load_file(judge, str(t.device))
+    try:
+        for net in (t.g, t.ema): net.load_state_dict(weights)
+        t.d.load_state_dict(d)
+    except RuntimeError as e: raise ValueError(f'{path.name} has other sizes than this run: {str(e).splitlines()[1].strip()}') from None
     return t
+
+def start_from_shipped(t: Trainer) -> Trainer:
+    "Start from the pair that comes with the repository."
+    return start_from(t, shipped())
 
 def save_pair(t: Trainer, folder: str|Path, **notes: str):
     "Write the averaged generator and the discriminator into `folder`; shipping is doing so into data/."
@@ -409,7 +433,8 @@ def begin(t: Trainer, outdir: Path, resume: str|None):
     "Resume, or start a folder; ValueError where it holds another run. What was logged after the checkpoint, and what a killed process left half written, is removed."
     path = (latest_checkpoint(outdir) if resume == 'latest' else resume) if t.world.lead else None
     if path := t.world.share(str(path or '').encode()).decode(): load_checkpoint(t, path)
-    elif checkpoints(outdir) and not resume: raise ValueError(f'{outdir} already holds checkpoints: resume with --resume=latest, or choose another folder')
+    elif t.world.lead and checkpoints(outdir) and not resume: raise ValueError(f'{outdir} already holds checkpoints: resume with --resume=latest, or choose another folder')
+    elif t.run.train.network: start_from(t, t.run.train.network)
     if not t.world.lead: return
     for left in outdir.glob('.*.tmp'): left.unlink()
     with writing(outdir/'run.json'), atomic(outdir/'run.json') as tmp: tmp.write_text(json.dumps(to_dict(t.run), indent=1))
@@ -445,3 +470,46 @@ def save_snapshot(t: Trainer, outdir: Path, recorder):
     array, path = sheet(snapshot(t.ema), cols=8), outdir/f'snapshot-{t.images:010d}.png'
     with writing(path), atomic(path) as tmp: Image.fromarray(array).save(tmp, 'PNG')
     recorder.image(array, 'snapshot', t.images)
+
+# %% ../nbs/15_training.ipynb #b59f231f
+def stretches(s: ScheduleConfig) -> list[tuple[float, float]]:
+    "The spans of images between two events of the schedule."
+    events = sorted({0., s.total, *(x for p in schedule_table(s).values() for piece in p for x in piece[:2])})
+    return list(zip(events, events[1:]))
+
+def seconds_per_step(t: Trainer, images: float, steps: int, clock: Callable) -> float:
+    "Mean time of a step at `images`, lazy R1 counted as often as it comes; the first step warms up."
+    def timed(count):
+        t.images, t.step_count = int(images), count
+        begun = clock(); t.step()
+        if t.device.type == 'cuda': torch.cuda.synchronize()
+        return clock()-begun
+    every = t.run.train.r1_every
+    timed(1)
+    plain, lazy = [sorted(timed(i) for _ in range(steps))[steps//2] for i in (1, 0)]
+    return (lazy+(every-1)*plain)/every
+
+def memory(device: torch.device) -> float:
+    "Most memory so far, GiB: of the GPU, or of this process."
+    if device.type == 'cuda': return torch.cuda.max_memory_allocated(device)/2**30
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20
+
+def estimate(run: Run, data: Dataset, steps: int = 3, clock: Callable = time.perf_counter, world: World = World()) -> list[dict]:
+    """One row per stretch of the schedule: images from and to, render resolution, images/s, hours, GiB; the last row is the whole run,
+    snapshots and checkpoints included. `steps` are measured of either kind. Writes nothing that stays."""
+    begun, rows = clock(), []
+    t = Trainer(run, data, world=world); made = clock()-begun
+    for start, end in stretches(run.schedule):
+        pace = seconds_per_step(t, (start+end)/2, steps, clock)
+        rows.append({'from': start, 'to': end, 'resolution': t.stage.resolution, 'images/s': run.train.batch/pace, 'hours': (end-start)/run.train.batch*pace/3600, 'GiB': memory(t.device)})
+    with tempfile.TemporaryDirectory() as d:
+        begun = clock(); save_snapshot(t, Path(d), Silent()); shown = clock(); save_checkpoint(t, d); kept = clock()
+    total, c = run.schedule.total, run.train
+    hours = sum(r['hours'] for r in rows) + (made + (total//c.snapshot_images+1)*(shown-begun) + (total//c.checkpoint_images+1)*(kept-shown))/3600
+    return rows + [{'from': 0., 'to': total, 'resolution': run.resolution, 'images/s': total/hours/3600, 'hours': hours, 'GiB': memory(t.device)}]
+
+def estimate_text(rows: list[dict]) -> str:
+    "`estimate` for people."
+    line = lambda r: f"{r['from']:>12,.0f} {r['to']:>12,.0f} {r['resolution']:>6} {r['images/s']:>10.2f} {r['hours']:>10.3f} {r['GiB']:>7.2f}"
+    return '\n'.join([f'{"from image":>12} {"to":>12} {"side":>6} {"images/s":>10} {"hours":>10} {"GiB":>7}', *map(line, rows[:-1]), 'the whole run, with snapshots and checkpoints:', line(rows[-1])])
