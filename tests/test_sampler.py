@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from wysiwyg.config import SamplerConfig
-from wysiwyg.sampler import DRAWS, allocate, budget, draw_robust, smallest_set
+from wysiwyg.sampler import DRAWS, allocate, budget, certainty, draw_robust, smallest_set
 
 NEAR, FAR = 2.2, 3.2
 pdfs = st.tuples(st.integers(0, 10**6), st.integers(1, 70), st.floats(.1, 12)).map(
@@ -58,7 +58,7 @@ def test_stratified_places_vary_less_than_independent_ones():
 
 def test_every_ray_is_in_exactly_one_group():
     pdf = torch.rand(3, 100, 48); pdf = pdf/pdf.sum(-1, keepdim=True)
-    groups = budget(pdf, SamplerConfig())
+    groups = budget(certainty(pdf, 16), SamplerConfig())
     assert torch.equal(torch.cat([i for i, _ in groups], 1).sort(1)[0], torch.arange(100).expand(3, -1))
     assert sum(i.shape[1]*s for i, s in groups)/100 == pytest.approx(17.6)
 

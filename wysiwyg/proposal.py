@@ -32,7 +32,7 @@ class ProposalCNN(nn.Module):
     def logits(self, p: Probe) -> Tensor:
         "[B, K-1, 4r, 4r] before the softmax."
         double = lambda x: F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
-        x = torch.cat([p.weights, 2*p.rgb-1, p.dirs], 1)                            # row 1
+        x = torch.cat([p.weights, 2*p.rgb-1, p.dirs], 1).contiguous(memory_format=torch.channels_last)   # row 1
         for layer in self.low: x = F.relu(layer(x))
         x = double(x)
         for layer in self.mid: x = F.relu(layer(x))
@@ -40,7 +40,8 @@ class ProposalCNN(nn.Module):
         x = self.residual(x) + double(double(p.weights))                            # rows 10 + 11
         for layer in self.head: x = F.relu(layer(x))
         return self.out(x)
-    def forward(self, p: Probe) -> Tensor: return self.logits(p).softmax(1)
+    def forward(self, p: Probe) -> Tensor:
+        return self.logits(p).permute(0, 2, 3, 1).softmax(-1).permute(0, 3, 1, 2)   # a ray's bins lie side by side, for the sampler
 
 # %% ../nbs/09_proposal.ipynb #abdea95a
 def gaussian_taps(std: float) -> Tensor:

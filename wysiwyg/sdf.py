@@ -45,9 +45,9 @@ def softplus(x: Tensor, sharpness: float = 1.) -> Tensor:
 # %% ../nbs/07_sdf.ipynb #fc8fe364
 class Field(nn.Module):
     "Planes and points -> (sdf, beta, rgb): MLP_SDF and MLP_c."
-    def __init__(self, config: FieldConfig, plane_channels: int, box: float = 1., combine: str = 'product'):
+    def __init__(self, config: FieldConfig, plane_channels: int, box: float = 1., combine: str = 'product', look_up=sample_planes):
         super().__init__()
-        self.config, self.box, self.combine = config, box, combine
+        self.config, self.box, self.combine, self.look_up = config, box, combine, look_up
         enc, dirs = 3+6*config.pos_freqs, 3+6*config.dir_freqs
         self.sdf0 = nn.Linear(enc+plane_channels, config.hidden)          # Table A1: 71 -> 128
         self.sdf1 = nn.Linear(config.hidden, config.hidden)               #           128 -> 128
@@ -58,7 +58,7 @@ class Field(nn.Module):
     def geometry(self, planes: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         "x [B, M, 3] -> sdf [B, M], beta [B, M], f_geo [B, M, G]."
         c = self.config
-        h = split_linear(self.sdf0, *octaves(x, c.pos_freqs), sample_planes(planes, x, self.box, self.combine))
+        h = split_linear(self.sdf0, *octaves(x, c.pos_freqs), self.look_up(planes, x, self.box, self.combine))
         h = softplus(self.sdf1(softplus(h, c.sharpness)), c.sharpness)
         sdf, pre, geo = self.sdf2(h).split([1, 1, c.geo_features], -1)
         beta = c.beta_init + torch.tanh(2*pre)*(c.beta_init-c.beta_min)                   # A3.3
