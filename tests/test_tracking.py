@@ -2,8 +2,13 @@
 import json
 import math
 import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+import urllib.request
 
 import pytest
 from hypothesis import given, strategies as st
@@ -111,19 +116,120 @@ def test_dead_runs_are_reaped_and_continued():
     assert alive(this_process()) and not alive(f'{host}:{pid}:{float(start)-1000:.0f}') and alive('another-host:1:0')
 
 
-def test_a_failing_store_loses_nothing(study, monkeypatch, capsys):
-    class Broken:
-        def log_batch(self, *a, **k): raise OSError('disk full')
+# ---- a store that does not answer ------------------------------------------------------------------------------------
+
+class Flaky:
+    "Answers when `up`; otherwise refuses, or carries out a part of the request and then breaks the connection."
+    def __init__(self, store): self.store, self.up, self.asked, self.part = store, True, 0, 0.
+    def __getattr__(self, name): return getattr(self.store, name)
+    def log_batch(self, run, metrics):
+        self.asked += 1
+        if self.up: return self.store.log_batch(run, metrics)
+        if done := metrics[:round(len(metrics)*self.part)]: self.store.log_batch(run, done)
+        raise OSError('connection lost')
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    "Pauses of a hundredth."
+    wait_for = threading.Condition.wait_for
+    monkeypatch.setattr(threading.Condition, 'wait_for', lambda self, p, s=None: wait_for(self, p, s if s is None or s > 20 else s/100))
+
+
+def steps_of(r, key='x'): return history(r.id, key).step.tolist()
+
+
+@pytest.mark.parametrize('part', [0, .5, 1], ids=['refused', 'half done', 'done but not said'])
+def test_an_outage_loses_and_doubles_nothing(study, part, capsys):
+    with Recorder(study, 'a') as r:
+        r.spool.client = flaky = Flaky(r.client)
+        for step in range(60):
+            flaky.up, flaky.part = not 10 <= step < 40, part
+            r.metrics({'x': float(step), 'y': 1.}, step)
+            if step in (5, 20, 30): time.sleep(.05)
+        assert r.spool.wait(30)
+    assert steps_of(r) == steps_of(r, 'y') == list(range(60)) and flaky.asked > 3
+    assert capsys.readouterr().err.count('wait for the MLflow store') < 5 and not r.spool.path.exists()
+
+
+def test_recording_does_not_wait_for_the_store(study):
+    "The store hangs; the loop goes on and its values are on disk."
+    hangs = threading.Event()
+    with Recorder(study, 'a') as r:
+        class Hanging(Flaky):
+            def log_batch(self, *a): assert hangs.wait(60); self.store.log_batch(*a)
+        r.spool.client = Hanging(r.client)
+        for step in range(50): r.metrics({'x': 1.}, step)
+        assert len(r.spool.path.read_text().splitlines()) == 50 and len(r.spool.waiting) == 50
+        hangs.set()
+    assert steps_of(r) == list(range(50))
+
+
+def test_what_waits_at_the_end_is_delivered_by_the_next_recorder(study, monkeypatch, tmp_path):
+    import numpy as np
+    (tmp_path/'note.txt').write_text('kept')
     r = Recorder(study, 'a')
-    whole, r.spool.client = r.spool.client, Broken()
-    for s in (1, 2): r.metrics({'x': float(s)}, s)
-    r.spool.close()
-    whole.set_terminated(r.id, 'KILLED')
-    assert 'wait for the MLflow store' in capsys.readouterr().err and json.loads(r.spool.path.read_text())[1][3] == 2
-    with Recorder(study, 'a') as again:
-        assert again.id == r.id and history(r.id, 'x').values.tolist() == [[1, 1.], [2, 2.]]
-        again.metrics({'x': 9., 'z': 1.}, 2)
-    assert len(history(r.id, 'x')) == 2 and not again.spool.path.exists()
+    r.spool.client = Flaky(r.client); r.spool.client.up = False
+    r.metrics({'x': 1.}, 1); r.metrics({'x': 2.}, 2); r.image(np.zeros((4, 4, 3), np.uint8), 'p', 2); r.file(tmp_path/'note.txt')
+    (tmp_path/'note.txt').unlink()
+    r.end()
+    assert r.spool.path.exists() and r.client.get_run(r.id).info.status == 'RUNNING' and steps_of(r) == []
+    monkeypatch.setattr('wysiwyg.tracking.alive', lambda process: False)               # as if its process were gone
+    with Recorder(study, 'b') as other: assert other.id != r.id
+    assert steps_of(r) == [1, 2] and r.client.get_run(r.id).info.status == 'FINISHED' and not r.spool.path.exists()
+    assert sorted(a.path for a in r.client.list_artifacts(r.id)) == ['images', 'note.txt'] and not list(r.spool.path.parent.iterdir())
+
+
+def test_a_killed_process_leaves_a_spool_that_its_successor_goes_on_with(study):
+    r = Recorder(study, 'a', params={'p': 1})
+    r.spool.client = Flaky(r.client); r.spool.client.up = False
+    for step in (1, 2, 3): r.metrics({'x': float(step)}, step)
+    with open(r.spool.path, 'a') as f: f.write('["metric", "x", 4')                   # torn
+    r.client.log_metric(r.id, 'x', 1., step=1)                                        # delivered, but nobody knew
+    with Recorder(study, 'a', params={'p': 1}) as again:
+        assert again.id == r.id
+        for step in (2, 3, 4): again.metrics({'x': -1.}, step)                        # training went back to its checkpoint
+    assert sorted(history(r.id, 'x').values.tolist()) == [[1, 1.], [2, 2.], [3, 3.], [4, -1.]]
+    r.spool.closing = True
+
+
+def test_a_store_that_is_down_from_the_start_is_told_of(monkeypatch):
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', 'http://127.0.0.1:9')
+    with pytest.raises(OSError, match='does not answer.*--no-track'): Recorder('down', 'a')
+
+
+def serve(folder, port):
+    "An MLflow server of its own."
+    go = [sys.executable, '-m', 'mlflow', 'server', '--host', '127.0.0.1', '--port', str(port), '--workers', '1', '--backend-store-uri', f'sqlite:///{folder}/server.db',
+          '--artifacts-destination', f'{folder}/artifacts']
+    p = subprocess.Popen(go, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=folder,
+                         env=os.environ | {'MLFLOW_SERVER_ENABLE_JOB_EXECUTION': 'false'})
+    for _ in range(1200):
+        time.sleep(.1)
+        try: urllib.request.urlopen(f'http://127.0.0.1:{port}/health', timeout=1); return p
+        except OSError:
+            if p.poll() is not None: break
+    stop(p); raise AssertionError('the server does not answer')
+
+
+def stop(p): os.killpg(p.pid, signal.SIGKILL); p.wait()
+
+
+@pytest.mark.slow
+def test_a_server_killed_and_started_again_in_the_middle_of_a_run(tmp_path, monkeypatch):
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', f'http://127.0.0.1:{port}')
+    server = serve(tmp_path, port)
+    try:
+        with Recorder('outage', 'a') as r:
+            for step in range(300):
+                if step == 100: assert r.spool.wait(); stop(server)
+                if step == 200: server = serve(tmp_path, port)
+                r.metrics({'x': float(step), 'y': -1.}, step)
+            assert r.spool.wait(60)
+        assert history(r.id, 'x').values.tolist() == [[s, float(s)] for s in range(300)] and steps_of(r, 'y') == list(range(300))
+        assert r.client.get_run(r.id).info.status == 'FINISHED'
+    finally: stop(server)
 
 
 def test_pictures_and_files(study, tmp_path):

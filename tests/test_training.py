@@ -1,37 +1,45 @@
-"Training survives what happens to it: NaN, a kill, a damaged or foreign checkpoint."
+"Training survives what happens to it: NaN, kills, full disks, damaged or foreign checkpoints. And parts of a batch make the whole."
 import copy
+import errno
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
 import pytest
 import torch
 
-from wysiwyg.config import compressed, override, tiny
-from wysiwyg.core import default_device
-from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.camera import gaussian_cameras
-from wysiwyg.core import rng
-from wysiwyg.training import NotFinite, Trainer, check_checkpoint, checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint, train
+from wysiwyg.cli import main
+from wysiwyg.config import cats, compressed, override, paper, schedule_table, suggest_gamma, tiny
+from wysiwyg.core import default_device, rng
+from wysiwyg.data import Dataset, png_bytes, write_zip
+from wysiwyg.training import (COUNTS, PARTS, NotFinite, Trainer, WriteError, check_checkpoint, checkpoints, estimate, latest_checkpoint, load_checkpoint,
+                              save_checkpoint, snapshot, stretches, train)
+from wysiwyg.world import group_size
 
-RUN = override(tiny(), **{'train.batch': 2, 'backbone.channel_base': 128, 'backbone.channel_max': 16, 'backbone.plane_channels': 4, 'backbone.plane_hidden': 4,
-                          'proposal.width': 8, 'render.coarse': 8, 'discriminator.channel_base': 128, 'discriminator.channel_max': 16, 'train.r1_every': 4,
-                          'train.nan_patience': 3, 'train.checkpoint_images': 4, 'train.snapshot_images': 1000})
-RUN = replace(RUN, schedule=compressed(40, 16, 32, 64, (.03, .006), 5.))
+RUN = override(tiny(), **{'train.batch': 4, 'backbone.z_dim': 8, 'backbone.w_dim': 8, 'backbone.channel_base': 64, 'backbone.channel_max': 8, 'backbone.backbone_resolution': 8,
+                          'backbone.plane_resolution': 16, 'backbone.plane_channels': 4, 'backbone.plane_hidden': 4, 'field.hidden': 8, 'field.geo_features': 4, 'field.color_hidden': 4,
+                          'probe.resolution': 4, 'probe.samples': 13, 'proposal.width': 8, 'proposal.patch': 4, 'render.coarse': 8, 'sampler.samples': 4, 'sampler.top': 4,
+                          'discriminator.channel_base': 64, 'discriminator.channel_max': 8, 'discriminator.map_dim': 8, 'discriminator.group': 2,
+                          'train.r1_every': 4, 'train.nan_patience': 3, 'augment.adaptive': True, 'augment.p': .2, 'augment.speed_images': 400., 'augment.target': 0., 'augment.every': 2, 'train.checkpoint_images': 8, 'train.snapshot_images': 100_000})
+RUN = replace(RUN, schedule=compressed(160, 4, 8, 16, (.03, .006), 5.))      # 40 steps through every stage
+
+
+def noise_set(path, n=12, side=16):
+    "A small posed set: noise will do, it is not looked at."
+    g = rng(0, 'noise')
+    pictures = torch.randint(0, 256, (n, side, side, 3), generator=g, dtype=torch.uint8).numpy()
+    return write_zip(path, [(f'{i:05d}.png', png_bytes(p), l) for i, (p, l) in enumerate(zip(pictures, gaussian_cameras(n, g).label.tolist()))])
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    "A small posed set: noise will do, it is not looked at."
-    path = tmp_path_factory.mktemp('set')/'noise.zip'
-    g = rng(0, 'noise')
-    pictures = torch.randint(0, 256, (12, 64, 64, 3), generator=g, dtype=torch.uint8).numpy()
-    labels = gaussian_cameras(12, g).label
-    write_zip(path, [(f'{i:05d}.png', png_bytes(p), l.tolist()) for i, (p, l) in enumerate(zip(pictures, labels))])
-    return path
+def folder(tmp_path_factory): return noise_set(tmp_path_factory.mktemp('set')/'noise.zip')
 
 
 @pytest.fixture(scope='module')
@@ -45,70 +53,323 @@ def same(a, b):
     return a == b
 
 
-def state(t): return {k: getattr(t, k).state_dict() for k in ('g', 'd', 'ema', 'g_opt', 'd_opt')} | {'images': t.images, 'step': t.step_count}
+def steps(t, n):
+    for _ in range(n): t.step()
+    return t
 
+
+def spoiled(t):
+    "One step with a weight that is not finite: counted, and without effect."
+    good = t.g.field.color1.bias.data.clone()
+    t.g.field.color1.bias.data.fill_(float('nan')); t.step(); t.g.field.color1.bias.data.copy_(good)
+    return t
+
+
+# ---- what is not finite ----------------------------------------------------------------------------------------------
 
 def test_a_nan_step_changes_nothing_and_patience_ends(data):
-    t = Trainer(RUN, data)
-    t.step()
-    before = state(t)
-    good, kept = t.g.field.color1.bias.data.clone(), {k: v.clone() for k, v in t.ema.state_dict().items()}
+    t = steps(Trainer(RUN, data), 1)
+    before = copy.deepcopy(t.state())
+    spoiled(t)
+    assert all(same(before[k], t.state()[k]) for k in PARTS) and (t.skipped, t.skipped_in_a_row, t.step_count) == (1, 1, 2)
+    steps(t, 1); assert t.skipped_in_a_row == 0
     t.g.field.color1.bias.data.fill_(float('nan'))
-    t.step()
-    assert t.skipped >= 1 and all(v.isfinite().all() for v in t.ema.state_dict().values())
-    assert all(torch.equal(v, kept[k]) for k, v in t.ema.state_dict().items()) and before['step'] == t.step_count-1
-    with pytest.raises(NotFinite, match='in a row were not finite'):
-        for _ in range(5): t.step()
-    t.g.field.color1.bias.data.copy_(good)
+    with pytest.raises(NotFinite, match='3 steps in a row were not finite, the last at step 5 .*g.field.color1.bias') as e: steps(t, 3)
+    assert e.value.report['weights'] == ['g.field.color1.bias'] and 'd.out.weight' in e.value.report['gradients'] and e.value.report['values']['loss/D'] == 'nan'
 
 
-@pytest.mark.parametrize('part', ['g', 'd', 'ema', 'g_opt', 'd_opt', 'images', 'step_count'])
-def test_forgetting_any_part_breaks_the_resume(data, tmp_path, part):
-    straight = Trainer(RUN, data)
-    for _ in range(2): straight.step()
-    path = save_checkpoint(straight, tmp_path)
+def test_patience_counts_a_maker_that_fails_while_the_judge_does_not(data, monkeypatch):
+    monkeypatch.setattr('wysiwyg.training.surface_loss', lambda groups, target: groups[0][1].beta.sum()*float('nan'))
+    with pytest.raises(NotFinite): steps(Trainer(RUN, data), 3)
+
+
+def test_a_report_is_left_and_the_log_stays_finite(data, tmp_path, monkeypatch):
+    monkeypatch.setattr('wysiwyg.training.surface_loss', lambda groups, target: groups[0][1].beta.sum()*float('inf'))
+    with pytest.raises(NotFinite): train(override(RUN, **{'train.nan_patience': 2}), tmp_path, data, progress=False)
+    assert json.loads((tmp_path/'not_finite.json').read_text())['step'] == 1 and latest_checkpoint(tmp_path) is None
+
+
+# ---- checkpoints -----------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def straight(data, tmp_path_factory):
+    "A run of 40 steps: its checkpoint at 20 (with a skipped step just before), and its state at 22 and 40."
+    t = spoiled(steps(Trainer(RUN, data), 19))
+    path = save_checkpoint(t, tmp_path_factory.mktemp('straight'))
+    return path, copy.deepcopy(steps(t, 2).state()), copy.deepcopy(steps(t, 18).state())
+
+
+def test_forty_steps_are_twenty_and_twenty(data, straight):
+    path, _, end = straight
+    resumed = steps(load_checkpoint(Trainer(RUN, data), path), 20)
+    assert resumed.images == 160 and all(same(resumed.state()[k], end[k]) for k in end) and end['skipped'] == 1
+
+
+@pytest.mark.parametrize('part', [*PARTS, *COUNTS])
+def test_forgetting_any_part_breaks_the_resume(data, straight, part):
+    path, later, _ = straight
     fresh = Trainer(RUN, data)
-    lost = getattr(fresh, part) if isinstance(getattr(fresh, part), int) else copy.deepcopy(getattr(fresh, part).state_dict())
+    lost = copy.deepcopy(fresh.state()[part])
     resumed = load_checkpoint(fresh, path)
-    setattr(resumed, part, lost) if isinstance(lost, int) else getattr(resumed, part).load_state_dict(lost)
-    for t in (straight, resumed):
-        for _ in range(2): t.step()
-    assert not same(state(straight), state(resumed))
+    resumed.load_state(resumed.state() | {part: lost})
+    if part == 'skipped_in_a_row': assert resumed.skipped_in_a_row != torch.load(path, weights_only=True)[part]     # a good step resets it
+    else: assert not same(steps(resumed, 2).state(), later)
 
 
-def test_a_killed_run_resumes_bit_for_bit(folder, tmp_path):
-    "SIGKILL somewhere in the middle, resume, and the end equals the uninterrupted run."
-    script = ("import sys, torch; sys.path.insert(0, sys.argv[3]); torch.set_num_threads(1)\n"
-              "import test_training as m; from wysiwyg.data import Dataset; from wysiwyg.training import train\n"
-              "train(m.RUN, sys.argv[1], Dataset(sys.argv[2]), resume='latest', progress=False)")
-    args = lambda out: [sys.executable, '-c', script, str(out), str(folder), os.path.dirname(__file__)]
-    subprocess.run(args(tmp_path/'straight'), check=True)
-    child = subprocess.Popen(args(tmp_path/'killed'))
-    while not checkpoints(tmp_path/'killed') and child.poll() is None: time.sleep(.02)
-    time.sleep(.3); child.send_signal(signal.SIGKILL); child.wait()
-    subprocess.run(args(tmp_path/'killed'), check=True)
+def test_a_checkpoint_that_lacks_a_part_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, 'state', lambda t: {'images': 0})
+    path = save_checkpoint(Trainer(RUN, data), tmp_path)
+    with pytest.raises(ValueError, match='lacks .*g_opt.*another version'): load_checkpoint(Trainer(RUN, data), path)
+
+
+def test_a_killed_run_resumes_bit_for_bit(folder, data, tmp_path):
+    "SIGKILL somewhere in the middle, resume, and the end equals the uninterrupted run; no step is logged twice."
+    train(RUN, tmp_path/'straight', data, progress=False)
+    child = os.fork()
+    if child == 0:
+        try: train(RUN, tmp_path/'killed', data, progress=False)
+        finally: os._exit(0)
+    while not checkpoints(tmp_path/'killed'): time.sleep(.01)
+    time.sleep(.2); os.kill(child, signal.SIGKILL); os.waitpid(child, 0)
+    assert latest_checkpoint(tmp_path/'killed').name < latest_checkpoint(tmp_path/'straight').name
+    train(RUN, tmp_path/'killed', data, 'latest', progress=False)
     a, b = [torch.load(latest_checkpoint(tmp_path/k), weights_only=True) for k in ('straight', 'killed')]
-    assert a['images'] == b['images'] == 40 and same(a, b)
+    assert a['images'] == b['images'] == 160 and same(a, b)
+    assert (tmp_path/'straight/metrics.jsonl').read_text() == (tmp_path/'killed/metrics.jsonl').read_text()
+
+
+def test_what_was_logged_after_the_checkpoint_is_forgotten(data, tmp_path):
+    train(RUN, tmp_path, data, progress=False, stop_at=16)
+    log = tmp_path/'metrics.jsonl'
+    log.write_text(log.read_text() + '{"images": 400}\n{"images": 5'); (tmp_path/'.ckpt-1.pt.00.tmp').write_text('half')
+    train(RUN, tmp_path, data, 'latest', progress=False, stop_at=24)
+    assert [json.loads(line)['images'] for line in log.read_text().splitlines()] == [16, 24] and not list(tmp_path.glob('.*'))
+
+
+class Miniature:
+    "What `save_checkpoint` wants of a trainer, at a fraction of the time; every number says which checkpoint it belongs to."
+    run, data, images = RUN, type('Data', (), {'sha': ''}), 0
+    def state(self): return {k: torch.full((40_000,), self.images, dtype=torch.int32) for k in PARTS} | {'images': self.images}
+    def go_on(self, folder):
+        "Forks a child that writes checkpoint after checkpoint."
+        if child := os.fork(): return child
+        try:
+            while True: self.images += 1; save_checkpoint(self, folder)
+        finally: os._exit(1)
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_while_checkpoints_are_written(tmp_path):
+    "The newest loadable checkpoint after a SIGKILL is whole, and never older than the one before."
+    t, chance, cut = Miniature(), random.Random(0), 0
+    save_checkpoint(t, tmp_path)
+    for _ in range(200):
+        child = t.go_on(tmp_path)
+        time.sleep(chance.uniform(.005, .12)); os.kill(child, signal.SIGKILL); assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        newest = latest_checkpoint(tmp_path)
+        cut += newest != checkpoints(tmp_path)[-1] or bool(list(tmp_path.glob('.*.tmp')))
+        for left in tmp_path.glob('.*.tmp'): left.unlink()
+        state = torch.load(newest, weights_only=True)
+        assert state['images'] >= t.images and newest.stem == f'ckpt-{state["images"]:010d}' and all((state[k] == state['images']).all() for k in PARTS)
+        t.images = state['images']
+    assert t.images > 40 and cut > 40, (t.images, cut)            # it did write, and many kills came in the middle
+    assert len(checkpoints(tmp_path)) <= RUN.train.keep+2
+
+
+def full(self, blob):
+    with open(self, 'wb') as f: f.write(bytes(blob)[:len(blob)//2])
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def forbidden(*_): raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.parametrize('fault, mend', [(('pathlib.Path.write_bytes', full), 'No space left on device.*free some space'),
+                                         (('os.replace', forbidden), 'Permission denied.*make its folder writable')], ids=['ENOSPC', 'EACCES'])
+def test_a_refused_write_keeps_the_checkpoint_before(data, tmp_path, monkeypatch, fault, mend):
+    t = steps(Trainer(RUN, data), 1)
+    first = save_checkpoint(t, tmp_path); before = first.read_bytes()
+    steps(t, 1)
+    with monkeypatch.context() as m:
+        m.setattr(*fault)
+        with pytest.raises(WriteError, match=f'ckpt-0000000008.pt could not be written .*{mend}.*--resume=latest'): save_checkpoint(t, tmp_path)
+    assert latest_checkpoint(tmp_path) == first and first.read_bytes() == before and not list(tmp_path.glob('.*'))
+
+
+LIMITED = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); from wysiwyg.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def options(run):
+    "A run's differences from tiny as command-line options."
+    from wysiwyg.config import flat
+    plain = {k: v for k, v in flat(run).items() if v != flat(tiny())[k] and not isinstance(v, list)}
+    return ['--cfg', 'tiny', '--kimg', '.16', '--no-track'] + [x for k, v in plain.items() if not k.startswith('schedule') for x in (f'--{k.replace("_", "-")}', str(v)) if x != 'True']
+
+
+def test_a_limit_of_the_system_ends_with_one_line_and_exit_code_1(folder, tmp_path):
+    "No injection: the kernel itself cuts the file short (file size limit)."
+    done = subprocess.run([sys.executable, '-c', LIMITED, 'train', '--data', str(folder), '--outdir', str(tmp_path/'run'), *small_options()], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and 'error: ckpt-0000000008.pt could not be written to run/ (File too large)' in done.stderr and 'Traceback' not in done.stderr, done.stderr
+    assert not checkpoints(tmp_path/'run')
+
+
+def small_options(): return [*options(RUN), '--schedule.resolution.knots', *'0 4 56 4 61 8 106 8 110 16'.split()]
 
 
 def test_damaged_and_foreign_checkpoints_are_refused_by_name(data, tmp_path, capsys):
     t = Trainer(RUN, data)
-    t.step(); first = save_checkpoint(t, tmp_path)
-    t.step(); second = save_checkpoint(t, tmp_path)
-    raw = bytearray(second.read_bytes()); raw[len(raw)//2] ^= 1; second.write_bytes(raw)
-    with pytest.raises(ValueError, match=f'{second.name} is damaged'): check_checkpoint(second)
-    assert latest_checkpoint(tmp_path) == first and second.name in capsys.readouterr().err
+    first, second = [save_checkpoint(steps(t, 1), tmp_path) for _ in range(2)]
+    raw = second.read_bytes()
+    for damage in (raw[:-5], raw[:len(raw)//2] + bytes([raw[len(raw)//2] ^ 1]) + raw[len(raw)//2+1:], b''):
+        second.write_bytes(damage)
+        with pytest.raises(ValueError, match=f'{second.name} is damaged'): check_checkpoint(second)
+        assert latest_checkpoint(tmp_path) == first and second.name in capsys.readouterr().err
+    second.write_bytes(raw); assert latest_checkpoint(tmp_path) == second
+    second.with_suffix('.json').write_text('{"sha'); assert latest_checkpoint(tmp_path) == first and 'no manifest' in capsys.readouterr().err
+    assert save_checkpoint(t, tmp_path) == second == latest_checkpoint(tmp_path)
     with pytest.raises(ValueError, match='was trained with loss.hinge'): load_checkpoint(Trainer(override(RUN, **{'loss.hinge': .5}), data), first)
-    second.write_bytes(b''); assert latest_checkpoint(tmp_path) == first
+    with pytest.raises(ValueError, match='other data'): load_checkpoint(Trainer(RUN, Dataset(noise_set(tmp_path/'other.zip', 13))), first)
 
 
-def test_a_data_set_of_another_size_is_refused(data):
-    with pytest.raises(ValueError, match='64 pixels wide'): Trainer(override(RUN, **{'probe.resolution': 8, 'schedule.resolution': [[0, 32]]}), data)
-
-
-def test_the_device_is_honoured(data): assert next(Trainer(RUN, data).g.parameters()).device.type == default_device().type
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_interruption_leaves_a_checkpoint_and_its_own_exit_code(folder, tmp_path, number, monkeypatch):
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, 'step', lambda t: (step(t), os.kill(os.getpid(), number) if t.step_count == 3 else None)[0])
+    assert main(['train', '--data', str(folder), '--outdir', str(tmp_path/'run'), *small_options(), '--train.checkpoint-images', '1000']) == 128+number
+    assert latest_checkpoint(tmp_path/'run').name == 'ckpt-0000000012.pt'
 
 
 def test_training_never_continues_somebody_elses_folder(data, tmp_path):
     train(RUN, tmp_path, data, progress=False, stop_at=4)
     with pytest.raises(ValueError, match='already holds checkpoints'): train(RUN, tmp_path, data, progress=False, stop_at=8)
+
+
+def test_a_data_set_of_another_size_is_refused(data):
+    with pytest.raises(ValueError, match='16 pixels wide'): Trainer(override(RUN, **{'probe.resolution': 8, 'schedule.resolution': [[0, 32]]}), data)
+
+
+def test_the_device_is_honoured(data): assert next(Trainer(RUN, data).g.parameters()).device.type == default_device().type
+
+
+# ---- parts of a batch ------------------------------------------------------------------------------------------------
+
+class Double(Dataset):
+    "The set in float64, in which rounding is out of the way of what is to be compared."
+    def __init__(self, path): super().__init__(path); self.labels = self.labels.double()
+    def batch(self, *a):
+        images, camera = super().batch(*a)
+        return images.double(), camera.to(torch.float64)
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64); yield
+    torch.set_default_dtype(torch.float32)
+
+
+def furthest(a: dict, b: dict) -> float:
+    "Largest difference between two trainers' networks."
+    return max((a[net][k]-b[net][k]).abs().max().item() for net in ('g', 'd', 'ema') for k in a[net])
+
+
+def test_micro_batches_equal_the_whole_batch(folder, float64):
+    run = override(RUN, **{'train.batch': 8, 'train.r1_every': 2})
+    run = replace(run, schedule=compressed(80, 4, 8, 16, (.03, .006), 5.))
+    whole, parts = [steps(Trainer(override(run, **{'train.micro_batch': m}), Double(folder)), 10).state() for m in (0, 2)]
+    assert furthest(whole, parts) < 1e-9
+    with pytest.raises(ValueError, match='make the batch a multiple of 3'): Trainer(override(run, **{'train.micro_batch': 3}), Double(folder))
+    with pytest.raises(ValueError, match='discriminator.group a divisor of 1'): Trainer(override(run, **{'train.micro_batch': 1}), Double(folder))
+
+
+# ---- presets and what a run will cost --------------------------------------------------------------------------------
+
+TABLE_A3 = {'rendering resolution': [(0, 10, 64, 64), (10, 11, 64, 128), (11, 18, 128, 128), (18, 18.2, 128, 512), (18.2, 28.2, 512, 512)],
+            'B_target': [(0, 10, .01, .01), (10, 11, .01, .001), (11, 28.2, .001, .001)],
+            'supervise proposals': [(0, 16, 0, 0), (16, 28.2, 1, 1)], 'render with proposals': [(0, 17, 0, 0), (17, 28.2, 1, 1)],
+            'R1 gamma': [(0, 18, 1, 1), (18, 25, 4, 4), (25, 28.2, 2, 2)], 'LR multiplier of MLP_c': [(0, 25, 2, 2), (25, 28.2, 1, 1)]}
+
+
+@pytest.mark.parametrize('line', TABLE_A3)
+def test_the_paper_preset_is_table_a3(line):
+    "As printed in the paper, in millions of images."
+    assert schedule_table(paper().schedule)[line] == [(pytest.approx(a*1e6), pytest.approx(b*1e6), y0, y1) for a, b, y0, y1 in TABLE_A3[line]]
+
+
+def test_the_dry_run_prints_the_table(capsys):
+    assert main('train --cfg paper --dry-run'.split()) == 0
+    said = capsys.readouterr().out
+    for text in ('64 (0-10), 64 to 128 (10-11), 128 (11-18), 128 to 512 (18-18.2), 512 (18.2-28.2)', '1 (0-18), 4 (18-25), 2 (25-28.2)', '0.01 to 0.001 (10-11)', 'train.batch: 32'): assert text in said
+
+
+def test_published_values():
+    "A3.2, A3.4, Tables A1, A2, A4, and the fine-tuning on AFHQ."
+    p, c = paper(), cats()
+    assert (p.schedule.total, p.train.batch, p.probe.resolution, p.probe.samples, p.resolution) == (28.2e6, 32, 128, 192, 512)
+    assert (p.backbone.channel_base, p.backbone.plane_channels, p.backbone.backbone_resolution, p.backbone.plane_resolution) == (65536, 32, 256, 512)
+    assert (p.sampler.tau, p.sampler.samples, p.sampler.boost, p.sampler.boost_fraction, p.sampler.top, p.proposal.suppress, p.proposal.patch) == (.98, 16, 2, .1, 16, 5e-3, 64)
+    assert (p.field.hidden, p.field.geo_features, p.field.color_hidden, p.field.pos_freqs, p.field.dir_freqs, p.field.beta_init, p.field.beta_min) == (128, 64, 64, 6, 2, .01, .0001)
+    assert group_size(p.train.batch, p.discriminator.group) <= p.train.batch//16 and not p.augment.adaptive
+    assert c.schedule.total == 1.2e6 and c.augment.adaptive and {k: v for k, *_, v in [(k, *v[-1]) for k, v in schedule_table(c.schedule).items()]} == \
+        {k: v[-1][-1] for k, v in schedule_table(p.schedule).items()} | {'R1 gamma': 6}
+    assert all(len(v) == 1 for v in schedule_table(c.schedule).values())
+
+
+def test_gamma_follows_resolution_and_batch(capsys):
+    assert suggest_gamma(256, 32) == pytest.approx(.4096) and not capsys.readouterr().err
+    assert suggest_gamma(64, 8) == pytest.approx(.1024) and 'warning: a gamma for a batch of 8' in capsys.readouterr().err
+    assert main('train --cfg small --gamma auto --batch 16 --dry-run --json'.split()) == 0
+    assert json.loads(capsys.readouterr().out)['schedule.gamma'] == [[0, .0002*128**2/16]]
+
+
+def test_fine_tuning_starts_from_a_pair(data, tmp_path):
+    first = train(RUN, tmp_path/'first', data, progress=False, stop_at=8)
+    tuned = override(RUN, **{'train.network': str(tmp_path/'first/generator.safetensors'), 'train.seed': 5, 'train.ema_ramp': float('inf')})
+    t = train(tuned, tmp_path/'tuned', data, progress=False, stop_at=4)
+    moved = lambda a, b: max((x-b[k]).abs().max().item() for k, x in a.items())
+    assert moved(t.ema.state_dict(), first.ema.state_dict()) < .05 < moved(t.ema.state_dict(), Trainer(tuned, data).ema.state_dict())
+    with pytest.raises(ValueError, match='has other sizes than this run'): train(override(tuned, **{'field.hidden': 16}), tmp_path/'other', data, progress=False)
+    (tmp_path/'first/discriminator.safetensors').unlink()
+    with pytest.raises(ValueError, match='there is no discriminator.safetensors beside'): train(tuned, tmp_path/'none', data, progress=False)
+
+
+def test_half_precision_is_where_it_holds(data):
+    "bfloat16 in the backbone, the proposal network and D's blocks; float32 in mapping, field, D's last layers, and everywhere in D where R1 looks."
+    t, seen = Trainer(override(RUN, **{'train.bf16': True}), data), {}
+    def watch(name, module): module.register_forward_hook(lambda m, i, o: seen.setdefault(name, set()).add((o[0] if isinstance(o, tuple) else o).dtype))
+    for name, module in (('mapping', t.g.mapping.layers[0]), ('proposal', t.g.proposal.head[0]),
+                         ('blocks', t.d.blocks[0]), ('statistics', t.d.conv), ('last', t.d.out)): watch(name, module)
+    geometry = t.g.field.geometry
+    t.g.field.geometry = lambda planes, x: (seen.setdefault('field', set()).add((out := geometry(planes, x))[0].dtype), out)[1]
+    half, full = {torch.bfloat16}, {torch.float32}
+    t.images, t.step_count = 120, 1
+    values = t.step()
+    assert seen['proposal'] == seen['blocks'] == half and seen['mapping'] == seen['field'] == seen['statistics'] == seen['last'] == full, seen
+    w = torch.randn(2, 8)
+    with torch.no_grad(), t.half(): rounded = t.g.synthesize(w)
+    with torch.no_grad(): assert 1e-5 < ((planes := t.g.synthesize(w))-rounded).abs().max()/planes.abs().max() < .02      # its convolutions were half
+    exact = Trainer(RUN, data); exact.images, exact.step_count = 120, 1
+    assert all(abs(v-values[k]) < .05*max(1, abs(v)) for k, v in exact.step().items() if k.startswith(('loss', 'geometry')))
+    seen.clear(); t.images, t.step_count = 120, 4; assert 'loss/r1' in t.step() and seen['blocks'] == half | full
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in [*t.g.parameters(), *t.d.parameters()]) and t.skipped == 0
+
+
+def test_reading_is_somebody_elses_work(folder):
+    "Every batch is asked for by a thread, one step ahead: no step decodes a picture."
+    class Watched(Dataset):
+        asked = []
+        def batch(self, position, *a): self.asked.append((position, threading.current_thread())); return super().batch(position, *a)
+    t = steps(Trainer(RUN, data := Watched(folder)), 3)
+    t.ahead.popitem()[1].result()
+    assert [p for p, _ in data.asked] == list(range(16)) and threading.main_thread() not in {who for _, who in data.asked}
+
+
+def test_the_estimate_is_what_then_happens(data, tmp_path):
+    "Processor time, so that a busy machine does not matter: within 25 %."
+    run = override(RUN, **{'train.checkpoint_images': 40., 'schedule.total': 160.})
+    snapshot(steps(Trainer(run, data), 1).ema)                      # what is slow only the first time in a process
+    rows = estimate(run, data, steps=3, clock=time.process_time)
+    assert [(r['from'], r['to']) for r in rows[:-1]] == stretches(run.schedule) and rows[-1]['GiB'] > 0
+    begun = time.process_time()
+    train(run, tmp_path, data, progress=False)
+    took, expected = time.process_time()-begun, rows[-1]['hours']*3600
+    assert .75 < took/expected < 1.25, (took, expected)

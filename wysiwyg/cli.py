@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'Heads', 'Train', 'Eval', 'Render', 'Ablate', 'Demo', 'split_train_args', 'base_run', 'UsageError',
-           'parse_seeds', 'heads', 'train_command', 'recorder', 'eval_command', 'record_scores', 'render', 'studies',
-           'notebook_parameters', 'run_notebook', 'ablate', 'demo', 'say', 'demo_table', 'compare_text', 'parse',
-           'usage', 'main', 'tune_allocator']
+           'parse_seeds', 'heads', 'train_command', 'estimate_command', 'recorder', 'eval_command', 'record_scores',
+           'render', 'studies', 'notebook_parameters', 'run_notebook', 'ablate', 'demo', 'say', 'demo_table',
+           'compare_text', 'parse', 'usage', 'main', 'tune_allocator']
 
 # %% ../nbs/21_cli.ipynb #5ecaeb89
 import json, os, sys
@@ -20,6 +20,7 @@ from .core import *
 from .data import *
 from .generator import *
 from .training import *
+from .world import *
 
 # %% ../nbs/21_cli.ipynb #87e565ed
 @dataclass
@@ -36,7 +37,8 @@ class Train:
     resume: str = ''                 # 'latest', or a checkpoint's path
     stop_at: float = float('inf')    # end early, at this many thousand images, keeping the schedule
     track: bool = True               # record to MLflow
-    dry_run: bool = False            # print the configuration and stop
+    dry_run: bool = False            # print the schedule and the configuration, and stop
+    estimate: bool = False           # measure a few steps per stage; print memory, images/s and time of the whole run, and stop
     json: bool = False               # results as JSON
 
 @dataclass
@@ -93,7 +95,10 @@ def split_train_args(args: list[str]) -> tuple[Run, list[str]]:
             if i+1 >= len(args): raise UsageError(f'{name} needs a value')
             take[name] = args[i+1]; del args[i:i+2]
     run = base_run(take.get('--cfg', 'tiny'), _number(take, '--kimg'))
-    if '--gamma' in take: run = replace(run, schedule=replace(run.schedule, gamma=constant(_number(take, '--gamma'))))
+    if '--gamma' in take:
+        batch = [int(b) for a, b in zip(args, args[1:]) if a in ('--batch', '--train.batch')] or [run.train.batch]
+        gamma = suggest_gamma(run.resolution, batch[-1]) if take['--gamma'] == 'auto' else _number(take, '--gamma')
+        run = replace(run, schedule=replace(run.schedule, gamma=constant(gamma)))
     if '--snap' in take: run = override(run, **{'train.snapshot_images': 1e3*_number(take, '--snap')})
     return run, [_EG3D.get(a, a) for a in args]
 
@@ -106,7 +111,7 @@ def base_run(cfg: str, kimg: float = None) -> Run:
     "A preset, its schedule compressed into `kimg` thousand images."
     if cfg not in PRESETS: raise UsageError(f'--cfg must be one of {", ".join(PRESETS)}, got {cfg!r}')
     if kimg is None: return PRESETS[cfg]()
-    if cfg == 'paper': return replace(paper(), schedule=scaled(paper().schedule, kimg*1e3))
+    if cfg in ('paper', 'cats'): return replace(run := PRESETS[cfg](), schedule=scaled(run.schedule, kimg*1e3))
     return PRESETS[cfg](total=kimg*1e3)
 
 class UsageError(Exception):
@@ -126,19 +131,35 @@ def heads(a: Heads) -> dict:
     return {'path': str(path), 'images': a.heads.n, 'sha': Dataset(path).sha}
 
 def train_command(a: Train) -> dict:
-    "Validate the data, then train; interrupted, leave a checkpoint."
+    "Validate the data, then train, with the other processes of torchrun if there are any; interrupted, leave a checkpoint. Rank 0 alone records and answers."
     folder = Path(a.outdir) if a.outdir else runs_dir()/f'{a.run.name}-{sha(a.run)}'
-    if a.dry_run: return flat(a.run) | {'outdir': str(folder)}
-    data = open_data(a.run)
-    with recorder(a, data) as r: t = train(a.run, folder, data, a.resume or None, r, stop_at=a.stop_at*1e3)
-    return {'outdir': str(folder), 'images': t.images, 'skipped': t.skipped, 'generator': str(folder/'generator.safetensors')}
+    if a.dry_run:
+        if not a.json: print(schedule_text(a.run.schedule), end='\n\n')
+        return flat(a.run) | {'outdir': str(folder)}
+    with join_world() as world:
+        data = world.lead_first(lambda: open_data(a.run, world.lead))
+        if a.estimate: return estimate_command(a, data, world)
+        with recorder(a, data, world) as r: t = train(a.run, folder, data, a.resume or None, r, stop_at=a.stop_at*1e3, world=world)
+    return {} if not world.lead else {'outdir': str(folder), 'images': t.images, 'skipped': t.skipped, 'generator': str(folder/'generator.safetensors')}
 
-def recorder(a: Train, data: Dataset):
-    "MLflow, or nothing."
+def estimate_command(a: Train, data: Dataset, world: World) -> dict:
+    "The table on stdout; the last row as the result."
+    rows = estimate(a.run, data, world=world)
+    if not world.lead: return {}
+    if not a.json: print(estimate_text(rows), end='\n\n')
+    return rows[-1]
+
+def recorder(a: Train, data: Dataset, world: World):
+    "MLflow, or nothing; a run that goes on does so without MLflow where that does not answer."
     import contextlib
-    if not a.track: return contextlib.nullcontext(Silent())
+    silent = contextlib.nullcontext(Silent())
+    if not (a.track and world.lead): return silent
     from wysiwyg.tracking import Recorder
-    return Recorder('train', a.run.name, a.run.train.seed, a.run, dataset_sha=data.sha, method='wysiwyg')
+    try: return Recorder('train', a.run.name, a.run.train.seed, a.run, dataset_sha=data.sha, method='wysiwyg')
+    except OSError as e:
+        if not a.resume: raise
+        print(f'warning: {e}; going on with metrics.jsonl alone', file=sys.stderr)
+        return silent
 
 def eval_command(a: Eval) -> dict:
     "Every metric, with floors."
@@ -269,11 +290,11 @@ def main(args: list[str] = None) -> int:
     try:
         function, a = parse(list(args))
         result = function(a)
-        print(json.dumps(result, indent=1) if getattr(a, 'json', False) else '\n'.join(f'{k}: {v}' for k, v in result.items()))
+        if result: print(json.dumps(result, indent=1) if getattr(a, 'json', False) else '\n'.join(f'{k}: {v}' for k, v in result.items()))
         return 0
     except UsageError as e: print(e, file=sys.stderr); return 2
-    except KeyboardInterrupt: print('interrupted', file=sys.stderr); return 130
-    except (ValueError, FileNotFoundError, NotFinite, OSError) as e: print(f'error: {e}', file=sys.stderr); return 1
+    except KeyboardInterrupt as e: print(e if str(e) else 'interrupted', file=sys.stderr); return 128+getattr(e, 'signum', 2)
+    except (ValueError, FileNotFoundError, NotFinite, PeerLost, OSError) as e: print(f'error: {e}', file=sys.stderr); return 1
 
 def tune_allocator():
     "Start again with glibc keeping large blocks, unless the environment already says so."

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Schedule', 'constant', 'HeadsConfig', 'DataConfig', 'BackboneConfig', 'FieldConfig', 'RenderConfig',
-           'ProbeConfig', 'ProposalConfig', 'SamplerConfig', 'DiscriminatorConfig', 'LossConfig', 'ScheduleConfig',
-           'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'sha', 'compressed', 'scaled',
-           'final_stage', 'paper', 'small', 'tiny', 'heads64', 'preset']
+           'ProbeConfig', 'ProposalConfig', 'SamplerConfig', 'DiscriminatorConfig', 'AugmentConfig', 'LossConfig',
+           'ScheduleConfig', 'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'sha', 'compressed',
+           'scaled', 'final_stage', 'paper', 'cats', 'small', 'tiny', 'heads64', 'preset', 'spans', 'schedule_table',
+           'schedule_text', 'suggest_gamma']
 
 # %% ../nbs/01_config.ipynb #17419144
-import hashlib, json, typing
+import hashlib, json, sys, typing
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Literal
 from .core import *
@@ -138,6 +139,24 @@ class DiscriminatorConfig:
     group: int = 4                   # mini-batch statistics over this many images
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    "Adaptive augmentation of what D sees (`13_discriminator`; StyleGAN2-ADA); sizes are open, the controller's numbers are StyleGAN2-ADA's."
+    adaptive: bool = False           # let p follow D's overfitting; False: p stays as it is
+    p: float = 0.                    # probability of each operation at the start; 0: off
+    target: float = .6               # of E[sign D(real)]
+    every: int = 4                   # steps between two moves of p
+    speed_images: float = 500_000.   # images in which p could go from 0 to 1
+    most: float = .8                 # p never exceeds this
+    blit: int = 2                    # whole-pixel translation, up to; StyleGAN2-ADA 1/8 of the side, but here the camera judges
+    translate: float = .02           # std, in image sides; StyleGAN2-ADA .125
+    zoom: float = .05                # std of log2 of the isotropic scale; StyleGAN2-ADA .2
+    brightness: float = .2           # std, added
+    contrast: float = .5             # std of log2
+    hue: float = 1.                  # half turns, up to
+    saturation: float = 1.           # std of log2
+    cutout: float = 0.               # probability of a grey square, relative to p; off, as in StyleGAN2-ADA
+
+@dataclass(frozen=True)
 class LossConfig:
     "Weights of Eq. 12; the paper publishes none of them, so all are open. Means everywhere, so that weights do not depend on the size."
     sampler: float = 1.
@@ -161,7 +180,10 @@ class ScheduleConfig:
 class TrainConfig:
     "The loop (`15_training`); the paper gives the batch, the rest is EG3D's."
     seed: int = 0
-    batch: int = 32
+    batch: int = 32                  # images per step, over all processes
+    network: str = ''                # generator file to start from, its discriminator beside it; empty: from scratch
+    bf16: bool = False               # bfloat16 in the backbone, the proposal network and D's blocks; fields, mapping, sampler, R1 and D's last layers stay float32
+    micro_batch: int = 0             # images per forward pass and process, where memory is short; 0: a process's whole share
     g_lr: float = .0025
     d_lr: float = .002
     field_lr: float = .0025          # open: the two MLPs
@@ -187,6 +209,7 @@ class Run:
     proposal: ProposalConfig = ProposalConfig()
     sampler: SamplerConfig = SamplerConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
@@ -268,8 +291,14 @@ def final_stage(s: ScheduleConfig, total: float) -> ScheduleConfig:
     return ScheduleConfig(total=total, supervise_from=0., render_from=0., **last)
 
 def paper() -> Run:
-    "Every published value."
-    return Run()
+    "Every published value. Two images per GPU (A3.2) leave mini-batch statistics no more than two to compare."
+    return Run(discriminator=DiscriminatorConfig(group=2))
+
+def cats() -> Run:
+    "Fine-tuning on AFHQv2 cats (A3.2): the FFHQ network, ADA, 1.2 M images, R1 gamma 6, all else as `paper` ends. The averaged weights do not start anew."
+    run, s = paper(), final_stage(paper().schedule, 1.2e6)
+    return replace(run, name='cats', schedule=replace(s, gamma=constant(6.)), augment=AugmentConfig(adaptive=True),
+        train=replace(run.train, network='runs/ffhq/generator.safetensors', ema_ramp=float('inf')))
 
 def small(resolution: int = 128, total: float = 400_000) -> Run:
     "One GPU, under half an hour; sizes are ours."
@@ -298,9 +327,39 @@ def heads64(total: float = 30_000) -> Run:
         schedule=replace(compressed(.7*total, 16, 32, 64, (.03, .006), gamma=5.), total=float(total)),
         train=replace(run.train, ema_images=1_000, checkpoint_images=2_000, snapshot_images=2_000))
 
-PRESETS = dict(tiny=tiny, heads64=heads64, small=small, paper=paper)
+PRESETS = dict(tiny=tiny, heads64=heads64, small=small, paper=paper, cats=cats)
 
 def preset(name: str, **changes) -> Run:
     "A preset by name with dotted overrides."
     if name not in PRESETS: raise ValueError(f'unknown preset {name!r}; known: {", ".join(PRESETS)}')
     return override(PRESETS[name](), **changes)
+
+# %% ../nbs/01_config.ipynb #20b6cb36
+def spans(s: Schedule, total: float) -> list[tuple[float, float, float, float]]:
+    "Straight pieces (from, to, first value, last value) of a schedule up to `total` images."
+    knots = [(min(x, total), s(min(x, total)) if x > total else y) for x, y in s.knots] + [(total, s(total))]
+    return [(x0, x1, y0, y1) for (x0, y0), (x1, y1) in zip(knots, knots[1:]) if x1 > x0]
+
+def schedule_table(s: ScheduleConfig) -> dict[str, list[tuple[float, float, float, float]]]:
+    "Quantity -> its straight pieces (from, to, first value, last value), in images; neighbours of one value are joined."
+    switch = lambda at: Schedule(((0, 0), (at, 0), (at, 1))) if at > 0 else constant(1)
+    lines = {'rendering resolution': s.resolution, 'B_target': s.beta_target, 'supervise proposals': switch(s.supervise_from), 'render with proposals': switch(s.render_from),
+             'R1 gamma': s.gamma, 'LR multiplier of MLP_c': s.color_lr, 'swapped conditions': s.swap}
+    out = {k: [] for k in lines}
+    for k, v in lines.items():
+        for x0, x1, y0, y1 in spans(v, s.total):
+            if out[k] and out[k][-1][2:] == (y0, y1) == (y0, y0): out[k][-1] = (out[k][-1][0], x1, y0, y1)
+            else: out[k].append((x0, x1, y0, y1))
+    return out
+
+def schedule_text(s: ScheduleConfig) -> str:
+    "`schedule_table` for people."
+    unit, name = (1e6, 'M') if s.total >= 1e6 else (1e3, 'k')
+    piece = lambda x0, x1, y0, y1: f'{y0:g}{"" if y0 == y1 else f" to {y1:g}"} ({x0/unit:g}-{x1/unit:g})'
+    return '\n'.join([f'{"quantity":24}value ({name} images)', *(f'{k:24}{", ".join(piece(*p) for p in v)}' for k, v in schedule_table(s).items())])
+
+# %% ../nbs/01_config.ipynb #47e6fe2b
+def suggest_gamma(resolution: int, batch: int) -> float:
+    "StyleGAN2-ADA's heuristic for the R1 weight, 0.0002 R^2/B; a warning on stderr where the batch is too small for it."
+    if batch < 16: print(f'warning: a gamma for a batch of {batch} is a guess: the rule was fitted to larger ones. Expect to need 10 to 100 times as much', file=sys.stderr)
+    return .0002*resolution**2/batch

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['STUDY', 'tracking_uri', 'open_store', 'store_lock', 'experiment_id', 'safe', 'encode', 'decode', 'flat_params',
            'digest', 'versions', 'hardware', 'provenance', 'NullRecorder', 'this_process', 'alive', 'reap', 'find_runs',
-           'Spool', 'open_run', 'Recorder', 'study_run', 'resolve', 'run_study', 'finished', 'exit_code', 'read_study',
-           'studies', 'history', 'curves', 'direction', 'interval95', 'compare', 'show_compare', 'holds',
-           'write_results', 'read_results', 'study_rows']
+           'spool_dir', 'Spool', 'last_steps', 'deliver_left', 'open_run', 'Recorder', 'study_run', 'resolve',
+           'run_study', 'finished', 'exit_code', 'read_study', 'studies', 'history', 'curves', 'direction',
+           'interval95', 'compare', 'show_compare', 'holds', 'write_results', 'read_results', 'study_rows']
 
 # %% ../nbs/17_tracking.ipynb #dd72c8f1
-import contextlib, hashlib, json, math, os, platform, re, socket, subprocess, sys, time, traceback
+import contextlib, hashlib, json, math, os, platform, re, shutil, socket, subprocess, sys, threading, time, traceback
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from datetime import date
@@ -23,10 +23,11 @@ from .training import Silent
 
 # %% ../nbs/17_tracking.ipynb #b57a2178
 os.environ |= {'MLFLOW_DISABLE_TELEMETRY': 'true', 'DO_NOT_TRACK': 'true'}
+for limit, value in (('MAX_RETRIES', '1'), ('TIMEOUT', '20')): os.environ.setdefault(f'MLFLOW_HTTP_REQUEST_{limit}', value)   # the spool is patient, its requests need not be
 
 def tracking_uri() -> str:
-    "Address of the project's MLflow store."
-    return f'sqlite:///{runs_dir()/"mlflow.db"}'
+    "Address of the project's MLflow store: a file below `runs_dir()`, or the server that MLFLOW_TRACKING_URI names."
+    return os.environ.get('MLFLOW_TRACKING_URI') or f'sqlite:///{runs_dir()/"mlflow.db"}'
 
 def open_store():
     "An MLflow client on the project's store; the store is made where there is none."
@@ -39,7 +40,8 @@ def _open(uri: str, pid: int):
     with store_lock():
         from mlflow import MlflowClient
         client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
+        try: client.search_experiments(max_results=1)
+        except Exception as e: raise OSError(f'the MLflow store does not answer ({type(e).__name__}): start the server that MLFLOW_TRACKING_URI names, or train with --no-track') from e
     return client
 
 # %% ../nbs/17_tracking.ipynb #97c16aa9
@@ -54,7 +56,8 @@ def experiment_id(client, study: str, make: bool = True) -> str|None:
     with store_lock():
         found = client.get_experiment_by_name(f'wysiwyg/{safe(study)}')
         if found or not make: return found and found.experiment_id
-        return client.create_experiment(f'wysiwyg/{study}', artifact_location=(runs_dir()/'artifacts'/study).as_uri())
+        place = (runs_dir()/'artifacts'/study).as_uri() if tracking_uri().startswith('sqlite') else None     # a server has a place of its own
+        return client.create_experiment(f'wysiwyg/{study}', artifact_location=place)
 
 def safe(name: str) -> str:
     "The name of a study, arm or artifact, if it can be neither a path nor markup."
@@ -148,34 +151,87 @@ def find_runs(client, study: str, **tags) -> list:
     return client.search_runs([experiment_id(client, study)], where, max_results=5000, order_by=['attributes.start_time DESC'])
 
 # %% ../nbs/17_tracking.ipynb #8d167a8b
+def spool_dir() -> Path: return runs_dir()/'spool'
+
 class Spool:
-    "Delivers a run's metrics once each, now or later."
-    def __init__(self, client, run: str):
-        self.client, self.run, self.waiting, self.path = client, run, [], runs_dir()/'spool'/f'{run}.json'
-        self.last = {k: max(m.step for m in client.get_metric_history(run, k)) for k in client.get_run(run).data.metrics}
-        if self.path.exists():
-            for k, v, when, step in json.loads(self.path.read_text()): self.add(k, v, step, when)
-            self.flush()
-    def add(self, key: str, value: float, step: int, when: int = None):
-        "Queue a value unless its step is there already."
-        if step <= self.last.get(key, -1): return
-        self.last[key] = step; self.waiting.append((key, value, when or int(time.time()*1000), step))
-    def flush(self):
-        "Send what waits; a failing store is told of and tried again next time."
+    "Delivers a run's metrics and files once each, in order, in the background. Entries are ('metric', key, value, ms, step), ('file', path, folder), ('end', status)."
+    def __init__(self, client, run: str, over: bool = False):                  # over: the run ended, and only its spool is left
+        self.client, self.run, self.path = client, run, spool_dir()/f'{run}.jsonl'
+        self.waiting, self.more, self.closing, self.doubt, self.told = [], threading.Condition(), False, True, False
+        self.last = last_steps(client, run)                                    # of each metric: the last step queued
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self.waiting = [e for x in lines if x.endswith(']') and ((e := json.loads(x))[0] != 'end' or over)]   # a torn last line was never promised
+        for e in self.waiting:
+            if e[0] == 'metric': self.last[e[1]] = max(e[4], self.last.get(e[1], -1))
+        self.file = open(self.path, 'a')
+        self.thread = threading.Thread(target=self.work, daemon=True); self.thread.start()
+    def add(self, *entries):
+        "Queue entries; a metric whose step is there already is left out."
+        new = [e for e in entries if e[0] != 'metric' or e[4] > self.last.get(e[1], -1)]
+        self.last |= {e[1]: e[4] for e in new if e[0] == 'metric'}
+        self.file.write(''.join(json.dumps(e)+'\n' for e in new)); self.file.flush()
+        with self.more: self.waiting += new; self.more.notify()
+    def keep(self, source: Path) -> Path:
+        "A place of the spool's own for a copy of a file until it is delivered."
+        folder = self.path.with_suffix('')/str(time.time_ns()); folder.mkdir(parents=True)
+        return folder/source.name
+    def work(self):
+        "The thread: send what waits; after a failure wait for 1, 2, 4 ... 60 s, and when closing leave it in the file."
+        pause = 1.
+        while batch := self.next_batch():
+            try: self.send(batch)
+            except Exception as e:
+                self.tell(f'{len(self.waiting)} values wait for the MLflow store ({type(e).__name__})')
+                if self.closing: return
+                with self.more: self.more.wait_for(lambda: self.closing, pause)
+                pause = min(2*pause, 60)
+            else:
+                with self.more: del self.waiting[:len(batch)]; self.more.notify_all()
+                pause, self.told = 1., False
+    def next_batch(self) -> list:
+        with self.more:
+            self.more.wait_for(lambda: self.waiting or self.closing)
+            return self.waiting[:1000]
+    def send(self, batch: list):
+        "One request for all metrics of a batch, less what an earlier one that failed has delivered; then files and the end, which may be sent twice."
         from mlflow.entities import Metric
-        try:
-            while self.waiting:
-                self.client.log_batch(self.run, [Metric(*m) for m in self.waiting[:1000]])
-                self.waiting = self.waiting[1000:]
-        except Exception as e: print(f'warning: {len(self.waiting)} values wait for the MLflow store ({type(e).__name__})', file=sys.stderr)
+        there = last_steps(self.client, self.run) if self.doubt else {}
+        self.doubt = True
+        metrics = [Metric(*e[1:]) for e in batch if e[0] == 'metric' and e[4] > there.get(e[1], -1)]
+        if metrics: self.client.log_batch(self.run, metrics)
+        for kind, what, *folder in (e for e in batch if e[0] != 'metric'):
+            if kind == 'end': self.client.set_terminated(self.run, what)
+            elif Path(what).exists(): self.client.log_artifact(self.run, what, *folder); shutil.rmtree(Path(what).parent)
+        self.doubt = False
+    def tell(self, what: str):
+        "A warning on stderr, once per outage."
+        if not self.told: print(f'warning: {what}', file=sys.stderr)
+        self.told = True
+    def wait(self, seconds: float = 60.) -> bool:
+        "Wait until all is delivered; was it?"
+        with self.more: return self.more.wait_for(lambda: not self.waiting, seconds)
     def close(self):
-        "Send, or keep in a file for the next time."
-        self.flush()
-        if self.waiting:
-            with atomic(self.path) as tmp: tmp.write_text(json.dumps(self.waiting))
-        else: self.path.unlink(missing_ok=True)
+        "One last attempt; what still waits stays in the file for the next recorder."
+        with self.more: self.closing = True; self.more.notify_all()
+        self.thread.join(); self.file.close()
+        if not self.waiting: self.path.unlink(missing_ok=True); shutil.rmtree(self.path.with_suffix(''), ignore_errors=True)
 
 # %% ../nbs/17_tracking.ipynb #1fcd8275
+def last_steps(client, run: str) -> dict[str, int]:
+    "How far each metric of a run has come in the store."
+    return {k: max(m.step for m in client.get_metric_history(run, k)) for k in client.get_run(run).data.metrics}
+
+def deliver_left(client) -> list[str]:
+    "Deliver what dead processes of this host left in their spools; returns the runs."
+    done = []
+    for path in sorted(spool_dir().glob('*.jsonl')):
+        try: process = client.get_run(path.stem).data.tags.get('wysiwyg.process', f'{socket.gethostname()}:0:0')
+        except Exception: continue                                             # a run of another store
+        if not alive(process): Spool(client, path.stem, over=True).close(); done.append(path.stem)
+    return done
+
+# %% ../nbs/17_tracking.ipynb #fcb0c066
 STUDY = 'study'   # the arm of a study's own run
 
 def open_run(study: str, arm: str, seed: int, params, parent: str, resume: str) -> str:
@@ -194,14 +250,14 @@ def open_run(study: str, arm: str, seed: int, params, parent: str, resume: str) 
     for i in range(0, len(items), 100): client.log_batch(run, params=items[i:i+100])
     return run
 
-# %% ../nbs/17_tracking.ipynb #fcb0c066
+# %% ../nbs/17_tracking.ipynb #364ef062
 class Recorder(NullRecorder):
     "One MLflow run; `dropped` counts values that were not finite."
     def __init__(self, study: str, arm: str, seed: int = 0,
                  params=None,                                      # a Run or a dictionary; a run is continued only with equal ones
                  parent: str = None, resume: str = 'unfinished',   # the study's run; what to continue: 'unfinished', 'any' or 'none'
                  **tags: str):                                     # e.g. dataset_sha=..., extractor=...
-        self.client = open_store(); reap(study)
+        self.client = open_store(); deliver_left(self.client); reap(study)
         self.id = open_run(study, safe(arm), seed, params, parent, resume)
         mark = {'study': study, 'arm': arm, 'seed': seed, 'config_sha': digest(params), 'method': 'wysiwyg', 'process': this_process(), **provenance(), **tags}
         for k, v in mark.items(): self.tag(k, v)
@@ -210,29 +266,35 @@ class Recorder(NullRecorder):
         "Set the tag `wysiwyg.<name>`."
         self.client.set_tag(self.id, f'wysiwyg.{name}', str(value)[:5000])
     def metrics(self, values: dict[str, float], step: int = 0):
-        "Log finite values at `step` (images seen); count the others."
-        for k, v in values.items():
-            if math.isfinite(v): self.spool.add(k, float(v), int(step))
-            else: self.dropped += 1
-        self.spool.flush()
+        "Log finite values at `step` (images seen); count the others. Returns at once."
+        good, now = {k: float(v) for k, v in values.items() if math.isfinite(v)}, int(time.time()*1000)
+        self.dropped += len(values)-len(good)
+        self.spool.add(*(('metric', k, v, now, int(step)) for k, v in good.items()))
     def image(self, array: np.ndarray, name: str, step: int = 0):   # [H, W, 3] uint8
         "Keep a picture as images/<name>-<step>.png."
-        self.client.log_image(self.id, np.ascontiguousarray(array), artifact_file=f'images/{safe(name)}-{int(step):010d}.png')
+        from PIL import Image
+        path = self.spool.keep(Path(f'{safe(name)}-{int(step):010d}.png'))
+        Image.fromarray(np.ascontiguousarray(array)).save(path); self.spool.add(('file', str(path), 'images'))
     def file(self, path: str|Path, folder: str = None):
-        "Keep a copy of a file."
-        self.client.log_artifact(self.id, str(path), folder)
+        "Keep a copy of a file, as it is now."
+        self.spool.add(('file', str(shutil.copy(path, self.spool.keep(Path(path)))), folder))
     def figure(self, figure, name: str):
         "Keep a matplotlib figure as figures/<name>.png."
-        self.client.log_figure(self.id, figure, f'figures/{safe(name)}.png')
+        path = self.spool.keep(Path(f'{safe(name)}.png'))
+        figure.savefig(path); self.spool.add(('file', str(path), 'figures'))
     def end(self, status: str = 'FINISHED'):
-        "Deliver what waits and close the run."
-        self.spool.close(); self.tag('dropped', self.dropped)
-        self.client.set_terminated(self.id, status)
+        "Deliver what waits and close the run; where the store does not answer, the next recorder does."
+        self._try_tag('dropped', self.dropped)
+        self.spool.add(('end', status)); self.spool.close()
+    def _try_tag(self, name: str, value: str):
+        "A tag that a silent store need not get."
+        try: self.tag(name, value)
+        except Exception as e: self.spool.tell(f'tag {name} could not be set ({type(e).__name__})')
     def __exit__(self, kind, error, trace):
-        if kind: self.tag('traceback', ''.join(traceback.format_exception(kind, error, trace))[-5000:])
+        if kind: self._try_tag('traceback', ''.join(traceback.format_exception(kind, error, trace))[-5000:])
         self.end('FINISHED' if kind is None else 'KILLED' if issubclass(kind, KeyboardInterrupt) else 'FAILED')
 
-# %% ../nbs/17_tracking.ipynb #b70651eb
+# %% ../nbs/17_tracking.ipynb #1480975f
 @contextlib.contextmanager
 def study_run(study: str, **tags: str):
     "The study's own run, one per study; yields its Recorder."
@@ -258,7 +320,7 @@ def run_study(study: str,
             if status[f'{arm}-s{seed}'] == 'to do': status[f'{arm}-s{seed}'] = _measure(study, arm, seed, p, measure, parent.id, tags)
     return status
 
-# %% ../nbs/17_tracking.ipynb #1480975f
+# %% ../nbs/17_tracking.ipynb #3d368f36
 def _measure(study, arm, seed, params, measure, parent, tags) -> str:
     try:
         with Recorder(study, arm, seed, params, parent, **tags) as r: r.metrics(measure(r, params, seed) or {}, max(r.spool.last.values(), default=0))
@@ -267,14 +329,14 @@ def _measure(study, arm, seed, params, measure, parent, tags) -> str:
 
 def finished(study: str, arm: str, seed: int, params) -> bool:
     "Is there a finished run of this arm, seed and configuration?"
-    if not (runs_dir()/'mlflow.db').exists() or not experiment_id(client := open_store(), study, make=False): return False
+    if (tracking_uri().startswith('sqlite') and not (runs_dir()/'mlflow.db').exists()) or not experiment_id(client := open_store(), study, make=False): return False
     return any(r.info.status == 'FINISHED' for r in find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params)))
 
 def exit_code(status: dict[str, str]) -> int:
     "0 when nothing failed, else 1."
     return int(any(s.startswith('failed') for s in status.values()))
 
-# %% ../nbs/17_tracking.ipynb #f8b15d9c
+# %% ../nbs/17_tracking.ipynb #6042adee
 def read_study(study: str):
     "One row per finished arm and seed: arm, seed, config_sha, run_id, then metrics and parameters under their own names (pandas)."
     import pandas as pd
@@ -300,7 +362,7 @@ def curves(study: str, metric: str):
     import pandas as pd
     return pd.concat([history(r.run_id, metric).assign(arm=r.arm, seed=r.seed) for r in read_study(study).itertuples()])[['arm', 'seed', 'step', 'value']]
 
-# %% ../nbs/17_tracking.ipynb #d9eb387f
+# %% ../nbs/17_tracking.ipynb #0268cbb9
 def direction(metric: str) -> int:
     "+1 where more is better, -1 where less is, 0 where neither is."
     return 0 if 'non_flatness' in metric else 1 if 'psnr' in metric or 'share' in metric else -1
@@ -329,7 +391,7 @@ def compare(study: str, baseline: str,
         out |= {(m, 'mean'): mean, (m, '±'): half, (m, 'Δ'): change, (m, 'Δ±'): wide, (m, 'noise'): noise, (m, 'best'): best}
     return pd.DataFrame(out).loc[arms]
 
-# %% ../nbs/17_tracking.ipynb #0268cbb9
+# %% ../nbs/17_tracking.ipynb #9a503ef3
 def show_compare(study: str, baseline: str, metrics: list[str] = None, arms: list[str] = None):
     "The comparison as a table for people: ★ best, Δ to the baseline in brackets, ~ where that may be noise (pandas)."
     import pandas as pd
@@ -342,7 +404,7 @@ def show_compare(study: str, baseline: str, metrics: list[str] = None, arms: lis
     names = table.columns.get_level_values(0).unique()
     return pd.DataFrame({m.removeprefix('eval/'): [cell(table.loc[a, m], a) for a in table.index] for m in names}, index=table.index.rename('arm'))
 
-# %% ../nbs/17_tracking.ipynb #a6742653
+# %% ../nbs/17_tracking.ipynb #c70d7a95
 _ROW = ('what', 'value', 'unit', 'bound', 'holds', 'command', 'hardware', 'versions', 'commit', 'date')
 
 def holds(value: float, bound: str|None) -> bool|None:
