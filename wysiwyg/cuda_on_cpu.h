@@ -4,7 +4,7 @@
 //   loop    one call per thread, blocks spread over OpenMP threads. For kernels that need no other thread (LANES == 1, or one thread per block).
 //   fibers  every thread of a block is a fiber of its own, so that barriers and shuffles work. A fiber runs until it must wait; which one goes
 //           next is the schedule: forward, reverse or seeded. Results that differ between schedules betray a race.
-// A barrier that some threads never reach is reported, not waited for. Shared memory starts as NaN in every block.
+// A barrier that some threads never reach is reported, not waited for. With fibers, shared memory starts as NaN in every block.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -112,7 +112,7 @@ static void poison() { const uint32_t nan = 0x7fc00000u; for (float& x : shared)
 
 // Run a grid; "" or what went wrong.
 template<class Call> static const char* launch(int grid, int block, int schedule, int threads, Call call) {
-    static char message[256]; message[0] = 0;
+    static thread_local char kept[256]; char message[256] = "";
     #pragma omp parallel for num_threads(threads) schedule(dynamic, (grid+63)/64) if(threads > 1)
     for (int b = 0; b < grid; b++) {
         blockIdx.x = b; blockDim.x = block; gridDim.x = grid; fault[0] = 0;
@@ -123,7 +123,7 @@ template<class Call> static const char* launch(int grid, int block, int schedule
             memcpy(message, fault, sizeof fault);
         }
     }
-    return message;
+    return (const char*)memcpy(kept, message, sizeof kept);
 }
 
 template<class... A, size_t... I> static const char* unpack(void (*kernel)(A...), std::index_sequence<I...>, int grid, int block, int schedule, int threads, void** args) {

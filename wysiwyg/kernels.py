@@ -62,7 +62,7 @@ def cuda_source(kernel: str, **constants: float) -> str:
 class BuildError(RuntimeError): "A kernel did not compile; holds the compiler's message."
 
 HEADER = 'cuda_on_cpu.h'
-_FLAGS = ('-std=c++17', '-O3', '-march=native', '-fopenmp', '-fPIC', '-mprefer-vector-width=512')
+_FLAGS = ('-std=c++17', '-O3', '-march=native', '-fopenmp', '-fPIC', *(['-mprefer-vector-width=512'] if platform.machine() == 'x86_64' else []))
 _FAST = {'field': ('-ffast-math',)}     # lets g++ vectorise sines and exponentials; the others must see a NaN
 
 def compiler() -> str|None:
@@ -158,25 +158,31 @@ def using(impl: str):
 @functools.cache
 def _say(message: str): print(f'wysiwyg kernels: {message}', file=sys.stderr)
 
+@functools.cache
+def _can_build(cxx: str|None) -> bool:
+    "Does the compiler build a kernel that does nothing?"
+    try: return cxx is not None and bool(build_cpu('nothing', text='extern "C" __global__ void nothing(int) {}'))
+    except (BuildError, OSError): return False
+
 def _has_cupy() -> bool: return importlib.util.find_spec('cupy') is not None
 
 def choose(impl: str, *tensors: Tensor) -> str:
     "'torch', 'cpu' or 'cuda' for these tensors. 'auto': what `using` or WYSIWYG_IMPL say, else kernels where they can be had and pay, else torch; said once."
     if impl == 'auto': impl = _default.get()
     if impl not in IMPLS: raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
-    cuda = any(t.is_cuda for t in tensors)
-    if impl in ('cpu', 'cuda'): return _insist(impl, cuda, tensors)
+    if impl in ('cpu', 'cuda'): return _insist(impl, tensors)
     if impl == 'torch' or any(t.dtype != torch.float32 for t in tensors if t.is_floating_point()): return 'torch'
-    if cuda: return _prefer('cuda', _has_cupy(), 'torch on the GPU; for kernels install cupy-cuda13x')
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors): return 'torch'       # torch's backward is the faster one on a CPU
-    return _prefer('cpu', compiler() is not None, 'torch on the CPU; for kernels install g++')
+    where = {t.device.type for t in tensors}
+    if where == {'cuda'}: return _prefer('cuda', _has_cupy(), 'torch on the GPU; for kernels install cupy-cuda13x')
+    if where != {'cpu'} or torch.is_grad_enabled() and any(t.requires_grad for t in tensors): return 'torch'       # torch's backward is the faster one on a CPU
+    return _prefer('cpu', _can_build(compiler()), 'torch on the CPU; for kernels install g++ with OpenMP')
 
 def _prefer(backend: str, there: bool, otherwise: str) -> str:
     _say(f'{backend} backend' if there else otherwise)
     return backend if there else 'torch'
 
-def _insist(impl: str, cuda: bool, tensors) -> str:
-    if cuda != (impl == 'cuda'): raise ValueError(f"impl={impl!r} wants {'CUDA' if impl == 'cuda' else 'CPU'} tensors, got {tensors[0].device}")
+def _insist(impl: str, tensors) -> str:
+    if bad := [t.device for t in tensors if t.device.type != impl]: raise ValueError(f'impl={impl!r} wants {impl.upper()} tensors, got {bad[0]}')
     if bad := [t.dtype for t in tensors if t.is_floating_point() and t.dtype != torch.float32]: raise ValueError(f'impl={impl!r} wants float32, got {bad[0]}; use impl=\'torch\'')
     if impl == 'cpu' and not compiler(): raise ValueError("impl='cpu' needs g++ (or CXX): install it, or use impl='torch'")
     if impl == 'cuda' and not _has_cupy(): raise ValueError("impl='cuda' needs CuPy: pip install cupy-cuda13x, or use impl='torch'")
@@ -239,24 +245,27 @@ extern "C" __global__ void composite_backward(const float* t, const float* delta
     int N, int S)
 {
     int i = item(), ray = min(i, N-1); size_t row = (size_t)ray*S; const float* g = grad_out+(size_t)ray*(F+3);
-    float total = 0;                                       // sum_j w_j dL/dw_j, then what is left of it behind sample i
-    for (int pass = 0; pass < 2; pass++) {
-        float before = 0, done = 0;
-        for (int s0 = 0; s0 < S; s0 += LANES) {
-            int s = s0+lane(); size_t k = row+min(s, S-1); bool real = s < S;
-            Density d = density(sdf[k], beta[k]);
-            float a = real ? d.sigma*delta[k] : 0.f, upto = before+lane_scan(a), T = expf(a-upto), w = T*-expm1f(-a);
-            float dw = grad_weights[k]+g[F]*t[k]+g[F+1]+g[F+2]*beta[k];
-            for (int f = 0; f < F; f++) dw += g[f]*rgb[k*F+f];
-            float share = done+lane_scan(real ? w*dw : 0.f);
-            if (pass == 1 && real && i < N) {
-                float da = T*expf(-a)*dw-(total-share);    // dL/da_i = T_(i+1) dL/dw_i - sum_(j>i) w_j dL/dw_j
-                grad_sdf[k] = da*delta[k]*d.dsdf; grad_beta[k] = da*delta[k]*d.dbeta+g[F+2]*w;
-                for (int f = 0; f < F; f++) grad_rgb[k*F+f] = w*g[f];
-            }
-            before = last_lane(upto); done = last_lane(share);
+    float before = 0, done = 0;                            // optical thickness in front; sum_j w_j dL/dw_j behind
+    for (int s0 = 0; s0 < S; s0 += LANES) {
+        int s = s0+lane(); size_t k = row+min(s, S-1);
+        float upto = before+lane_scan(s < S ? density(sdf[k], beta[k]).sigma*delta[k] : 0.f);
+        if (i < N && s < S) grad_beta[k] = upto;           // kept here until the way back
+        before = last_lane(upto);
+    }
+    lanes_meet();
+    for (int s0 = 0; s0 < S; s0 += LANES) {                // from the far end: a difference of two sums would drown what is behind a surface
+        int s = S-1-s0-lane(); bool real = s >= 0; size_t k = row+max(s, 0);
+        Density d = density(sdf[k], beta[k]);
+        float a = d.sigma*delta[k], upto = grad_beta[k], T = expf(a-upto), w = T*-expm1f(-a);
+        float dw = grad_weights[k]+g[F]*t[k]+g[F+1]+g[F+2]*beta[k];
+        for (int f = 0; f < F; f++) dw += g[f]*rgb[k*F+f];
+        float share = done+lane_scan(real ? w*dw : 0.f), behind = lane_before(share, done);
+        if (real && i < N) {
+            float da = expf(-upto)*dw-behind;              // dL/da_i = T_(i+1) dL/dw_i - sum_(j>i) w_j dL/dw_j
+            grad_sdf[k] = da*delta[k]*d.dsdf; grad_beta[k] = da*delta[k]*d.dbeta+g[F+2]*w;
+            for (int f = 0; f < F; f++) grad_rgb[k*F+f] = w*g[f];
         }
-        total = done;
+        done = last_lane(share);
     }
 }
 '''
@@ -283,6 +292,8 @@ def composite(t: Tensor, delta: Tensor, sdf: Tensor, beta: Tensor,    # [B, N, S
               rgb: Tensor,                                            # [B, N, S, 3]
               far: float, background: tuple[float, float, float], impl: str = 'auto') -> tuple[March, Rendering]:
     "`probe.composite`: weights of every sample and their sums over each ray."
+    sizes = expect(t, 't', 'B N S'); expect(rgb, 'rgb', 'B N S 3', **sizes)
+    for name, x in dict(delta=delta, sdf=sdf, beta=beta).items(): expect(x, name, 'B N S', **sizes)
     backend = choose(impl, t, delta, sdf, beta, rgb)
     if backend == 'torch' or t.requires_grad or delta.requires_grad: return probe.composite(t, delta, sdf, beta, rgb, far, background)
     weights, out = _Composite.apply(t, delta, sdf, beta, rgb, how(backend, 16))
@@ -459,7 +470,7 @@ extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
     for (int b = 0; b < PER; b++) total += r.units[b];
     total = lane_sum(total);
     if (total == 0) { for (int b = 0; b < PER; b++) r.units[b] = b*LANES+lane() < K; total = K; tau = 1; }   // no mass: every bin
-    int need = (int)ceilf(tau*(float)total), v = level<true>(r, need), above = count_above(r, v);
+    int need = min((int)ceilf(tau*(float)total), total), v = level<true>(r, need), above = count_above(r, v);
     int ties = (need-mass_above(r, v)+v-1)/v, c = above+ties;          // the smallest set: all above v, and the nearest `ties` at v
     int each = S/c, rest = S%c, w = level<false>(r, max(rest, 1)), extra = rest-count_above(r, w);   // one more for the `rest` largest
     int start = 0, at_v = 0, at_w = 0;
@@ -496,9 +507,10 @@ def draw_robust(pdf: Tensor,     # [B, N, K-1]
                 u: Tensor,       # [B, n, S] in [0, 1)
                 impl: str = 'auto') -> Samples:    # [B, n, S]
     "`sampler.draw_robust` for some of the rays. Bins are the same, bit for bit, on every backend."
-    backend = choose(impl, pdf, u)
+    backend = choose(impl, pdf, index, u)
     if backend == 'torch': return sampler.draw_robust(take_rays(pdf, index), samples, tau, near, far, u)
     if not 0 < tau <= 1: raise ValueError(f'tau must be in (0, 1], got {tau}')
+    if index.dtype != torch.int64: raise ValueError(f'index must be int64, got {index.dtype}')
     return _draw_robust(pdf, index, samples, tau, near, far, u, how(backend, 32))
 
 def _draw_robust(pdf, index, samples, tau, near, far, u, h):
@@ -734,7 +746,7 @@ def _field_mma(f, planes, points, dirs, backend, schedule='forward', threads=128
 
 def _launch_field(kernel, f, planes, points, dirs, backend, weights, constants, points_per_block, threads, schedule):
     (b, n, s, _), c = points.shape, f.config
-    expect(dirs, 'dirs', 'B N 3', B=b, N=n)
+    expect(dirs, 'dirs', 'B N 3', B=b, N=n); expect(planes, 'planes', 'B 3 C H W', B=b)
     constants = constants | _triplane_constants(planes, f.combine, backend)
     texels, view = _texels(planes), split_linear(f.dir0, *octaves(dirs, c.dir_freqs))
     out = points.new_empty(b, n, s), points.new_empty(b, n, s), points.new_empty(b, n, s, 3)

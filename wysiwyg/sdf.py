@@ -35,7 +35,7 @@ def split_linear(layer: nn.Linear, *inputs: Tensor) -> Tensor:
     parts = layer.weight.split([x.shape[-1] for x in inputs], -1)
     out = layer.bias.expand(inputs[0].shape[:-1].numel(), -1)
     for x, w in zip(inputs, parts): out = torch.addmm(out, x.reshape(-1, x.shape[-1]), w.T)
-    return out.reshape(*inputs[0].shape[:-1], -1)
+    return out.reshape(*inputs[0].shape[:-1], out.shape[-1])
 
 # %% ../nbs/07_sdf.ipynb #53847cff
 def softplus(x: Tensor, sharpness: float = 1.) -> Tensor:

@@ -40,12 +40,13 @@ class Stage:
     propose: bool         # proposals are rendered with
     gamma: float          # R1
     color_lr: float       # multiplier
+    g_lr: float           # multiplier
     swap: float           # probability of a swapped condition
 
 def stage_at(s: ScheduleConfig, images: float) -> Stage:
     "Table A3 at `images`."
     return Stage(round(s.resolution(images)/2)*2, s.beta_target(images), images >= s.supervise_from, images >= s.render_from,
-                 s.gamma(images), s.color_lr(images), s.swap(images))
+                 s.gamma(images), s.color_lr(images), s.g_lr(images), s.swap(images))
 
 # %% ../nbs/15_training.ipynb #78831e3c
 def make_optimizers(g: Generator, d: Discriminator, c: TrainConfig) -> tuple[torch.optim.Adam, torch.optim.Adam]:
@@ -205,7 +206,7 @@ class Trainer(Objective):
     def step(self) -> dict[str, float]:
         "One D and one G step; returns what a curve wants, averaged over the whole batch."
         c, s = self.run.train, self.stage
-        self.g_opt.param_groups[2]['lr'] = c.field_lr*s.color_lr
+        for group, rate in zip(self.g_opt.param_groups, (c.g_lr, c.field_lr, c.field_lr*s.color_lr)): group['lr'] = rate*s.g_lr
         self.g.train(); self.g.mapping.eval()                    # its mean w follows once a step, in `follow`
         once = self.fake(0) if self.parts == 1 else None
         d_ok, values = self.improve(self.d_opt, self.d, lambda part: self.d_loss(part, *self.unseen(once, part)))
