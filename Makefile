@@ -58,15 +58,20 @@ notebooks: $(STAMP)  ## run every notebook again and save its outputs (WORKERS=2
 	@$(BIN)/python scripts/notebooks.py run --save --workers $(WORKERS) $(NB)
 	@$(MAKE) --no-print-directory export
 
-record: $(STAMP)  ## measure the shipped generator and its ablations again (data/results), half an hour on two cores
+record: $(STAMP)  ## train tiny, measure it, the shipped generator and its ablations again (data/results), an hour on two cores
 	@$(BIN)/wysiwyg eval --n 500 --record shipped
 	@$(BIN)/wysiwyg eval --n 500 --untrained --record start
+	@$(BIN)/wysiwyg train --cfg tiny --outdir runs/tiny --resume latest
+	@$(BIN)/wysiwyg eval --network runs/tiny/generator.safetensors --n 200 --record tiny
+	@$(BIN)/wysiwyg eval --network runs/tiny/generator.safetensors --n 200 --untrained --record tiny_start
+	@cp "$$(ls runs/tiny/snapshot-*.png | tail -n 1)" data/results/tiny.png
 	@$(BIN)/wysiwyg ablate --study a02_samples --views 8 --repeats 2 --n 128 --record a02_samples
 	@$(BIN)/wysiwyg ablate --study a01_paper_table --images 64 --n 128 --seeds 0,1 --record a01_paper_table
 	@$(BIN)/wysiwyg ablate --study a03_proposal_cost --images 2000 --views 16 --seeds 0,1 --record a03_proposal_cost
 
-bench: $(STAMP)   ## kernels and frames on the CPU beside their alternatives (data/results/bench_cpu.json), minutes
+bench: $(STAMP)   ## kernels, frames and training steps on the CPU beside their alternatives (data/results/bench_*cpu.json), minutes
 	@$(BIN)/python scripts/bench.py
+	@$(BIN)/python scripts/bench.py --train
 
 gpu:         ## all that wants a GPU: tests, compute-sanitizer, benchmarks, training throughput (OUT=folder for the results)
 	@OUT="$(OUT)" bash scripts/gpu.sh

@@ -11,7 +11,7 @@ from wysiwyg.generator import Generator
 from wysiwyg.probe import bins_march, integrate
 from wysiwyg.sampler import root, two_pass
 
-RUN = override(tiny(), **{'backbone.channel_base': 256, 'backbone.channel_max': 32, 'backbone.plane_channels': 8, 'proposal.width': 16})
+RUN = override(tiny(resolution=64), **{'backbone.channel_base': 256, 'backbone.channel_max': 32, 'backbone.plane_channels': 8, 'proposal.width': 16})
 KINDS = ('robust', 'unstratified', 'unfiltered', 'two_pass', 'uniform', 'root')
 
 

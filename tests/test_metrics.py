@@ -146,7 +146,7 @@ def test_a_view_agrees_with_itself():
 
 # ---- a generator -----------------------------------------------------------------------------------------------------
 
-RUN = override(tiny(), **{'backbone.channel_base': 128, 'backbone.channel_max': 16, 'backbone.plane_channels': 4, 'backbone.plane_hidden': 4, 'proposal.width': 8})
+RUN = override(tiny(resolution=64), **{'backbone.channel_base': 128, 'backbone.channel_max': 16, 'backbone.plane_channels': 4, 'backbone.plane_hidden': 4, 'proposal.width': 8})
 
 
 @pytest.fixture(scope='module')

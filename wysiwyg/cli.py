@@ -166,7 +166,7 @@ def eval_command(a: Eval) -> dict:
     from wysiwyg.metrics import evaluate
     g = load_generator(a.network or None)
     if a.untrained: torch.manual_seed(a.seed); g = Generator(g.run).eval().to(g.mapping.w_mean.device)
-    data = Dataset(a.data) if a.data else open_data(g.run)
+    data = Dataset(a.data, resolution=g.run.resolution) if a.data else open_data(g.run)
     scores = evaluate(g, data, n=a.n, seed=a.seed)
     if a.record: record_scores(a, scores)
     return scores

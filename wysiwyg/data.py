@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from .core import *
 from .camera import mirror_label
@@ -218,12 +219,15 @@ def _epoch(n: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:   # order [n
     return torch.randperm(n, generator=rng(seed, 'epoch', epoch)), torch.rand(n, generator=rng(seed, 'flip', epoch)) < .5
 
 class Dataset:
-    "Posed pictures in EG3D's format; raises DataError with every fault unless `skip_bad` leaves those out."
-    def __init__(self, path: str|Path, skip_bad: bool = False):
+    "Posed pictures in EG3D's format, averaged down to `resolution` where they are larger; raises DataError with every fault unless `skip_bad` leaves those out."
+    def __init__(self, path: str|Path, skip_bad: bool = False, resolution: int = 0):
         self.path, self.report = Path(path).resolve(), validate(path)
         if (self.report.bad and not skip_bad) or not self.report.good: raise DataError(self.report)
         self.name, self.names, self.labels = self.path.stem, self.report.good, self.report.labels.clone()   # labels [n, 25]
-        self.resolution, self.sha, self._source, self._kept = self.report.resolution, self.report.sha, _Source(self.path), None
+        self.resolution, self._source, self._kept = resolution or self.report.resolution, _Source(self.path), None
+        self.factor, rest = divmod(self.report.resolution, self.resolution)
+        if rest: raise ValueError(f'{self.name} is {self.report.resolution} pixels wide, which cannot be averaged down to {resolution}: choose a divisor as the final resolution')
+        self.sha = self.report.sha if self.factor == 1 else hashlib.sha256(f'{self.report.sha}/{self.factor}'.encode()).hexdigest()
     def __len__(self): return len(self.names)
     def images(self, index: Tensor) -> Tensor:   # [b] int64 -> [b, 3, R, R] uint8
         "Pictures by number; small sets are decoded once and kept."
@@ -231,7 +235,9 @@ class Dataset:
         if self._kept is None: self._kept = self._read(range(len(self)))
         return self._kept[torch.as_tensor(index)]
     def _read(self, index) -> Tensor:
-        return torch.stack([torch.from_numpy(decode(self._source.read(self.names[int(i)])).copy()).permute(2, 0, 1) for i in index]).contiguous()
+        return torch.stack([self._smaller(torch.from_numpy(decode(self._source.read(self.names[int(i)])).copy()).permute(2, 0, 1)) for i in index]).contiguous()
+    def _smaller(self, x: Tensor) -> Tensor:   # [3, f R, f R] uint8 -> [3, R, R]
+        return x if self.factor == 1 else F.avg_pool2d(x.float(), self.factor).round().byte()
     def order(self, position: int, batch: int, seed: int) -> tuple[Tensor, Tensor]:   # numbers [batch], flips [batch] bool
         "Which pictures come at `position` (images since the start), and which are flipped when flips are on."
         if position < 0 or batch < 1: raise ValueError(f'position must be >= 0 and batch >= 1, got {position} and {batch}')

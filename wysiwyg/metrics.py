@@ -170,8 +170,9 @@ def true_normals(data: Dataset, index: Tensor) -> Tensor:   # [b] -> [b, 3, R, R
     "Normal pictures of posed heads from the truth beside their zip."
     t = known_normals(data)[1]
     row = torch.tensor([t['row'][int(i)] for i in index])
-    normal = torch.from_numpy(t['normal'][row].astype(np.float32)).permute(0, 3, 1, 2)
-    return normal_images(normal, torch.from_numpy(t['mask'][row])/255, Camera.from_label(data.labels[index]))
+    normal, mask = torch.from_numpy(t['normal'][row].astype(np.float32)).permute(0, 3, 1, 2), torch.from_numpy(t['mask'][row])/255
+    normal, mask = F.normalize(F.avg_pool2d(normal, data.factor), dim=1), F.avg_pool2d(mask[:, None], data.factor)[:, 0]
+    return normal_images(normal, mask, Camera.from_label(data.labels[index]))
 
 # %% ../nbs/16_metrics.ipynb #05d41a23
 def cut_density(sigma: Tensor,          # [B, N, S], uniform samples

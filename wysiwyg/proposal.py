@@ -18,15 +18,18 @@ from .probe import *
 # %% ../nbs/09_proposal.ipynb #b74f1223
 class ProposalCNN(nn.Module):
     "Probe -> pdf over bins at four times its side (Eq. 6, Table A4)."
-    def __init__(self, bins: int, width: int = 256, kernel: int = 3):
+    def __init__(self, bins: int, width: int = 256, kernel: int = 3, layers: tuple[int, int, int] = (4, 3, 3)):
         super().__init__()
         conv = lambda n_in, n_out: nn.Conv2d(n_in, n_out, kernel, padding=kernel//2)
-        self.low = nn.ModuleList([conv(bins+6, width)] + [conv(width, width) for _ in range(3)])       # rows 2-5, at r
-        self.mid = nn.ModuleList([conv(width, width) for _ in range(3)])                               # rows 6-8, at 2r
-        self.high = conv(width, width)                                                                 # row 9, at 4r
-        self.residual = conv(width, bins)                                                              # row 10
-        self.head = nn.ModuleList([conv(bins, width), conv(width, width), conv(width, width)])         # rows 12-14
-        self.out = conv(width, bins)                                                                   # row 15
+        stack = lambda n_in, n: nn.ModuleList([conv(n_in if k == 0 else width, width) for k in range(n)])
+        low, mid, head = layers
+        if min(layers) < 1: raise ValueError(f'each of the three stages needs a layer, got proposal.layers {tuple(layers)}')
+        self.low = stack(bins+6, low)              # rows 2-5, at r
+        self.mid = stack(width, mid)               # rows 6-8, at 2r
+        self.high = conv(width, width)             # row 9, at 4r
+        self.residual = conv(width, bins)          # row 10
+        self.head = stack(bins, head)              # rows 12-14
+        self.out = conv(width, bins)               # row 15
         for m in self.modules():
             if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, nonlinearity='relu'); nn.init.zeros_(m.bias)
     def logits(self, p: Probe) -> Tensor:
