@@ -4,16 +4,19 @@
 
 Variants take turns, so that a disturbance hits all of them; the least and the median time are given. Errors are against 384 uniform samples.
 """
-import argparse, json, platform, re, statistics, subprocess, sys, time
+import argparse, json, statistics, sys, time
 from dataclasses import replace
 from pathlib import Path
 import torch
 from wysiwyg import kernels
-from wysiwyg.camera import camera_rays, orbit
-from wysiwyg.config import FieldConfig, SamplerConfig, preset
+from wysiwyg.camera import orbit
+from wysiwyg.config import FieldConfig, SamplerConfig, override, preset
 from wysiwyg.core import Camera, atomic, data_dir, rng
 from wysiwyg.generator import Generator, load_generator
+from wysiwyg.metrics import psnr, worst_psnr
 from wysiwyg.sdf import Field
+from wysiwyg.tracking import provenance
+from wysiwyg.training import Trainer
 
 
 def clock(fn, device: str) -> tuple[float, object]:
@@ -38,13 +41,9 @@ def compare(variants: dict, repeats: int, device: str, error=None) -> list[dict]
     return [rows[k] | dict(ms=round(min(t), 3), median_ms=round(statistics.median(t), 3)) for k, t in times.items()]
 
 
-def psnr(reference):
+def against(reference):
     "Mean and worst-5-% error of a rendering, dB."
-    def measure(out):
-        e = (out.rgb-reference.rgb).square().mean(-1).flatten()
-        worst = e.topk(max(1, e.numel()//20))[0]
-        return dict(psnr=round(-10*e.mean().log10().item(), 2), psnr_worst5=round(-10*worst.mean().log10().item(), 2))
-    return measure
+    return lambda out: dict(psnr=round(psnr(out.rgb, reference.rgb), 2), psnr_worst5=round(worst_psnr(out.rgb, reference.rgb), 2))
 
 
 def scene(g: Generator, device: str):
@@ -56,13 +55,12 @@ def scene(g: Generator, device: str):
 def equal_error(g: Generator, resolution: int, repeats: int, device: str, target: float = 35.) -> list[dict]:
     "Frames of at least `target` dB: the two-pass torch renderer at every split, and ours; the fastest of each comes first."
     planes, camera = scene(g, device)
-    rays = camera_rays(camera, resolution)
     def two_pass(coarse, fine):
-        with kernels.using('torch'): return g.finish(planes, rays, [(g.every_ray(rays), *g.march_direct(planes, rays, SamplerConfig(kind='two_pass'), 0, coarse, fine))], False, False)
+        with kernels.using('torch'): return g.two_pass(planes, camera, coarse, fine, resolution)
     variants = {f'two-pass {c}+{n-c} torch': lambda c=c, n=n: two_pass(c, n-c) for n in (24, 28, 32, 36, 40, 44, 48) for c in (n//4, n//2, 3*n//4)}
     for kind in ('cnn', 'maxpool'):
         variants |= {f'robust {kind} {1.1*n:.1f}': lambda n=n, kind=kind: g.render(planes, camera, resolution, replace(g.run.sampler, samples=n), kind) for n in (4, 5, 6, 8)}
-    good = [r for r in compare(variants, repeats, device, psnr(g.dense(planes, camera, resolution, 384))) if r['psnr'] >= target]
+    good = [r for r in compare(variants, repeats, device, against(g.dense(planes, camera, resolution, 384))) if r['psnr'] >= target]
     return [r for way in ('two-pass', 'robust') for r in sorted((r for r in good if r['name'].startswith(way)), key=lambda r: r['ms'])[:3]]
 
 
@@ -85,14 +83,14 @@ def frames(g: Generator, resolution: int, repeats: int, device: str) -> list[dic
         variants[f'robust max-pool 8.8 {impl}'] = render(impl, ours(samples=8), 'maxpool')
         variants[f'root 16 {impl}'] = render(impl, SamplerConfig(kind='root', samples=16))
         variants[f'uniform 48 {impl}'] = render(impl, SamplerConfig(kind='uniform', samples=48))
-    return compare(variants, repeats, device, psnr(g.dense(planes, camera, resolution, 384)))
+    return compare(variants, repeats, device, against(g.dense(planes, camera, resolution, 384)))
 
 
-def floors(m: int, samples: int, c: int, f: Field, bandwidth: float, flops: float) -> dict[str, float]:
+def floors(m: int, samples: int, c: int, bins: int, f: Field, bandwidth: float, flops: float) -> dict[str, float]:
     "Least possible ms: bytes that must move, or multiply-adds, whichever takes longer."
     rays, macs = m/samples, sum(l.weight.numel() for l in (f.sdf0, f.sdf1, f.sdf2, f.color0, f.color1))
     memory = lambda bytes_: 1e3*bytes_/bandwidth
-    return dict(triplane=memory(m*(12+4*c)), robust=memory(rays*4*191+m*12), composite=memory(m*(4*7+4)+rays*24), field=max(memory(m*(12+20)), 1e3*2*macs*m/flops))
+    return dict(triplane=memory(m*(12+4*c)), robust=memory(rays*4*bins+m*12), composite=memory(m*(4*7+4)+rays*24), field=max(memory(m*(12+20)), 1e3*2*macs*m/flops))
 
 
 def operations(device: str, repeats: int, side: int, peak: tuple[float, float]) -> list[dict]:
@@ -104,7 +102,7 @@ def operations(device: str, repeats: int, side: int, peak: tuple[float, float]) 
     pdf = (8*rand(1, n, bins)).softmax(-1); index = torch.arange(n, device=device)[None]; u = rand(1, n, s)
     t = rand(1, n, s).sort(-1)[0]; march = (t, .02*rand(1, n, s), .04*rand(1, n, s)-.02, .01*rand(1, n, s)+.001, rand(1, n, s, 3))
     f = Field(FieldConfig(), c).to(device).requires_grad_(False); dirs = torch.nn.functional.normalize(rand(1, n, 3), dim=-1)
-    floor, rows = floors(n*s, s, c, f, *peak), []
+    floor, rows = floors(n*s, s, c, bins, f, *peak), []
     for name, go in dict(triplane=lambda i: kernels.sample_planes(planes, points.flatten(1, 2), impl=i), robust=lambda i: kernels.draw_robust(pdf, index, s, .98, 2.25, 3.3, u, impl=i).t,
                          composite=lambda i: kernels.composite(*march, 3.3, (1., 1., 1.), impl=i)[1].rgb, field=lambda i: kernels.field(f, planes, points, dirs, impl=i)[0]).items():
         exact = go('torch')
@@ -137,29 +135,18 @@ class Noise:
 
 def training(device: str, repeats: int) -> list[dict]:
     "Images/s of a whole step (G, D, both optimisers) in the last stage: proposals, the same field dense (192 samples) and 48 + 48."
-    from wysiwyg.training import Trainer
     rows = []
     for name, batch in (dict(small=32, paper=4) if device == 'cuda' else dict(tiny=8)).items():
-        run = preset(name, **{'train.batch': batch}); last = int(run.schedule.total)-1
-        trainer = Trainer(run, Noise(run.resolution), torch.device(device))
-        trainer.images = last
-        direct = lambda kind, n: SamplerConfig(kind=kind, samples=n)
-        def step(sampler=None):
-            def go():
-                trainer.images = last
-                if sampler: trainer.g.render = lambda planes, camera, r, **kw: Generator.render(trainer.g, planes, camera, r, sampler, trace=True, key=kw.get('key', 0))
-                try: return trainer.step()
-                finally: vars(trainer.g).pop('render', None)
-            return go
-        dense = 192 if device == 'cuda' else 96
+        run = preset(name, **{'train.batch': batch}); last, data, dense = int(run.schedule.total)-1, Noise(run.resolution), 192 if device == 'cuda' else 96
+        samplers = {'proposals 17.6': {}, '48+48': {'sampler.kind': 'two_pass', 'sampler.samples': 96}, f'dense {dense}': {'sampler.kind': 'uniform', 'sampler.samples': dense}}
+        trainers = {k: Trainer(override(run, **v), data, torch.device(device)) for k, v in samplers.items()}
+        def step(trainer):
+            trainer.images = last
+            return trainer.step()
         with torch.enable_grad():
-            for row in compare({'proposals 17.6': step(), '48+48': step(direct('two_pass', 96)), f'dense {dense}': step(direct('uniform', dense))}, repeats, device):
+            for row in compare({k: lambda t=t: step(t) for k, t in trainers.items()}, repeats, device):
                 rows.append(dict(preset=name, batch=batch, resolution=run.resolution, **row, images_per_s=round(1e3*batch/row['ms'], 2)))
     return rows
-
-
-def commit() -> str:
-    return subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip() or 'unknown'
 
 
 def table(rows: list[dict]):
@@ -170,18 +157,9 @@ def table(rows: list[dict]):
 
 
 def save(folder: Path, name: str, **content):
-    "Write the results with command, machine, versions and commit."
-    gpu = torch.cuda.is_available()
-    meta = dict(command=' '.join(['python', 'scripts/bench.py', *sys.argv[1:]]), device=torch.cuda.get_device_name() if gpu else processor(), threads=torch.get_num_threads(),
-                torch=torch.__version__, python=platform.python_version(), commit=commit())
+    "Write the results with command and provenance."
+    meta = dict(command=' '.join(['python', 'scripts/bench.py', *sys.argv[1:]]), threads=torch.get_num_threads(), **provenance())
     with atomic(folder/f'{name}.json') as tmp: tmp.write_text(json.dumps(dict(meta=meta, **content), indent=1)+'\n')
-
-
-def processor() -> str:
-    "The CPU's name."
-    info = Path('/proc/cpuinfo')
-    found = re.search(r'model name\s*: (.*)', info.read_text()) if info.exists() else None
-    return found[1] if found else platform.machine()
 
 
 def main():

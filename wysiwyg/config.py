@@ -174,7 +174,6 @@ class ScheduleConfig:
     render_from: float = 17e6        # proposals rendered with
     gamma: Schedule = Schedule(((0, 1), (18e6, 1), (18e6, 4), (25e6, 4), (25e6, 2)))   # R1 weight
     color_lr: Schedule = Schedule(((0, 2), (25e6, 2), (25e6, 1)))  # learning-rate multiplier of MLP_c
-    g_lr: Schedule = Schedule(((0, 1),))       # open: learning-rate multiplier of all of G but the proposal network; small batches want less once the surface is sharp
     swap: Schedule = Schedule(((0, 1), (1e6, .5)))  # probability that the mapping sees another image's camera (EG3D)
 
 @dataclass(frozen=True)
@@ -270,8 +269,7 @@ def compressed(total: float,       # images of the whole run
                beta: tuple[float, float],       # beta target before and after tightening
                gamma: float,       # R1 weight
                grow: tuple[float, float] = (.35, .66),   # fractions of the run at which the resolution grows
-               use: tuple[float, float] = (.40, .52),    # fractions at which proposals are supervised and rendered with
-               settle: float = 1.  # learning-rate multiplier of G from the last growth on
+               use: tuple[float, float] = (.40, .52)     # fractions at which proposals are supervised and rendered with
               ) -> ScheduleConfig:
     "Table A3's sequence of events in a run of `total` images."
     at = lambda fraction: round(fraction*total)
@@ -279,7 +277,7 @@ def compressed(total: float,       # images of the whole run
         resolution=Schedule(((0, low), (at(grow[0]), low), (at(grow[0]+.03), mid), (at(grow[1]), mid), (at(grow[1]+.03), full))),
         beta_target=Schedule(((0, beta[0]), (at(grow[0]), beta[0]), (at(grow[0]+.1), beta[1]))),
         supervise_from=at(use[0]), render_from=at(use[1]),
-        gamma=constant(gamma), color_lr=constant(1.), g_lr=Schedule(((0, 1.), (at(grow[1]), 1.), (at(grow[1]), settle))), swap=Schedule(((0, 1.), (at(.3), .8))))
+        gamma=constant(gamma), color_lr=constant(1.), swap=Schedule(((0, 1.), (at(.3), .8))))
 
 def scaled(s: ScheduleConfig, total: float) -> ScheduleConfig:
     "The same sequence of events in `total` images."

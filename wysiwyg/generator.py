@@ -127,10 +127,11 @@ class Generator(nn.Module):
         return groups
 
     def uniforms(self, shape, s: int, config: SamplerConfig, key) -> Tensor:
-        "Places in the strata, [B, N, S]: keyed random numbers, or the middle."
+        "Places in the strata, [B, N, S]: keyed random numbers (a list: a key for each image), or the middle."
         device = self.mapping.w_mean.device
         if not config.jitter and config.kind != 'unstratified': return torch.full((*shape, s), .5, device=device)
-        return torch.rand(*shape, s, generator=rng(key, 'jitter', s, device=device.type), device=device)
+        draw = lambda key, b: torch.rand(b, *shape[1:], s, generator=rng(key, 'jitter', s, device=device.type), device=device)
+        return torch.cat([draw(k, 1) for k in key]) if isinstance(key, list) else draw(key, shape[0])
 
     def march_direct(self, planes: Tensor, rays: Rays, config: SamplerConfig, key, coarse: int = None, fine: int = None) -> tuple[March, Rendering]:
         "Samplers that need no pdf; `samples` is everything a ray may spend."
@@ -149,15 +150,19 @@ class Generator(nn.Module):
         rays, p, pdf = camera_rays(camera, r), None, None
         if config.kind in DRAWS:
             p, pdf = proposed or self.propose(planes, camera, proposal, r)
-            groups = self.draw(planes, rays, to_rays(resize_pdf(pdf.detach(), r)), config, key)
+            groups = self.draw(planes, rays, to_rays(resize_pdf(pdf.detach(), r)).contiguous(), config, key)
         else: groups = [(self.every_ray(rays), *self.march_direct(planes, rays, config, key))]
         return self.finish(planes, rays, groups, normals, trace, p, pdf)
 
     def coarse_render(self, planes: Tensor, camera: Camera, resolution: int, key=0) -> Trace:
         "The renderer used before proposals are: `render.coarse` + `render.fine` samples."
-        c, rays = self.run.render, camera_rays(camera, resolution)
-        marched = self.march_direct(planes, rays, SamplerConfig(kind='two_pass'), key, c.coarse, c.fine)
-        return self.finish(planes, rays, [(self.every_ray(rays), *marched)], False, True)
+        return self.two_pass(planes, camera, self.run.render.coarse, self.run.render.fine, resolution, key, trace=True)
+
+    def two_pass(self, planes: Tensor, camera: Camera, coarse: int, fine: int, resolution: int = None, key=0, trace: bool = False):
+        "EG3D's renderer with any split of its samples."
+        rays = camera_rays(camera, resolution or self.run.resolution)
+        marched = self.march_direct(planes, rays, SamplerConfig(kind='two_pass'), key, coarse, fine)
+        return self.finish(planes, rays, [(self.every_ray(rays), *marched)], False, trace)
 
     def dense(self, planes: Tensor, camera: Camera, resolution: int = None, samples: int = 384, normals: bool = False) -> Rendering:
         "Reference: uniform samples, no proposal."

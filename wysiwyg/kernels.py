@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'KERNELS', 'HEADER', 'SCHEDULES', 'IMPLS', 'cuda_source', 'BuildError', 'compiler', 'machine', 'cache_dir',
            'build_cpu', 'launch_cpu', 'build_cuda', 'launch_cuda', 'using', 'choose', 'How', 'how', 'composite',
            'channels_last', 'layout', 'sample_planes', 'certainty', 'draw_robust', 'pack_field', 'field_constants',
-           'field', 'pack_tiles', 'nvrtc_report']
+           'field', 'pack_tiles', 'nvrtc_report', 'paper_sizes']
 
 # %% ../nbs/11_kernels.ipynb #0558c5e5
 import contextlib, contextvars, ctypes, functools, hashlib, importlib.util, math, os, platform, re, shutil, subprocess, sys, tempfile
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from .core import *
 from . import probe, sampler, triplane
+from .config import FieldConfig
 from .probe import March
 from .sdf import *
 
@@ -768,6 +769,12 @@ def nvrtc_report(kernel: str, arch: int, **constants) -> dict[str, int]:
     ask(nvrtc.nvrtcGetProgramLog(program, log))
     if int(status): raise BuildError(f'{kernel} did not compile for sm_{arch}:\n{log.decode()[:3000]}')
     return _ptxas_numbers(log.decode(), kernel)
+
+def paper_sizes() -> dict[str, dict]:
+    "Kernel -> its constants at the paper's sizes."
+    planes, mlps = dict(C=32, V=4, PRODUCT=1, LANES=8), field_constants(Field(FieldConfig(), 32), 32, 4, 128) | dict(C=32, V=4, PRODUCT=1, LANES=1)
+    bins, march = dict(K=191, LANES=32), dict(F=3, LANES=16)
+    return dict(triplane=planes, triplane_backward=planes, certainty=bins, robust=bins, composite=march, composite_backward=march, field=mlps, field_mma=mlps|dict(LOG1P='FAST_LOG1P'))
 
 def _nvrtc_failed(status): raise RuntimeError(f'NVRTC: {status}')
 

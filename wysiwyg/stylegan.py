@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['leaky', 'normalize', 'FullyConnected', 'Mapping', 'up2', 'ModulatedConv', 'SynthesisBlock', 'EqualConv',
-           'DiscriminatorBlock', 'minibatch_std']
+           'DiscriminatorBlock', 'group_size', 'minibatch_std']
 
 # %% ../nbs/05_stylegan.ipynb #0d489bbc
 import math
@@ -109,12 +109,16 @@ class DiscriminatorBlock(nn.Module):
         y = leaky(self.conv1(F.avg_pool2d(leaky(self.conv0(x)), 2)))
         return (y + self.skip(F.avg_pool2d(x, 2)))*math.sqrt(.5)
 
+def group_size(batch: int, group: int) -> int:
+    "Images per group of mini-batch statistics: the largest divisor of `batch` up to `group`."
+    return max(k for k in range(1, min(group, batch)+1) if batch % k == 0)
+
 def minibatch_std(x: Tensor,    # [B, C, H, W]
                   group: int    # images compared with one another; the largest divisor of B up to this is used
                  ) -> Tensor:   # [B, C + 1, H, W]
     "Append the mean standard deviation over groups of images as a channel."
     b, c, h, w = x.shape
-    g = max(k for k in range(1, min(group, b)+1) if b % k == 0)
+    g = group_size(b, group)
     y = x.reshape(g, b//g, c, h, w)
     std = (y.var(0, unbiased=False)+1e-8).sqrt().mean((1, 2, 3))            # [B/g]
     return torch.cat([x, std.repeat(g).reshape(b, 1, 1, 1).expand(b, 1, h, w)], 1)
