@@ -278,3 +278,21 @@ def test_protocols_run_and_grant_their_name_to_the_canonical_weights_only(g, dat
     assert granted == {'eval/normal_fid10k': pytest.approx(frechet(features(own, data.images(torch.arange(12))), made), rel=1e-6)}
     flat = measure('non_flatness256', g)['eval/non_flatness256']
     assert flat == pytest.approx(close_look(g, 2)['non_flatness'], rel=1e-6)
+
+
+@pytest.mark.parametrize('line, code, why', [('fid10k', 2, 'must be one of fid50k_full'), ('fid50k_full', 1, 'set WYSIWYG_INCEPTION'), ('normal_fid10k --inception nowhere.pt', 1, 'no Inception weights')])
+def test_command_refuses_before_it_renders(line, code, why, capsys, monkeypatch):
+    from wysiwyg import cli
+    monkeypatch.delenv('WYSIWYG_INCEPTION', raising=False)
+    monkeypatch.setattr(cli, 'open_data', lambda run: pytest.fail('rendered'))
+    assert cli.main(f'eval --protocol {line}'.split()) == code and why in capsys.readouterr().err
+
+
+def test_recorded_command_names_what_was_measured(monkeypatch):
+    from wysiwyg import cli, tracking
+    said = []
+    monkeypatch.setattr(tracking, 'write_results', lambda name, rows, command: said.append((rows, command)))
+    cli.record_scores(cli.Eval(protocol='non_flatness256', seed=3, record='flat'), {'eval/non_flatness256': 7.123456})
+    cli.record_scores(cli.Eval(n=64, record='own'), {'eval/fd_means_64': 1.})
+    assert said[0] == ([{'what': 'eval/non_flatness256', 'value': 7.1235}], 'wysiwyg eval --protocol non_flatness256 --seed 3 --record flat')
+    assert said[1][1] == 'wysiwyg eval --n 64 --record own'
