@@ -208,7 +208,7 @@ def true_normals(data: Dataset, index: Tensor) -> Tensor:   # [b] -> [b, 3, R, R
     normal = torch.from_numpy(t['normal'][row].astype(np.float32)).permute(0, 3, 1, 2)
     return normal_images(normal, torch.from_numpy(t['mask'][row])/255, Camera.from_label(data.labels[index]))
 
-# %% ../nbs/16_metrics.ipynb #77bfc06f
+# %% ../nbs/16_metrics.ipynb #6572de84
 def cut_density(sigma: Tensor,          # [B, N, S], uniform samples
                 quantile: float = .5,
                 legacy: bool = False    # one quantile over the whole tensor, as published; else one per picture
@@ -232,7 +232,7 @@ def non_flatness(depth: Tensor,         # [B, ...]
     p = F.one_hot(at, bins).double().mean(1)
     return (-(p*(p+1e-12).log()).sum(1)).exp().mean().item()
 
-# %% ../nbs/16_metrics.ipynb #3ff86ad0
+# %% ../nbs/16_metrics.ipynb #711cfd1b
 def psnr(x: Tensor, y: Tensor) -> float:   # [..., 3] in [0, 1]
     "Peak signal-to-noise ratio in dB; 100 at most, so that equal pictures stay finite."
     return worst_psnr(x, y, 1.)
@@ -260,7 +260,7 @@ def _some(mask: Tensor) -> Tensor:
     if not mask.any(): raise ValueError('the mask is empty: nothing was hit, there is no error to measure')
     return mask
 
-# %% ../nbs/16_metrics.ipynb #36c00381
+# %% ../nbs/16_metrics.ipynb #a1edd429
 def reproject(source: Rendering, source_camera: Camera, target: Rendering, target_camera: Camera, far: float, tolerance: float = .02
              ) -> tuple[Tensor, Tensor]:   # rgb [B, N, 3] of the source at the target's surface, visible [B, N] bool
     "Fetch the source view's colours for the target's pixels; `tolerance`: depth difference that still counts as the same point, world units."
@@ -280,7 +280,7 @@ def consistency(source: Rendering, source_camera: Camera, target: Rendering, tar
 
 SOLID = .9   # opacity of a pixel that shows a surface and no edge
 
-# %% ../nbs/16_metrics.ipynb #f5199397
+# %% ../nbs/16_metrics.ipynb #8131803f
 def latents(g: Generator, index: range, seed: int) -> Tensor:   # [b, z_dim]
     "The index-th latents of stream `seed`."
     return torch.stack([torch.randn(g.run.backbone.z_dim, generator=rng(seed, 'eval z', i)) for i in index])
@@ -314,7 +314,7 @@ def real_features(data: Dataset, extractor: Extractor, n: int, seed: int = 0, no
         with open(tmp, 'wb') as f: np.save(f, x.numpy())
     return x
 
-# %% ../nbs/16_metrics.ipynb #cbde1e39
+# %% ../nbs/16_metrics.ipynb #6f8e5935
 @torch.no_grad()
 def close_look(g: Generator, few: int = 8, seed: int = 0, trunc: float = 1., samples: int = 257) -> dict[str, float]:
     "Scores of `few` frontal people, averaged; `samples`: uniform samples per ray of the reference."
@@ -332,7 +332,7 @@ def close_look(g: Generator, few: int = 8, seed: int = 0, trunc: float = 1., sam
         rows.append(row)
     return {k: float(np.mean([x[k] for x in rows if k in x])) for k in sorted(set().union(*rows))}
 
-# %% ../nbs/16_metrics.ipynb #67c3ace5
+# %% ../nbs/16_metrics.ipynb #7be02c40
 CHEAP = 1000   # pictures up to which a distance gets its interval
 
 def distances(real: Tensor, fake: Tensor, extractor: Extractor, prefix: str = '', group: str = 'eval') -> dict[str, float]:   # [N, D], [M, D]
@@ -343,7 +343,7 @@ def distances(real: Tensor, fake: Tensor, extractor: Extractor, prefix: str = ''
     ends = [(protocol(extractor, n, prefix, k), ends) for k, ends in intervals(real, fake).items()]
     return out | {f'{group}-{side}/{name}': pair[i] for name, pair in ends for i, side in enumerate(('low', 'high'))}
 
-# %% ../nbs/16_metrics.ipynb #7be02c40
+# %% ../nbs/16_metrics.ipynb #c8153377
 def evaluate(g: Generator, data: Dataset,
              n: int = 500,                 # fakes, and as many real pictures
              seed: int = 0,                # of latents, cameras and the choice of real pictures
@@ -366,14 +366,14 @@ def evaluate(g: Generator, data: Dataset,
     if bad := [k for k, v in out.items() if not math.isfinite(v)]: raise ValueError(f'{bad[0]} is not finite: look at the pictures before any number')
     return out | (real_floor(data, n, seed, ext, cache) if floors and len(data) >= 2*n else {})
 
-# %% ../nbs/16_metrics.ipynb #c8153377
+# %% ../nbs/16_metrics.ipynb #928242ec
 def real_floor(data: Dataset, n: int, seed: int = 0, extractor: Extractor = None, cache: Path = None) -> dict[str, float]:
     "What perfect fakes would score: n real pictures against n others of the same set, 'floor/...'."
     ext, kinds = extractor or efflite0(), ('', 'normal_')[:1+(len(known_normals(data)[0]) >= 2*n)]
     both = {p: real_features(data, ext, 2*n, seed, bool(p), cache) for p in kinds}
     return {k: v for p, x in both.items() for k, v in distances(x[:n], x[n:], ext, p, 'floor').items()}
 
-# %% ../nbs/16_metrics.ipynb #c7b9d9e3
+# %% ../nbs/16_metrics.ipynb #74145dbb
 @dataclass(frozen=True)
 class Protocol:
     "One published measurement."
