@@ -133,3 +133,13 @@ def test_the_face_carries_no_hair(model):
     for i in range(40):
         p = sample_person(model, 3, i)
         assert (inside_hair(face, p.hair, p.phase) < 0).all()
+
+
+def test_light_changes_pictures_and_nothing_else():
+    "Gloss and spread move colours alone; their usual values are the set of before."
+    from wysiwyg.heads import head_row
+    usual, *others = [head_row(replace(CONFIG, **k), 1) for k in ({}, dict(gloss=0.), dict(gloss=5.), dict(light_spread=3.))]
+    for png, label, true in others:
+        assert png != usual[0] and label == usual[1] and all(np.array_equal(v, usual[2][k]) for k, v in true.items())
+    names = {heads_digest(replace(CONFIG, **k)) for k in ({}, dict(gloss=1., light_spread=1.), dict(gloss=0.), dict(light_spread=0.))}
+    assert len(names) == 3

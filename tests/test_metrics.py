@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, strategies as st
 
-from wysiwyg.camera import gaussian_cameras, orbit
+from wysiwyg.camera import empirical_cameras, gaussian_cameras, orbit
 from wysiwyg.config import override, tiny
 from wysiwyg.core import Rendering, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator
-from wysiwyg.metrics import (INCEPTION_SHA, Extractor, bootstrap, clean_fid, close_look, consistency, cut_density, depth_error, evaluate, fakes,
-                             features, frechet, inception, kernel_distance, non_flatness, normal_error, normal_images, protocol, psnr,
-                             real_features, real_index, surface_depth, worst_psnr)
+from wysiwyg.probe import March
+from wysiwyg.metrics import (CHEAP, INCEPTION_SHA, PROTOCOLS, Extractor, Protocol, bootstrap, clean_fid, close_look, consistency, cut_density, cut_depth,
+                             depth_error, distances, evaluate, fakes, features, frechet, inception, intervals, kernel_distance, measure, non_flatness,
+                             normal_error, normal_images, protocol, psnr, ready, real_features, real_index, same_protocol, surface_depth, worst_psnr)
 
 SEED = st.integers(0, 10**6)
 MEAN = Extractor('means', 16, 'a'*64, lambda x: F.adaptive_avg_pool2d(x, 4).flatten(1))   # a network of no weights
@@ -54,6 +55,30 @@ def test_kernel_distance_is_unbiased():
     assert abs(np.mean(means)) < 3*np.std(means)/20
 
 
+def test_kernel_distance_in_blocks_is_the_plain_one():
+    x, y = torch.randn(1100, 3, generator=rng('x')).double(), torch.randn(1030, 3, generator=rng('y')).double()+.3
+    k = lambda a, b: (a @ b.T/3+1)**3
+    within = lambda a: (k(a, a).sum()-k(a, a).diag().sum())/(len(a)*(len(a)-1))
+    assert kernel_distance(x, y) == pytest.approx((within(x)+within(y)-2*k(x, y).mean()).item(), rel=1e-9)
+
+
+@given(SEED, st.integers(2, 20), st.integers(2, 20), st.integers(1, 30))
+def test_intervals_from_inner_products_equal_those_from_rows(seed, n, m, d):
+    g = rng(seed)
+    x, y = torch.randn(n, d, generator=g)+2, torch.randn(m, d, generator=g)
+    band = intervals(x, y, repeats=5, seed=seed)
+    for name, distance in (('fd', frechet), ('kd', kernel_distance)):
+        assert band[name] == pytest.approx(bootstrap(distance, x, y, repeats=5, seed=seed), rel=1e-5, abs=1e-5)
+
+
+def test_distances_carry_bounds_where_cheap():
+    x, y = torch.randn(30, 4, generator=rng('x')), torch.randn(20, 4, generator=rng('y'))
+    found = distances(x, y, MEAN, 'normal_', 'floor')
+    for k in ('normal_fd_means_20', 'normal_kd_means_20'): assert found[f'floor-low/{k}'] < found[f'floor/{k}'] < found[f'floor-high/{k}']
+    many = torch.randn(CHEAP+1, 4, generator=rng('z'))
+    assert set(distances(many, y, MEAN)) == {'eval/fd_means_20', 'eval/kd_means_20'}
+
+
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
 def test_non_finite_is_refused(bad):
     x = torch.randn(8, 3)
@@ -77,6 +102,13 @@ def test_protocol_grants_fid50k_full_to_one_case_only():
     assert protocol(real, 50_000) == 'fid50k_full' and protocol(real, 50_000, 'normal_') == 'normal_fd_inception_50000'
     others = [(real, 49_999), (replace(real, side=299, name='inceptionclean'), 50_000), (replace(real, sha='b'*64, name='inceptionbbbbbb'), 50_000), (MEAN, 50_000)]
     assert all('fid50k_full' not in protocol(*o) for o in others)
+
+
+def test_unlike_protocols_are_not_compared():
+    assert same_protocol('eval/normal_fd_a_b_500', 'floor/normal_fd_a_b_500', 'normal_fd_a_b_500') == 'normal_fd_a_b_500'
+    for other, why in (('normal_fd_a_500', 'extractor a_b against a'), ('normal_fd_a_b_50', 'count 500 against 50'), ('fd_a_b_500', 'kind normal_fd against fd'),
+                       ('normal_kd_a_b_500', 'kind normal_fd against normal_kd'), ('fid50k_full', 'different metrics'), ('non_flatness', 'different metrics')):
+        with pytest.raises(ValueError, match=why): same_protocol('eval/normal_fd_a_b_500', f'eval/{other}')
 
 
 def test_inception_is_hashed_before_it_is_loaded(tmp_path, monkeypatch):
@@ -109,6 +141,29 @@ def test_non_flatness_counts_bins(seed, used):
     assert non_flatness(depth.expand(3, 10, used), 2, 3) == pytest.approx(used, rel=1e-6)
     noise = 2+torch.rand(2, 300, generator=rng(seed))
     assert 1 <= non_flatness(noise, 2, 3) <= 64
+
+
+@given(SEED, st.integers(2, 5), st.integers(4, 12))
+def test_non_flatness_of_a_volume_by_brute_force(seed, n, s):
+    g = rng(seed)
+    sdf, beta = torch.randn(n, 9, s, generator=g).double()*.05, torch.full((n, 9, s), .02, dtype=torch.float64)
+    t = 2+torch.rand(n, 9, s, generator=g).double().sort(-1)[0]
+    delta = torch.full_like(t, 1/s)
+    m = March(t, delta, sdf, beta, torch.zeros(n, 9, s, 3), torch.zeros_like(t))
+    ours = non_flatness(cut_depth(m, 3.), 2, 3)
+    scores = []
+    for i in range(n):                                                  # the definition, one picture, one ray, one sample at a time
+        sigma = [[(.5*math.exp(-x/.02) if x >= 0 else 1-.5*math.exp(x/.02))/.02 for x in ray] for ray in sdf[i].tolist()]
+        median, depths = np.quantile(np.array(sigma), .5), []
+        for ray, ts in zip(sigma, t[i].tolist()):
+            through, depth = 1., 0.
+            for x, at in zip(ray, ts):
+                a = 1-math.exp(-(x if x >= median else 0)/s)
+                depth += through*a*at; through *= 1-a
+            depths.append(depth+through*3)
+        p = np.histogram(np.clip(depths, 2, 3), 64, (2, 3))[0]/len(depths)
+        scores.append(math.exp(-sum(q*math.log(q+1e-12) for q in p)))
+    assert ours == pytest.approx(np.mean(scores), rel=1e-9)
 
 
 def test_errors():
@@ -198,3 +253,46 @@ def test_close_look_survives_an_empty_volume(g):
     empty.field_at = lambda planes: lambda p, d: (torch.ones(p.shape[:-1]), torch.full(p.shape[:-1], .01), torch.zeros_like(p))
     out = close_look(empty, 1, samples=9)
     assert out['non_flatness'] == pytest.approx(1, abs=1e-6) and out['render_psnr'] == 100 and 'render_depth_error' not in out
+
+
+# ---- canonical protocols ---------------------------------------------------------------------------------------------
+
+def test_protocols_are_refused_before_any_work(g, data):
+    real = Extractor('inception', None, INCEPTION_SHA, None)
+    for name, kw, why in (('fid10k', {}, 'no protocol'), ('fid50k_full', {}, 'needs an extractor'), ('fid50k_full', dict(data=data, extractor=real), 'at least 2049 real images, here are 12'),
+                          ('normal_fid10k', dict(data=data, extractor=real), 'here are 0: give a set of normal pictures'), ('normal_fid10k', dict(normals=data, extractor=real), 'here are 12')):
+        with pytest.raises(ValueError, match=why): measure(name, g, **kw)
+    deep = Generator(RUN, start=False)
+    deep.triplane.blocks.extend(torch.nn.Identity() for _ in range(8-len(deep.triplane.blocks)))
+    with pytest.raises(ValueError, match='truncates 14 styles and this backbone has 16: .* up to backbone_resolution 256'): ready('normal_fid10k', deep)
+
+
+def test_protocols_run_and_grant_their_name_to_the_canonical_weights_only(g, data, tmp_path, monkeypatch):
+    for name, p in dict(fid50k_full=Protocol('images', 6, 12), normal_fid10k=Protocol('normals', 6, 12, .7, 14), non_flatness256=Protocol('depth', 2)).items(): monkeypatch.setitem(PROTOCOLS, name, p)
+    go = lambda name, ext, **kw: measure(name, g, data, ext, cache=tmp_path, **kw)
+    own, canonical = replace(MEAN, side=None), replace(MEAN, side=None, sha=INCEPTION_SHA)
+    assert set(go('fid50k_full', own)) == {'eval/fd_means_6'} and set(go('fid50k_full', canonical)) == {'eval/fid50k_full'}
+    assert set(go('normal_fid10k', own, normals=data)) == {'eval/normal_fd_means_6'}
+    granted = go('normal_fid10k', canonical, normals=data)
+    made = torch.cat([features(own, n) for _, n in fakes(g, empirical_cameras(data.labels, 6, rng(0, 'eval camera')), trunc=.7)])
+    assert granted == {'eval/normal_fid10k': pytest.approx(frechet(features(own, data.images(torch.arange(12))), made), rel=1e-6)}
+    flat = measure('non_flatness256', g)['eval/non_flatness256']
+    assert flat == pytest.approx(close_look(g, 2)['non_flatness'], rel=1e-6)
+
+
+@pytest.mark.parametrize('line, code, why', [('fid10k', 2, 'must be one of fid50k_full'), ('fid50k_full', 1, 'set WYSIWYG_INCEPTION'), ('normal_fid10k --inception nowhere.pt', 1, 'no Inception weights')])
+def test_command_refuses_before_it_renders(line, code, why, capsys, monkeypatch):
+    from wysiwyg import cli
+    monkeypatch.delenv('WYSIWYG_INCEPTION', raising=False)
+    monkeypatch.setattr(cli, 'open_data', lambda run: pytest.fail('rendered'))
+    assert cli.main(f'eval --protocol {line}'.split()) == code and why in capsys.readouterr().err
+
+
+def test_recorded_command_names_what_was_measured(monkeypatch):
+    from wysiwyg import cli, tracking
+    said = []
+    monkeypatch.setattr(tracking, 'write_results', lambda name, rows, command: said.append((rows, command)))
+    cli.record_scores(cli.Eval(protocol='non_flatness256', seed=3, record='flat'), {'eval/non_flatness256': 7.123456})
+    cli.record_scores(cli.Eval(n=64, record='own'), {'eval/fd_means_64': 1.})
+    assert said[0] == ([{'what': 'eval/non_flatness256', 'value': 7.1235}], 'wysiwyg eval --protocol non_flatness256 --seed 3 --record flat')
+    assert said[1][1] == 'wysiwyg eval --n 64 --record own'

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'Heads', 'Train', 'Eval', 'Render', 'Ablate', 'Demo', 'split_train_args', 'base_run', 'UsageError',
-           'parse_seeds', 'heads', 'train_command', 'estimate_command', 'recorder', 'eval_command', 'record_scores',
-           'render', 'studies', 'notebook_parameters', 'run_notebook', 'ablate', 'demo', 'say', 'demo_table',
-           'compare_text', 'parse', 'usage', 'main', 'tune_allocator']
+           'parse_seeds', 'heads', 'train_command', 'estimate_command', 'recorder', 'eval_command', 'eval_data',
+           'protocol_scores', 'record_scores', 'render', 'studies', 'notebook_parameters', 'run_notebook', 'ablate',
+           'demo', 'say', 'demo_table', 'compare_text', 'parse', 'usage', 'main', 'tune_allocator']
 
 # %% ../nbs/21_cli.ipynb #5ecaeb89
 import json, os, sys
@@ -49,6 +49,10 @@ class Eval:
     untrained: bool = False          # measure the start of the same configuration instead
     n: int = 500                     # images per Frechet distance
     seed: int = 0
+    protocol: str = ''               # a published measurement instead: fid50k_full, normal_fid10k or non_flatness256
+    inception: str = ''              # canonical Inception, a file of yours; empty: WYSIWYG_INCEPTION
+    inception_sha: str = ''          # SHA-256 of other Inception weights that you trust; the metric's name then says so
+    normals: str = ''                # true normal maps as a set, for normal_fid10k; empty: those beside the heads
     record: str = ''                 # write data/results/<record>.json
     json: bool = False
 
@@ -162,19 +166,31 @@ def recorder(a: Train, data: Dataset, world: World):
         return silent
 
 def eval_command(a: Eval) -> dict:
-    "Every metric, with floors."
+    "Every metric, with floors; or one published protocol."
     from wysiwyg.metrics import evaluate
     g = load_generator(a.network or None)
     if a.untrained: torch.manual_seed(a.seed); g = Generator(g.run).eval().to(g.mapping.w_mean.device)
-    data = Dataset(a.data, resolution=g.run.resolution) if a.data else open_data(g.run)
-    scores = evaluate(g, data, n=a.n, seed=a.seed)
+    scores = protocol_scores(a, g) if a.protocol else evaluate(g, eval_data(a, g), n=a.n, seed=a.seed)
     if a.record: record_scores(a, scores)
     return scores
+
+def eval_data(a: Eval, g: Generator) -> Dataset:
+    "The set that is named, or posed heads."
+    return Dataset(a.data, resolution=g.run.resolution) if a.data else open_data(g.run)
+
+def protocol_scores(a: Eval, g: Generator) -> dict[str, float]:
+    "One protocol of `metrics.PROTOCOLS`; weights are read, and missing ones refused, before anything is rendered."
+    from wysiwyg.metrics import INCEPTION_SHA, PROTOCOLS, inception, measure
+    if a.protocol not in PROTOCOLS: raise UsageError(f'--protocol must be one of {", ".join(PROTOCOLS)}, got {a.protocol!r}')
+    if PROTOCOLS[a.protocol].of == 'depth': return measure(a.protocol, g, seed=a.seed)
+    weights = inception(a.inception or None, a.inception_sha or INCEPTION_SHA)
+    return measure(a.protocol, g, eval_data(a, g), weights, Dataset(a.normals) if a.normals else None, a.seed, progress=True)
 
 def record_scores(a: Eval, scores: dict[str, float]):
     "Metrics with their floors into data/results."
     from wysiwyg.tracking import write_results
-    options = ''.join(f' --{k} {v}' for k, v in (('network', a.network), ('data', a.data), ('n', a.n), ('seed', a.seed), ('record', a.record)) if v)
+    named = ('network', 'data', 'protocol', 'inception_sha', 'normals', *(() if a.protocol else ('n',)), 'seed', 'record')
+    options = ''.join(f' --{k.replace("_", "-")} {v}' for k in named if (v := getattr(a, k)))
     command = f'wysiwyg eval{options}' + ' --untrained'*a.untrained
     write_results(a.record, [{'what': k, 'value': round(v, 4)} for k, v in scores.items()], command)
 

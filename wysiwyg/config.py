@@ -51,6 +51,8 @@ class HeadsConfig:
     cameras: Literal['gaussian', 'sphere'] = 'gaussian'  # FFHQ-like spread, or the whole sphere
     yaw_std: float = .3              # radians, for 'gaussian'
     pitch_std: float = .155          # radians, for 'gaussian'
+    gloss: float = 1.                # strength of highlights; 0: matte
+    light_spread: float = 1.         # how far the key light moves sideways from head to head; 0: always from the front
     background: tuple[float, float, float] = (.55, .6, .66)  # plain, and not white: a missed surface must not look like teeth
     supersample: int = 2             # rays per pixel side
     workers: int = 2                 # processes
