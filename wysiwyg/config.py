@@ -113,7 +113,7 @@ class ProbeConfig:
 @dataclass(frozen=True)
 class ProposalConfig:
     "The proposal network and its supervision (4.2, 4.3, Table A4)."
-    kind: Literal['cnn', 'maxpool', 'oracle'] = 'cnn'   # learned, probe weights max-pooled, dense truth
+    kind: Literal['cnn', 'maxpool', 'sdf', 'oracle'] = 'cnn'   # learned, probe weights max-pooled, probe distances interpolated (not in the paper), dense truth
     width: int = 256
     kernel: int = 3                  # open: 3x3
     layers: tuple[int, int, int] = (4, 3, 3)   # Table A4's rows 2-5, 6-8, 12-14; ours where `a03` found fewer as good: (2, 1, 1)
@@ -125,13 +125,14 @@ class ProposalConfig:
 @dataclass(frozen=True)
 class SamplerConfig:
     "Robust sampling (4.4, A3.4, A3.5)."
-    kind: Literal['robust', 'unstratified', 'unfiltered', 'two_pass', 'uniform', 'root'] = 'robust'
+    kind: Literal['robust', 'unstratified', 'unfiltered', 'two_pass', 'uniform', 'root', 'refined'] = 'robust'   # refined: robust, then a second look (not in the paper)
     tau: float = .98                 # mass of the smallest set of bins (Eq. 9)
     samples: int = 16                # per ray
     boost: int = 2                   # the least certain rays get boost * samples
     boost_fraction: float = .1       # share of such rays, per image
     top: int = 16                    # certainty = mass of the `top` largest bins
     jitter: bool = True              # random place in the stratum; False: its middle
+    first: float = .75               # refined: share of the samples drawn from the proposal; the rest follow the distances found there
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:

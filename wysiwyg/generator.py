@@ -88,14 +88,15 @@ class Generator(nn.Module):
         return probe(self.field_at(planes), camera, replace(c, resolution=max(c.resolution, resolution//4)), self.run.render)
 
     def propose(self, planes: Tensor, camera: Camera, kind: str = None, resolution: int = 0) -> tuple[Probe, Tensor]:
-        "Probe and pdf [B, K-1, R, R], R at least `resolution`; kind 'cnn', 'maxpool' or 'oracle' (the run's own when None)."
+        "Probe and pdf [B, K-1, R, R], R at least `resolution`; kind 'cnn', 'maxpool', 'sdf' or 'oracle' (the run's own when None)."
         kind, run = kind or self.run.proposal.kind, self.run
         p = self.probe(planes, camera, resolution)
         r = 4*p.rgb.shape[-1]
         if kind == 'cnn': return p, self.predict(p)
         if kind == 'maxpool': return p, maxpool_pdf(p, r)
+        if kind == 'sdf': return p, sdf_pdf(p, r, (run.render.far-run.render.near)/(run.probe.samples-1))
         if kind == 'oracle': return p, oracle_pdf(self.dense_march(planes, camera_rays(camera, r), run.probe.samples).weights, run.proposal)
-        raise ValueError(f"proposal must be 'cnn', 'maxpool' or 'oracle', got {kind!r}")
+        raise ValueError(f"proposal must be 'cnn', 'maxpool', 'sdf' or 'oracle', got {kind!r}")
 
     def predict(self, p: Probe) -> Tensor:
         "The proposal network; in bf16 on a GPU when nothing is learned (the softmax stays in fp32)."
@@ -121,10 +122,18 @@ class Generator(nn.Module):
         go = lambda r, t, delta: kernels.composite(t, delta, *field(r.at(t), r.dirs), c.far, c.background)
         for index, s in budget(kernels.certainty(pdf, config.top), config):
             u = self.uniforms(index.shape, s, config, key)
+            if config.kind == 'refined': groups.append((index, *self.look_twice(field, rays.take(index), pdf, index, s, config, u))); continue
             if config.kind == 'robust': samples = kernels.draw_robust(pdf, index, s, config.tau, c.near, c.far, u)
             else: samples = DRAWS[config.kind](take_rays(pdf, index), s, config.tau, c.near, c.far, u)
             groups.append((index, *chunked(go, rays.take(index), (samples.t, samples.delta), s, c.max_points)))
         return groups
+
+    def look_twice(self, field, rays: Rays, pdf: Tensor, index: Tensor, s: int, config: SamplerConfig, u: Tensor) -> tuple[March, Rendering]:
+        "`config.first` of the samples from the pdf, the rest where the distances found there put the light."
+        c, n, width = self.run.render, max(1, round(config.first*s)), (self.run.render.far-self.run.render.near)/pdf.shape[-1]
+        first = kernels.draw_robust(pdf, index, n, config.tau, c.near, c.far, u[..., :n].contiguous())
+        go = lambda r, t, u: kernels.composite(*refine(field, r, t, u, c.near, c.far, width), c.far, c.background)
+        return chunked(go, rays, (first.t, u[..., n:]), s, c.max_points)
 
     def uniforms(self, shape, s: int, config: SamplerConfig, key) -> Tensor:
         "Places in the strata, [B, N, S]: keyed random numbers (a list: a key for each image), or the middle."
@@ -148,7 +157,7 @@ class Generator(nn.Module):
         "Planes and camera -> Rendering (a Trace on request) of resolution**2 rays. `proposed`: an earlier result of `propose` for the same camera."
         r, config = resolution or self.run.resolution, sampler or self.run.sampler
         rays, p, pdf = camera_rays(camera, r), None, None
-        if config.kind in DRAWS:
+        if config.kind in (*DRAWS, 'refined'):
             p, pdf = proposed or self.propose(planes, camera, proposal, r)
             groups = self.draw(planes, rays, to_rays(resize_pdf(pdf.detach(), r)).contiguous(), config, key)
         else: groups = [(self.every_ray(rays), *self.march_direct(planes, rays, config, key))]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['volume_weights', 'March', 'weigh', 'march', 'integrate', 'composite', 'edges', 'uniform_samples', 'gaps', 'midpoints',
-           'bins_march', 'Probe', 'probe']
+           'bins_march', 'density_integral', 'thickness', 'Probe', 'probe']
 
 # %% ../nbs/08_probe.ipynb #92f312e6
 from dataclasses import dataclass
@@ -87,6 +87,21 @@ def bins_march(field, rays: Rays, near: float, far: float, k: int) -> tuple[Marc
     return midpoints(raw), raw.sdf
 
 # %% ../nbs/08_probe.ipynb #51b8a896
+def density_integral(sdf: Tensor, beta: Tensor) -> Tensor:
+    "Antiderivative of `density` in the distance: rises from minus infinity deep inside, -1/2 on the surface, to 0 far outside."
+    return sdf.clamp_max(0)/beta-.5*torch.exp(-sdf.abs()/beta)
+
+def thickness(t: Tensor,      # [..., S] increasing
+              sdf: Tensor,    # [..., S]
+              beta: Tensor    # [..., S-1], of each interval
+             ) -> Tensor:     # [..., S-1]
+    "Optical thickness of the intervals between neighbours, across which distance is taken as linear."
+    a, b = sdf[..., :-1], sdf[..., 1:]
+    level = (b-a).abs() < .01*beta                                          # too little change for a quotient
+    mean = (density_integral(b, beta)-density_integral(a, beta))/(b-a).masked_fill(level, 1)
+    return (t[..., 1:]-t[..., :-1])*torch.where(level, density((a+b)/2, beta), mean)
+
+# %% ../nbs/08_probe.ipynb #ec3b0218
 @dataclass(frozen=True)
 class Probe(Record):
     "What the low-resolution pass saw."

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'to_units', 'smallest_set', 'allocate', 'to_samples', 'draw_robust', 'draw_unstratified', 'draw_unfiltered',
-           'certainty', 'budget', 'importance', 'two_pass', 'root']
+           'certainty', 'budget', 'importance', 'two_pass', 'merge', 'root', 'invert_integral', 'beyond', 'second_look',
+           'centred', 'refine']
 
 # %% ../nbs/10_sampler.ipynb #37fdcfbb
 import torch
@@ -114,9 +115,14 @@ def two_pass(field, rays: Rays, near: float, far: float, coarse: int, fine: int,
     if fine == 0: return midpoints(first)
     t = importance(midpoints(first).weights.detach(), s.t, u[..., coarse:])
     second = march(field, rays, Samples(t, torch.zeros_like(t)))
-    order = torch.cat([first.t, second.t], -1).argsort(-1)
-    merge = lambda a, b: torch.cat([a, b], 2).gather(2, order if a.ndim == 3 else order[..., None].expand(*order.shape, 3))
-    return midpoints(weigh(*[merge(getattr(first, k), getattr(second, k)) for k in ('t', 'delta', 'sdf', 'beta', 'rgb')]))
+    t, seen = merge(first.t, second.t, *[(m.sdf, m.beta, m.rgb) for m in (first, second)])
+    return midpoints(weigh(t, torch.zeros_like(t), *seen))
+
+def merge(t: Tensor, more: Tensor, first: tuple, second: tuple) -> tuple[Tensor, list[Tensor]]:
+    "Two sets of places [B, N, S] and what was seen there, [B, N, S] or [B, N, S, 3], as one in the order of distance."
+    order = torch.cat([t, more], -1).argsort(-1)
+    pick = lambda a, b: torch.cat([a, b], 2).gather(2, order if a.ndim == 3 else order[..., None].expand(*order.shape, 3))
+    return pick(t, more), [pick(a, b) for a, b in zip(first, second)]
 
 def root(field, rays: Rays, near: float, far: float, coarse: int, steps: int, skin: int, half: float = 4.) -> March:
     "First sign change among `coarse` samples, `steps` secant steps, then `skin` samples over +-`half` betas around the root."
@@ -136,3 +142,55 @@ def root(field, rays: Rays, near: float, far: float, coarse: int, steps: int, sk
     step = 2*reach/skin
     place = t-reach+(torch.arange(skin, device=t.device)+.5)*step
     return march(field, rays, Samples(place, step.expand_as(place)))
+
+# %% ../nbs/10_sampler.ipynb #12d5fd5a
+def invert_integral(y: Tensor) -> Tensor:
+    "x with density_integral(x, 1) = y, y < 0."
+    x = (y+.25).clamp_max(0)
+    for _ in range(3): e = .5*torch.exp(x); x = (x-(x-e-y)/(1-e)).clamp_max(0)       # x - exp(x)/2 = y
+    return torch.where(y < -.5, x, -torch.log((-2*y).clamp_min(1e-12)))
+
+def beyond(t: Tensor, sdf: Tensor, near: float, far: float, width: float) -> tuple[Tensor, Tensor]:
+    "[B, N, S] samples with one more at either end, twice as far as a surface could be at the least."
+    reach = (2*sdf[..., [0, -1]].abs()).clamp_min(width)
+    before, after = (t[..., :1]-reach[..., :1]).clamp_min(near), (t[..., -1:]+reach[..., 1:]).clamp_max(far)
+    ends = sdf[..., :1]+t[..., :1]-before, sdf[..., -1:]+t[..., -1:]-after           # slope -1
+    return torch.cat([before, t, after], -1), torch.cat([ends[0], sdf, ends[1]], -1)
+
+def second_look(t: Tensor,       # [B, N, S] sorted places of the first look
+                sdf: Tensor,     # [B, N, S]
+                beta: Tensor,    # [B, N, S]
+                u: Tensor,       # [B, N, M] in [0, 1): place in the stratum
+                near: float, far: float, width: float,
+                idle: float = 1e-3   # mass spread evenly, for rays that hit nothing
+               ) -> Tensor:      # [B, N, M]
+    "Inverse transform of the opacity of the distance that is linear between samples."
+    t, sdf = beyond(t, sdf, near, far, width)
+    beta = torch.cat([beta[..., :1], (beta[..., 1:]+beta[..., :-1])/2, beta[..., -1:]], -1)
+    a = thickness(t, sdf, beta)
+    gap, ds, start = t.diff(dim=-1), sdf.diff(dim=-1), density_integral(sdf[..., :-1], beta)
+    mass = volume_weights(a, 1.)+idle*gap
+    upto = mass.cumsum(-1)
+    v = (torch.arange(u.shape[-1], device=u.device)+u)/u.shape[-1]*upto[..., -1:]
+    i = torch.searchsorted(upto, v.contiguous()).clamp_max(mass.shape[-1]-1)
+    a, gap, ds, start, beta, mass, upto, t, sdf = [x.gather(-1, i) for x in (a, gap, ds, start, beta, mass, upto, t, sdf)]
+    f = (1-(upto-v)/mass.clamp_min(1e-12)).clamp(0, 1)                               # share of the interval's light
+    s = beta*invert_integral(start-torch.log1p(f*torch.expm1(-a))*ds/gap.clamp_min(1e-9))
+    level = ds.abs() < .01*beta
+    return t+gap*torch.where(level, f, (s-sdf)/ds.masked_fill(level, 1)).clamp(0, 1)
+
+# %% ../nbs/10_sampler.ipynb #72a245af
+def centred(t: Tensor, width: float) -> Tensor:
+    "Half the way to either neighbour, each at most half a bin: [B, N, S]."
+    half, end = (t.diff(dim=-1)/2).clamp_max(width/2), torch.full_like(t[..., :1], width/2)
+    return torch.cat([end, half], -1)+torch.cat([half, end], -1)
+
+def refine(field, rays: Rays,
+           t: Tensor,      # [B, N, S] first look, e.g. of `draw_robust`
+           u: Tensor,      # [B, N, M] in [0, 1): places in the strata of the second
+           near: float, far: float, width: float) -> tuple[Tensor, ...]:    # t, delta, sdf, beta [B, N, S+M], rgb [B, N, S+M, 3]
+    "Ask at t, then where the answers put the light; places are chosen without a gradient, both looks keep theirs."
+    first = field(rays.at(t), rays.dirs)
+    more = second_look(t, first[0].detach(), first[1].detach(), u, near, far, width)
+    t, seen = merge(t, more, first, field(rays.at(more), rays.dirs))
+    return t, centred(t, width), *seen
