@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXECUTORS', 'Failed', 'Lost', 'attempt', 'Pool', 'shipped_cache', 'shipping', 'Parcel', 'work', 'limit_threads',
-           'ending', 'environment', 'gpu_of', 'Local', 'Ray', 'ray_work', 'executor']
+           'ending', 'environment', 'gpu_of', 'Local', 'Ray', 'ray_work', 'executor_of']
 
 # %% ../nbs/16a_executors.ipynb #7b74ac86
 import contextlib, multiprocessing, os, signal, sys, threading
@@ -173,7 +173,7 @@ def ray_work(function, task: tuple, settings: dict[str, str]):
 # %% ../nbs/16a_executors.ipynb #c7e90f09
 EXECUTORS = {'local': Local, 'ray': Ray}
 
-def executor(text: str|Pool = None) -> Pool:
+def executor_of(text: str|Pool = None) -> Pool:
     "'local', 'local:4' or 'ray:8' -> an executor; WYSIWYG_EXECUTOR when not given, else this process."
     if isinstance(text, Pool): return text
     name, _, workers = (text := text or os.environ.get('WYSIWYG_EXECUTOR') or 'local').partition(':')
