@@ -364,7 +364,7 @@ def interval95(x) -> float:
 def bootstrap95(x) -> float:
     "Half width of the bootstrap's 95 % interval of the mean of x; NaN for fewer than two values."
     if len(x) < 2: return float('nan')
-    low, high = bootstrap(lambda v: v.mean().item(), torch.as_tensor(np.asarray(x)), repeats=400)
+    low, high = bootstrap(lambda v: v.mean().item(), torch.tensor(np.array(x)), repeats=400)
     return (high-low)/2
 
 def case_scores(runs, metric: str):
@@ -383,7 +383,7 @@ def check_alike(study: str, runs, metrics: list[str], arms: list[str]):
         if lacking := [a for a in arms if runs[runs.arm == a][m].isna().all()]:
             has = runs[runs.arm == lacking[0]].dropna(axis=1, how='all')
             raise ValueError(f'arm {lacking[0]!r} of {study} has no {m!r} but {", ".join(k for k in has if "fd_" in k or "fid" in k) or "no distance"}: unlike protocols are not compared')
-        if 'dataset_sha' in runs and len(sets := runs[runs.arm.isin(arms)].dataset_sha.unique()) > 1: raise ValueError(f'the runs of {study} measured {m!r} against {len(sets)} data sets')
+        if 'dataset_sha' in runs and len(sets := runs[runs.arm.isin(arms)].dataset_sha.dropna().unique()) > 1: raise ValueError(f'the runs of {study} measured {m!r} against {len(sets)} data sets')
 
 def _varying(runs) -> list[str]:
     same = ('arm', 'seed', 'run_id', 'config_sha')
@@ -396,8 +396,9 @@ def compare(study: str, baseline: str,
     "Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best'); noise: an interval of the difference holds zero, None without any (pandas)."
     import pandas as pd
     runs, out = read_study(study, arms if isinstance(arms, dict) else None, where), {}
-    if baseline not in set(runs.arm): raise ValueError(f'study {study} has no finished arm {baseline!r}; finished: {", ".join(runs.arm.unique()) or "none"}')
     arms = list(arms or runs.arm.unique())
+    for arm in (baseline, *arms):
+        if arm not in set(runs.arm): raise ValueError(f'study {study} has no finished arm {arm!r}; finished: {", ".join(runs.arm.unique()) or "none"}')
     metrics = metrics or sorted(k for k in runs if k.startswith('eval/'))
     if missing := [m for m in metrics if m not in runs]: raise ValueError(f'study {study} has no metric {missing[0]!r}; it has {", ".join(k for k in runs if "/" in k)}')
     check_alike(study, runs, metrics, arms+[baseline]*(baseline not in arms))
@@ -629,6 +630,7 @@ def conclude(parent: Recorder, study: str, jobs: dict[str, tuple], status: dict[
 def conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: str) -> str:
     "Write the report, where there is something to compare; the table for the page."
     runs = read_study(study, arms)
+    arms = {arm: p for arm, p in arms.items() if arm in set(runs.arm)}
     if runs.empty or not (metrics := [k for k in sorted(runs) if k.startswith('eval/') and runs[k].notna().all()]): return ''
     page = parent.spool.keep(Path('compare.html'))
     page.write_text(report(study, baseline, metrics, arms, note=note)); parent.spool.add(('file', str(page), None))
