@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from wysiwyg.executors import EXECUTORS, Failed, Local, Lost, Ray, environment, executor_of
@@ -46,7 +48,7 @@ def test_one_worker_is_this_process():
 
 
 def test_what_cannot_be_shipped_is_a_failure():
-    out = dict(Local(2).run(lambda n: open(os.devnull) if n else 1, [(0,), (1,)]))
+    out = dict(Local(2).run(lambda n: threading.Lock() if n else 1, [(0,), (1,)]))
     assert out[0] == 1 and 'could not be shipped' in out[1].reason
 
 
@@ -138,8 +140,9 @@ def test_a_killed_study_is_finished_by_the_next_call(tmp_path):
     with environment(WYSIWYG_HOME=str(tmp_path)):
         p, end = subprocess.Popen([sys.executable, '-c', KILLED], env=env, stderr=subprocess.DEVNULL), time.time()+120
         while p.poll() is None and time.time() < end and sum(m.startswith('end') for m in marks()) < 1: time.sleep(.02)
-        time.sleep(.2); p.kill(); p.wait()
-        time.sleep(1)                                                                      # its workers notice
+        workers = psutil.Process(p.pid).children(recursive=True)
+        p.kill(); p.wait()
+        assert not psutil.wait_procs(workers, 60)[1]                                       # they notice
         before = marks()
         kept = {r.data.tags['wysiwyg.arm'] for r in find_runs(open_store(), 'killed') if r.info.status == 'FINISHED'}
         said = subprocess.run([sys.executable, '-c', KILLED], env=env, capture_output=True, text=True, timeout=180)

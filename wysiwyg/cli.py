@@ -265,7 +265,7 @@ def parse_setting(text: str) -> tuple[str, object]:
 def study_parameters(a: Ablate) -> dict:
     "What the notebook is told: the options it knows, and what --set says."
     known = notebook_parameters(study_notebook(a.study))
-    wanted = {'images': a.images, 'n': a.n, 'heads': a.heads, 'views': a.views, 'repeats': a.repeats, 'seeds': a.seeds, 'seed': parse_seeds(a.seeds)[0], 'record': a.record}
+    wanted = {'images': a.images, 'n': a.n, 'heads': a.heads, 'views': a.views, 'repeats': a.repeats, 'seeds': ','.join(map(str, parse_seeds(a.seeds))), 'seed': parse_seeds(a.seeds)[0], 'record': a.record}
     given = {k: v for k, v in wanted.items() if k in known} | dict(map(parse_setting, a.set))
     check_parameters(study_notebook(a.study), given)
     return given
@@ -326,6 +326,7 @@ def results_command(a: Results) -> dict:
         if not a.names: raise UsageError('results export needs the name of a study, as `wysiwyg ablate --study` has it')
         return {study: str(export_runs(study)) for study in a.names}
     files = [Path(n) for n in a.names] or sorted((data_dir()/'results').glob('*.runs.json'))
+    if not files: raise ValueError('data/results holds no *.runs.json: name a file, or write one by `wysiwyg results export STUDY`')
     done = {f.name: list(import_runs(f).values()) for f in files}
     return {name: f'{said.count("imported")} imported, {said.count("there")} already there' for name, said in done.items()}
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['STUDY', 'tracking_uri', 'open_store', 'store_lock', 'experiment_id', 'safe', 'encode', 'decode', 'flat_params',
            'digest', 'versions', 'hardware', 'provenance', 'NullRecorder', 'this_process', 'alive', 'reap', 'find_runs',
-           'spool_dir', 'Spool', 'last_steps', 'deliver_left', 'open_run', 'Recorder', 'read_study', 'studies',
-           'history', 'curves', 'direction', 'interval95', 'bootstrap95', 'case_scores', 'check_alike', 'compare',
-           'compare_one', 'show_compare', 'look', 'sample_counts', 'keep_look', 'differing', 'report', 'bars',
-           'curve_figure', 'pictures', 'run_pictures', 'study_run', 'resolve', 'study_jobs', 'run_study',
+           'spool_dir', 'Spool', 'last_steps', 'deliver_left', 'open_run', 'log_parameters', 'Recorder', 'read_study',
+           'studies', 'history', 'curves', 'direction', 'interval95', 'bootstrap95', 'case_scores', 'check_alike',
+           'compare', 'compare_one', 'show_compare', 'look', 'sample_counts', 'keep_look', 'differing', 'report',
+           'bars', 'curve_figure', 'pictures', 'run_pictures', 'study_run', 'resolve', 'study_jobs', 'run_study',
            'measure_jobs', 'measure_arm', 'release', 'finished', 'imported', 'exit_code', 'notes', 'write_journal',
            'conclude', 'conclusion', 'markdown_table', 'durations', 'estimate_study', 'holds', 'write_results',
            'read_results', 'study_rows', 'runs_file', 'export_runs', 'portable', 'read_runs', 'import_runs',
@@ -250,21 +250,24 @@ def _deliver(client, run: str) -> bool:
 # %% ../nbs/17_tracking.ipynb #fcb0c066
 STUDY = 'study'   # the arm of a study's own run
 
-def open_run(study: str, arm: str, seed: int, params, parent: str, resume: str) -> str:
-    "Id of the run to continue, or of a new one with its parameters; refuses a run that another process is recording."
-    from mlflow.entities import Param
+def open_run(study: str, arm: str, seed: int, params, parent: str, resume: str, tags: dict[str, str]) -> str:
+    "Id of the run to continue, or of a new one that has its tags from the beginning; refuses a run that another process is recording."
     client = open_store()
     for r in find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params)):
         if resume == 'none' or (resume == 'unfinished' and r.info.status == 'FINISHED'): continue
         who = r.data.tags.get('wysiwyg.process', ':0:0')
         if r.info.status == 'RUNNING' and who != this_process(): raise ValueError(f'{r.info.run_name} is being recorded by process {who.split(":")[-2]}: end that one first, or choose another arm or seed')
         client.update_run(r.info.run_id, status='RUNNING')
+        for k, v in tags.items(): client.set_tag(r.info.run_id, k, v)
         return r.info.run_id
-    name, tags = study if arm == STUDY else f'{arm}-s{seed}', {'mlflow.parentRunId': parent} if parent else {}
-    run = client.create_run(experiment_id(client, study), run_name=name, tags=tags | {'wysiwyg.process': this_process()}).info.run_id
+    name, tags = study if arm == STUDY else f'{arm}-s{seed}', tags | ({'mlflow.parentRunId': parent} if parent else {})
+    return client.create_run(experiment_id(client, study), run_name=name, tags=tags).info.run_id
+
+def log_parameters(client, run: str, params):
+    "All parameters, at the start and at every continuation: a run may have ended between its making and its parameters."
+    from mlflow.entities import Param
     items = [Param(k, encode(v)) for k, v in flat_params(params).items()]
     for i in range(0, len(items), 100): client.log_batch(run, params=items[i:i+100])
-    return run
 
 # %% ../nbs/17_tracking.ipynb #364ef062
 class Recorder(NullRecorder):
@@ -274,9 +277,9 @@ class Recorder(NullRecorder):
                  parent: str = None, resume: str = 'unfinished',   # the study's run; what to continue: 'unfinished', 'any' or 'none'
                  **tags: str):                                     # e.g. dataset_sha=..., extractor=...
         self.client = open_store(); deliver_left(self.client); reap(study)
-        self.id = open_run(study, safe(arm), seed, params, parent, resume)
-        mark = {'study': study, 'arm': arm, 'seed': seed, 'config_sha': digest(params), 'method': 'wysiwyg', 'process': this_process(), **provenance(), **tags}
-        for k, v in mark.items(): self.tag(k, v)
+        mark = {'study': study, 'arm': safe(arm), 'seed': seed, 'config_sha': digest(params), 'method': 'wysiwyg', 'process': this_process(), **provenance(), **tags}
+        self.id = open_run(study, arm, seed, params, parent, resume, {f'wysiwyg.{k}': str(v)[:5000] for k, v in mark.items()})
+        log_parameters(self.client, self.id, params)
         self.spool = Spool(self.client, self.id)
     def tag(self, name: str, value: str):
         "Set the tag `wysiwyg.<name>`."
