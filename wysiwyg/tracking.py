@@ -476,17 +476,17 @@ def report(study: str, baseline: str, metrics: list[str] = None, arms=None, wher
     table, changes = compare(study, baseline, metrics, arms, where), differing({r['arm']: _parameters(r) for _, r in runs.iterrows()})
     shown = show_compare(study, baseline, metrics, arms, where)
     for i, k in enumerate(dict.fromkeys(k for c in changes.values() for k in c)): shown.insert(i, k, [encode(changes[a][k]) if k in changes[a] else '' for a in shown.index])
-    parts = [f'<h1>{html.escape(study)}</h1><p>{html.escape(note)}</p>', shown.reset_index().to_html(index=False, border=0),
+    parts = [f'<h1>{html.escape(study)}</h1><p>{html.escape(note)}</p><div class="wide">{shown.reset_index().to_html(index=False, border=0)}</div>',
              f'<p>{runs.seed.nunique()} seed(s). ± 95 % interval over seeds; in brackets the difference to {html.escape(baseline)}, ~ where it may be noise; ★ best.</p>',
-             bars(table, runs, baseline).to_html(full_html=False, include_plotlyjs=True)]
-    if curve := curve_figure(study, runs): parts.append(curve.to_html(full_html=False, include_plotlyjs=False))
-    return _PAGE.format(title=html.escape(study), body='\n'.join(parts+[pictures(runs)]))
+             bars(table, runs, baseline).to_html(full_html=False, include_plotlyjs=True, config={'displayModeBar': False}), f'<div class="wide">{pictures(runs)}</div>']
+    if curve := curve_figure(runs): parts.append(curve.to_html(full_html=False, include_plotlyjs=False, config={'displayModeBar': False}))
+    return _PAGE.format(title=html.escape(study), body='\n'.join(parts))
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1080px; color: #222; padding: 0 1em }}
 table {{ border-collapse: collapse; margin: 1em 0 }} th, td {{ padding: .3em .8em; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap }}
-div.wide {{ overflow-x: auto }} img {{ image-rendering: pixelated; width: 240px; display: block }}
-</style><div class="wide">{body}</div></html>"""
+div.wide {{ overflow-x: auto }} img {{ image-rendering: pixelated; width: 200px; display: block }}
+</style>{body}</html>"""
 
 # %% ../nbs/17_tracking.ipynb #ca1daa08
 def bars(table, runs, baseline: str):
@@ -504,7 +504,7 @@ def bars(table, runs, baseline: str):
     fig.update_layout(showlegend=False, height=110+rows*(60+24*len(arms)), margin=dict(l=10, r=10, t=60, b=20), template='plotly_white')
     return fig.update_yaxes(categoryorder='array', categoryarray=arms[::-1], automargin=True).update_annotations(font_size=12)
 
-def curve_figure(study: str, runs, most: int = 3):
+def curve_figure(runs, most: int = 3):
     "The first few training curves, a line for each run (plotly); None where nothing was trained."
     from plotly.colors import qualitative
     from plotly.subplots import make_subplots
@@ -513,7 +513,7 @@ def curve_figure(study: str, runs, most: int = 3):
     for k, name in enumerate(names):
         for r in runs[runs[name].notna()].itertuples():
             h, first = history(r.run_id, name), r.seed == runs[runs.arm == r.arm].seed.min()
-            fig.add_scatter(x=h.step, y=h.value, name=r.arm, legendgroup=r.arm, showlegend=bool(first and k == 0), mode='lines',
+            fig.add_scatter(x=h.step, y=h.value, name=r.arm, legendgroup=r.arm, showlegend=bool(first and k == 0), mode='lines+markers', marker_size=3,
                             line=dict(width=1, color=qualitative.D3[arms.index(r.arm) % 10]), row=1, col=k+1)
     return fig.update_layout(height=320, margin=dict(l=10, r=10, t=60, b=20), template='plotly_white').update_annotations(font_size=12)
 
