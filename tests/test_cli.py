@@ -72,3 +72,50 @@ def test_notebooks_without_parameters_are_refused(tmp_path):
     path.write_text(json.dumps({'cells': [{'cell_type': 'code', 'metadata': {}, 'source': ['a = 1']}]}))
     with pytest.raises(ValueError, match='no cell tagged'): notebook_parameters(path)
     with pytest.raises(ValueError, match="no study"): run_notebook('a98_nothing', {}, tmp_path/'o.ipynb')
+
+
+# ---- studies ---------------------------------------------------------------------------------------------------------
+
+NOTEBOOK = ["bad = 0\nscale = 1.\nseeds = '0'", 'from wysiwyg.tracking import *', """
+def measure(recorder, p, seed):
+    if p['k'] == p['bad']: raise RuntimeError('no memory')
+    return {'eval/psnr': 30*scale/p['k']}
+status = run_study('small', {f'k{k}': {'k': k, 'scale': scale, 'bad': bad} for k in (1, 2)}, measure, [int(s) for s in seeds.split(',')])""",
+            "assert len(read_study('small')), 'nothing to read'"]
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    "A project with one ablation."
+    folder = tmp_path_factory.mktemp('project'); (folder/'nbs'/'ablations').mkdir(parents=True)
+    cells = [{'cell_type': 'code', 'source': c, 'outputs': [], 'execution_count': None, 'id': f'c{i}', 'metadata': {'tags': ['parameters']*(i == 0)}} for i, c in enumerate(NOTEBOOK)]
+    kernel = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
+    (folder/'nbs'/'ablations'/'a90_small.ipynb').write_text(json.dumps({'cells': cells, 'metadata': kernel, 'nbformat': 4, 'nbformat_minor': 5}))
+    return folder
+
+
+@pytest.mark.slow
+def test_ablate_lists_runs_fails_and_exchanges(project, capsys, monkeypatch):
+    monkeypatch.setenv('WYSIWYG_HOME', str(project))
+    def call(line): return main(line.split()), *capsys.readouterr()
+    code, out, _ = call('ablate --study a90_small --seeds 0,1 --dry-run')
+    assert code == 0 and out.count('to do  to do') == 2 and 'estimate: unknown' in out and [p.name for p in project.iterdir()] == ['nbs']
+    code, out, err = call('ablate --study a90_small --seeds 0,1 --set bad=2 --workers 2')
+    assert code == 1 and '2 of 4 runs of a90_small failed, the others are kept' in err and 'k2-s1: failed: RuntimeError: no memory' in err
+    code, out, err = call('ablate --study a90_small --seeds 0,1 --set bad=2 --dry-run --json')
+    told = json.loads(out)
+    assert (code, told['to do'], told['parameters']) == (0, 2, {'seeds': '0,1', 'bad': 2}) and told['estimate'].startswith('0.0 min with 1 worker')
+    code, out, err = call('results export small')
+    assert code == 0 and (project/'data'/'results'/'small.runs.json').exists()
+    assert call('results import')[:2] == (0, 'small.runs.json: 0 imported, 3 already there\n')
+    assert call('results export nothing')[0] == 1 and call('results export')[0] == 2
+
+
+@pytest.mark.parametrize('line, code, why', [
+    ('--set k=3', 1, "no parameter 'k'; it has bad, scale, seeds"), ('--set bad=.5', 1, 'bad is int, such as 0; got 0.5'), ('--set bad', 2, '--set takes name=value'),
+    ('--set scale=2 --set bad=x', 1, "bad is int"), ('--workers 0', 2, '--workers must be at least 1'), ('--executor dask', 2, '')])
+def test_settings_are_checked_before_anything_runs(project, line, code, why, capsys, monkeypatch):
+    monkeypatch.setenv('WYSIWYG_HOME', str(project))
+    try: got = main(['ablate', '--study', 'a90_small', *line.split()])
+    except SystemExit as e: got = e.code
+    assert got == code and why in capsys.readouterr().err

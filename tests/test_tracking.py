@@ -15,8 +15,9 @@ from hypothesis import given, strategies as st
 
 from wysiwyg.config import flat, override, paper, small, tiny
 from wysiwyg.core import runs_dir
-from wysiwyg.tracking import (NullRecorder, Recorder, alive, compare, curves, decode, digest, encode, exit_code, finished, history, holds, open_store,
-                              read_results, read_study, reap, run_study, safe, show_compare, study_rows, this_process, tracking_uri, write_results)
+from wysiwyg.tracking import (NullRecorder, Recorder, alive, case_scores, compare, curves, decode, digest, encode, estimate_study, exit_code, export_runs, find_runs,
+                              finished, history, holds, import_runs, open_store, read_results, read_study, reap, run_study, safe, sample_counts, show_compare,
+                              study_rows, this_process, tracking_uri, write_results)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -323,6 +324,134 @@ def test_questions_to_the_store_fail_by_name(done):
     with pytest.raises(ValueError, match="no study 'nowhere'; known: .*table"): read_study('nowhere')
     with pytest.raises(ValueError, match="no finished arm 'x'; finished: full, less, none"): compare(done, 'x')
     with pytest.raises(ValueError, match="no metric 'eval/x'; it has .*eval/fd"): compare(done, 'full', ['eval/x'])
+
+
+# ---- tables of what was asked for, and of like with like --------------------------------------------------------------
+
+def keep(study, arm, params, scores, seed=0, **tags):
+    "One finished run."
+    with Recorder(study, arm, seed, params, **tags) as r: r.metrics(scores)
+    return r.id
+
+
+def test_a_small_run_does_not_shadow_a_large_one(study):
+    large = {'a': {'kind': 'a', 'images': 2000}, 'b': {'kind': 'b', 'images': 2000, 'widths': (8, 16)}}
+    for arm, p in large.items(): keep(study, arm, p, {'eval/psnr': 40.})
+    keep(study, 'a', {'kind': 'a', 'images': 8}, {'eval/psnr': 20.})
+    of = lambda **how: read_study(study, **how).set_index('arm')['eval/psnr'].to_dict()
+    assert of() == {'a': 20., 'b': 40.} and of(arms=large) == of(where={'images': 2000}) == {'a': 40., 'b': 40.}
+    assert of(where={'images': 8}) == {'a': 20.} and of(arms=['b']) == of(where={'widths': (8, 16)}) == {'b': 40.} and read_study(study, where={'images': 9}).empty
+    assert compare(study, 'a', arms=large).loc['b', ('eval/psnr', 'Δ')] == 0 and '40 (+0)' in show_compare(study, 'a', where={'images': 2000}).loc['b', 'psnr']
+
+
+def test_unlike_things_are_not_compared(study):
+    keep(study, 'a', {'n': 1}, {'eval/fd_x_500': 1., 'eval/psnr': 1.}, dataset_sha='heads')
+    keep(study, 'b', {'n': 1}, {'eval/fd_x_64': 1., 'eval/psnr': 2.}, dataset_sha='heads')
+    with pytest.raises(ValueError, match="arm 'b' of .* has no 'eval/fd_x_500' but eval/fd_x_64: unlike protocols"): compare(study, 'a')
+    assert compare(study, 'a', ['eval/psnr']).loc['b', ('eval/psnr', 'Δ')] == 1
+    keep(study, 'c', {'n': 1}, {'eval/fd_x_500': 1.}, dataset_sha='cats')
+    with pytest.raises(ValueError, match="'eval/fd_x_500' against 2 data sets"): compare(study, 'a', ['eval/fd_x_500'], ['a', 'c'])
+    keep(study, 'a', {'n': 2}, {'eval/fd_x_500': 1., 'eval/psnr': 1.}, seed=1, dataset_sha='heads')
+    with pytest.raises(ValueError, match="arm 'a' of .* has runs of 2 configurations, differing in n: choose by arms= or where="): compare(study, 'a', ['eval/psnr'])
+    with pytest.raises(ValueError, match="no finished arm 'd'"): compare(study, 'a', ['eval/psnr'], {'a': {'n': 1}, 'd': {'n': 1}})
+
+
+def test_cases_say_what_one_seed_cannot(study):
+    import numpy as np
+    draw = np.random.default_rng(0)
+    people = draw.normal(30, 4, 30)
+    for arm, gain in (('base', 0), ('better', .5), ('same', 0)):
+        with Recorder(study, arm, params={'gain': gain, 'arm': arm}) as r: r.samples('psnr', people+gain+draw.normal(0, .3, 30))
+    table, cases = compare(study, 'base')['eval/psnr'], case_scores(read_study(study), 'eval/psnr')
+    difference = cases.better-cases.base
+    assert cases.shape == (30, 3) and table.noise.tolist() == [None, False, True] and table['Δ±'].isna().all()
+    assert table.loc['better', 'Δ'] == pytest.approx(difference.mean())
+    assert table.loc['better', 'Δ± cases'] == pytest.approx(1.96*difference.std()/30**.5, rel=.15)
+    with Recorder(study, 'better', 1, {'gain': .5, 'arm': 'better'}) as r: r.samples('psnr', people-3)            # another seed says otherwise
+    with Recorder(study, 'base', 1, {'gain': 0, 'arm': 'base'}) as r: r.samples('psnr', people)
+    assert compare(study, 'base')['eval/psnr'].loc['better', 'noise'] is True
+
+
+def test_the_report_needs_nothing_and_runs_nothing(study):
+    import re
+    arms = {'a': {'k': 1, 'text': '<script>alert(1)</script>'}, 'b': {'k': 2, 'text': ''}}
+    run_study(study, arms, lambda r, p, s: {'eval/psnr': 30.+p['k']+s} | (r.metrics({'train/loss': 1.}, 1) or {}), (0, 1), note='<b>why</b>')
+    parent = [r for r in open_store().search_runs([open_store().get_experiment_by_name(f'wysiwyg/{study}').experiment_id]) if r.data.tags['wysiwyg.arm'] == 'study'][0]
+    page = open(open_store().download_artifacts(parent.info.run_id, 'compare.html'), encoding='utf8').read()
+    outside = page[:page.index('<script')]
+    assert '&lt;script&gt;' in outside and '&lt;b&gt;why' in outside and '31.5 ± ' in outside
+    assert not re.search(r'<(script|link|img)[^>]+(src|href)="(http|//)', page) and len(page) < 8e6
+    assert '| a |' in parent.data.tags['mlflow.note.content'] and parent.data.tags['wysiwyg.failed'] == '0'
+    assert '`k` | 2' in open_store().get_run(read_study(study).set_index(['arm', 'seed']).loc[('b', 1), 'run_id']).data.tags['mlflow.note.content']
+
+
+def test_seeds_by_arm_and_a_dry_run_in_the_journal(study, tmp_path, monkeypatch):
+    monkeypatch.setenv('WYSIWYG_JOURNAL', str(tmp_path/'journal')); monkeypatch.setenv('WYSIWYG_DRY_RUN', '1')
+    status = run_study(study, ARMS, measure, {'full': (0, 1), 'less': (0,), 'none': ()})
+    told = json.loads((tmp_path/'journal').read_text())
+    assert status == {'full-s0': 'to do', 'full-s1': 'to do', 'less-s0': 'to do'} and told['study'] == study
+    assert told['runs'][1] == {'run': 'full-s1', 'arm': 'full', 'seed': 1, 'config_sha': digest(ARMS['full']), 'status': 'to do'}
+    assert estimate_study(study, told['runs']) is None
+    for arm, seconds in (('full', 60), ('less', 30)): keep(study, arm, ARMS[arm], {'eval/fd': 1.}, seed=7, seconds=seconds)
+    assert estimate_study(study, told['runs']) == 150 and estimate_study(study, told['runs'], 2) == 75
+    assert estimate_study(study, [{**r, 'status': 'kept'} for r in told['runs']]) == 0
+    assert estimate_study(study, [{**r, 'config_sha': 'other'} for r in told['runs']]) is None
+
+
+def test_a_run_whose_leader_is_gone_is_not_alive():
+    with Recorder('led', 'a', leader='another-host:1:0') as r:
+        r.client.set_tag(r.id, 'wysiwyg.process', 'another-host:2:0')
+        assert reap('led') == []
+        r.client.set_tag(r.id, 'wysiwyg.leader', f'{socket.gethostname()}:{os.getpid()}:1')
+        assert reap('led') == ['a-s0']
+
+
+def test_a_zombie_is_not_alive():
+    import psutil
+    p = subprocess.Popen([sys.executable, '-c', ''])
+    tag = f'{socket.gethostname()}:{p.pid}:{psutil.Process(p.pid).create_time():.0f}'
+    while psutil.Process(p.pid).status() != psutil.STATUS_ZOMBIE: time.sleep(.01)
+    assert not alive(tag); p.wait()
+
+
+def test_exported_runs_come_back_once(tmp_path, monkeypatch):
+    arms = {'a': {'k': 1., 'far': float('inf'), 'list': [[0., 64]]}, 'b': {'k': 2.}}
+    run_study('swap', arms, lambda r, p, s: [r.metrics({'train/loss': 1/n}, n) for n in range(1, 301)] and {'eval/psnr': p['k']/3}, (0, 1), dataset_sha='heads')
+    file, mine = export_runs('swap'), read_study('swap').set_index(['arm', 'seed'])
+    text = file.read_text()
+    assert file.name == 'swap.runs.json' and socket.gethostname()+':' not in text and str(tmp_path.parent) not in text
+    assert set(import_runs(file).values()) == {'there'}                                    # one's own
+    rename = text.replace('"swap"', '"swapped"')                                           # as another store would have it
+    for run in json.loads(text): rename = rename.replace(run['run_id'], run['run_id'][::-1])
+    (other := tmp_path/'swapped.runs.json').write_text(rename)
+    calls = []
+    create = type(open_store()).set_terminated
+    def cut(self, run, status=None, end_time=None, **kw):
+        calls.append(run)
+        if len(calls) == 3: raise OSError('interrupted')
+        return create(self, run, status, end_time, **kw)
+    monkeypatch.setattr(type(open_store()), 'set_terminated', cut)
+    with pytest.raises(OSError): import_runs(other)
+    assert sorted(import_runs(other).values()) == ['imported']*3+['there']*2 and set(import_runs(other).values()) == {'there'}
+    back = read_study('swapped').set_index(['arm', 'seed'])
+    assert len(back) == 4 and (back['eval/psnr'] == mine['eval/psnr']).all() and (back.config_sha == mine.config_sha).all() and back.loc[('a', 0), 'far'] == math.inf
+    steps = history(back.loc[('b', 1), 'run_id'], 'train/loss').step.tolist()
+    assert len(steps) == 200 and steps[0] == 1 and steps[-1] == 300
+    runs = find_runs(open_store(), 'swapped')
+    assert len(runs) == 5 and {r.data.tags['wysiwyg.imported_from'] for r in runs} == {'swapped.runs.json'}
+    parent = [r.info.run_id for r in runs if r.data.tags['wysiwyg.arm'] == 'study']
+    assert {r.data.tags.get('mlflow.parentRunId') for r in runs} == {None, *parent}
+    assert set(run_study('swapped', arms, None, (0, 1), dry_run=True).values()) == {'to do'}  # not measured here
+    other.write_text(rename.replace('"k": "2.0"', '"k": "3.0"'))
+    with pytest.raises(ValueError, match='parameters of b-s0 are not those of its digest'): import_runs(other)
+    with pytest.raises(ValueError, match='no study'): export_runs('nowhere')
+
+
+def test_sample_counts_follow_the_budget():
+    import torch
+    from types import SimpleNamespace
+    groups = ((torch.tensor([[0, 2]]), SimpleNamespace(weights=torch.zeros(1, 2, 16))), (torch.tensor([[1]]), SimpleNamespace(weights=torch.zeros(1, 1, 32))))
+    assert sample_counts(SimpleNamespace(rendering=SimpleNamespace(depth=torch.zeros(1, 3)), groups=groups)).tolist() == [[16, 32, 16]]
 
 
 def test_results_carry_where_they_come_from(done):

@@ -5,24 +5,35 @@
 # %% auto #0
 __all__ = ['STUDY', 'tracking_uri', 'open_store', 'store_lock', 'experiment_id', 'safe', 'encode', 'decode', 'flat_params',
            'digest', 'versions', 'hardware', 'provenance', 'NullRecorder', 'this_process', 'alive', 'reap', 'find_runs',
-           'spool_dir', 'Spool', 'last_steps', 'deliver_left', 'open_run', 'Recorder', 'study_run', 'resolve',
-           'run_study', 'finished', 'exit_code', 'read_study', 'studies', 'history', 'curves', 'direction',
-           'interval95', 'compare', 'show_compare', 'holds', 'write_results', 'read_results', 'study_rows']
+           'spool_dir', 'Spool', 'last_steps', 'deliver_left', 'open_run', 'log_parameters', 'Recorder', 'read_study',
+           'studies', 'history', 'curves', 'direction', 'interval95', 'bootstrap95', 'case_scores', 'check_alike',
+           'compare', 'compare_one', 'show_compare', 'look', 'sample_counts', 'keep_look', 'differing', 'report',
+           'bars', 'curve_figure', 'pictures', 'run_pictures', 'study_run', 'resolve', 'study_jobs', 'run_study',
+           'measure_jobs', 'measure_arm', 'release', 'finished', 'imported', 'exit_code', 'notes', 'write_journal',
+           'conclude', 'conclusion', 'markdown_table', 'durations', 'estimate_study', 'holds', 'write_results',
+           'read_results', 'study_rows', 'runs_file', 'export_runs', 'portable', 'read_runs', 'import_runs',
+           'here_already', 'import_run']
 
 # %% ../nbs/17_tracking.ipynb #dd72c8f1
-import contextlib, hashlib, json, math, os, platform, re, shutil, socket, subprocess, sys, threading, time, traceback
+import base64, contextlib, hashlib, html, json, math, os, platform, re, shutil, socket, subprocess, sys, threading, time, traceback
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
+import torch
+from torch import Tensor
+from .camera import orbit
 from .config import *
 from .core import *
-from .training import Silent
+from .executors import *
+from .generator import Generator, Trace
+from .metrics import bootstrap
+from .training import Silent, normal_colors
 
 # %% ../nbs/17_tracking.ipynb #b57a2178
-os.environ |= {'MLFLOW_DISABLE_TELEMETRY': 'true', 'DO_NOT_TRACK': 'true'}
+os.environ |= {'MLFLOW_DISABLE_TELEMETRY': 'true', 'DO_NOT_TRACK': 'true', 'MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR': 'false'}
 for limit, value in (('MAX_RETRIES', '1'), ('TIMEOUT', '20')): os.environ.setdefault(f'MLFLOW_HTTP_REQUEST_{limit}', value)   # the spool is patient, its requests need not be
 
 def tracking_uri() -> str:
@@ -119,6 +130,8 @@ class NullRecorder(Silent):
     def tag(self, name: str, value: str): pass
     def file(self, path: str|Path, folder: str = None): pass
     def figure(self, figure, name: str): pass
+    def note(self, text: str): pass
+    def samples(self, name: str, values): pass
     def end(self, status: str = 'FINISHED'): pass
     def __enter__(self): return self
     def __exit__(self, kind, error, trace): self.end()
@@ -134,14 +147,15 @@ def alive(process: str) -> bool:
     import psutil
     host, pid, start = process.rsplit(':', 2)
     if host != socket.gethostname(): return True
-    try: return abs(psutil.Process(int(pid)).create_time()-float(start)) < 2
+    try: p = psutil.Process(int(pid)); return abs(p.create_time()-float(start)) < 2 and p.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess: return False
 
 def reap(study: str) -> list[str]:
     "Mark as KILLED what dead processes of this host left RUNNING; returns their run names."
     client, dead = open_store(), []
     for run in client.search_runs([experiment_id(client, study)], "attributes.status = 'RUNNING'", max_results=5000):
-        if not alive(run.data.tags.get('wysiwyg.process', f'{socket.gethostname()}:0:0')):
+        who = run.data.tags.get('wysiwyg.process', f'{socket.gethostname()}:0:0')
+        if not (alive(who) and alive(run.data.tags.get('wysiwyg.leader', who))):
             client.set_terminated(run.info.run_id, 'KILLED'); dead.append(run.info.run_name)
     return dead
 
@@ -223,32 +237,37 @@ def last_steps(client, run: str) -> dict[str, int]:
     return {k: max(m.step for m in client.get_metric_history(run, k)) for k in client.get_run(run).data.metrics}
 
 def deliver_left(client) -> list[str]:
-    "Deliver what dead processes of this host left in their spools; returns the runs."
-    done = []
-    for path in sorted(spool_dir().glob('*.jsonl')):
-        try: process = client.get_run(path.stem).data.tags.get('wysiwyg.process', f'{socket.gethostname()}:0:0')
-        except Exception: continue                                             # a run of another store
-        if not alive(process): Spool(client, path.stem, over=True).close(); done.append(path.stem)
-    return done
+    "Deliver what dead processes of this host left in their spools, one process at a time; returns the runs."
+    if not list(spool_dir().glob('*.jsonl')): return []
+    with store_lock(): return [path.stem for path in sorted(spool_dir().glob('*.jsonl')) if _deliver(client, path.stem)]
+
+def _deliver(client, run: str) -> bool:
+    try: process = client.get_run(run).data.tags.get('wysiwyg.process', f'{socket.gethostname()}:0:0')
+    except Exception: return False                                             # a run of another store
+    if not alive(process): Spool(client, run, over=True).close(); return True
+    return False
 
 # %% ../nbs/17_tracking.ipynb #fcb0c066
 STUDY = 'study'   # the arm of a study's own run
 
-def open_run(study: str, arm: str, seed: int, params, parent: str, resume: str) -> str:
-    "Id of the run to continue, or of a new one with its parameters; refuses a run that another process is recording."
-    from mlflow.entities import Param
+def open_run(study: str, arm: str, seed: int, params, parent: str, resume: str, tags: dict[str, str]) -> str:
+    "Id of the run to continue, or of a new one that has its tags from the beginning; refuses a run that another process is recording."
     client = open_store()
     for r in find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params)):
         if resume == 'none' or (resume == 'unfinished' and r.info.status == 'FINISHED'): continue
         who = r.data.tags.get('wysiwyg.process', ':0:0')
         if r.info.status == 'RUNNING' and who != this_process(): raise ValueError(f'{r.info.run_name} is being recorded by process {who.split(":")[-2]}: end that one first, or choose another arm or seed')
         client.update_run(r.info.run_id, status='RUNNING')
+        for k, v in tags.items(): client.set_tag(r.info.run_id, k, v)
         return r.info.run_id
-    name, tags = study if arm == STUDY else f'{arm}-s{seed}', {'mlflow.parentRunId': parent} if parent else {}
-    run = client.create_run(experiment_id(client, study), run_name=name, tags=tags | {'wysiwyg.process': this_process()}).info.run_id
+    name, tags = study if arm == STUDY else f'{arm}-s{seed}', tags | ({'mlflow.parentRunId': parent} if parent else {})
+    return client.create_run(experiment_id(client, study), run_name=name, tags=tags).info.run_id
+
+def log_parameters(client, run: str, params):
+    "All parameters, at the start and at every continuation: a run may have ended between its making and its parameters."
+    from mlflow.entities import Param
     items = [Param(k, encode(v)) for k, v in flat_params(params).items()]
     for i in range(0, len(items), 100): client.log_batch(run, params=items[i:i+100])
-    return run
 
 # %% ../nbs/17_tracking.ipynb #364ef062
 class Recorder(NullRecorder):
@@ -258,9 +277,9 @@ class Recorder(NullRecorder):
                  parent: str = None, resume: str = 'unfinished',   # the study's run; what to continue: 'unfinished', 'any' or 'none'
                  **tags: str):                                     # e.g. dataset_sha=..., extractor=...
         self.client = open_store(); deliver_left(self.client); reap(study)
-        self.id = open_run(study, safe(arm), seed, params, parent, resume)
-        mark = {'study': study, 'arm': arm, 'seed': seed, 'config_sha': digest(params), 'method': 'wysiwyg', 'process': this_process(), **provenance(), **tags}
-        for k, v in mark.items(): self.tag(k, v)
+        mark = {'study': study, 'arm': safe(arm), 'seed': seed, 'config_sha': digest(params), 'method': 'wysiwyg', 'process': this_process(), **provenance(), **tags}
+        self.id = open_run(study, arm, seed, params, parent, resume, {f'wysiwyg.{k}': str(v)[:5000] for k, v in mark.items()})
+        log_parameters(self.client, self.id, params)
         self.spool = Spool(self.client, self.id)
     def tag(self, name: str, value: str):
         "Set the tag `wysiwyg.<name>`."
@@ -270,6 +289,13 @@ class Recorder(NullRecorder):
         good, now = {k: float(v) for k, v in values.items() if math.isfinite(v)}, int(time.time()*1000)
         self.dropped += len(values)-len(good)
         self.spool.add(*(('metric', k, v, now, int(step)) for k, v in good.items()))
+    def samples(self, name: str, values):                           # [N] the same N cases in every arm, e.g. people
+        "Log the mean of a score as eval/<name>, and each of its values as a step of sample/<name>."
+        for k, v in enumerate(values): self.metrics({f'sample/{name}': v}, k)
+        self.metrics({f'eval/{name}': float(np.mean(values))})
+    def note(self, text: str):
+        "What MLflow shows as the run's description (markdown)."
+        self.client.set_tag(self.id, 'mlflow.note.content', text[:5000])
     def image(self, array: np.ndarray, name: str, step: int = 0):   # [H, W, 3] uint8
         "Keep a picture as images/<name>-<step>.png."
         from PIL import Image
@@ -295,58 +321,24 @@ class Recorder(NullRecorder):
         self.end('FINISHED' if kind is None else 'KILLED' if issubclass(kind, KeyboardInterrupt) else 'FAILED')
 
 # %% ../nbs/17_tracking.ipynb #1480975f
-@contextlib.contextmanager
-def study_run(study: str, **tags: str):
-    "The study's own run, one per study; yields its Recorder."
-    with Recorder(study, STUDY, resume='any', **tags) as r: yield r
-
-def resolve(arm, base: Run = None):
-    "An arm as parameters: overrides of `base` (dictionary or function) when there is one, else as it is."
-    if base is None: return arm
-    return arm(base) if callable(arm) else override(base, **arm)
-
-def run_study(study: str,
-              arms: dict[str, object],      # arm -> Run, dictionary, or (with `base`) dotted overrides or base -> Run
-              measure: Callable,            # (recorder, params, seed) -> dict of metrics, logged at step 0 or the recorder's last
-              seeds=(0,), base: Run = None,
-              dry_run: bool = False, **tags: str) -> dict[str, str]:   # '<arm>-s<seed>' -> 'kept', 'done', 'failed: ...', or 'to do' in a dry run
-    "Measure every arm with every seed, once."
-    if STUDY in arms: raise ValueError(f'{STUDY!r} is the name of the study\'s own run: call the arm something else')
-    jobs = [(safe(arm), resolve(p, base), seed) for arm, p in arms.items() for seed in seeds]
-    status = {f'{arm}-s{seed}': 'kept' if finished(study, arm, seed, p) else 'to do' for arm, p, seed in jobs}
-    if dry_run or 'to do' not in status.values(): return status
-    with study_run(study, **tags) as parent:
-        for arm, p, seed in jobs:
-            if status[f'{arm}-s{seed}'] == 'to do': status[f'{arm}-s{seed}'] = _measure(study, arm, seed, p, measure, parent.id, tags)
-    return status
-
-# %% ../nbs/17_tracking.ipynb #3d368f36
-def _measure(study, arm, seed, params, measure, parent, tags) -> str:
-    try:
-        with Recorder(study, arm, seed, params, parent, **tags) as r: r.metrics(measure(r, params, seed) or {}, max(r.spool.last.values(), default=0))
-        return 'done'
-    except Exception as e: return f'failed: {type(e).__name__}: {e}'
-
-def finished(study: str, arm: str, seed: int, params) -> bool:
-    "Is there a finished run of this arm, seed and configuration?"
-    if (tracking_uri().startswith('sqlite') and not (runs_dir()/'mlflow.db').exists()) or not experiment_id(client := open_store(), study, make=False): return False
-    return any(r.info.status == 'FINISHED' for r in find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params)))
-
-def exit_code(status: dict[str, str]) -> int:
-    "0 when nothing failed, else 1."
-    return int(any(s.startswith('failed') for s in status.values()))
-
-# %% ../nbs/17_tracking.ipynb #6042adee
-def read_study(study: str):
-    "One row per finished arm and seed: arm, seed, config_sha, run_id, then metrics and parameters under their own names (pandas)."
+def read_study(study: str,
+               arms: dict[str, object]|list[str] = None,   # arm -> its parameters (as `resolve` gives them), or names; all when not given
+               where: dict[str, object] = None):           # parameter -> value
+    "One row per finished arm and seed: arm, seed, config_sha, run_id, dataset_sha (if told), then metrics and parameters under their own names (pandas)."
     import pandas as pd
     if not experiment_id(client := open_store(), study, make=False): raise ValueError(f'there is no study {study!r}; known: {", ".join(studies()) or "none"}')
-    rows = {}
-    for r in reversed(find_runs(client, study)):
-        arm, seed = r.data.tags['wysiwyg.arm'], int(r.data.tags['wysiwyg.seed'])
-        if r.info.status != 'FINISHED' or arm == STUDY: continue
-        rows[arm, seed] = {'arm': arm, 'seed': seed, 'config_sha': r.data.tags['wysiwyg.config_sha'], 'run_id': r.info.run_id} | r.data.metrics | {k: decode(v) for k, v in r.data.params.items()}
+    rows = {(row['arm'], row['seed']): row for r in reversed(find_runs(client, study)) if r.info.status == 'FINISHED' and _wanted(row := _row(r), arms, where or {})}
     return pd.DataFrame(list(rows.values()), columns=None if rows else ['arm', 'seed', 'config_sha', 'run_id'])
+
+def _row(r) -> dict:
+    tags = {k.removeprefix('wysiwyg.'): v for k, v in r.data.tags.items()}
+    row = {'arm': tags['arm'], 'seed': int(tags['seed']), 'config_sha': tags['config_sha'], 'run_id': r.info.run_id}
+    return row | {k: tags[k] for k in ('dataset_sha',) if k in tags} | r.data.metrics | {k: decode(v) for k, v in r.data.params.items()}
+
+def _wanted(row: dict, arms, where: dict) -> bool:
+    if row['arm'] == STUDY or (arms is not None and row['arm'] not in arms): return False
+    if isinstance(arms, dict) and row['config_sha'] != digest(arms[row['arm']]): return False
+    return all(row.get(k) == decode(encode(v)) for k, v in where.items())
 
 def studies() -> list[str]:
     "Names of the studies in the store."
@@ -357,12 +349,12 @@ def history(run_id: str, metric: str):
     import pandas as pd
     return pd.DataFrame([(m.step, m.value) for m in open_store().get_metric_history(run_id, metric)], columns=['step', 'value'])
 
-def curves(study: str, metric: str):
-    "One metric of every finished run: arm, seed, step, value (pandas)."
+def curves(study: str, metric: str, arms=None, where: dict = None):
+    "One metric of every run of `read_study`: arm, seed, step, value (pandas)."
     import pandas as pd
-    return pd.concat([history(r.run_id, metric).assign(arm=r.arm, seed=r.seed) for r in read_study(study).itertuples()])[['arm', 'seed', 'step', 'value']]
+    return pd.concat([history(r.run_id, metric).assign(arm=r.arm, seed=r.seed) for r in read_study(study, arms, where).itertuples()])[['arm', 'seed', 'step', 'value']]
 
-# %% ../nbs/17_tracking.ipynb #0268cbb9
+# %% ../nbs/17_tracking.ipynb #6042adee
 def direction(metric: str) -> int:
     "+1 where more is better, -1 where less is, 0 where neither is."
     return 0 if 'non_flatness' in metric else 1 if 'psnr' in metric or 'share' in metric else -1
@@ -372,30 +364,68 @@ def interval95(x) -> float:
     from scipy.stats import t
     return float(t.ppf(.975, len(x)-1)*np.std(x, ddof=1)/len(x)**.5) if len(x) > 1 else float('nan')
 
-def compare(study: str, baseline: str,
-            metrics: list[str] = None,   # those that start with 'eval/' when not given
-            arms: list[str] = None):     # all, in the order they were run
-    "Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'noise' | 'best'); noise: the interval of the difference holds zero, None for one seed (pandas)."
+def bootstrap95(x) -> float:
+    "Half width of the bootstrap's 95 % interval of the mean of x; NaN for fewer than two values."
+    if len(x) < 2: return float('nan')
+    low, high = bootstrap(lambda v: v.mean().item(), torch.tensor(np.array(x)), repeats=400)
+    return (high-low)/2
+
+def case_scores(runs, metric: str):
+    "The metric case by case, mean over seeds: [cases, arms] (pandas), None where it was not kept so."
     import pandas as pd
-    runs, out = read_study(study), {}
-    if baseline not in set(runs.arm): raise ValueError(f'study {study} has no finished arm {baseline!r}; finished: {", ".join(runs.arm.unique()) or "none"}')
+    if (name := metric.replace('eval/', 'sample/')) == metric or name not in runs: return None
+    told = runs[runs[name].notna()]
+    return pd.DataFrame({arm: pd.concat([history(i, name).set_index('step').value for i in of.run_id], axis=1).mean(axis=1) for arm, of in told.groupby('arm', sort=False)})
+
+# %% ../nbs/17_tracking.ipynb #eb72d412
+def check_alike(study: str, runs, metrics: list[str], arms: list[str]):
+    "Refuse a comparison of unlike runs, by a ValueError that says what differs."
+    for arm, of in runs[runs.arm.isin(arms)].groupby('arm'):
+        if of.config_sha.nunique() > 1: raise ValueError(f'arm {arm!r} of {study} has runs of {of.config_sha.nunique()} configurations, differing in {", ".join(_varying(of)[:4])}: choose by arms= or where=')
+    for m in (m for m in metrics if re.search(r'fd_.+_\d+$|fid\d+k', m)):
+        if lacking := [a for a in arms if runs[runs.arm == a][m].isna().all()]:
+            has = runs[runs.arm == lacking[0]].dropna(axis=1, how='all')
+            raise ValueError(f'arm {lacking[0]!r} of {study} has no {m!r} but {", ".join(k for k in has if "fd_" in k or "fid" in k) or "no distance"}: unlike protocols are not compared')
+        if 'dataset_sha' in runs and len(sets := runs[runs.arm.isin(arms)].dataset_sha.dropna().unique()) > 1: raise ValueError(f'the runs of {study} measured {m!r} against {len(sets)} data sets')
+
+def _varying(runs) -> list[str]:
+    same = ('arm', 'seed', 'run_id', 'config_sha')
+    return [k for k in runs if '/' not in k and k not in same and runs[k].map(str).nunique() > 1]
+
+def compare(study: str, baseline: str,
+            metrics: list[str] = None,             # those that start with 'eval/' when not given
+            arms: dict[str, object]|list[str] = None,   # as in `read_study`; all, in the order they were run, when not given
+            where: dict[str, object] = None):
+    "Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best'); noise: an interval of the difference holds zero, None without any (pandas)."
+    import pandas as pd
+    runs, out = read_study(study, arms if isinstance(arms, dict) else None, where), {}
     arms = list(arms or runs.arm.unique())
-    for m in metrics or sorted(k for k in runs if k.startswith('eval/')):
-        if m not in runs: raise ValueError(f'study {study} has no metric {m!r}; it has {", ".join(k for k in runs if "/" in k)}')
-        table = runs.pivot(index='seed', columns='arm', values=m)[arms+[baseline]*(baseline not in arms)]
-        delta = table.sub(table[baseline], axis=0)
-        half, wide = [x.apply(lambda c: interval95(c.dropna())) for x in (table, delta)]
-        mean, change = table.mean(), delta.mean()
-        noise = pd.Series({a: None if math.isnan(wide[a]) or a == baseline else bool(abs(change[a]) <= wide[a]) for a in arms}, dtype=object)
-        best = mean[arms] == (mean[arms]*direction(m)).max()*direction(m) if direction(m) else pd.Series(False, arms)
-        out |= {(m, 'mean'): mean, (m, '±'): half, (m, 'Δ'): change, (m, 'Δ±'): wide, (m, 'noise'): noise, (m, 'best'): best}
+    for arm in (baseline, *arms):
+        if arm not in set(runs.arm): raise ValueError(f'study {study} has no finished arm {arm!r}; finished: {", ".join(runs.arm.unique()) or "none"}')
+    metrics = metrics or sorted(k for k in runs if k.startswith('eval/'))
+    if missing := [m for m in metrics if m not in runs]: raise ValueError(f'study {study} has no metric {missing[0]!r}; it has {", ".join(k for k in runs if "/" in k)}')
+    check_alike(study, runs, metrics, arms+[baseline]*(baseline not in arms))
+    for m in metrics: out |= {(m, k): v for k, v in compare_one(runs, m, baseline, arms).items()}
     return pd.DataFrame(out).loc[arms]
 
-# %% ../nbs/17_tracking.ipynb #9a503ef3
-def show_compare(study: str, baseline: str, metrics: list[str] = None, arms: list[str] = None):
+def compare_one(runs, m: str, baseline: str, arms: list[str]) -> dict:
+    "The columns of one metric, by arm (pandas)."
+    import pandas as pd
+    table = runs.pivot(index='seed', columns='arm', values=m)[arms+[baseline]*(baseline not in arms)]
+    cases, delta = case_scores(runs, m), table.sub(table[baseline], axis=0)
+    half, wide = [x.apply(lambda c: interval95(c.dropna())) for x in (table, delta)]
+    over = pd.Series({a: bootstrap95((cases[a]-cases[baseline]).dropna()) if cases is not None and {a, baseline} <= set(cases) else math.nan for a in table})
+    mean, change = table.mean(), delta.mean()
+    known = {a: [w for w in (wide[a], over[a]) if not math.isnan(w) and a != baseline] for a in arms}
+    noise = pd.Series({a: bool(abs(change[a]) <= max(w)) if w else None for a, w in known.items()}, dtype=object)
+    best = mean[arms] == (mean[arms]*direction(m)).max()*direction(m) if direction(m) else pd.Series(False, arms)
+    return {'mean': mean, '±': half, 'Δ': change, 'Δ±': wide, 'Δ± cases': over, 'noise': noise, 'best': best}
+
+# %% ../nbs/17_tracking.ipynb #8f98352d
+def show_compare(study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None):
     "The comparison as a table for people: ★ best, Δ to the baseline in brackets, ~ where that may be noise (pandas)."
     import pandas as pd
-    table = compare(study, baseline, metrics, arms)
+    table = compare(study, baseline, metrics, arms, where)
     number = lambda v, sign='': f'{v:{sign}.3g}' if abs(v) < 1000 else f'{v:{sign}.0f}'
     def cell(r, arm):
         text = number(r['mean'])+('' if math.isnan(r['±']) else f' ± {number(r["±"])}')
@@ -405,6 +435,236 @@ def show_compare(study: str, baseline: str, metrics: list[str] = None, arms: lis
     return pd.DataFrame({m.removeprefix('eval/'): [cell(table.loc[a, m], a) for a in table.index] for m in names}, index=table.index.rename('arm'))
 
 # %% ../nbs/17_tracking.ipynb #c70d7a95
+@torch.no_grad()
+def look(g: Generator, n: int = 4, seed: int = 0) -> dict[str, Tensor]:   # each [n, 3, R, R] in [0, 1]
+    "n people at fixed seeds and cameras, as the generator's own sampler renders them: 'image', 'normal', 'depth', 'samples' (0 dark, twice the budget bright)."
+    device, c = g.mapping.w_mean.device, g.run.render
+    z = torch.randn(n, g.run.backbone.z_dim, generator=rng(seed, 'look')).to(device)
+    front, camera = orbit(torch.zeros(n), torch.zeros(n)).to(device), orbit(torch.linspace(-.5, .5, n), torch.zeros(n)).to(device)
+    trace = g.render(g.synthesize(g.map(z, front)), camera, normals=True, trace=True)
+    out, counts = trace.rendering, sample_counts(trace)
+    return {'image': out.image().cpu(), 'normal': normal_colors(out, camera).cpu(), 'depth': colorize(out.image('depth'), c.near+.1, c.far-.1, 'magma_r'),
+            'samples': colorize(to_image(counts), 0, 2*g.run.sampler.samples)}
+
+def sample_counts(trace: Trace) -> Tensor:   # [B, N]
+    "Samples in the final pass of each ray."
+    out = torch.zeros_like(trace.rendering.depth)
+    for index, march in trace.groups: out.scatter_(1, index, float(march.weights.shape[-1]))
+    return out
+
+def keep_look(recorder, g: Generator, step: int = 0, n: int = 4):
+    "Keep `look` as pictures of the run; the report lays those of all arms side by side."
+    for name, pictures in look(g, n).items(): recorder.image(sheet(pictures, n), f'look {name}', step)
+
+# %% ../nbs/17_tracking.ipynb #82a927a0
+def differing(configs: dict[str, object]) -> dict[str, dict]:
+    "Of each arm, the parameters in which arms differ."
+    flats = {arm: flat_params(p) for arm, p in configs.items()}
+    keys = [k for k in dict.fromkeys(k for f in flats.values() for k in f) if len({json.dumps(f.get(k), default=str) for f in flats.values()}) > 1]
+    return {arm: {k: f[k] for k in keys if k in f} for arm, f in flats.items()}
+
+def _parameters(row) -> dict:
+    "The parameters of a row of `read_study`, as they were."
+    given = {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items() if '/' not in k and k not in ('arm', 'seed', 'config_sha', 'run_id', 'dataset_sha')}
+    return {k: v for k, v in given.items() if v == v}                         # pandas fills in NaN where an arm has no such parameter
+
+# %% ../nbs/17_tracking.ipynb #7ebd21db
+def report(study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None, note: str = '') -> str:
+    "A study as one self-contained HTML page."
+    runs = read_study(study, arms, where)
+    metrics = metrics or [k for k in sorted(runs) if k.startswith('eval/') and runs[k].notna().all()]
+    table, changes = compare(study, baseline, metrics, arms, where), differing({r['arm']: _parameters(r) for _, r in runs.iterrows()})
+    shown = show_compare(study, baseline, metrics, arms, where)
+    for i, k in enumerate(dict.fromkeys(k for c in changes.values() for k in c)): shown.insert(i, k, [encode(changes[a][k]) if k in changes[a] else '' for a in shown.index])
+    parts = [f'<h1>{html.escape(study)}</h1><p>{html.escape(note)}</p><div class="wide">{shown.reset_index().to_html(index=False, border=0)}</div>',
+             f'<p>{runs.seed.nunique()} seed(s). ± 95 % interval over seeds; in brackets the difference to {html.escape(baseline)}, ~ where it may be noise; ★ best.</p>',
+             bars(table, runs, baseline).to_html(full_html=False, include_plotlyjs=True, config={'displayModeBar': False}), f'<div class="wide">{pictures(runs)}</div>']
+    if curve := curve_figure(runs): parts.append(curve.to_html(full_html=False, include_plotlyjs=False, config={'displayModeBar': False}))
+    return _PAGE.format(title=html.escape(study), body='\n'.join(parts))
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1080px; color: #222; padding: 0 1em }}
+table {{ border-collapse: collapse; margin: 1em 0 }} th, td {{ padding: .3em .8em; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap }}
+div.wide {{ overflow-x: auto }} img {{ image-rendering: pixelated; width: 200px; display: block }}
+</style>{body}</html>"""
+
+# %% ../nbs/17_tracking.ipynb #ca1daa08
+def bars(table, runs, baseline: str):
+    "Means, intervals and seeds of every metric (plotly)."
+    from plotly.subplots import make_subplots
+    metrics, arms = list(table.columns.get_level_values(0).unique()), list(table.index)
+    sign = {1: ' ↑', -1: ' ↓', 0: ''}
+    rows = -(-len(metrics)//3)
+    fig = make_subplots(rows, 3, subplot_titles=[m.removeprefix('eval/')+sign[direction(m)] for m in metrics], shared_yaxes=True, horizontal_spacing=.04, vertical_spacing=.3/rows)
+    for i, m in enumerate(metrics):
+        at, half = dict(row=i//3+1, col=i % 3+1), table[m, '±'].fillna(0)
+        fig.add_scatter(x=runs[m], y=runs.arm, mode='markers', marker=dict(color='#bbb', size=5), hovertext=[f'seed {s}' for s in runs.seed], **at)
+        color = ['#d62728' if a == baseline else '#1f77b4' for a in arms]
+        fig.add_scatter(x=table[m, 'mean'], y=arms, error_x=dict(array=half), mode='markers', marker=dict(color=color, size=9), **at)
+    fig.update_layout(showlegend=False, height=110+rows*(60+24*len(arms)), margin=dict(l=10, r=10, t=60, b=20), template='plotly_white')
+    return fig.update_yaxes(categoryorder='array', categoryarray=arms[::-1], automargin=True).update_annotations(font_size=12)
+
+def curve_figure(runs, most: int = 3):
+    "The first few training curves, a line for each run (plotly); None where nothing was trained."
+    from plotly.colors import qualitative
+    from plotly.subplots import make_subplots
+    if not (names := sorted(k for k in runs if k.startswith('train/'))[:most]): return None
+    fig, arms = make_subplots(1, len(names), subplot_titles=names), list(runs.arm.unique())
+    for k, name in enumerate(names):
+        for r in runs[runs[name].notna()].itertuples():
+            h, first = history(r.run_id, name), r.seed == runs[runs.arm == r.arm].seed.min()
+            fig.add_scatter(x=h.step, y=h.value, name=r.arm, legendgroup=r.arm, showlegend=bool(first and k == 0), mode='lines+markers', marker_size=3,
+                            line=dict(width=1, color=qualitative.D3[arms.index(r.arm) % 10]), row=1, col=k+1)
+    return fig.update_layout(height=320, margin=dict(l=10, r=10, t=60, b=20), template='plotly_white').update_annotations(font_size=12)
+
+# %% ../nbs/17_tracking.ipynb #bf909b26
+def pictures(runs) -> str:
+    "What the arms look like, a row for each (HTML); the first seed's newest pictures."
+    first = runs.sort_values('seed').groupby('arm', sort=False).first().loc[list(runs.arm.unique())]
+    rows = {arm: run_pictures(r.run_id) for arm, r in first.iterrows()}
+    if not (names := list(dict.fromkeys(n for row in rows.values() for n in row))): return ''
+    cell = lambda data: f'<img alt="" src="data:image/png;base64,{base64.b64encode(data).decode()}">' if data else ''
+    body = ''.join(f'<tr><td>{html.escape(arm)}</td>' + ''.join(f'<td>{cell(row.get(n))}</td>' for n in names) + '</tr>' for arm, row in rows.items())
+    return f'<table><tr><th></th>{"".join(f"<th>{html.escape(n)}</th>" for n in names)}</tr>{body}</table>'
+
+def run_pictures(run_id: str) -> dict[str, bytes]:
+    "The newest picture of each name that a run kept by `keep_look`."
+    import tempfile
+    client, out = open_store(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        for a in client.list_artifacts(run_id, 'images'):                     # in order of their steps
+            if found := re.fullmatch(r'images/look (.+)-\d+\.png', a.path): out[found[1]] = Path(client.download_artifacts(run_id, a.path, folder)).read_bytes()
+    return out
+
+# %% ../nbs/17_tracking.ipynb #514de34c
+@contextlib.contextmanager
+def study_run(study: str, **tags: str):
+    "The study's own run, one per study; yields its Recorder."
+    with Recorder(study, STUDY, resume='any', **tags) as r: yield r
+
+def resolve(arm, base: Run = None):
+    "An arm as parameters: overrides of `base` (dictionary or function) when there is one, else as it is."
+    if base is None: return arm
+    return arm(base) if callable(arm) else override(base, **arm)
+
+def study_jobs(arms: dict, seeds, base: Run = None) -> dict[str, tuple]:
+    "'<arm>-s<seed>' -> (arm, seed, parameters) of every run of a study."
+    if STUDY in arms: raise ValueError(f'{STUDY!r} is the name of the study\'s own run: call the arm something else')
+    of = seeds if isinstance(seeds, dict) else dict.fromkeys(arms, seeds)
+    return {f'{arm}-s{seed}': (safe(arm), seed, resolve(p, base)) for arm, p in arms.items() for seed in of[arm]}
+
+def run_study(study: str,
+              arms: dict[str, object],          # arm -> Run, dictionary, or (with `base`) dotted overrides or base -> Run
+              measure: Callable,                # (recorder, params, seed) -> dict of metrics, logged at step 0 or the recorder's last
+              seeds=(0,),                       # for all arms, or arm -> seeds
+              base: Run = None, dry_run: bool = False,
+              executor: str|Pool = None,        # 'local', 'local:4', 'ray:8'; WYSIWYG_EXECUTOR when not given
+              baseline: str = None,             # arm that the report compares with; the first when not given
+              note: str = '',                   # the question, for the study's page
+              **tags: str) -> dict[str, str]:   # '<arm>-s<seed>' -> 'kept', 'done', 'failed: ...', or 'to do' in a dry run
+    "Measure every arm with every seed, once."
+    jobs = study_jobs(arms, seeds, base)
+    status = {name: 'kept' if finished(study, *job) else 'to do' for name, job in jobs.items()}
+    todo = {name: job for name, job in jobs.items() if status[name] == 'to do'}
+    if todo and not (dry_run := dry_run or 'WYSIWYG_DRY_RUN' in os.environ):
+        with study_run(study, **tags) as parent:
+            for name, said in measure_jobs(study, todo, measure, executor_of(executor), parent.id, notes(study, jobs), tags): status[name] = said
+            conclude(parent, study, jobs, status, baseline or next(iter(arms)), note)
+    write_journal(study, jobs, status)
+    return status
+
+# %% ../nbs/17_tracking.ipynb #a2abe23e
+def measure_jobs(study: str, jobs: dict, measure: Callable, pool: Pool, parent: str, notes: dict[str, str], tags: dict):
+    "Yields (name, 'done' or 'failed: ...') as the runs end."
+    names, tasks = list(jobs), [(study, *job, parent, notes[name], tags | {'leader': this_process()}) for name, job in jobs.items()]
+    for i, out in pool.run(partial(measure_arm, measure), tasks, lost=lambda i: release(study, *jobs[names[i]])):
+        yield names[i], f'failed: {out.reason}' if isinstance(out, Failed) else out
+
+def measure_arm(measure: Callable, study: str, arm: str, seed: int, params, parent: str, note: str, tags: dict) -> str:
+    "One run, wherever this is; its duration becomes a tag, by which dry runs estimate."
+    with Recorder(study, arm, seed, params, parent, **tags) as r:
+        begun = time.time(); r.note(note)
+        r.metrics(measure(r, params, seed) or {}, max(r.spool.last.values(), default=0))
+        r.tag('seconds', f'{time.time()-begun:.1f}')
+    return 'done'
+
+def release(study: str, arm: str, seed: int, params):
+    "Mark as KILLED the run of a worker that was lost."
+    client = open_store()
+    for r in find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params)):
+        if r.info.status == 'RUNNING': client.set_tag(r.info.run_id, 'wysiwyg.traceback', 'the worker was lost'); client.set_terminated(r.info.run_id, 'KILLED')
+
+def finished(study: str, arm: str, seed: int, params) -> bool:
+    "Is there a finished run of this arm, seed and configuration, measured here?"
+    if (tracking_uri().startswith('sqlite') and not (runs_dir()/'mlflow.db').exists()) or not experiment_id(client := open_store(), study, make=False): return False
+    return any(r.info.status == 'FINISHED' and not imported(r) for r in find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params)))
+
+def imported(run) -> bool: return 'wysiwyg.imported_from' in run.data.tags
+
+def exit_code(status: dict[str, str]) -> int:
+    "0 when nothing failed, else 1."
+    return int(any(s.startswith('failed') for s in status.values()))
+
+# %% ../nbs/17_tracking.ipynb #7d6f9ff0
+def notes(study: str, jobs: dict[str, tuple]) -> dict[str, str]:
+    "The description of each run (markdown)."
+    changes = differing({arm: p for arm, _, p in jobs.values()})
+    rows = {arm: ''.join(f'| `{k}` | {encode(v)} |\n' for k, v in c.items()) for arm, c in changes.items()}
+    return {name: f'Arm **{arm}**, seed {seed}, of the study `{study}`.\n\n' + (f'| what differs between arms | here |\n|---|---|\n{rows[arm]}' if rows[arm] else '')
+            for name, (arm, seed, _) in jobs.items()}
+
+def write_journal(study: str, jobs: dict[str, tuple], status: dict[str, str]):
+    "One line in the file that WYSIWYG_JOURNAL names, if it does."
+    if not (path := os.environ.get('WYSIWYG_JOURNAL')): return
+    runs = [{'run': name, 'arm': arm, 'seed': seed, 'config_sha': digest(p), 'status': status[name]} for name, (arm, seed, p) in jobs.items()]
+    with open(path, 'a') as f: f.write(json.dumps({'study': study, 'runs': runs})+'\n')
+
+# %% ../nbs/17_tracking.ipynb #ac97f7e4
+def conclude(parent: Recorder, study: str, jobs: dict[str, tuple], status: dict[str, str], baseline: str, note: str):
+    "When a study ends: its page's text and its report, of these arms and no others."
+    arms = {arm: p for arm, _, p in jobs.values()}
+    bad = [f'- **{name}** {said}' for name, said in status.items() if said.startswith('failed')]
+    parent.tag('failed', len(bad))
+    try: text = conclusion(parent, study, baseline, arms, note)
+    except ValueError as e: text = f'No comparison: {e}.'                     # e.g. the baseline failed
+    for tell in (parent.note, partial(parent.client.set_experiment_tag, experiment_id(parent.client, study), 'mlflow.note.content')):
+        tell('\n\n'.join(x for x in (note, text, *bad) if x)[:5000])
+
+def conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: str) -> str:
+    "Write the report, where there is something to compare; the table for the page."
+    runs = read_study(study, arms)
+    arms = {arm: p for arm, p in arms.items() if arm in set(runs.arm)}
+    if runs.empty or not (metrics := [k for k in sorted(runs) if k.startswith('eval/') and runs[k].notna().all()]): return ''
+    page = parent.spool.keep(Path('compare.html'))
+    page.write_text(report(study, baseline, metrics, arms, note=note)); parent.spool.add(('file', str(page), None))
+    return markdown_table(show_compare(study, baseline, metrics, arms).reset_index())
+
+def markdown_table(table) -> str:
+    "A pandas table as markdown."
+    rows = [list(table.columns), ['---']*len(table.columns), *table.values.tolist()]
+    return '\n'.join(f'| {" | ".join(map(str, row))} |' for row in rows)
+
+# %% ../nbs/17_tracking.ipynb #5eb00b64
+def durations(study: str) -> dict[tuple[str, str], list[float]]:
+    "(arm, config_sha) -> seconds of finished runs, of the store and of data/results/<study>.runs.json."
+    tags = [r['tags'] for r in read_runs(study)] if runs_file(study).exists() else []
+    if not tracking_uri().startswith('sqlite') or (runs_dir()/'mlflow.db').exists():
+        client = open_store()
+        if experiment_id(client, study, make=False): tags += [r.data.tags for r in find_runs(client, study) if r.info.status == 'FINISHED']
+    out = {}
+    for t in tags:
+        if 'wysiwyg.seconds' in t: out.setdefault((t['wysiwyg.arm'], t['wysiwyg.config_sha']), []).append(float(t['wysiwyg.seconds']))
+    return out
+
+def estimate_study(study: str, runs: list[dict], workers: int = 1) -> float|None:
+    "Seconds that the runs 'to do' of a journal's entry will take together; None where nothing like them was measured."
+    known, todo = durations(study), [r for r in runs if r['status'] == 'to do']
+    mine = {(r['arm'], r['config_sha']): known[r['arm'], r['config_sha']] for r in runs if (r['arm'], r['config_sha']) in known}
+    if not todo or not mine: return None if todo else 0.
+    other = float(np.median([s for v in mine.values() for s in v]))
+    return sum(float(np.median(mine.get((r['arm'], r['config_sha']), [other]))) for r in todo)/min(workers, len(todo))
+
+# %% ../nbs/17_tracking.ipynb #01be648a
 _ROW = ('what', 'value', 'unit', 'bound', 'holds', 'command', 'hardware', 'versions', 'commit', 'date')
 
 def holds(value: float, bound: str|None) -> bool|None:
@@ -431,7 +691,67 @@ def read_results(name: str):
     import pandas as pd
     return pd.DataFrame(json.loads((data_dir()/'results'/f'{safe(name)}.json').read_text()))
 
-def study_rows(study: str, baseline: str, metrics: list[str] = None) -> list[dict]:
-    "A study's means as rows for `write_results`; curves and runs are `read_study(...).to_csv`."
-    table = compare(study, baseline, metrics)
+def study_rows(study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None) -> list[dict]:
+    "A study's means as rows for `write_results`; for the runs behind them see `export_runs`."
+    table = compare(study, baseline, metrics, arms, where)
     return [{'what': f'{study} · {arm} · {m}', 'value': float(table.loc[arm, (m, 'mean')]), 'unit': 'dB' if 'psnr' in m else ''} for m in table.columns.get_level_values(0).unique() for arm in table.index]
+
+# %% ../nbs/17_tracking.ipynb #7d4f86ab
+def runs_file(study: str) -> Path: return data_dir()/'results'/f'{safe(study)}.runs.json'
+
+def export_runs(study: str, most: int = 200) -> Path:
+    "The newest finished run of each arm, seed and configuration, and the study's own, as data/results/<study>.runs.json; of a longer curve `most` values."
+    if not experiment_id(client := open_store(), study, make=False): raise ValueError(f'there is no study {study!r}; known: {", ".join(studies()) or "none"}')
+    found = {}
+    for r in reversed(find_runs(client, study)):
+        t = r.data.tags
+        if r.info.status == 'FINISHED' and not imported(r): found[t['wysiwyg.arm'], t['wysiwyg.seed'], t['wysiwyg.config_sha']] = r
+    if not found: raise ValueError(f'study {study} has no finished run to export')
+    with atomic(runs_file(study)) as tmp: tmp.write_text('[\n' + ',\n'.join(json.dumps(portable(r, most), ensure_ascii=False) for r in found.values()) + '\n]\n')
+    return runs_file(study)
+
+def portable(run, most: int) -> dict:
+    "A run without what only its own machine can use."
+    tags = {k: v for k, v in run.data.tags.items() if k.startswith('wysiwyg.') and k.split('.')[1] not in ('process', 'leader', 'traceback')}
+    tags |= {k: v for k, v in run.data.tags.items() if k in ('mlflow.note.content', 'mlflow.parentRunId')}
+    curve = {k: history(run.info.run_id, k).values.tolist() for k in sorted(run.data.metrics)}
+    thin = {k: [v[int(i)] for i in np.linspace(0, len(v)-1, min(most, len(v)))] for k, v in curve.items()}
+    return {'run_id': run.info.run_id, 'name': run.info.run_name, 'start': run.info.start_time, 'end': run.info.end_time, 'tags': tags, 'params': run.data.params, 'metrics': thin}
+
+def read_runs(study: str) -> list[dict]:
+    "Exported runs, as they are in the file."
+    return json.loads(runs_file(study).read_text())
+
+# %% ../nbs/17_tracking.ipynb #bb703cb6
+def import_runs(path: str|Path) -> dict[str, str]:
+    "Exported runs into the store: name -> 'imported', or 'there' when it already was or is this store's own."
+    client, status, here = open_store(), {}, {}
+    for run in sorted(json.loads(Path(path).read_text()), key=lambda run: run['tags']['wysiwyg.arm'] != STUDY):       # parents first
+        t = run['tags']
+        if digest({k: decode(v) for k, v in run['params'].items()} or None) != t['wysiwyg.config_sha']: raise ValueError(f'{Path(path).name}: the parameters of {run["name"]} are not those of its digest; export the study again')
+        known = here_already(client, t['wysiwyg.study'], run['run_id'])
+        here[run['run_id']] = known or import_run(client, run, Path(path).name, here)
+        status[run['name']] = 'there' if known else 'imported'
+    return status
+
+def here_already(client, study: str, run_id: str) -> str|None:
+    "The run that is or was imported from `run_id`; what an interrupted import left is removed."
+    for r in find_runs(client, study) if experiment_id(client, study) else ():
+        if r.info.run_id == run_id: return run_id
+        if r.data.tags.get('wysiwyg.imported_id') != run_id: continue
+        if r.info.status == 'FINISHED': return r.info.run_id
+        client.delete_run(r.info.run_id)
+    return None
+
+def import_run(client, run: dict, source: str, here: dict[str, str]) -> str:
+    "One run with its identity, parameters and curves; FINISHED last of all."
+    from mlflow.entities import Metric, Param
+    tags = run['tags'] | {'wysiwyg.imported_from': source, 'wysiwyg.imported_id': run['run_id'], 'wysiwyg.process': this_process()}
+    if parent := here.get(tags.pop('mlflow.parentRunId', None)): tags['mlflow.parentRunId'] = parent
+    new = client.create_run(experiment_id(client, tags['wysiwyg.study']), run['start'], tags, run['name']).info.run_id
+    params = [Param(k, v) for k, v in run['params'].items()]
+    values = [Metric(k, v, run['end'], int(step)) for k, curve in run['metrics'].items() for step, v in curve]
+    for i in range(0, len(params), 100): client.log_batch(new, params=params[i:i+100])
+    for i in range(0, len(values), 1000): client.log_batch(new, metrics=values[i:i+1000])
+    client.set_terminated(new, 'FINISHED', run['end'])
+    return new

@@ -1,0 +1,155 @@
+"Executors: a task's value, failure or lost worker, alike in this process, in fresh ones and on Ray; studies on them lose nothing and repeat nothing."
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from wysiwyg.executors import EXECUTORS, Failed, Local, Lost, Ray, environment, executor_of
+from wysiwyg.tracking import STUDY, decode, exit_code, find_runs, history, open_store, run_study
+
+
+def busy(n, folder):
+    "Stands for a task; what it does depends on n."
+    open(f'{folder}/{n}-{time.time_ns()}', 'w').close()
+    if n == 1: raise RuntimeError('no memory')
+    if n == 2 or (n == 3 and len(list(Path(folder).glob('3-*'))) < 2): os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(.2)
+    return n*n
+
+
+def local(function): return lambda *a: function(*a)      # a closure, which pickle alone cannot ship
+
+
+def test_values_failures_and_lost_workers(tmp_path):
+    noted = []
+    out = dict(Local(3).run(local(busy), [(n, str(tmp_path)) for n in range(6)], noted.append))
+    assert [out[n] for n in (0, 3, 4, 5)] == [0, 9, 16, 25] and sorted(noted) == [2, 2, 3]
+    assert out[1] == Failed('RuntimeError: no memory') and out[2] == Lost('the worker was ended by SIGKILL')
+    assert [len(list(tmp_path.glob(f'{n}-*'))) for n in range(6)] == [1, 1, 2, 2, 1, 1]
+
+
+def test_never_more_than_its_workers(tmp_path):
+    def span(n): begun = time.time(); time.sleep(.3); return begun, time.time()
+    spans = [s for _, s in Local(2).run(span, [(n,) for n in range(5)])]
+    assert max(sum(b <= t < e for b, e in spans) for t, _ in spans) == 2
+
+
+def test_one_worker_is_this_process():
+    calls = []
+    assert list(Local().run(lambda n: calls.append(n) or os.getpid(), [(1,), (2,)])) == [(0, os.getpid()), (1, os.getpid())] and calls == [1, 2]
+    assert dict(Local().run(divmod, [(1, 0)]))[0].reason.startswith('ZeroDivisionError')
+
+
+def test_what_cannot_be_shipped_is_a_failure():
+    out = dict(Local(2).run(lambda n: threading.Lock() if n else 1, [(0,), (1,)]))
+    assert out[0] == 1 and 'could not be shipped' in out[1].reason
+
+
+def test_cached_functions_travel(tmp_path):
+    "As in a notebook: a cached function of __main__, which cloudpickle refuses."
+    code = ('from functools import lru_cache\nfrom wysiwyg.executors import *\n@lru_cache(2)\ndef f(n): return n+1\n'
+            'print(sorted(Local(2).run(lambda n: (f(n), f.cache_parameters()["maxsize"]), [(1,), (5,)])))')
+    said = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    assert said.stdout.strip() == '[(0, (2, 2)), (1, (6, 2))]', said.stderr
+
+
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT], ids=['killed', 'interrupted'])
+def test_workers_end_with_their_parent(tmp_path, how):
+    code = f'''
+import os, time
+from wysiwyg.executors import *
+def forever(n): open(f"{tmp_path}/{{os.getpid()}}", "w").close(); time.sleep(600)
+list(Local(2).run(forever, [(1,), (2,)]))'''
+    p = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL, start_new_session=True)
+    end = time.time()+60
+    while len(pids := [int(f.name) for f in tmp_path.iterdir()]) < 2 and time.time() < end: time.sleep(.05)
+    os.kill(p.pid, how); p.wait(60)
+    while (left := [i for i in pids if Path(f'/proc/{i}').exists()]) and time.time() < end: time.sleep(.05)
+    assert len(pids) == 2 and not left
+
+
+def test_names():
+    assert type(executor_of('ray:8')) is Ray and executor_of('ray:8').workers == 8 and executor_of().workers == 1 and executor_of(Local(3)).workers == 3
+    with environment(WYSIWYG_EXECUTOR='local:5'): assert executor_of().workers == 5
+    for text in ('dask', 'local:0', 'local:-1', 'ray:x'):
+        with pytest.raises(ValueError, match='an executor reads like'): executor_of(text)
+    before = dict(os.environ)
+    with environment(HOME=None, WYSIWYG_X='1'): assert 'HOME' not in os.environ and os.environ['WYSIWYG_X'] == '1'
+    assert dict(os.environ) == before
+
+
+# ---- studies ---------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    with environment(WYSIWYG_HOME=str(path := tmp_path_factory.mktemp('home'))): yield path
+
+
+FATES = ('fine', 'raises', 'dies once', 'dies')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', EXECUTORS)
+def test_a_study_survives_its_workers(kind, home, tmp_path):
+    if kind == 'ray': pytest.importorskip('ray', reason="Ray is not installed: pip install -c constraints.txt -e '.[cluster]'")
+    def measure(recorder, params, seed):
+        recorder.metrics({'train/loss': 1.}, 10)
+        assert recorder.spool.wait()
+        if params['fate'] == 'raises': raise RuntimeError('no memory')
+        again = tmp_path/f'{params["fate"]}-again'
+        if params['fate'] == 'dies' or (params['fate'] == 'dies once' and not again.exists()): again.touch(); os.kill(os.getpid(), signal.SIGKILL)
+        recorder.metrics({'train/loss': .5}, 20)
+        return {'eval/psnr': 30.}
+    arms = {fate: {'fate': fate, 'text': '1', 'nested': [1, None, .5], 'far': float('inf')} for fate in FATES}
+    status = run_study(kind, arms, measure, executor=f'{kind}:2')
+    assert exit_code(status) == 1 and status['fine-s0'] == status['dies once-s0'] == 'done'
+    assert status['raises-s0'] == 'failed: RuntimeError: no memory' and status['dies-s0'].startswith('failed: the worker was')
+    runs = {r.data.tags['wysiwyg.arm']: r for r in find_runs(open_store(), kind)}
+    assert len(find_runs(open_store(), kind)) == 5 and {a: r.info.status for a, r in runs.items()} == dict(zip(FATES, ('FINISHED', 'FAILED', 'FINISHED', 'KILLED'))) | {STUDY: 'FINISHED'}
+    assert {a: {k: decode(v) for k, v in runs[a].data.params.items()} for a in arms} == arms          # logged as requested
+    assert history(runs['dies once'].info.run_id, 'train/loss').step.tolist() == [10, 20]
+    assert runs[STUDY].data.tags['wysiwyg.failed'] == '2' and '**dies-s0** failed' in runs[STUDY].data.tags['mlflow.note.content']
+
+
+KILLED = '''
+import json, os, time
+from wysiwyg.tracking import *
+def mark(*what):
+    with open(os.environ['MARKS'], 'a') as f: f.write(' '.join(map(str, what))+'\\n')
+def measure(recorder, params, seed):
+    mark('begin', params['k'])
+    for step in (1, 2, 3): recorder.metrics({'train/loss': 1./step}, step); time.sleep(.3*params['k'])
+    mark('end', params['k'])
+    return {'eval/psnr': 30.+params['k']}
+print(json.dumps(run_study('killed', {f'k{k}': {'k': k} for k in range(4)}, measure, executor='local:4')))
+'''
+
+
+@pytest.mark.slow
+def test_a_killed_study_is_finished_by_the_next_call(tmp_path):
+    "Four arms at once into a store that is not there yet; the study is killed, and started again."
+    env = os.environ | {'WYSIWYG_HOME': str(tmp_path), 'MARKS': str(tmp_path/'marks')}
+    marks = lambda: (tmp_path/'marks').read_text().split('\n') if (tmp_path/'marks').exists() else []
+    with environment(WYSIWYG_HOME=str(tmp_path)):
+        p, end = subprocess.Popen([sys.executable, '-c', KILLED], env=env, stderr=subprocess.DEVNULL), time.time()+120
+        while p.poll() is None and time.time() < end and sum(m.startswith('end') for m in marks()) < 1: time.sleep(.02)
+        workers = psutil.Process(p.pid).children(recursive=True)
+        p.kill(); p.wait()
+        assert not psutil.wait_procs(workers, 60)[1]                                       # they notice
+        before = marks()
+        kept = {r.data.tags['wysiwyg.arm'] for r in find_runs(open_store(), 'killed') if r.info.status == 'FINISHED'}
+        said = subprocess.run([sys.executable, '-c', KILLED], env=env, capture_output=True, text=True, timeout=180)
+        assert said.returncode == 0, said.stderr
+        assert json.loads(said.stdout) == {f'k{k}-s0': 'kept' if f'k{k}' in kept else 'done' for k in range(4)} and len(kept) < 4
+        assert {m.split()[1] for m in marks()[len(before)-1:] if m.startswith('begin')} == {str(k) for k in range(4) if f'k{k}' not in kept}
+        runs = [r for r in find_runs(open_store(), 'killed') if r.data.tags['wysiwyg.arm'] != STUDY]
+        assert len(runs) == 4 and {r.info.status for r in runs} == {'FINISHED'}
+        assert all(history(r.info.run_id, 'train/loss').step.tolist() == [1, 2, 3] for r in runs)
+        assert all({k: decode(v) for k, v in r.data.params.items()} == {'k': int(r.data.tags['wysiwyg.arm'][1:])} for r in runs)
