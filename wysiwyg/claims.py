@@ -60,10 +60,10 @@ def judge(claim: Claim, rows: dict[str, float], toy: bool = True) -> Verdict:
     ours, other = find(rows, claim.ours), find(rows, claim.other) if claim.other else None
     if not ours or (claim.other and not other): return Verdict(claim, 'not reproduced', f'`{claim.study}` holds no row `{claim.other if ours else claim.ours}`')
     d, half = claim.sign*(rows[ours]-(rows[other] if other else 0)), half_width(rows, ours, other)
-    said = f'{d:+.3g}' + (f' ± {half:.2g}' if half == half else '')
-    if half != half: return Verdict(claim, 'not reproduced', f'{said}: no interval was recorded', d)
-    if d-half > claim.margin: return Verdict(claim, 'shown at toy scale' if toy else 'shown', f'{said}, more than {claim.margin:g}', d, half)
-    return Verdict(claim, 'not reproduced', f'{said}, ' + ('within noise of' if d+half > claim.margin else 'less than') + f' the {claim.margin:g} it takes', d, half)
+    said, bound = ' ± '.join(f'{x:,.0f}' if abs(x) >= 100 else f'{x:.2g}' for x in (d, half) if x == x), f' {claim.margin:g}'*bool(claim.margin)
+    if half != half: return Verdict(claim, 'not reproduced', f'{said}, {"but" if d > claim.margin else "and"} no interval was recorded', d)
+    if d-half > claim.margin: return Verdict(claim, 'shown at toy scale' if toy else 'shown', said+f', above{bound}'*bool(bound), d, half)
+    return Verdict(claim, 'not reproduced', f'{said}, ' + (f'within noise{" of"*bool(bound)}{bound}' if d+half > claim.margin else f'below{bound or " zero"}'), d, half)
 
 # %% ../nbs/23_claims.ipynb #11324288
 CLAIMS = (
@@ -73,8 +73,9 @@ CLAIMS = (
     Claim('Without robust sampling images suffer', 'Table 4', 'FID 5.67 for 4.97', 'a01_paper_table', 'eval/fd_*: no_robust_sampling', 'eval/fd_*: full'),
     Claim('Without the beta term geometry suffers', 'Table 4', 'FID-N 64.25 for 60.76', 'a01_paper_table', 'eval/normal_fd_*: no_beta_regularisation', 'eval/normal_fd_*: full'),
     Claim('Tighter surfaces render better from few samples', '4.5', '', 'a04_tightness', 'eval/render_psnr: beta-0.015', 'eval/render_psnr: base', -1),
-    Claim('Robust samples of the learned proposal beat every alternative', 'Fig. A5', '', 'a02_samples', 'robust sampling of the learned proposal against *samples'),
-    Claim('A fifth of the samples is as good as all (within 1 dB)', 'Table 3', 'FID 5.28 at 20, 4.97 at 96', 'a02_samples', 'best at 20 evaluations*', 'best at 96 evaluations*', margin=-1.),
+    Claim('Strata make samples count for more', 'Fig. A6', '', 'a07_sampler_knobs', 'eval/psnr: kind-unstratified-cnn', 'eval/psnr: cnn', -1),
+    Claim('The filter makes samples count for more', 'Fig. A5', '', 'a07_sampler_knobs', 'eval/psnr: kind-unfiltered-cnn', 'eval/psnr: cnn', -1),
+    Claim('A fifth of the samples is as good as all (within 1 dB)', 'Table 3', 'FID 5.28 at 20, 4.97 at 96', 'a07_sampler_knobs', 'eval/psnr: kind-two_pass-cnn', 'eval/psnr: cnn', -1, -1.),
     Claim('Fewer samples are less time for a frame', '4.2', '5.5 times fewer in the last pass', 'a05_cost', 'time of a frame, two_pass over wysiwyg, largest', margin=1.),
     Claim('The whole factor of 5 is saved in time, too', '4.2', '5.5 times fewer in the last pass', 'a05_cost', 'time of a frame, two_pass over wysiwyg, largest', margin=5.),
     Claim('Training steps are cheaper', '4.6', '', 'a05_cost', 'time of a training step, two_pass over wysiwyg, largest', margin=1.))
@@ -96,16 +97,17 @@ def ledger_table() -> str:
 NEAREST = {'eval/fd_*': ('FID', '4.97', 'Table 1'), 'eval/normal_fd_*': ('FID-N', '60.76', 'Table 1'), 'eval/non_flatness': ('NFS', '29.35', 'Table 1')}
 
 def measured_rows() -> list[list[str]]:
-    "Rows of text: metric, measured, ±, floor, untrained, then the published quantity, its value and its table."
+    "Rows of text: metric, measured, interval, floor, untrained, then the published quantity, its value and its table."
     rows, start = recorded('shipped'), recorded('start')
     show = lambda d, k: f'{d[k]:.{2 if abs(d[k]) >= 1 else 4}f}' if k in d else ''
     near = lambda k: next((v for p, v in NEAREST.items() if fnmatchcase(k, p)), ('', '', ''))
-    return [[f'`{k[5:]}`', show(rows, k), show(rows, f'{k} ±'), show(rows, k.replace('eval/', 'floor/')), show(start, k), *near(k)]
+    ends = lambda k: ' to '.join(x for side in ('low', 'high') if (x := show(rows, k.replace('eval/', f'eval-{side}/'))))      # of a bootstrap over pictures
+    return [[f'`{k[5:]}`', show(rows, k), ends(k) or show(rows, f'{k} ±'), show(rows, k.replace('eval/', 'floor/')), show(start, k), *near(k)]
             for k in rows if k.startswith('eval/') and not k.endswith('±')]
 
 def measured_table() -> str:
     "Our row in Markdown, or that it was not recorded."
-    head = ['metric', 'shipped', '± 95 %', 'floor', 'untrained', 'published quantity', 'published', 'where']
+    head = ['metric', 'shipped', '95 % interval', 'floor', 'untrained', 'published quantity', 'published', 'where']
     return markdown_table(head, rows) if (rows := measured_rows()) else 'The shipped generator has not been measured: `wysiwyg eval --n 500 --record shipped`.'
 
 def missing(studies: tuple[str, ...]) -> list[str]:
