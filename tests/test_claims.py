@@ -1,0 +1,70 @@
+"Claims are decided by numbers and intervals alone; fog and speckle count what they say."
+import math
+
+import pytest
+import torch
+from wysiwyg.claims import CLAIMS, Claim, find, judge, markdown_table, recorded
+from wysiwyg.studies import fog, interval_rows, loosen, speckle
+
+ROWS = {'eval/fd_a: x': 10., 'eval/fd_a: x ±': 3., 'eval/fd_a: y': 4., 'eval/fd_a: y ±': 4.}
+CLAIM = Claim('x is worse', 'here', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y')
+
+
+@pytest.mark.parametrize('change, word', [({}, 'shown at toy scale'), ({'eval/fd_a: y': 6.}, 'not reproduced'), ({'eval/fd_a: x': -10.}, 'not reproduced'),
+                                          ({'eval/fd_a: x Δ±': 7.}, 'not reproduced'), ({'eval/fd_a: y': 6., 'eval/fd_a: x Δ±': 1.}, 'shown at toy scale')])
+def test_the_interval_decides(change, word): assert judge(CLAIM, ROWS | change).word == word
+
+
+def test_independent_intervals_add_in_squares(): assert judge(CLAIM, ROWS).half == 5.
+
+
+@pytest.mark.parametrize('sign, margin, word', [(1, 0., 'shown'), (1, 2., 'not reproduced'), (-1, 0., 'not reproduced'), (-1, -12., 'shown')])
+def test_sign_and_margin(sign, margin, word): assert judge(Claim('c', '', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y', sign, margin), ROWS, toy=False).word == word
+
+
+def test_nothing_is_claimed_without_an_interval():
+    v = judge(CLAIM, {k: x for k, x in ROWS.items() if '±' not in k})
+    assert v.word == 'not reproduced' and 'no interval' in v.reason and math.isnan(v.half)
+
+
+def test_what_is_missing_is_named():
+    assert 'has not been recorded' in judge(CLAIM, {}).reason
+    assert 'eval/fd_*: y' in judge(CLAIM, {'eval/fd_a: x': 1.}).reason
+    assert recorded('no_such_study') == {}
+
+
+def test_a_pattern_fits_one_row():
+    with pytest.raises(ValueError, match='say which'): find(ROWS, 'eval/*')
+    assert find(ROWS, 'kd*') is None
+
+
+def test_patterns_do_not_confuse_intervals_with_values():
+    for c in CLAIMS: assert not any(p.endswith('*') and p.startswith('eval') for p in (c.ours, c.other)), c
+
+
+def test_tables_have_one_line_per_row(): assert markdown_table(['a', 'b'], [['1', '2']]) == '| a | b |\n| --- | --- |\n| 1 | 2 |'
+
+
+def test_speckle_counts_lone_pixels_only():
+    flat, all_hit = torch.full((1, 1, 16, 16), 2.5), torch.ones(1, 1, 16, 16)
+    lone, step = flat.clone(), flat.clone()
+    lone[0, 0, 8, 8] += .2; step[..., 8:] += .2
+    assert speckle(lone, all_hit, .1) == pytest.approx(100/14**2) and speckle(step, all_hit, .1) == 0
+    assert speckle(lone, 0*all_hit, .1) == 0 and speckle(lone, all_hit, .3) == 0
+
+
+def test_fog_is_neither_stopped_nor_free(): assert fog(torch.tensor([0., .1, .5, .89, .95])) == pytest.approx(40.)
+
+
+def test_loosen_multiplies_beta_alone():
+    class G: field_at = staticmethod(lambda planes: lambda x, d: (x, x+1, d))
+    x, d = torch.ones(2), torch.zeros(2)
+    s, beta, rgb = loosen(G(), 3.).field_at(None)(x, d)
+    assert s.equal(x) and beta.equal(3*(x+1)) and rgb.equal(d)
+
+
+def test_rows_leave_out_what_is_not_there():
+    import pandas as pd
+    table = pd.DataFrame({('eval/psnr', 'mean'): [1., 2.], ('eval/psnr', '±'): [float('nan'), .5], ('eval/psnr', 'Δ'): [0., 1.], ('eval/psnr', 'Δ±'): [0., float('nan')]}, index=['a', 'b'])
+    rows = {r['what']: r['value'] for r in interval_rows(table)}
+    assert rows == {'eval/psnr: a': 1., 'eval/psnr: b': 2., 'eval/psnr: b ±': .5, 'eval/psnr: a Δ': 0., 'eval/psnr: b Δ': 1., 'eval/psnr: a Δ±': 0.}
