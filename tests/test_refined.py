@@ -6,7 +6,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from wysiwyg.camera import camera_rays, orbit
+from wysiwyg.config import preset
 from wysiwyg.core import Rays, rng
+from wysiwyg.generator import Generator
 from wysiwyg.probe import Probe, composite, density_integral, thickness
 from wysiwyg.proposal import maxpool_pdf, sdf_pdf
 from wysiwyg.sampler import centred, draw_robust, invert_integral, refine, second_look
@@ -114,3 +116,13 @@ def test_distances_interpolate_where_weights_do_not():
     q = sdf_pdf(p, 32, WIDTH)
     assert torch.allclose(q.sum(1), torch.ones(1, 32, 32), atol=1e-4) and q.min() >= 0
     assert inner(q) > .7 > 2*inner(maxpool_pdf(p, 32)) and not math.isnan(inner(q))
+
+
+@pytest.mark.parametrize('proposal', ['cnn', 'sdf'])
+def test_the_generator_renders_and_learns_with_two_looks(proposal):
+    g = Generator(preset('tiny', **{'sampler.kind': 'refined', 'proposal.kind': proposal, 'sampler.samples': 6}), start=False)
+    camera, z = orbit(torch.tensor([.3]), torch.zeros(1)), torch.randn(1, g.run.backbone.z_dim, generator=rng('test'))
+    out = g(z, camera, resolution=16, trace=True)
+    assert sorted(m.t.shape[-1] for _, m in out.groups) == [6, 12] and out.rendering.rgb.isfinite().all()
+    out.rendering.rgb.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in (g.field.sdf0.weight, g.field.color1.weight))
