@@ -12,7 +12,7 @@ from wysiwyg.probe import bins_march, integrate
 from wysiwyg.sampler import root, two_pass
 
 RUN = override(tiny(resolution=64), **{'backbone.channel_base': 256, 'backbone.channel_max': 32, 'backbone.plane_channels': 8, 'proposal.width': 16})
-KINDS = ('robust', 'unstratified', 'unfiltered', 'two_pass', 'uniform', 'root')
+KINDS = ('robust', 'refined', 'unstratified', 'unfiltered', 'two_pass', 'uniform', 'root')
 
 
 @pytest.fixture(scope='module')
@@ -41,12 +41,12 @@ def test_work_is_counted_and_planes_are_not_remade(scene, kind):
     per_ray = (g.evaluations-before[0])/(3*64*64)
     probe = RUN.probe.samples/16
     assert g.syntheses == before[1]
-    assert per_ray == pytest.approx(probe+17.6 if kind in ('robust', 'unstratified', 'unfiltered') else 16, rel=.01)
+    assert per_ray == pytest.approx(probe+17.6 if kind in ('robust', 'refined', 'unstratified', 'unfiltered') else 16, rel=.01)
 
 
 def test_proposals_share_an_interface(scene):
     g, planes, camera = scene
-    for kind in ('cnn', 'maxpool', 'oracle'):
+    for kind in ('cnn', 'maxpool', 'sdf', 'oracle'):
         pdf = g.propose(planes, camera, kind)[1]
         assert pdf.shape == (3, 48, 64, 64) and torch.allclose(pdf.sum(1), torch.ones(3, 64, 64), atol=1e-4)
     with pytest.raises(ValueError, match='proposal must be'): g.propose(planes, camera, 'magic')
