@@ -140,7 +140,7 @@ def test_a_killed_study_is_finished_by_the_next_call(tmp_path):
     with environment(WYSIWYG_HOME=str(tmp_path)):
         p, end = subprocess.Popen([sys.executable, '-c', KILLED], env=env, stderr=subprocess.DEVNULL), time.time()+120
         while p.poll() is None and time.time() < end and sum(m.startswith('end') for m in marks()) < 1: time.sleep(.02)
-        workers = psutil.Process(p.pid).children(recursive=True)
+        p.send_signal(signal.SIGSTOP); workers = psutil.Process(p.pid).children(recursive=True)    # it starts no more of them
         p.kill(); p.wait()
         assert not psutil.wait_procs(workers, 60)[1]                                       # they notice
         before = marks()

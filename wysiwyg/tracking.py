@@ -120,7 +120,7 @@ def provenance() -> dict[str, str]:
         try: return subprocess.run(['git', '-C', str(Path(__file__).parent if '__file__' in globals() else Path.cwd()), *args], capture_output=True, text=True).stdout.strip()
         except OSError: return ''
     commit = git('rev-parse', '--short=12', 'HEAD')
-    return {'commit': commit or 'unknown', 'dirty': str(bool(git('status', '--porcelain', '--untracked-files=no'))).lower() if commit else 'unknown',
+    return {'commit': commit or 'unknown', 'dirty': str(bool(git('status', '--porcelain', '--untracked-files=no', '--', ':(top,exclude)data/results'))).lower() if commit else 'unknown',
             'versions': versions(), 'hardware': hardware()}
 
 # %% ../nbs/17_tracking.ipynb #9b275a5f
