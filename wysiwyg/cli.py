@@ -151,7 +151,7 @@ def train_command(a: Train) -> dict:
     "Validate the data, then train, with the other processes of torchrun if there are any; interrupted, leave a checkpoint. Rank 0 alone records and answers."
     folder = Path(a.outdir) if a.outdir else runs_dir()/f'{a.run.name}-{sha(a.run)}'
     if a.dry_run:
-        if not a.json: print(schedule_text(a.run.schedule), end='\n\n')
+        if not a.json: print(schedule_text(a.run.schedule), schedule_plot(a.run.schedule), sep='\n\n', end='\n\n')
         return flat(a.run) | {'outdir': str(folder)}
     with join_world() as world:
         data = world.lead_first(lambda: open_data(a.run, world.lead))
@@ -268,11 +268,12 @@ def up_to_first_study(name: str, folder: Path) -> Path:
     return folder/f'{name}.ipynb'
 
 # %% ../nbs/21_cli.ipynb #1ba3f7f8
-def parse_setting(text: str) -> tuple[str, object]:
-    "'tau=.9' -> ('tau', 0.9): JSON, Python's numbers, else text."
+def parse_setting(text: str, known: dict = {}) -> tuple[str, object]:
+    "'tau=.9' -> ('tau', 0.9): JSON, Python's numbers, else text; text as it is where the notebook's own value is text."
     import ast
     name, equals, value = text.partition('=')
     if not equals or not name.isidentifier(): raise UsageError(f'--set takes name=value, got {text!r}')
+    if isinstance(known.get(name), str): return name, value
     try: return name, json.loads(value)
     except ValueError:
         try: return name, ast.literal_eval(value)
@@ -282,7 +283,7 @@ def study_parameters(a: Ablate) -> dict:
     "What the notebook is told: the options it knows, and what --set says."
     known = notebook_parameters(study_notebook(a.study))
     wanted = {'images': a.images, 'n': a.n, 'heads': a.heads, 'views': a.views, 'repeats': a.repeats, 'seeds': ','.join(map(str, parse_seeds(a.seeds))), 'seed': parse_seeds(a.seeds)[0], 'record': a.record}
-    given = {k: v for k, v in wanted.items() if k in known} | dict(map(parse_setting, a.set))
+    given = {k: v for k, v in wanted.items() if k in known} | dict(parse_setting(s, known) for s in a.set)
     check_parameters(study_notebook(a.study), given)
     return given
 

@@ -6,11 +6,11 @@
 __all__ = ['PRESETS', 'Schedule', 'constant', 'HeadsConfig', 'DataConfig', 'BackboneConfig', 'FieldConfig', 'RenderConfig',
            'ProbeConfig', 'ProposalConfig', 'SamplerConfig', 'DiscriminatorConfig', 'AugmentConfig', 'LossConfig',
            'ScheduleConfig', 'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'sha', 'compressed',
-           'scaled', 'final_stage', 'paper', 'cats', 'small', 'tiny', 'heads64', 'preset', 'spans', 'schedule_table',
-           'schedule_text', 'suggest_gamma']
+           'scaled', 'final_stage', 'paper', 'cats', 'small', 'tiny', 'heads64', 'preset', 'spans', 'courses',
+           'schedule_table', 'schedule_text', 'schedule_plot', 'suggest_gamma']
 
 # %% ../nbs/01_config.ipynb #17419144
-import hashlib, json, sys, typing
+import hashlib, json, math, sys, typing
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Literal
 from .core import *
@@ -103,6 +103,7 @@ class RenderConfig:
     fine: int = 48                   # open: importance samples of the second pass; 0: one pass
     frontal_color: bool = False      # A3.1: view direction frozen to frontal at inference for qualitative results
     max_points: int = 2_000_000      # memory budget: field evaluations per chunk when no gradient is kept
+    grad_points: int = 0             # the same in training, where each chunk is evaluated again in the backward pass; 0: all at once
 
 @dataclass(frozen=True)
 class ProbeConfig:
@@ -346,13 +347,16 @@ def spans(s: Schedule, total: float) -> list[tuple[float, float, float, float]]:
     knots = [(min(x, total), s(min(x, total)) if x > total else y) for x, y in s.knots] + [(total, s(total))]
     return [(x0, x1, y0, y1) for (x0, y0), (x1, y1) in zip(knots, knots[1:]) if x1 > x0]
 
+def courses(s: ScheduleConfig) -> dict[str, Schedule]:
+    "Quantity of Table A3 -> its course."
+    switch = lambda at: Schedule(((0, 0), (at, 0), (at, 1))) if at > 0 else constant(1)
+    return {'rendering resolution': s.resolution, 'B_target': s.beta_target, 'supervise proposals': switch(s.supervise_from), 'render with proposals': switch(s.render_from),
+            'R1 gamma': s.gamma, 'LR multiplier of MLP_c': s.color_lr, 'swapped conditions': s.swap}
+
 def schedule_table(s: ScheduleConfig) -> dict[str, list[tuple[float, float, float, float]]]:
     "Quantity -> its straight pieces (from, to, first value, last value), in images; neighbours of one value are joined."
-    switch = lambda at: Schedule(((0, 0), (at, 0), (at, 1))) if at > 0 else constant(1)
-    lines = {'rendering resolution': s.resolution, 'B_target': s.beta_target, 'supervise proposals': switch(s.supervise_from), 'render with proposals': switch(s.render_from),
-             'R1 gamma': s.gamma, 'LR multiplier of MLP_c': s.color_lr, 'swapped conditions': s.swap}
-    out = {k: [] for k in lines}
-    for k, v in lines.items():
+    out = {k: [] for k in courses(s)}
+    for k, v in courses(s).items():
         for x0, x1, y0, y1 in spans(v, s.total):
             if out[k] and out[k][-1][2:] == (y0, y1) == (y0, y0): out[k][-1] = (out[k][-1][0], x1, y0, y1)
             else: out[k].append((x0, x1, y0, y1))
@@ -364,7 +368,18 @@ def schedule_text(s: ScheduleConfig) -> str:
     piece = lambda x0, x1, y0, y1: f'{y0:g}{"" if y0 == y1 else f" to {y1:g}"} ({x0/unit:g}-{x1/unit:g})'
     return '\n'.join([f'{"quantity":24}value ({name} images)', *(f'{k:24}{", ".join(piece(*p) for p in v)}' for k, v in schedule_table(s).items())])
 
-# %% ../nbs/01_config.ipynb #47e6fe2b
+# %% ../nbs/01_config.ipynb #2e7d6e8f
+def schedule_plot(s: ScheduleConfig, width: int = 72) -> str:
+    "The courses as lines of blocks, lowest to highest value, logarithmic where they span more than a factor of four."
+    bar = lambda x: ' ▂▃▄▅▆▇█'[round(7*x)]
+    def line(v):
+        y = [v(s.total*(i+.5)/width) for i in range(width)]
+        if min(y) > 0 and max(y) > 4*min(y): y = [math.log(u) for u in y]
+        lo, high = min(y), max(y)
+        return ''.join(bar((u-lo)/(high-lo) if high > lo else .5) for u in y)
+    return '\n'.join(f'{k:24}{line(v)}' for k, v in courses(s).items())
+
+# %% ../nbs/01_config.ipynb #19827f1f
 def suggest_gamma(resolution: int, batch: int) -> float:
     "StyleGAN2-ADA's heuristic for the R1 weight, 0.0002 R^2/B; a warning on stderr where the batch is too small for it."
     if batch < 16: print(f'warning: a gamma for a batch of {batch} is a guess: the rule was fitted to larger ones. Expect to need 10 to 100 times as much', file=sys.stderr)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from . import kernels
 from .camera import *
 from .config import Run, SamplerConfig, from_dict, to_dict
@@ -32,10 +33,14 @@ def join(parts: list[Record]) -> Record:
 def chunked(marcher,          # (rays, *per-ray tensors) -> March, Rendering
             rays: Rays, per_ray: tuple[Tensor, ...],   # tensors [B, N, ...]
             samples: int,     # field evaluations per ray
-            max_points: int) -> tuple[March, Rendering]:
-    "March rays in chunks when no gradient is kept; in one go otherwise."
+            max_points: int,      # per chunk
+            grad_points: int = 0  # per chunk where gradients are kept; 0: all at once
+           ) -> tuple[March, Rendering]:
+    "March rays within a budget of field evaluations. What a chunk needs for its gradient is made again in the backward pass, not kept."
     b, n = rays.dirs.shape[:2]
-    size = n if torch.is_grad_enabled() else max(1, max_points//(b*samples))
+    most = grad_points if torch.is_grad_enabled() else max_points
+    size = max(1, most//(b*samples)) if most else n
+    if torch.is_grad_enabled() and size < n: marcher = partial(checkpoint, marcher, use_reentrant=False, preserve_rng_state=False)
     parts = [marcher(rays.map(lambda x: x[:, i:i+size]), *[x[:, i:i+size] for x in per_ray]) for i in range(0, n, size)]
     return tuple(join(p) for p in zip(*parts))
 
@@ -114,7 +119,7 @@ class Generator(nn.Module):
         "`marcher`'s marches in chunks, with what their rays see."
         c = self.run.render
         go = lambda *a: (m := marcher(*a), integrate(m, c.far, c.background))
-        return chunked(go, rays, per_ray, samples, c.max_points)
+        return chunked(go, rays, per_ray, samples, c.max_points, c.grad_points)
 
     def draw(self, planes: Tensor, rays: Rays, pdf: Tensor, config: SamplerConfig, key) -> list[tuple[Tensor, March, Rendering]]:
         "Draw from pdf [B, N, K-1] and march, one group per budget."
@@ -125,7 +130,7 @@ class Generator(nn.Module):
             if config.kind == 'refined': groups.append((index, *self.look_twice(field, rays.take(index), pdf, index, s, config, u))); continue
             if config.kind == 'robust': samples = kernels.draw_robust(pdf, index, s, config.tau, c.near, c.far, u)
             else: samples = DRAWS[config.kind](take_rays(pdf, index), s, config.tau, c.near, c.far, u)
-            groups.append((index, *chunked(go, rays.take(index), (samples.t, samples.delta), s, c.max_points)))
+            groups.append((index, *chunked(go, rays.take(index), (samples.t, samples.delta), s, c.max_points, c.grad_points)))
         return groups
 
     def look_twice(self, field, rays: Rays, pdf: Tensor, index: Tensor, s: int, config: SamplerConfig, u: Tensor) -> tuple[March, Rendering]:
@@ -133,7 +138,7 @@ class Generator(nn.Module):
         c, n, width = self.run.render, max(1, round(config.first*s)), (self.run.render.far-self.run.render.near)/pdf.shape[-1]
         first = kernels.draw_robust(pdf, index, n, config.tau, c.near, c.far, u[..., :n].contiguous())
         go = lambda r, t, u: kernels.composite(*refine(field, r, t, u, c.near, c.far, width), c.far, c.background)
-        return chunked(go, rays, (first.t, u[..., n:]), s, c.max_points)
+        return chunked(go, rays, (first.t, u[..., n:]), s, c.max_points, c.grad_points)
 
     def uniforms(self, shape, s: int, config: SamplerConfig, key) -> Tensor:
         "Places in the strata, [B, N, S]: keyed random numbers (a list: a key for each image), or the middle."
@@ -202,7 +207,7 @@ class Generator(nn.Module):
         "z [B, z_dim] seen from `camera`; the mapping sees `condition` (the camera itself when None)."
         return self.render(self.synthesize(self.map(z, condition or camera, trunc)), camera, **kw)
 
-# %% ../nbs/12_generator.ipynb #c56586c8
+# %% ../nbs/12_generator.ipynb #d580aa62
 def shipped() -> Path:
     "The trained generator that comes with the repository."
     return data_dir()/'generator.safetensors'
