@@ -268,12 +268,12 @@ def up_to_first_study(name: str, folder: Path) -> Path:
     return folder/f'{name}.ipynb'
 
 # %% ../nbs/21_cli.ipynb #1ba3f7f8
-def parse_setting(text: str, known: dict = {}) -> tuple[str, object]:
-    "'tau=.9' -> ('tau', 0.9): JSON, Python's numbers, else text; text as it is where the notebook's own value is text."
+def parse_setting(text: str, texts: tuple = ()) -> tuple[str, object]:
+    "'tau=.9' -> ('tau', 0.9): JSON, Python's numbers, else text; for a name among `texts`, text as it is."
     import ast
     name, equals, value = text.partition('=')
     if not equals or not name.isidentifier(): raise UsageError(f'--set takes name=value, got {text!r}')
-    if isinstance(known.get(name), str): return name, value
+    if name in texts: return name, value
     try: return name, json.loads(value)
     except ValueError:
         try: return name, ast.literal_eval(value)
@@ -283,7 +283,7 @@ def study_parameters(a: Ablate) -> dict:
     "What the notebook is told: the options it knows, and what --set says."
     known = notebook_parameters(study_notebook(a.study))
     wanted = {'images': a.images, 'n': a.n, 'heads': a.heads, 'views': a.views, 'repeats': a.repeats, 'seeds': ','.join(map(str, parse_seeds(a.seeds))), 'seed': parse_seeds(a.seeds)[0], 'record': a.record}
-    given = {k: v for k, v in wanted.items() if k in known} | dict(parse_setting(s, known) for s in a.set)
+    given = {k: v for k, v in wanted.items() if k in known} | dict(parse_setting(s, tuple(k for k, v in known.items() if isinstance(v, str))) for s in a.set)
     check_parameters(study_notebook(a.study), given)
     return given
 
