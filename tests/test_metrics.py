@@ -17,7 +17,7 @@ from wysiwyg.generator import Generator
 from wysiwyg.probe import March
 from wysiwyg.metrics import (CHEAP, INCEPTION_SHA, PROTOCOLS, Extractor, Protocol, bootstrap, clean_fid, close_look, consistency, cut_density, cut_depth,
                              depth_error, distances, evaluate, fakes, features, frechet, inception, intervals, kernel_distance, measure, non_flatness,
-                             normal_error, normal_images, protocol, psnr, ready, real_features, real_index, same_protocol, surface_depth, worst_psnr)
+                             normal_error, normal_images, protocol, psnr, ready, real_features, real_index, same_protocol, worst_psnr)
 
 SEED = st.integers(0, 10**6)
 MEAN = Extractor('means', 16, 'a'*64, lambda x: F.adaptive_avg_pool2d(x, 4).flatten(1))   # a network of no weights
@@ -178,7 +178,7 @@ def test_errors():
         with pytest.raises(ValueError, match='mask is empty'): f()
     assert normal_error(torch.eye(3), torch.eye(3).roll(1, 0), torch.ones(3, dtype=torch.bool)) == pytest.approx(90)
     flat = Rendering(x, torch.full((2, 50), 2.5*.25+3*.75), torch.full((2, 50), .25), torch.zeros(2, 50))
-    assert surface_depth(flat, 3.).allclose(torch.tensor(2.5))
+    assert flat.surface_depth(3.).allclose(torch.tensor(2.5))
 
 
 def test_normal_images_have_one_convention():

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['expect', 'Record', 'Camera', 'Rays', 'take_rays', 'Samples', 'Rendering', 'to_image', 'to_rays', 'rng',
-           'default_device', 'atomic', 'file_sha', 'home', 'data_dir', 'runs_dir', 'sheet', 'show', 'colorize']
+           'default_device', 'atomic', 'file_sha', 'home', 'data_dir', 'runs_dir', 'sheet', 'show', 'colorize',
+           'normal_colors']
 
 # %% ../nbs/00_core.ipynb #c757b63b
 import contextlib, hashlib, io, os, secrets
@@ -98,6 +99,9 @@ class Rendering(Record):
     def image(self, name: str = 'rgb') -> Tensor:
         "Field `name` as [B, C, R, R]."
         return to_image(getattr(self, name))
+    def surface_depth(self, far: float) -> Tensor:
+        "Expected distance of what was hit, [B, N]: (depth - (1 - opacity) far) / opacity."
+        return (self.depth-(1-self.opacity)*far)/self.opacity.clamp_min(1e-3)
 
 def to_image(x: Tensor) -> Tensor:
     "[B, N] or [B, N, C] with N = R*R -> [B, C, R, R]."
@@ -185,3 +189,11 @@ def colorize(x: Tensor,          # [B, 1, H, W] or [B, H, W]
     lo, hi = (float(ok.min()) if lo is None else lo), (float(ok.max()) if hi is None else hi)
     rgb = matplotlib.colormaps[cmap](((x-lo)/max(hi-lo, 1e-8)).clamp(0, 1).numpy())[..., :3]
     return torch.from_numpy(rgb).permute(0, 3, 1, 2).float()
+
+def normal_colors(normal: Tensor,           # [B, 3, H, W], unit length where there is a surface
+                  mask: Tensor,             # [B, H, W] or [B, 1, H, W] in [0, 1]; a surface where > 1/2
+                  camera: Camera = None     # given: normals are in world space and are turned into this camera's
+                 ) -> Tensor:               # [B, 3, H, W] in [0, 1]
+    "Camera-space normals (x right, y up, z to the viewer) as colours on black."
+    if camera is not None: normal = torch.einsum('bji,bjhw->bihw', camera.cam2world[:, :3, :3], normal)*normal.new_tensor([1, -1, -1])[:, None, None]
+    return (normal/2+.5)*(mask.reshape(len(normal), 1, *normal.shape[-2:]) > .5)

@@ -193,11 +193,9 @@ class Generator(nn.Module):
 
     def surface_normals(self, planes: Tensor, rays: Rays, out: Rendering) -> Tensor:
         "World normals [B, N, 3] at the expected depth of what was hit; zero where opacity < 1/2. The difference spans a pixel to each side: finer bumps cannot be seen."
-        hit = out.opacity.clamp_min(1e-3)
-        depth = (out.depth-(1-out.opacity)*self.run.render.far)/hit
         c = self.run.render
         pixel = (rays.dirs[:, 1]-rays.dirs[:, 0]).norm(dim=-1).mean().item()*(c.near+c.far)/2
-        n = sdf_normals(partial(self.sdf, planes), rays.at(depth[..., None])[:, :, 0], pixel)
+        n = sdf_normals(partial(self.sdf, planes), rays.at(out.surface_depth(c.far)[..., None])[:, :, 0], pixel)
         return n*(out.opacity > .5)[..., None]
 
     @staticmethod

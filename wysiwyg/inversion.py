@@ -37,7 +37,7 @@ def true_heads(people: list[int], cameras: Camera, config: HeadsConfig, far: flo
 def geometry_error(out: Rendering, true: Rendering, far: float) -> dict[str, float]:
     "Mean depth error (world units) and normal error (degrees) where both are solid; `overlap` of the silhouettes, 1 when equal; `psnr` of the pictures, dB."
     both, inside, either = (out.opacity > SOLID) & (true.opacity > SOLID), (out.opacity > .5) & (true.opacity > .5), (out.opacity > .5) | (true.opacity > .5)
-    depth, normal = depth_error(surface_depth(out, far), surface_depth(true, far), both), normal_error(out.normal, true.normal, both)
+    depth, normal = depth_error(out.surface_depth(far), true.surface_depth(far), both), normal_error(out.normal, true.normal, both)
     return {'depth': depth, 'normal': normal, 'overlap': (inside.sum()/either.sum()).item(), 'psnr': psnr(out.rgb, true.rgb)}
 
 @torch.no_grad()

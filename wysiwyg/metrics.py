@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['INCEPTION_SHA', 'SOLID', 'CHEAP', 'PROTOCOLS', 'frechet', 'clean_fid', 'kernel_distance', 'bootstrap', 'intervals',
            'Extractor', 'efflite0', 'inception', 'resize', 'features', 'protocol', 'is_full', 'same_protocol',
-           'normal_images', 'known_normals', 'true_normals', 'cut_density', 'cut_depth', 'non_flatness', 'psnr',
-           'worst_psnr', 'surface_depth', 'depth_error', 'normal_error', 'reproject', 'consistency', 'latents', 'fakes',
+           'is_distance', 'normal_images', 'known_normals', 'true_normals', 'cut_density', 'cut_depth', 'non_flatness',
+           'psnr', 'worst_psnr', 'depth_error', 'normal_error', 'reproject', 'consistency', 'latents', 'fakes',
            'real_index', 'real_features', 'close_look', 'distances', 'evaluate', 'real_floor', 'Protocol', 'ready',
            'measure', 'frontal_flatness']
 
@@ -177,21 +177,22 @@ def same_protocol(*names: str) -> str:
     if other := [n for n in bare if n != bare[0]]: raise ValueError(f'{bare[0]} and {other[0]} may not be compared: {_difference(bare[0], other[0])}')
     return bare[0]
 
+def is_distance(name: str) -> bool:
+    "Is this metric a distance between sets of pictures, whose value means nothing without its protocol?"
+    return bool(_parts(name)) or bool(re.fullmatch(r'(normal_)?[fk]id\d+k.*', name.split('/')[-1]))
+
+def _parts(name: str): return re.fullmatch(r'(?P<kind>(?:normal_)?[fk]d)_(?P<extractor>.+)_(?P<count>\d+)', name.split('/')[-1])
+
 def _difference(a: str, b: str) -> str:
-    read = [re.fullmatch(r'(?P<kind>(?:normal_)?[fk]d)_(?P<extractor>.+)_(?P<count>\d+)', x) for x in (a, b)]
+    read = [_parts(x) for x in (a, b)]
     if not all(read): return 'they are different metrics'
     return ', '.join(f'{k} {v} against {read[1][k]}' for k, v in read[0].groupdict().items() if v != read[1][k])
 
 # %% ../nbs/16_metrics.ipynb #7c2272eb
-def normal_images(normal: Tensor,           # [B, 3, R, R], unit length where there is a surface
-                  mask: Tensor,             # [B, R, R] or [B, 1, R, R] in [0, 1]; a surface where > 1/2
-                  camera: Camera = None     # given: normals are in world space and are turned into this camera's
-                 ) -> Tensor:               # [B, 3, R, R] uint8
-    "Camera-space normals (x right, y up, z to the viewer) as colours on black."
-    b = expect(normal, 'normal', 'B 3 R R')
-    mask = mask.reshape(b['B'], 1, b['R'], b['R']) > .5
-    if camera is not None: normal = torch.einsum('bji,bjhw->bihw', camera.cam2world[:, :3, :3], normal)*normal.new_tensor([1, -1, -1])[:, None, None]
-    return ((normal/2+.5)*mask*255+.5).clamp(0, 255).byte()
+def normal_images(normal: Tensor, mask: Tensor, camera: Camera = None) -> Tensor:   # [B, 3, R, R] uint8
+    "`normal_colors` as bytes, for an extractor."
+    expect(normal, 'normal', 'B 3 R R')
+    return (normal_colors(normal, mask, camera)*255+.5).clamp(0, 255).byte()
 
 @lru_cache(2)
 def known_normals(data: Dataset) -> tuple[Tensor, dict]:   # numbers of pictures [k], {number: row of the truth} and the truth
@@ -244,10 +245,6 @@ def worst_psnr(x: Tensor, y: Tensor, share: float = .05) -> float:   # [..., 3] 
     error = (x-y).square().mean(-1).flatten()
     return -10*math.log10(max(error.topk(max(1, round(share*len(error))))[0].mean().item(), 1e-10))
 
-def surface_depth(out: Rendering, far: float) -> Tensor:   # [B, N]
-    "Expected depth of what was hit: (depth - (1 - opacity) far) / opacity."
-    return (out.depth-(1-out.opacity)*far)/out.opacity.clamp_min(1e-3)
-
 def depth_error(depth: Tensor, reference: Tensor, mask: Tensor) -> float:   # [...], [...], bool [...]
     "Mean absolute difference in world units over the mask."
     return (depth-reference).abs()[_some(mask)].mean().item()
@@ -266,9 +263,9 @@ def reproject(source: Rendering, source_camera: Camera, target: Rendering, targe
              ) -> tuple[Tensor, Tensor]:   # rgb [B, N, 3] of the source at the target's surface, visible [B, N] bool
     "Fetch the source view's colours for the target's pixels; `tolerance`: depth difference that still counts as the same point, world units."
     r = round(target.depth.shape[1]**.5)
-    x = camera_rays(target_camera, r).at(surface_depth(target, far)[..., None])[:, :, 0]
+    x = camera_rays(target_camera, r).at(target.surface_depth(far)[..., None])[:, :, 0]
     uv, distance = project(source_camera, x)
-    maps = torch.cat([source.image('rgb'), to_image(surface_depth(source, far)), source.image('opacity')], 1)
+    maps = torch.cat([source.image('rgb'), to_image(source.surface_depth(far)), source.image('opacity')], 1)
     got = F.grid_sample(maps, uv[:, None]*2-1, mode='bilinear', padding_mode='zeros', align_corners=False)[:, :, 0].transpose(1, 2)
     inside = ((uv > 0) & (uv < 1)).all(-1) & (got[..., 4] > SOLID) & (target.opacity > SOLID)
     return got[..., :3], inside & ((got[..., 3]-distance).abs() < tolerance)
@@ -328,7 +325,7 @@ def close_look(g: Generator, few: int = 8, seed: int = 0, trunc: float = 1., sam
         hit = dense.opacity > .5
         row = {'non_flatness': non_flatness(cut_depth(m, c.far), c.near, c.far),
                'render_psnr': psnr(out.rgb, dense.rgb), 'render_psnr_worst5': worst_psnr(out.rgb, dense.rgb)}
-        if hit.any(): row['render_depth_error'] = depth_error(surface_depth(out, c.far), surface_depth(dense, c.far), hit)
+        if hit.any(): row['render_depth_error'] = depth_error(out.surface_depth(c.far), dense.surface_depth(c.far), hit)
         if (other.opacity > SOLID).any(): row['consistency_psnr'], row['consistency_share'] = consistency(out, front, other, side, c.far)
         rows.append(row)
     return {k: float(np.mean([x[k] for x in rows if k in x])) for k in sorted(set().union(*rows))}

@@ -11,7 +11,7 @@ __all__ = ['STUDY', 'tracking_uri', 'open_store', 'store_lock', 'experiment_id',
            'bars', 'curve_figure', 'pictures', 'run_pictures', 'study_run', 'resolve', 'study_jobs', 'run_study',
            'measure_jobs', 'measure_arm', 'release', 'finished', 'imported', 'exit_code', 'notes', 'write_journal',
            'conclude', 'conclusion', 'markdown_table', 'durations', 'estimate_study', 'holds', 'write_results',
-           'read_results', 'study_rows', 'runs_file', 'export_runs', 'portable', 'read_runs', 'import_runs',
+           'read_results', 'interval_rows', 'runs_file', 'export_runs', 'portable', 'read_runs', 'import_runs',
            'here_already', 'import_run']
 
 # %% ../nbs/17_tracking.ipynb #dd72c8f1
@@ -29,8 +29,8 @@ from .config import *
 from .core import *
 from .executors import *
 from .generator import Generator, Trace
-from .metrics import bootstrap
-from .training import Silent, normal_colors
+from .metrics import bootstrap, is_distance, same_protocol
+from .training import Silent
 
 # %% ../nbs/17_tracking.ipynb #b57a2178
 os.environ |= {'MLFLOW_DISABLE_TELEMETRY': 'true', 'DO_NOT_TRACK': 'true', 'MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR': 'false'}
@@ -382,10 +382,12 @@ def check_alike(study: str, runs, metrics: list[str], arms: list[str]):
     "Refuse a comparison of unlike runs, by a ValueError that says what differs."
     for arm, of in runs[runs.arm.isin(arms)].groupby('arm'):
         if of.config_sha.nunique() > 1: raise ValueError(f'arm {arm!r} of {study} has runs of {of.config_sha.nunique()} configurations, differing in {", ".join(_varying(of)[:4])}: choose by arms= or where=')
-    for m in (m for m in metrics if re.search(r'fd_.+_\d+$|fid\d+k', m)):
-        if lacking := [a for a in arms if runs[runs.arm == a][m].isna().all()]:
-            has = runs[runs.arm == lacking[0]].dropna(axis=1, how='all')
-            raise ValueError(f'arm {lacking[0]!r} of {study} has no {m!r} but {", ".join(k for k in has if "fd_" in k or "fid" in k) or "no distance"}: unlike protocols are not compared')
+    for m in filter(is_distance, metrics):
+        for arm in (a for a in arms if runs[runs.arm == a][m].isna().all()):
+            other = [k for k in runs[runs.arm == arm].dropna(axis=1, how='all') if is_distance(k)]
+            try: same_protocol(m, *other)
+            except ValueError as e: raise ValueError(f'arm {arm!r} of {study} was measured otherwise: {e}') from e
+            raise ValueError(f'arm {arm!r} of {study} has no {m!r}')
         if 'dataset_sha' in runs and len(sets := runs[runs.arm.isin(arms)].dataset_sha.dropna().unique()) > 1: raise ValueError(f'the runs of {study} measured {m!r} against {len(sets)} data sets')
 
 def _varying(runs) -> list[str]:
@@ -443,7 +445,7 @@ def look(g: Generator, n: int = 4, seed: int = 0) -> dict[str, Tensor]:   # each
     front, camera = orbit(torch.zeros(n), torch.zeros(n)).to(device), orbit(torch.linspace(-.5, .5, n), torch.zeros(n)).to(device)
     trace = g.render(g.synthesize(g.map(z, front)), camera, normals=True, trace=True)
     out, counts = trace.rendering, sample_counts(trace)
-    return {'image': out.image().cpu(), 'normal': normal_colors(out, camera).cpu(), 'depth': colorize(out.image('depth'), c.near+.1, c.far-.1, 'magma_r'),
+    return {'image': out.image().cpu(), 'normal': normal_colors(out.image('normal'), out.image('opacity'), camera).cpu(), 'depth': colorize(out.image('depth'), c.near+.1, c.far-.1, 'magma_r'),
             'samples': colorize(to_image(counts), 0, 2*g.run.sampler.samples)}
 
 def sample_counts(trace: Trace) -> Tensor:   # [B, N]
@@ -637,12 +639,12 @@ def conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: st
     if runs.empty or not (metrics := [k for k in sorted(runs) if k.startswith('eval/') and runs[k].notna().all()]): return ''
     page = parent.spool.keep(Path('compare.html'))
     page.write_text(report(study, baseline, metrics, arms, note=note)); parent.spool.add(('file', str(page), None))
-    return markdown_table(show_compare(study, baseline, metrics, arms).reset_index())
+    table = show_compare(study, baseline, metrics, arms).reset_index()
+    return markdown_table(list(table), table.values.tolist())
 
-def markdown_table(table) -> str:
-    "A pandas table as markdown."
-    rows = [list(table.columns), ['---']*len(table.columns), *table.values.tolist()]
-    return '\n'.join(f'| {" | ".join(map(str, row))} |' for row in rows)
+def markdown_table(head: list[str], rows: list[list]) -> str:
+    "A table in Markdown."
+    return '\n'.join(f'| {" | ".join(map(str, row))} |' for row in [head, ['---']*len(head), *rows])
 
 # %% ../nbs/17_tracking.ipynb #5eb00b64
 def durations(study: str) -> dict[tuple[str, str], list[float]]:
@@ -691,10 +693,12 @@ def read_results(name: str):
     import pandas as pd
     return pd.DataFrame(json.loads((data_dir()/'results'/f'{safe(name)}.json').read_text()))
 
-def study_rows(study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None) -> list[dict]:
-    "A study's means as rows for `write_results`; for the runs behind them see `export_runs`."
-    table = compare(study, baseline, metrics, arms, where)
-    return [{'what': f'{study} · {arm} · {m}', 'value': float(table.loc[arm, (m, 'mean')]), 'unit': 'dB' if 'psnr' in m else ''} for m in table.columns.get_level_values(0).unique() for arm in table.index]
+def interval_rows(table,             # of `compare`
+                  digits: int = 3) -> list[dict]:
+    "Rows '<metric>: <arm>' and '<metric>: <arm> ±', and with a Δ '<metric>: <arm> Δ' and '... Δ±', for `write_results`; for the runs behind them see `export_runs`."
+    ends = {'mean': '', '±': ' ±', 'Δ': ' Δ', 'Δ±': ' Δ±'}
+    return [{'what': f'{m}: {arm}{end}', 'value': round(float(v), digits), 'unit': 'dB' if 'psnr' in m else ''} for m in dict.fromkeys(table.columns.get_level_values(0))
+            for arm in table.index for key, end in ends.items() if math.isfinite(v := float(table.loc[arm, (m, key)]))]
 
 # %% ../nbs/17_tracking.ipynb #7d4f86ab
 def runs_file(study: str) -> Path: return data_dir()/'results'/f'{safe(study)}.runs.json'

@@ -6,10 +6,9 @@
 __all__ = ['PARTS', 'COUNTS', 'FREE', 'Stage', 'stage_at', 'make_optimizers', 'update_ema', 'Draws', 'Objective', 'vitals',
            'NotFinite', 'Trainer', 'micro_batches', 'WriteError', 'writing', 'save_checkpoint', 'checkpoints',
            'check_checkpoint', 'intact', 'latest_checkpoint', 'fits', 'load_checkpoint', 'shipped_discriminator',
-           'start_from', 'start_from_shipped', 'save_pair', 'proposal_examples', 'fit_proposal', 'snapshot',
-           'normal_colors', 'Silent', 'Interrupted', 'open_data', 'train', 'deferred_interrupt', 'reported', 'begin',
-           'keep_books', 'progress_bar', 'log_step', 'save_snapshot', 'stretches', 'seconds_per_step', 'memory',
-           'estimate', 'estimate_text']
+           'start_from', 'start_from_shipped', 'save_pair', 'proposal_examples', 'fit_proposal', 'snapshot', 'Silent',
+           'Interrupted', 'open_data', 'train', 'deferred_interrupt', 'reported', 'begin', 'keep_books', 'progress_bar',
+           'log_step', 'save_snapshot', 'stretches', 'seconds_per_step', 'memory', 'estimate', 'estimate_text']
 
 # %% ../nbs/15_training.ipynb #d0c1b90e
 import contextlib, copy, errno, hashlib, io, json, math, signal, sys, tempfile, threading, time
@@ -119,6 +118,7 @@ class Objective(Draws):
         else: trace = self.g.coarse_render(planes, camera, s.resolution, keys)
         losses['surface'] = self.run.loss.surface*surface_loss(trace.groups, s.beta_target)
         if self.run.loss.hinge: losses['hinge'] = self.run.loss.hinge*hinge_loss(trace.groups)
+        if self.run.loss.smooth: losses['smooth'] = self.run.loss.smooth*smoothness_loss(trace.rendering, camera, self.run.render.far)
         return enlarge(2*trace.rendering.image()-1, self.run.resolution), camera, losses, trace
 
     def probe_and_propose(self, planes: Tensor, camera: Camera, losses: dict) -> tuple[Probe, Tensor]:
@@ -358,7 +358,7 @@ def save_pair(t: Trainer, folder: str|Path, **notes: str):
     with atomic(Path(folder)/shipped_discriminator().name) as tmp: save_file({k: v.contiguous() for k, v in t.d.state_dict().items()}, tmp)
 
 # %% ../nbs/15_training.ipynb #48e745a5
-def proposal_examples(g: Generator, seed: int = 0) -> Callable[[int], tuple[Probe, Tensor, Tensor, Tensor]]:
+def proposal_examples(g: Generator, seed: int = 0, proposal: ProposalConfig = None) -> Callable[[int], tuple[Probe, Tensor, Tensor, Tensor]]:
     "k -> one view's probe, its supervised pixels [n], their cleaned dense weights [1, n, K-1], and which of them count [1, n]; remembered."
     run, device = g.run, g.mapping.w_mean.device
     front = orbit(torch.zeros(1), torch.zeros(1)).to(device)
@@ -373,7 +373,7 @@ def proposal_examples(g: Generator, seed: int = 0) -> Callable[[int], tuple[Prob
         y, x = torch.randint(2, (2,), generator=draw).tolist()
         index = torch.arange(r*r, device=device).reshape(r, r)[y::2, x::2].flatten()
         weights = g.dense_march(person(k//4), camera_rays(camera, r, index), run.probe.samples).weights
-        return g.probe(person(k//4), camera), index, *clean_targets(weights, run.proposal)
+        return g.probe(person(k//4), camera), index, *clean_targets(weights, proposal or run.proposal)
     return example
 
 def fit_proposal(cnn: ProposalCNN, example: Callable, images: int, lr: float, log: Callable = lambda k, loss: None) -> ProposalCNN:
@@ -395,12 +395,7 @@ def snapshot(g: Generator, n: int = 8, resolution: int = None, seed: int = 0, tr
     front, camera = orbit(torch.zeros(n), torch.zeros(n)).to(device), orbit(torch.linspace(-.5, .5, n), torch.zeros(n)).to(device)
     planes = g.synthesize(g.map(z, front, trunc))
     out = g.dense(planes, camera, resolution, 2*g.run.probe.samples, normals=True)
-    return torch.cat([out.image(), normal_colors(out, camera), colorize(out.image('depth').cpu(), g.run.render.near+.1, g.run.render.far-.1, 'magma_r').to(device)])
-
-def normal_colors(out: Rendering, camera: Camera) -> Tensor:
-    "Normals in camera space (x right, y up, z to the viewer) as colours on black: [B, 3, R, R]."
-    n = torch.einsum('bij,bni->bnj', camera.cam2world[:, :3, :3], out.normal)*out.normal.new_tensor([1, -1, -1])
-    return to_image((n/2+.5)*(out.normal.norm(dim=-1, keepdim=True) > .5))
+    return torch.cat([out.image(), normal_colors(out.image('normal'), out.image('opacity'), camera), colorize(out.image('depth').cpu(), g.run.render.near+.1, g.run.render.far-.1, 'magma_r').to(device)])
 
 # %% ../nbs/15_training.ipynb #9c6f0ec0
 class Silent:
