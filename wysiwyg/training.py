@@ -377,13 +377,13 @@ def proposal_examples(g: Generator, seed: int = 0, proposal: ProposalConfig = No
     return example
 
 def fit_proposal(cnn: ProposalCNN, example: Callable, images: int, lr: float, log: Callable = lambda k, loss: None) -> ProposalCNN:
-    "Train `cnn` on examples 0 ... images-1 with learning rates from 2 `lr` to zero; `log(k, cross-entropy)` after each."
+    "Train `cnn` on examples 0 ... images-1 with learning rates that rise to 2 `lr` (a wide network without that may die) and fall to zero; `log(k, cross-entropy)` after each."
     adam = torch.optim.Adam(cnn.parameters(), 2*lr, betas=(.9, .99))
-    fall = torch.optim.lr_scheduler.LinearLR(adam, 1., 0., images)
+    rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda k: min((k+1)/(.05*images+1), 1-k/images))
     for k in range(images):
         p, index, target, valid = example(k)
         loss = cross_entropy(target, to_rays(cnn(p))[:, index], valid)
-        adam.zero_grad(); loss.backward(); adam.step(); fall.step(); log(k, loss.item())
+        adam.zero_grad(); loss.backward(); adam.step(); rate.step(); log(k, loss.item())
     return cnn.requires_grad_(False)
 
 # %% ../nbs/15_training.ipynb #f01638fb
