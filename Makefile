@@ -66,7 +66,7 @@ record: $(STAMP)  ## train tiny, measure it, the shipped generator and its ablat
 	@$(BIN)/wysiwyg eval --network runs/tiny/generator.safetensors --n 200 --untrained --record tiny_start
 	@cp "$$(ls runs/tiny/snapshot-*.png | tail -n 1)" data/results/tiny.png
 	@$(BIN)/wysiwyg ablate --study a02_samples --views 8 --repeats 2 --n 128 --record a02_samples
-	@$(BIN)/wysiwyg ablate --study a01_paper_table --images 64 --n 128 --seeds 0,1,2 --record a01_paper_table
+	@$(BIN)/wysiwyg ablate --study a01_paper_table --images 64 --n 128 --seeds 0,1,2,3,4,5 --record a01_paper_table
 	@$(BIN)/wysiwyg ablate --study a03_proposal_cost --images 2000 --views 16 --seeds 0,1,2 --record a03_proposal_cost
 	@$(BIN)/wysiwyg ablate --study a04_tightness --images 64 --n 64 --seeds 0,1,2 --set few=4 --set betas=.0008,.0015,.003,.015 --set weights=0,100,10000 --record a04_tightness
 	@$(BIN)/wysiwyg ablate --study a05_cost --repeats 5 --set sides=128,256,512 --set train_sides=64,128 --record a05_cost
