@@ -60,7 +60,7 @@ def judge(claim: Claim, rows: dict[str, float], toy: bool = True) -> Verdict:
     ours, other = find(rows, claim.ours), find(rows, claim.other) if claim.other else None
     if not ours or (claim.other and not other): return Verdict(claim, 'not reproduced', f'`{claim.study}` holds no row `{claim.other if ours else claim.ours}`')
     d, half = claim.sign*(rows[ours]-(rows[other] if other else 0)), half_width(rows, ours, other)
-    said, bound = ' ± '.join(f'{x:,.0f}' if abs(x) >= 100 else f'{x:.2g}' for x in (d, half) if x == x), f' {claim.margin:g}'*bool(claim.margin)
+    said, bound = ' ± '.join(f'{x:,.0f}' if abs(x) >= 99.5 else f'{x:.2g}' for x in (d, half) if x == x), f' {claim.margin:g}'*bool(claim.margin)
     if half != half: return Verdict(claim, 'not reproduced', f'{said}, {"but" if d > claim.margin else "and"} no interval was recorded', d)
     if d-half > claim.margin: return Verdict(claim, 'shown at toy scale' if toy else 'shown', said+f', above{bound}'*bool(bound), d, half)
     return Verdict(claim, 'not reproduced', f'{said}, ' + (f'within noise{" of"*bool(bound)}{bound}' if d+half > claim.margin else f'below{bound or " zero"}'), d, half)

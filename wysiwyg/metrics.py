@@ -314,8 +314,8 @@ def real_features(data: Dataset, extractor: Extractor, n: int, seed: int = 0, no
 
 # %% ../nbs/16_metrics.ipynb #6f8e5935
 @torch.no_grad()
-def close_look(g: Generator, few: int = 8, seed: int = 0, trunc: float = 1., samples: int = 257) -> dict[str, float]:
-    "Scores of `few` frontal people, averaged; `samples`: uniform samples per ray of the reference."
+def close_look(g: Generator, few: int = 8, seed: int = 0, trunc: float = 1., samples: int = 257) -> dict[str, Tensor]:
+    "Scores of `few` frontal people, [few] each or fewer where one has no surface; `samples`: uniform samples per ray of the reference."
     c, r, device = g.run.render, g.run.resolution, g.mapping.w_mean.device
     front, side, rows = orbit(0., 0.).to(device), orbit(.35, .1).to(device), []
     for i in range(few):
@@ -328,7 +328,7 @@ def close_look(g: Generator, few: int = 8, seed: int = 0, trunc: float = 1., sam
         if hit.any(): row['render_depth_error'] = depth_error(out.surface_depth(c.far), dense.surface_depth(c.far), hit)
         if (other.opacity > SOLID).any(): row['consistency_psnr'], row['consistency_share'] = consistency(out, front, other, side, c.far)
         rows.append(row)
-    return {k: float(np.mean([x[k] for x in rows if k in x])) for k in sorted(set().union(*rows))}
+    return {k: torch.tensor([x[k] for x in rows if k in x], dtype=torch.float64) for k in sorted(set().union(*rows))}
 
 # %% ../nbs/16_metrics.ipynb #7be02c40
 CHEAP = 1000   # pictures up to which a distance gets its interval
@@ -352,14 +352,16 @@ def evaluate(g: Generator, data: Dataset,
              cache: Path = None,           # real features; runs/cache when not given
              progress: bool = False
             ) -> dict[str, float]:
-    "All metrics as 'eval/...', plain finite floats, with the bounds of the distances. The normal distance needs the truth that `render_heads` writes."
+    "All metrics as 'eval/...', plain finite floats, with their bounds as 'eval-low/...' and 'eval-high/...'. The normal distance needs the truth that `render_heads` writes."
     ext, known = extractor or efflite0(), len(known_normals(data)[0])
     if known < n: print(f'{known} true normals beside {data.path.name}, {n} wanted: the normal distance is left out', file=sys.stderr)
     real = {p: real_features(data, ext, n, seed, bool(p), cache) for p in ('', 'normal_')[:1+(known >= n)]}
     cameras, found = empirical_cameras(data.labels, n, rng(seed, 'eval camera')), {p: [] for p in real}
     for pictures in fakes(g, cameras, seed, trunc, batch, progress):
         for p, x in zip(found, pictures): found[p].append(features(ext, x, batch))
-    out = {f'eval/{k}': v for k, v in close_look(g, few, seed, trunc).items()}
+    close = close_look(g, few, seed, trunc)
+    out = {f'eval/{k}': v.mean().item() for k, v in close.items()}
+    for k, v in close.items(): out |= dict(zip((f'eval-low/{k}', f'eval-high/{k}'), bootstrap(lambda x: x.mean().item(), v))) if len(v) > 1 else {}
     for p in real: out |= distances(real[p], torch.cat(found[p]), ext, p)
     if bad := [k for k, v in out.items() if not math.isfinite(v)]: raise ValueError(f'{bad[0]} is not finite: look at the pictures before any number')
     return out | (real_floor(data, n, seed, ext, cache) if floors and len(data) >= 2*n else {})
