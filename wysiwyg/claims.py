@@ -78,7 +78,9 @@ CLAIMS = (
     Claim('A fifth of the samples is as good as all (within 1 dB)', 'Table 3', 'FID 5.28 at 20, 4.97 at 96', 'a07_sampler_knobs', 'eval/psnr: kind-two_pass-cnn', 'eval/psnr: cnn', -1, -1.),
     Claim('Fewer samples are less time for a frame', '4.2', '5.5 times fewer in the last pass', 'a05_cost', 'time of a frame, two_pass over wysiwyg, largest', margin=1.),
     Claim('The whole factor of 5 is saved in time, too', '4.2', '5.5 times fewer in the last pass', 'a05_cost', 'time of a frame, two_pass over wysiwyg, largest', margin=5.),
-    Claim('Training steps are cheaper', '4.6', '', 'a05_cost', 'time of a training step, two_pass over wysiwyg, largest', margin=1.))
+    Claim('Training steps are cheaper', '4.6', '', 'a05_cost', 'time of a training step, two_pass over wysiwyg, largest', margin=1.),
+    Claim('Highlights pull the surface out of place', 'section 6', '', 'a09_lighting', 'eval/inverted_spot_depth: shiny', 'eval/inverted_spot_depth: matte'),
+    Claim('Highlights roughen the surface', 'section 6', '', 'a09_lighting', 'eval/inverted_spot_normal: shiny', 'eval/inverted_spot_normal: matte'))
 
 def ledger() -> list[Verdict]:
     "A verdict for every claim, from what is recorded now."
