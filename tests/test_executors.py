@@ -67,7 +67,7 @@ import os, time
 from wysiwyg.executors import *
 def forever(n): open(f"{tmp_path}/{{os.getpid()}}", "w").close(); time.sleep(600)
 list(Local(2).run(forever, [(1,), (2,)]))'''
-    p = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL, start_new_session=True)
+    p = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))   # a shell's background job ignores it
     end = time.time()+60
     while len(pids := [int(f.name) for f in tmp_path.iterdir()]) < 2 and time.time() < end: time.sleep(.05)
     os.kill(p.pid, how); p.wait(60)
