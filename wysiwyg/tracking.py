@@ -597,8 +597,9 @@ def release(study: str, arm: str, seed: int, params):
         if r.info.status == 'RUNNING': client.set_tag(r.info.run_id, 'wysiwyg.traceback', 'the worker was lost'); client.set_terminated(r.info.run_id, 'KILLED')
 
 def finished(study: str, arm: str, seed: int, params) -> bool:
-    "Is there a finished run of this arm, seed and configuration, measured here?"
+    "Is there a finished run of this arm, seed and configuration, measured here? One that ended before its end was delivered counts."
     if (tracking_uri().startswith('sqlite') and not (runs_dir()/'mlflow.db').exists()) or not experiment_id(client := open_store(), study, make=False): return False
+    deliver_left(client)
     return any(r.info.status == 'FINISHED' and not imported(r) for r in find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params)))
 
 def imported(run) -> bool: return 'wysiwyg.imported_from' in run.data.tags
