@@ -219,7 +219,7 @@ def render(a: Render) -> dict:
         size = a.resolution or None
         out = g.dense(planes, camera, size, a.samples, normals=True) if a.samples else g.render(planes, camera, size, normals=True)
         depth = colorize(out.image('depth'), g.run.render.near, g.run.render.far, 'magma_r')
-        for kind, picture in (('image', out.image()), ('normal', normal_colors(out.image('normal'), out.image('opacity'), camera)), ('depth', depth)):
+        for kind, picture in (('image', out.image()), ('normal', out.normal_colors(camera)), ('depth', depth)):
             path = Path(a.outdir)/f'seed{s:04d}_{kind}.png'
             with atomic(path) as tmp: Image.fromarray(sheet(picture, 1)).save(tmp, 'PNG')
             made.append(str(path))

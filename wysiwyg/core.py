@@ -99,6 +99,9 @@ class Rendering(Record):
     def image(self, name: str = 'rgb') -> Tensor:
         "Field `name` as [B, C, R, R]."
         return to_image(getattr(self, name))
+    def normal_colors(self, camera: Camera) -> Tensor:
+        "`normal_colors` of what was hit, [B, 3, R, R]."
+        return normal_colors(self.image('normal'), self.image('opacity'), camera)
     def surface_depth(self, far: float) -> Tensor:
         "Expected distance of what was hit, [B, N]: (depth - (1 - opacity) far) / opacity."
         return (self.depth-(1-self.opacity)*far)/self.opacity.clamp_min(1e-3)

@@ -445,7 +445,7 @@ def look(g: Generator, n: int = 4, seed: int = 0) -> dict[str, Tensor]:   # each
     front, camera = orbit(torch.zeros(n), torch.zeros(n)).to(device), orbit(torch.linspace(-.5, .5, n), torch.zeros(n)).to(device)
     trace = g.render(g.synthesize(g.map(z, front)), camera, normals=True, trace=True)
     out, counts = trace.rendering, sample_counts(trace)
-    return {'image': out.image().cpu(), 'normal': normal_colors(out.image('normal'), out.image('opacity'), camera).cpu(), 'depth': colorize(out.image('depth'), c.near+.1, c.far-.1, 'magma_r'),
+    return {'image': out.image().cpu(), 'normal': out.normal_colors(camera).cpu(), 'depth': colorize(out.image('depth'), c.near+.1, c.far-.1, 'magma_r'),
             'samples': colorize(to_image(counts), 0, 2*g.run.sampler.samples)}
 
 def sample_counts(trace: Trace) -> Tensor:   # [B, N]

@@ -395,7 +395,7 @@ def snapshot(g: Generator, n: int = 8, resolution: int = None, seed: int = 0, tr
     front, camera = orbit(torch.zeros(n), torch.zeros(n)).to(device), orbit(torch.linspace(-.5, .5, n), torch.zeros(n)).to(device)
     planes = g.synthesize(g.map(z, front, trunc))
     out = g.dense(planes, camera, resolution, 2*g.run.probe.samples, normals=True)
-    return torch.cat([out.image(), normal_colors(out.image('normal'), out.image('opacity'), camera), colorize(out.image('depth').cpu(), g.run.render.near+.1, g.run.render.far-.1, 'magma_r').to(device)])
+    return torch.cat([out.image(), out.normal_colors(camera), colorize(out.image('depth').cpu(), g.run.render.near+.1, g.run.render.far-.1, 'magma_r').to(device)])
 
 # %% ../nbs/15_training.ipynb #9c6f0ec0
 class Silent:
