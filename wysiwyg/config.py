@@ -333,7 +333,7 @@ def heads64(total: float = 60_000) -> Run:
     run, s = tiny(total, 64), compressed(total, 16, 32, 64, (.03, .006), gamma=2., grow=(.10, .45), use=(.16, .25), settle=.5)
     return replace(run, name='heads64', heads=replace(run.heads, yaw_std=.6), loss=replace(run.loss, smooth=.1), backbone=replace(run.backbone, backbone_resolution=64, plane_resolution=128),
         schedule=replace(s, swap=constant(1.)),                # nothing about a posed head depends on its camera
-        train=replace(run.train, ema_images=1_000, checkpoint_images=2_000, snapshot_images=2_000))
+        train=replace(run.train, ema_images=3_000, checkpoint_images=2_000, snapshot_images=2_000))
 
 PRESETS = dict(tiny=tiny, heads64=heads64, small=small, paper=paper, cats=cats)
 

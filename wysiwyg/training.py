@@ -312,7 +312,7 @@ def latest_checkpoint(folder: str|Path) -> Path|None:
         except ValueError as e: print(f'warning: {e}; trying the one before', file=sys.stderr)
 
 # %% ../nbs/15_training.ipynb #04126c95
-FREE = ('name', 'data.path', 'schedule.total', 'train.checkpoint_images', 'train.snapshot_images', 'train.keep', 'train.micro_batch', 'train.network', 'heads.workers')   # may differ on resuming
+FREE = ('name', 'data.path', 'schedule.total', 'train.checkpoint_images', 'train.snapshot_images', 'train.keep', 'train.micro_batch', 'train.network', 'train.ema_images', 'heads.workers')   # may differ on resuming
 
 def fits(t: Trainer, path: Path) -> bytes:
     "The bytes of a checkpoint that this trainer may go on from; ValueError says why not."
