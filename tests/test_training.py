@@ -323,6 +323,7 @@ def test_gamma_follows_resolution_and_batch(capsys):
 
 def test_fine_tuning_starts_from_a_pair(data, tmp_path):
     first = train(RUN, tmp_path/'first', data, progress=False, stop_at=8)
+    assert len({f.stat().st_mode for f in (tmp_path/'first').glob('*.*')}) == 1                   # who may read one file of a run may read them all
     tuned = override(RUN, **{'train.network': str(tmp_path/'first/generator.safetensors'), 'train.seed': 5, 'train.ema_ramp': float('inf')})
     t = train(tuned, tmp_path/'tuned', data, progress=False, stop_at=4)
     moved = lambda a, b: max((x-b[k]).abs().max().item() for k, x in a.items())

@@ -212,8 +212,8 @@ def shipped() -> Path:
 
 def save_generator(g: Generator, path: str|Path, **notes: str):
     "Write weights, configuration and `notes` as one safetensors file."
-    from safetensors.torch import save_file
-    with atomic(path) as tmp: save_file({k: v.contiguous() for k, v in g.state_dict().items()}, tmp, {'run': json.dumps(to_dict(g.run)), **notes})
+    from safetensors.torch import save
+    with atomic(path) as tmp: tmp.write_bytes(save({k: v.contiguous() for k, v in g.state_dict().items()}, {'run': json.dumps(to_dict(g.run)), **notes}))
 
 def load_generator(path: str|Path = None, device: torch.device = None) -> Generator:
     "Read a generator (the shipped one by default) in eval mode, without gradients."

@@ -353,9 +353,9 @@ def start_from_shipped(t: Trainer) -> Trainer:
 
 def save_pair(t: Trainer, folder: str|Path, **notes: str):
     "Write the averaged generator and the discriminator into `folder`; shipping is doing so into data/."
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     save_generator(t.ema, Path(folder)/shipped().name, images=str(t.images), data=t.data.sha, **notes)
-    with atomic(Path(folder)/shipped_discriminator().name) as tmp: save_file({k: v.contiguous() for k, v in t.d.state_dict().items()}, tmp)
+    with atomic(Path(folder)/shipped_discriminator().name) as tmp: tmp.write_bytes(save({k: v.contiguous() for k, v in t.d.state_dict().items()}))
 
 # %% ../nbs/15_training.ipynb #48e745a5
 def proposal_examples(g: Generator, seed: int = 0, proposal: ProposalConfig = None) -> Callable[[int], tuple[Probe, Tensor, Tensor, Tensor]]:
