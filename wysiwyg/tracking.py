@@ -566,6 +566,7 @@ def run_study(study: str,
               **tags: str) -> dict[str, str]:   # '<arm>-s<seed>' -> 'kept', 'done', 'failed: ...', or 'to do' in a dry run
     "Measure every arm with every seed, once."
     jobs = study_jobs(arms, seeds, base)
+    if spool_dir().exists(): deliver_left(open_store())                       # an arm may have ended unheard
     status = {name: 'kept' if finished(study, *job) else 'to do' for name, job in jobs.items()}
     todo = {name: job for name, job in jobs.items() if status[name] == 'to do'}
     if todo and not (dry_run := dry_run or 'WYSIWYG_DRY_RUN' in os.environ):
@@ -597,9 +598,8 @@ def release(study: str, arm: str, seed: int, params):
         if r.info.status == 'RUNNING': client.set_tag(r.info.run_id, 'wysiwyg.traceback', 'the worker was lost'); client.set_terminated(r.info.run_id, 'KILLED')
 
 def finished(study: str, arm: str, seed: int, params) -> bool:
-    "Is there a finished run of this arm, seed and configuration, measured here? One that ended before its end was delivered counts."
+    "Is there a finished run of this arm, seed and configuration, measured here?"
     if (tracking_uri().startswith('sqlite') and not (runs_dir()/'mlflow.db').exists()) or not experiment_id(client := open_store(), study, make=False): return False
-    deliver_left(client)
     return any(r.info.status == 'FINISHED' and not imported(r) for r in find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params)))
 
 def imported(run) -> bool: return 'wysiwyg.imported_from' in run.data.tags
