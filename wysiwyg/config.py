@@ -329,7 +329,7 @@ def tiny(total: float = 11_000, resolution: int = 32) -> Run:
         train=TrainConfig(batch=8, field_lr=.001, r1_every=4, ema_images=500, checkpoint_images=1_000, snapshot_images=1_000))
 
 def heads64(total: float = 60_000) -> Run:
-    "`tiny` at 64x64 with finer planes, a longer average, smooth depths and wider views, where a nose shows in profile; what ships was trained by an earlier form of it."
+    "`tiny` at 64x64 with finer planes, a longer average, smooth depths and wider views, where a nose shows in profile; it made what ships."
     run, s = tiny(total, 64), compressed(total, 16, 32, 64, (.03, .006), gamma=2., grow=(.10, .45), use=(.16, .25), settle=.5)
     return replace(run, name='heads64', heads=replace(run.heads, yaw_std=.6), loss=replace(run.loss, smooth=.1), backbone=replace(run.backbone, backbone_resolution=64, plane_resolution=128),
         schedule=replace(s, swap=constant(1.)),                # nothing about a posed head depends on its camera
