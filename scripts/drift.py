@@ -5,7 +5,7 @@
 import os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
-from readme import readme
+from readme import write
 
 ROOT = Path(__file__).resolve().parent.parent
 IGNORE = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', '.last_checked', '*.tmp')
@@ -22,7 +22,7 @@ def drift(root: Path = ROOT) -> str:
         for stale in set((after/'wysiwyg').rglob('*.py')) - {after/'wysiwyg/__init__.py'}: stale.unlink()
         for tool in 'nbdev_clean', 'nbdev_export': subprocess.run([BIN/tool], cwd=after, check=True, env=os.environ | {'PYTHONPATH': ''})
         (after/'settings.ini').unlink()
-        (after/'README.md').write_text(readme(after/'nbs/index.ipynb'), encoding='utf8')
+        write(after)
         shutil.copy(root/'README.md', before)
         for copy in before, after:
             for cache in list(copy.rglob('.last_checked')): cache.unlink()

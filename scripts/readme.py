@@ -1,8 +1,8 @@
-"""Write README.md from nbs/index.ipynb: hidden cells and directives out, outputs as text, links from the project root.
+"""Write README.md from nbs/index.ipynb: hidden cells and directives out, outputs as text, links from the project root, pictures beside the notebook.
 
     python scripts/readme.py
 """
-import json, posixpath, re
+import base64, json, posixpath, re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,11 +16,22 @@ def relink(markdown: str) -> str:
 
 
 def output(o: dict) -> str:
-    "An output as markdown: its markdown where it has one, else its text; pictures and HTML stay in the notebook."
+    "An output as markdown: its markdown where it has one, else its text; HTML stays in the notebook."
     if o['output_type'] == 'stream': return '' if o['name'] == 'stderr' else fenced(''.join(o['text']), '')
     data = o.get('data', {})
     if 'text/markdown' in data: return relink(''.join(data['text/markdown']).strip())
     return fenced(''.join(data['text/plain']), '') if 'text/plain' in data and not any(k.startswith('image/') for k in data) else ''
+
+
+def alt(c: dict) -> str:
+    "What a cell's picture shows, in words: its `#| fig-alt:`."
+    return next((line.partition(':')[2].strip() for line in ''.join(c['source']).splitlines() if line.startswith('#| fig-alt:')), '')
+
+
+def pictures(c: dict) -> dict[str, bytes]:
+    "File name -> bytes of the picture that a cell with a `fig-alt` shows."
+    found = [(kind[6:], data) for o in c.get('outputs', []) for kind, data in o.get('data', {}).items() if kind in ('image/png', 'image/jpeg')]
+    return {f'index-{c["id"]}.{kind}': base64.b64decode(''.join(data)) for kind, data in found[:1] if alt(c)}
 
 
 def fenced(code: str, language: str) -> str: return f'```{language}\n{code.rstrip()}\n```'
@@ -36,13 +47,22 @@ def cell(c: dict) -> str:
     if 'hide' in said or any(s.startswith('default_exp') for s in said): return ''
     code = '\n'.join(line for line in lines if not line.startswith('#|')).strip()
     show = [] if 'hide_input' in c['metadata'].get('tags', []) or not code else [fenced(code, 'python')]
-    return '\n\n'.join(show + [text for o in c.get('outputs', []) if (text := output(o))])
+    return '\n\n'.join(show + [text for o in c.get('outputs', []) if (text := output(o))] + [f'![{alt(c)}](nbs/{name})' for name in pictures(c)])
 
 
-def readme(index: Path = ROOT/'nbs/index.ipynb') -> str:
+def readme(index: Path) -> str:
     "The README's text."
     parts = [text for c in json.loads(index.read_text(encoding='utf8'))['cells'] if (text := cell(c))]
     return HEAD + '\n\n'.join(parts) + '\n'
 
 
-if __name__ == '__main__': (ROOT/'README.md').write_text(readme(), encoding='utf8')
+def write(root: Path = ROOT):
+    "README.md, and the pictures it shows as nbs/index-*."
+    index = root/'nbs/index.ipynb'
+    for stale in (root/'nbs').glob('index-*'): stale.unlink()
+    for c in json.loads(index.read_text(encoding='utf8'))['cells']:
+        for name, data in pictures(c).items(): (root/'nbs'/name).write_bytes(data)
+    (root/'README.md').write_text(readme(index), encoding='utf8')
+
+
+if __name__ == '__main__': write()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from drift import drift
 from notebooks import ROOT, name, notebooks, settings, skipped, text
-from readme import readme
+from readme import readme, write
 
 PATHS = notebooks()
 MODULES = sorted(p for p in (ROOT/'wysiwyg').rglob('*.py'))
@@ -28,7 +28,7 @@ def parse(code: str) -> ast.Module:
 
 # ---- cells -----------------------------------------------------------------------------------------------------------
 
-ALLOWED = re.compile(r'#\| (default_exp [\w.]+|export|hide|eval: false|' + '|'.join(FLAGS) + ')')
+ALLOWED = re.compile(r'#\| (default_exp [\w.]+|export|hide|eval: false|fig-alt: .+|' + '|'.join(FLAGS) + ')')
 
 
 def directive_faults(nb: dict) -> list[str]:
@@ -423,16 +423,21 @@ def small_project(folder: Path) -> Path:
     cells = '#| default_exp core', '#| export\ndef f(): return 1', ('f()', shown()), ('tau = .98', [], ['parameters']), 'tau*2'
     kernel = dict(display_name='python3', language='python', name='python3')
     (folder/'nbs/00_core.ipynb').write_text(json.dumps(book(*cells, kernelspec=kernel)))
-    (folder/'nbs/index.ipynb').write_text(json.dumps(book('#| eval: false\nf()')))
+    (folder/'nbs/index.ipynb').write_text(json.dumps(book('#| eval: false\nf()', ('#| fig-alt: a face\ng()', shown('image/png', 'AAAA')))))
     for tool in 'nbdev_clean', 'nbdev_export': subprocess.run([Path(sys.executable).parent/tool], cwd=folder, check=True)
-    (folder/'README.md').write_text(readme(folder/'nbs/index.ipynb'))
+    write(folder)
     return folder
 
 
 def plant(path: Path, old: str, new: str): path.write_text(path.read_text().replace(old, new, 1))
 
 
-@pytest.mark.parametrize('file, old, new', [('wysiwyg/core.py', 'return 1', 'return 2'), ('README.md', 'f()', 'g()'),
+def test_readme_shows_pictures(tmp_path):
+    write(small_project(tmp_path))
+    assert '![a face](nbs/index-c1.png)' in (tmp_path/'README.md').read_text() and (tmp_path/'nbs/index-c1.png').read_bytes() == bytes(3)
+
+
+@pytest.mark.parametrize('file, old, new', [('wysiwyg/core.py', 'return 1', 'return 2'), ('README.md', 'f()', 'g()'), ('nbs/index-c1.png', '\0', '\1'),
                                             ('wysiwyg/_modidx.py', 'core', 'cure'),
                                             ('nbs/00_core.ipynb', '"execution_count": null', '"execution_count": 3'),
                                             ('nbs/00_core.ipynb', 'return 1', 'return 3')])
