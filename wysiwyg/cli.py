@@ -362,8 +362,8 @@ def demo(a: Demo) -> dict:
         with Recorder('demo', 'tiny', run.train.seed, run, dataset_sha=data.sha) as r: train(run, folder, data, 'latest', r)
     say('3/5 evaluation, against the untrained start and the floor')
     scores = {'start': evaluate(Trainer(run, data).ema, data, n=200), 'tiny': evaluate(load_generator(trained), data, n=200, floors=False)}
-    say('4/5 ablations of the shipped generator'); made = [ablate(Ablate(s, images=48, n=64, heads=1000, views=2, repeats=1))['notebook'] for s in ('a01_paper_table', 'a02_samples')]
-    say('5/5 comparison'); table = demo_table(scores); print(table.round(2).to_string()); print(compare_text(48))
+    say('4/5 ablations of the shipped generator'); made = [ablate(Ablate(s, images=32, n=48, heads=1000, views=2, repeats=1))['notebook'] for s in ('a01_paper_table', 'a02_samples')]
+    say('5/5 comparison'); table = demo_table(scores); print(table.round(2).to_string()); print(compare_text(32))
     say(f'done in {(time.time()-begun)/60:.1f} minutes. Pictures: {folder}; notebooks: {Path(made[0]).parent}\n  make ui    opens the runs in MLflow\n  make lab   opens the notebooks in JupyterLab')
     return {'minutes': (time.time()-begun)/60} | {f'{who}: {k}': v for who, s in scores.items() for k, v in s.items()}
 
