@@ -18,7 +18,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from .camera import *
 from .config import HeadsConfig, to_dict
 from .core import *
@@ -529,17 +528,15 @@ def head_row(config: HeadsConfig, i: int) -> tuple[bytes, list[float], dict[str,
     depth = np.round(out['depth']*(DEPTH_STEPS/config.radius)).astype(np.uint16)       # float16 would step by 0.002, a pixel's width
     return png_bytes(out.pop('image')), camera.label[0].tolist(), out | {'depth': depth, 'latent': person.latent}
 
-def _one_core():
-    "A worker's threads, torch's and those of numpy's BLAS, would stand in each other's way."
-    torch.set_num_threads(1); threadpool_limits(1, 'blas')
-
 def _rows(config: HeadsConfig):
     "All rows in order, from config.workers processes (one where the platform cannot fork)."
     import multiprocessing
-    scalp(load_head_model())                                     # the workers inherit it
-    if config.workers < 2 or 'fork' not in multiprocessing.get_all_start_methods(): yield from map(partial(head_row, config), range(config.n)); return
-    with multiprocessing.get_context('fork').Pool(config.workers, _one_core) as pool:
-        yield from pool.imap(partial(head_row, config), range(config.n), chunksize=8)
+    from threadpoolctl import threadpool_limits
+    scalp(load_head_model())                                     # the workers inherit it, and the limit
+    with threadpool_limits(1, 'blas'):                           # threads of BLAS get in each other's way, and change last bits
+        if config.workers < 2 or 'fork' not in multiprocessing.get_all_start_methods(): yield from map(partial(head_row, config), range(config.n)); return
+        with multiprocessing.get_context('fork').Pool(config.workers, torch.set_num_threads, (1,)) as pool:
+            yield from pool.imap(partial(head_row, config), range(config.n), chunksize=8)
 
 # %% ../nbs/04_heads.ipynb #5f828618
 TRUTH_PIXELS = 2**25   # the truth of a set is kept for as many of its first heads as have this many pixels
