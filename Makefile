@@ -58,7 +58,7 @@ notebooks: $(STAMP)  ## run every notebook again and save its outputs (WORKERS=2
 	@$(BIN)/python scripts/notebooks.py run --save --workers $(WORKERS) $(NB)
 	@$(MAKE) --no-print-directory export
 
-record: $(STAMP)  ## train tiny, measure it, the shipped generator and its ablations again (data/results), an hour on two cores
+record: $(STAMP)  ## train tiny, measure it, the shipped generator and its ablations again (data/results), an hour or two on two cores
 	@$(BIN)/wysiwyg eval --n 500 --record shipped
 	@$(BIN)/wysiwyg eval --n 500 --untrained --record start
 	@$(BIN)/wysiwyg train --cfg tiny --outdir runs/tiny --resume latest

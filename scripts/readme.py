@@ -23,9 +23,14 @@ def output(o: dict) -> str:
     return fenced(''.join(data['text/plain']), '') if 'text/plain' in data and not any(k.startswith('image/') for k in data) else ''
 
 
+def directives(c: dict) -> list[str]:
+    "What a cell tells nbdev and Quarto."
+    return [line[2:].strip() for line in ''.join(c['source']).splitlines() if line.startswith('#|')]
+
+
 def alt(c: dict) -> str:
     "What a cell's picture shows, in words: its `#| fig-alt:`."
-    return next((line.partition(':')[2].strip() for line in ''.join(c['source']).splitlines() if line.startswith('#| fig-alt:')), '')
+    return next((said.partition(':')[2].strip() for said in directives(c) if said.startswith('fig-alt:')), '')
 
 
 def pictures(c: dict) -> dict[str, bytes]:
@@ -42,10 +47,9 @@ def cell(c: dict) -> str:
     source = ''.join(c['source'])
     if c['cell_type'] == 'markdown': return relink(source.strip())
     if c['cell_type'] != 'code': return ''
-    lines = source.splitlines()
-    said = [line[2:].strip() for line in lines if line.startswith('#|')]
+    said = directives(c)
     if 'hide' in said or any(s.startswith('default_exp') for s in said): return ''
-    code = '\n'.join(line for line in lines if not line.startswith('#|')).strip()
+    code = '\n'.join(line for line in source.splitlines() if not line.startswith('#|')).strip()
     show = [] if 'hide_input' in c['metadata'].get('tags', []) or not code else [fenced(code, 'python')]
     return '\n\n'.join(show + [text for o in c.get('outputs', []) if (text := output(o))] + [f'![{alt(c)}](nbs/{name})' for name in pictures(c)])
 

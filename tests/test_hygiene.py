@@ -433,7 +433,7 @@ def plant(path: Path, old: str, new: str): path.write_text(path.read_text().repl
 
 
 def test_readme_shows_pictures(tmp_path):
-    write(small_project(tmp_path))
+    small_project(tmp_path)
     assert '![a face](nbs/index-c1.png)' in (tmp_path/'README.md').read_text() and (tmp_path/'nbs/index-c1.png').read_bytes() == bytes(3)
 
 
