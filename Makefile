@@ -61,10 +61,11 @@ notebooks: $(STAMP)  ## run every notebook again and save its outputs (WORKERS=2
 record: $(STAMP)  ## train tiny, measure it, the shipped generator and its ablations again (data/results), an hour or two on two cores
 	@$(BIN)/wysiwyg eval --n 500 --record shipped
 	@$(BIN)/wysiwyg eval --n 500 --untrained --record start
-	@$(BIN)/wysiwyg train --cfg tiny --outdir runs/tiny --resume latest
-	@$(BIN)/wysiwyg eval --network runs/tiny/generator.safetensors --n 200 --record tiny
-	@$(BIN)/wysiwyg eval --network runs/tiny/generator.safetensors --n 200 --untrained --record tiny_start
-	@cp "$$(ls runs/tiny/snapshot-*.png | tail -n 1)" data/results/tiny.png
+	@for seed in 0 1 2; do \
+	  OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m wysiwyg.cli train --cfg tiny --train.seed $$seed --outdir runs/tiny_$$seed --resume latest && \
+	  $(BIN)/wysiwyg eval --network runs/tiny_$$seed/generator.safetensors --n 200 --record tiny_$$seed || exit; done
+	@$(BIN)/wysiwyg eval --network runs/tiny_0/generator.safetensors --n 200 --untrained --record tiny_start
+	@cp "$$(ls runs/tiny_0/snapshot-*.png | tail -n 1)" data/results/tiny.png
 	@$(BIN)/wysiwyg ablate --study a02_samples --views 8 --repeats 2 --n 128 --record a02_samples
 	@$(BIN)/wysiwyg ablate --study a01_paper_table --images 64 --n 128 --seeds 0,1,2,3,4,5 --record a01_paper_table
 	@$(BIN)/wysiwyg ablate --study a03_proposal_cost --images 2000 --views 16 --seeds 0,1,2 --record a03_proposal_cost

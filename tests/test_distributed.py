@@ -5,17 +5,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from wysiwyg.cli import train_in_processes
 from wysiwyg.config import override
 from wysiwyg.core import rng
 from wysiwyg.data import Dataset
 from wysiwyg.stylegan import minibatch_std
-from wysiwyg.training import Trainer, checkpoints, latest_checkpoint
+from wysiwyg.training import Interrupted, Trainer, check_checkpoint, checkpoints, latest_checkpoint
 from wysiwyg.world import World, rows_of
 from test_training import RUN, Double, furthest, noise_set, same, small_options, steps
 
@@ -149,3 +151,17 @@ def test_torchrun_restarts_from_the_last_checkpoint(folder, tmp_path):
     assert a['images'] == 160 and same(a, b)
     logs = [(tmp_path/k/'metrics.jsonl').read_text() for k in ('straight', 'killed')]
     assert logs[0] == logs[1] and len(json.loads(logs[0].splitlines()[-1])) > 5
+
+
+@pytest.mark.slow
+def test_processes_started_here_leave_a_checkpoint_and_go_on(folder, tmp_path, monkeypatch):
+    for k, v in environment().items(): monkeypatch.setenv(k, v)
+    out, me = tmp_path/'run', os.getpid()
+    args = ('--data', str(folder), '--outdir', str(out), *small_options(), '--resume=latest')
+    threading.Thread(target=lambda: (wait_for(lambda: checkpoints(out)), os.kill(me, signal.SIGTERM))).start()
+    with pytest.raises(Interrupted) as stop: train_in_processes(2, *args)
+    assert stop.value.signum == signal.SIGTERM
+    reached = check_checkpoint(latest_checkpoint(out)) and torch.load(latest_checkpoint(out), weights_only=True)['images']
+    train_in_processes(2, *args)
+    assert reached < torch.load(latest_checkpoint(out), weights_only=True)['images'] == 160
+    with pytest.raises(ChildProcessError, match='exit code 1'): train_in_processes(2, *args, '--train.batch=6')

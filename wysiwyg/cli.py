@@ -8,10 +8,11 @@ __all__ = ['COMMANDS', 'Heads', 'Train', 'Eval', 'Render', 'Ablate', 'Results', 
            'eval_data', 'protocol_scores', 'record_scores', 'render', 'studies', 'notebook_parameters',
            'check_parameters', 'study_notebook', 'run_notebook', 'up_to_first_study', 'parse_setting',
            'study_parameters', 'ablate', 'execute', 'read_journal', 'dry_run', 'matrix_text', 'results_command', 'demo',
-           'say', 'demo_table', 'compare_text', 'parse', 'usage', 'main', 'tune_allocator']
+           'cores_for', 'train_in_processes', 'say', 'demo_table', 'compare_text', 'parse', 'usage', 'main',
+           'tune_allocator']
 
 # %% ../nbs/21_cli.ipynb #5ecaeb89
-import json, os, sys, tempfile
+import json, os, subprocess, sys, tempfile, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +23,7 @@ from .core import *
 from .data import *
 from .executors import *
 from .generator import *
+from .stylegan import group_size
 from .training import *
 from .world import *
 
@@ -350,22 +352,35 @@ def results_command(a: Results) -> dict:
 # %% ../nbs/21_cli.ipynb #df42cb47
 def demo(a: Demo) -> dict:
     "Everything once, small. A finished part is not repeated."
-    import shutil, time
+    import shutil
     from wysiwyg.metrics import evaluate
-    from wysiwyg.tracking import Recorder
     run, folder, begun = (tiny(a.kimg*1e3) if a.kimg else tiny()), runs_dir()/'demo', time.time()
     if a.fresh: shutil.rmtree(folder, ignore_errors=True)
     say('1/5 heads with true geometry'); data = open_data(run)
     say(f'2/5 tiny from scratch: {run.schedule.total:.0f} images through every stage of the schedule')
     trained = folder/'generator.safetensors'
-    if not trained.exists():
-        with Recorder('demo', 'tiny', run.train.seed, run, dataset_sha=data.sha) as r: train(run, folder, data, 'latest', r)
+    if not trained.exists(): train_in_processes(cores_for(run), '--cfg', 'tiny', *(['--kimg', str(a.kimg)] if a.kimg else []), '--outdir', str(folder), '--resume', 'latest')
     say('3/5 evaluation, against the untrained start and the floor')
     scores = {'start': evaluate(Trainer(run, data).ema, data, n=200), 'tiny': evaluate(load_generator(trained), data, n=200, floors=False)}
     say('4/5 ablations of the shipped generator'); made = [ablate(Ablate(s, images=32, n=48, heads=1000, views=2, repeats=1))['notebook'] for s in ('a01_paper_table', 'a02_samples')]
     say('5/5 comparison'); table = demo_table(scores); print(table.round(2).to_string()); print(compare_text(32))
     say(f'done in {(time.time()-begun)/60:.1f} minutes. Pictures: {folder}; notebooks: {Path(made[0]).parent}\n  make ui    opens the runs in MLflow\n  make lab   opens the notebooks in JupyterLab')
     return {'minutes': (time.time()-begun)/60} | {f'{who}: {k}': v for who, s in scores.items() for k, v in s.items()}
+
+def cores_for(run: Run) -> int:
+    "How many processes share a batch best: cores are used better by processes than by threads; one on a GPU."
+    groups = run.train.batch//group_size(run.train.batch, run.discriminator.group)
+    return 1 if default_device().type == 'cuda' else max(n for n in range(1, (os.cpu_count() or 1)+1) if groups % n == 0)
+
+def train_in_processes(parts: int, *args: str):
+    "`wysiwyg train ARGS` in `parts` processes. Interrupted when Ctrl-C or SIGTERM came and a checkpoint is written; ChildProcessError where training ends with an error."
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={parts}', '-m', 'wysiwyg.cli', 'train', *args]
+    with deferred_interrupt() as came, environment(OMP_NUM_THREADS=str(max(1, (os.cpu_count() or 1)//parts))), subprocess.Popen(command, stdout=2, start_new_session=True) as job:
+        while job.poll() is None:
+            if came: job.terminate(); job.wait()
+            time.sleep(.1)
+    if came: raise Interrupted(came[0])
+    if job.returncode: raise ChildProcessError(f'training ended with exit code {job.returncode}: its error stands above, and the same command goes on from its last checkpoint')
 
 def say(text: str): print(f'\n== {text}', file=sys.stderr, flush=True)
 
