@@ -350,7 +350,7 @@ def results_command(a: Results) -> dict:
     return {name: f'{said.count("imported")} imported, {said.count("there")} already there' for name, said in done.items()}
 
 # %% ../nbs/21_cli.ipynb #df42cb47
-def demo(a: Demo) -> dict:
+def demo(a: Demo):
     "Everything once, small. A finished part is not repeated."
     import shutil
     from wysiwyg.metrics import evaluate
@@ -363,9 +363,8 @@ def demo(a: Demo) -> dict:
     say('3/5 evaluation, against the untrained start and the floor')
     scores = {'start': evaluate(Trainer(run, data).ema, data, n=200), 'tiny': evaluate(load_generator(trained), data, n=200, floors=False)}
     say('4/5 ablations of the shipped generator'); made = [ablate(Ablate(s, images=32, n=48, heads=1000, views=2, repeats=1))['notebook'] for s in ('a01_paper_table', 'a02_samples')]
-    say('5/5 comparison'); table = demo_table(scores); print(table.round(2).to_string()); print(compare_text(32))
+    say('5/5 comparison'); print(demo_table(scores).round(2).to_string(na_rep='')); print(compare_text(32))
     say(f'done in {(time.time()-begun)/60:.1f} minutes. Pictures: {folder}; notebooks: {Path(made[0]).parent}\n  make ui    opens the runs in MLflow\n  make lab   opens the notebooks in JupyterLab')
-    return {'minutes': (time.time()-begun)/60} | {f'{who}: {k}': v for who, s in scores.items() for k, v in s.items()}
 
 def cores_for(run: Run) -> int:
     "How many processes share a batch best: cores are used better by processes than by threads; one on a GPU."
@@ -396,7 +395,7 @@ def compare_text(images: int) -> str:
     from wysiwyg.tracking import compare, read_study
     runs = read_study('a01_paper_table', where=(size := {'schedule.total': float(images)}))
     columns = [c for c in runs if c.startswith('eval/') and runs[c].notna().all()]
-    return '\n' + compare('a01_paper_table', 'full', columns, where=size).xs('mean', axis=1, level=1).round(2).to_string()
+    return '\n' + compare('a01_paper_table', 'full', columns, where=size).xs('mean', axis=1, level=1).T.round(2).to_string()
 
 # %% ../nbs/21_cli.ipynb #ff8fc108
 COMMANDS = {'heads': (Heads, heads), 'train': (Train, train_command), 'eval': (Eval, eval_command), 'render': (Render, render), 'ablate': (Ablate, ablate), 'results': (Results, results_command), 'demo': (Demo, demo)}
