@@ -8,7 +8,7 @@ __all__ = ['COMMANDS', 'Heads', 'Train', 'Eval', 'Render', 'Ablate', 'Results', 
            'eval_data', 'protocol_scores', 'record_scores', 'render', 'studies', 'notebook_parameters',
            'check_parameters', 'study_notebook', 'run_notebook', 'up_to_first_study', 'parse_setting',
            'study_parameters', 'ablate', 'execute', 'read_journal', 'dry_run', 'matrix_text', 'results_command', 'demo',
-           'cores_for', 'train_in_processes', 'say', 'demo_table', 'compare_text', 'parse', 'usage', 'main',
+           'processes_for', 'train_in_processes', 'say', 'demo_table', 'compare_text', 'parse', 'usage', 'main',
            'tune_allocator']
 
 # %% ../nbs/21_cli.ipynb #5ecaeb89
@@ -359,14 +359,14 @@ def demo(a: Demo):
     say('1/5 heads with true geometry'); data = open_data(run)
     say(f'2/5 tiny from scratch: {run.schedule.total:.0f} images through every stage of the schedule')
     trained = folder/'generator.safetensors'
-    if not trained.exists(): train_in_processes(cores_for(run), '--cfg', 'tiny', *(['--kimg', str(a.kimg)] if a.kimg else []), '--outdir', str(folder), '--resume', 'latest')
+    if not trained.exists(): train_in_processes(processes_for(run), '--cfg', 'tiny', *(['--kimg', str(a.kimg)] if a.kimg else []), '--outdir', str(folder), '--resume', 'latest')
     say('3/5 evaluation, against the untrained start and the floor')
     scores = {'start': evaluate(Trainer(run, data).ema, data, n=200), 'tiny': evaluate(load_generator(trained), data, n=200, floors=False)}
     say('4/5 ablations of the shipped generator'); made = [ablate(Ablate(s, images=32, n=48, heads=1000, views=2, repeats=1))['notebook'] for s in ('a01_paper_table', 'a02_samples')]
     say('5/5 comparison'); print(demo_table(scores).round(2).to_string(na_rep='')); print(compare_text(32))
     say(f'done in {(time.time()-begun)/60:.1f} minutes. Pictures: {folder}; notebooks: {Path(made[0]).parent}\n  make ui    opens the runs in MLflow\n  make lab   opens the notebooks in JupyterLab')
 
-def cores_for(run: Run) -> int:
+def processes_for(run: Run) -> int:
     "How many processes share a batch best: cores are used better by processes than by threads; one on a GPU."
     groups = run.train.batch//group_size(run.train.batch, run.discriminator.group)
     return 1 if default_device().type == 'cuda' else max(n for n in range(1, (os.cpu_count() or 1)+1) if groups % n == 0)

@@ -326,7 +326,7 @@ def tiny(total: float = 13_000, resolution: int = 32) -> Run:
         field=FieldConfig(hidden=32, geo_features=16, color_hidden=16, sharpness=float('inf'), beta_init=.03, beta_min=.0005),
         render=RenderConfig(near=2.2, far=3.2, coarse=48, fine=0, max_points=400_000), probe=ProbeConfig(resolution=resolution//4, samples=49),
         proposal=ProposalConfig(width=16, layers=(2, 1, 1), patch=resolution//4), discriminator=DiscriminatorConfig(channel_base=1024, channel_max=128, map_dim=32),
-        loss=LossConfig(decision=0., hinge=.05, smooth=.1), schedule=replace(s, g_lr=Schedule((*s.g_lr.knots, (round(.7*total), .5), (total, .1)))),
+        loss=LossConfig(decision=0., hinge=.05, smooth=.1), schedule=replace(s, g_lr=Schedule((*s.g_lr.knots, (round(.7*total), s.g_lr(total)), (total, .1)))),
         train=TrainConfig(batch=8, field_lr=.001, r1_every=4, ema_images=500, checkpoint_images=1_000, snapshot_images=1_000))
 
 def heads64(total: float = 60_000) -> Run:
