@@ -16,6 +16,8 @@ from .data import *
 from .generator import *
 from .metrics import *
 from .sampler import *
+from .results import *
+from .study import *
 from .tracking import *
 from .training import *
 
