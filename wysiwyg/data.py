@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_SIDE', 'MAX_BYTES', 'MAX_JSON', 'KEEP_BYTES', 'png_bytes', 'decode', 'label_fault', 'name_fault', 'Report',
-           'DataError', 'validate', 'write_zip', 'Dataset']
+           'DataError', 'validate', 'write_zip', 'Dataset', 'check_data']
 
 # %% ../nbs/03_data.ipynb #b725af5f
 import functools, hashlib, io, json, os, re, stat, warnings, zipfile
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from .core import *
 from .camera import mirror_label
+from .config import Run
 
 # %% ../nbs/03_data.ipynb #d83b52f8
 MAX_SIDE, MAX_BYTES, MAX_JSON = 4096, 2**26, 2**30   # larger pictures and larger files are refused unread
@@ -229,6 +230,11 @@ class Dataset:
         if rest: raise ValueError(f'{self.name} is {self.report.resolution} pixels wide, which cannot be averaged down to {resolution}: choose a divisor as the final resolution')
         self.sha = self.report.sha if self.factor == 1 else hashlib.sha256(f'{self.report.sha}/{self.factor}'.encode()).hexdigest()
     def __len__(self): return len(self.names)
+    @property
+    def view(self) -> tuple[float, float]:
+        "Camera radius (world units) and focal length (image sides): medians over the labels."
+        radius, focal = self.labels[:, [3, 7, 11]].norm(dim=1), self.labels[:, 16]
+        return radius.median().item(), focal.median().item()
     def images(self, index: Tensor) -> Tensor:   # [b] int64 -> [b, 3, R, R] uint8
         "Pictures by number; small sets are decoded once and kept."
         if len(self)*3*self.resolution**2 > KEEP_BYTES: return self._read(index)
@@ -249,3 +255,9 @@ class Dataset:
         index, flips = self.order(position, batch, seed)
         x, label, flips = self.images(index).float()/127.5-1, self.labels[index], flips & mirror
         return torch.where(flips[:, None, None, None], x.flip(-1), x), Camera.from_label(torch.where(flips[:, None], mirror_label(label), label))
+
+# %% ../nbs/03_data.ipynb #8d41e7b3
+def check_data(run: Run, data: Dataset):
+    "Do these pictures and cameras fit the run? A ValueError says what would."
+    if data.resolution != run.resolution:
+        raise ValueError(f'the data are {data.resolution} pixels wide and the run renders {run.resolution}: change one of them')
