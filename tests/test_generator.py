@@ -1,5 +1,5 @@
 "The generator's promises: finite on empty and full rays, rows independent, work counted."
-import copy
+import copy, math
 from dataclasses import replace
 
 import pytest
@@ -87,3 +87,15 @@ def test_a_generator_carries_its_view(scene, tmp_path):
     assert load_generator(device=torch.device('cpu')).view == (2.7, 4.2647)        # a file without one
     save_generator(g, tmp_path/'bad.safetensors', view='[0, 1]')
     with pytest.raises(ValueError, match=r'bad.safetensors: view = \[0, 1\] must be'): load_generator(tmp_path/'bad.safetensors')
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_nan_in_the_field_stays_one_and_ends_nothing(kind):
+    "Distances that are NaN make places that are NaN: nothing is read there, and picture and gradient say so."
+    g = Generator(override(RUN, **{'sampler.kind': kind}), start=False)
+    g.field.sdf1.weight.data[0, 1] = math.nan
+    z, camera = torch.randn(2, 64), orbit(torch.tensor([0., .5]), torch.zeros(2))
+    for rgb in (g(z, camera, resolution=16).rgb, g.two_pass(g.synthesize(g.map(z, camera)), camera, 8, 8, 16).rgb):
+        assert rgb.isnan().all()
+        rgb.sum().backward()
+    assert g.field.sdf0.weight.grad.isnan().any()
