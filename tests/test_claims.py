@@ -5,7 +5,7 @@ import pytest
 import torch
 from wysiwyg.claims import CLAIMS, Claim, find, judge, recorded
 from wysiwyg.studies import fog, loosen, speckle
-from wysiwyg.tracking import interval_rows, markdown_table
+from wysiwyg.results import interval_rows, markdown_table
 
 ROWS = {'eval/fd_a: x': 10., 'eval/fd_a: x ±': 3., 'eval/fd_a: y': 4., 'eval/fd_a: y ±': 4.}
 CLAIM = Claim('x is worse', 'here', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y')

@@ -76,7 +76,7 @@ def test_notebooks_without_parameters_are_refused(tmp_path):
 
 # ---- studies ---------------------------------------------------------------------------------------------------------
 
-NOTEBOOK = ["bad = 0\nscale = 1.\nseeds = '0'", 'from wysiwyg.tracking import *', """
+NOTEBOOK = ["bad = 0\nscale = 1.\nseeds = '0'", 'from wysiwyg.study import *', """
 def measure(recorder, p, seed):
     if p['k'] == p['bad']: raise RuntimeError('no memory')
     return {'eval/psnr': 30*scale/p['k']}

@@ -12,7 +12,9 @@ import psutil
 import pytest
 
 from wysiwyg.executors import EXECUTORS, Failed, Local, Lost, Ray, environment, executor_of
-from wysiwyg.tracking import STUDY, decode, exit_code, find_runs, history, open_store, run_study
+from wysiwyg.results import history
+from wysiwyg.study import exit_code, run_study
+from wysiwyg.tracking import STUDY, decode, find_runs, open_store
 
 
 def busy(n, folder):
@@ -120,6 +122,8 @@ def test_a_study_survives_its_workers(kind, home, tmp_path):
 
 KILLED = '''
 import json, os, time
+from wysiwyg.results import *
+from wysiwyg.study import *
 from wysiwyg.tracking import *
 def mark(*what):
     with open(os.environ['MARKS'], 'a') as f: f.write(' '.join(map(str, what))+'\\n')
@@ -158,6 +162,8 @@ def test_a_killed_study_is_finished_by_the_next_call(tmp_path):
 
 SILENT = '''
 import os, time
+from wysiwyg.results import *
+from wysiwyg.study import *
 from wysiwyg.tracking import *
 Spool.close = lambda self: os._exit(0)
 Spool.next_batch = lambda self: time.sleep(1000)

@@ -289,9 +289,9 @@ def test_command_refuses_before_it_renders(line, code, why, capsys, monkeypatch)
 
 
 def test_recorded_command_names_what_was_measured(monkeypatch):
-    from wysiwyg import cli, tracking
+    from wysiwyg import cli, results
     said = []
-    monkeypatch.setattr(tracking, 'write_results', lambda name, rows, command: said.append((rows, command)))
+    monkeypatch.setattr(results, 'write_results', lambda name, rows, command: said.append((rows, command)))
     cli.record_scores(cli.Eval(protocol='non_flatness256', seed=3, record='flat'), {'eval/non_flatness256': 7.123456})
     cli.record_scores(cli.Eval(n=64, record='own'), {'eval/fd_means_64': 1.})
     assert said[0] == ([{'what': 'eval/non_flatness256', 'value': 7.1235}], 'wysiwyg eval --protocol non_flatness256 --seed 3 --record flat')

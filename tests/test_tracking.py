@@ -15,9 +15,9 @@ from hypothesis import given, strategies as st
 
 from wysiwyg.config import flat, override, paper, small, tiny
 from wysiwyg.core import runs_dir
-from wysiwyg.tracking import (NullRecorder, Recorder, alive, case_scores, compare, curves, decode, digest, encode, estimate_study, exit_code, export_runs, find_runs,
-                              finished, history, holds, import_runs, interval_rows, open_store, read_results, read_study, reap, run_study, safe, sample_counts, show_compare,
-                              this_process, tracking_uri, write_results)
+from wysiwyg.results import case_scores, compare, curves, export_runs, history, holds, import_runs, interval_rows, read_results, read_study, sample_counts, show_compare, write_results
+from wysiwyg.study import estimate_study, exit_code, finished, run_study
+from wysiwyg.tracking import NullRecorder, Recorder, alive, decode, digest, encode, find_runs, open_store, reap, safe, this_process, tracking_uri
 
 
 @pytest.fixture(scope='module', autouse=True)

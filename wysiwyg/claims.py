@@ -12,6 +12,8 @@ from fnmatch import fnmatchcase
 from .config import *
 from .core import *
 from .generator import *
+from .results import *
+from .study import *
 from .tracking import *
 
 # %% ../nbs/23_claims.ipynb #3021097f

@@ -203,7 +203,7 @@ def protocol_scores(a: Eval, g: Generator) -> dict[str, float]:
 
 def record_scores(a: Eval, scores: dict[str, float]):
     "Metrics with their floors into data/results."
-    from wysiwyg.tracking import write_results
+    from wysiwyg.results import write_results
     named = ('network', 'data', 'protocol', 'inception_sha', 'normals', *(() if a.protocol else ('n',)), 'seed', 'record')
     options = ''.join(f' --{k.replace("_", "-")} {v}' for k in named if (v := getattr(a, k)))
     command = f'wysiwyg eval{options}' + ' --untrained'*a.untrained
@@ -316,7 +316,8 @@ def read_journal(journal: Path) -> list[dict]:
 
 def dry_run(a: Ablate, parameters: dict) -> dict:
     "Arms and seeds, kept or to do, and how long it may take; nothing is made."
-    from wysiwyg.tracking import estimate_study, tracking_uri
+    from wysiwyg.study import estimate_study
+    from wysiwyg.tracking import tracking_uri
     import papermill
     with tempfile.TemporaryDirectory() as folder:
         short, journal = up_to_first_study(a.study, Path(folder)), Path(folder)/'journal'
@@ -340,7 +341,7 @@ def matrix_text(planned: dict) -> str:
 # %% ../nbs/21_cli.ipynb #a7e98823
 def results_command(a: Results) -> dict:
     "Export studies, or import files of exported runs."
-    from wysiwyg.tracking import export_runs, import_runs
+    from wysiwyg.results import export_runs, import_runs
     if a.action == 'export':
         if not a.names: raise UsageError('results export needs the name of a study, as `wysiwyg ablate --study` has it')
         return {study: str(export_runs(study)) for study in a.names}
@@ -392,7 +393,7 @@ def demo_table(scores: dict[str, dict[str, float]]):
 
 def compare_text(images: int) -> str:
     "The a01 table of runs of this length, from MLflow."
-    from wysiwyg.tracking import compare, read_study
+    from wysiwyg.results import compare, read_study
     runs = read_study('a01_paper_table', where=(size := {'schedule.total': float(images)}))
     columns = [c for c in runs if c.startswith('eval/') and runs[c].notna().all()]
     return '\n' + compare('a01_paper_table', 'full', columns, where=size).xs('mean', axis=1, level=1).T.round(2).to_string()
