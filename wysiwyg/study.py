@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['study_run', 'resolve', 'study_jobs', 'run_study', 'measure_jobs', 'measure_arm', 'release', 'finished', 'exit_code',
-           'notes', 'write_journal', 'conclude', 'conclusion', 'durations', 'estimate_study']
+           'notes', 'tell_progress', 'write_journal', 'conclude', 'conclusion', 'durations', 'estimate_study']
 
 # %% ../nbs/17b_study.ipynb #9ed01c79
 import contextlib, json, os, time
@@ -51,21 +51,24 @@ def run_study(study: str,
     todo = {name: job for name, job in jobs.items() if status[name] == 'to do'}
     if todo and not (dry_run := dry_run or 'WYSIWYG_DRY_RUN' in os.environ):
         with study_run(study, **tags) as parent:
-            for name, said in measure_jobs(study, todo, measure, executor_of(executor), parent.id, notes(study, jobs), tags): status[name] = said
+            tell_progress(study, status)
+            for name, said in measure_jobs(study, todo, measure, executor_of(executor), notes(study, jobs), tags):
+                status[name] = said
+                tell_progress(study, status, name)
             conclude(parent, study, jobs, status, baseline or next(iter(arms)), note)
     write_journal(study, jobs, status)
     return status
 
 # %% ../nbs/17b_study.ipynb #a2abe23e
-def measure_jobs(study: str, jobs: dict, measure: Callable, pool: Pool, parent: str, notes: dict[str, str], tags: dict):
+def measure_jobs(study: str, jobs: dict, measure: Callable, pool: Pool, notes: dict[str, str], tags: dict):
     "Yields (name, 'done' or 'failed: ...') as the runs end."
-    names, tasks = list(jobs), [(study, *job, parent, notes[name], tags | {'leader': this_process()}) for name, job in jobs.items()]
+    names, tasks = list(jobs), [(study, *job, notes[name], tags | {'leader': this_process()}) for name, job in jobs.items()]
     for i, out in pool.run(partial(measure_arm, measure), tasks, lost=lambda i: release(study, *jobs[names[i]])):
         yield names[i], f'failed: {out.reason}' if isinstance(out, Failed) else out
 
-def measure_arm(measure: Callable, study: str, arm: str, seed: int, params, parent: str, note: str, tags: dict) -> str:
+def measure_arm(measure: Callable, study: str, arm: str, seed: int, params, note: str, tags: dict) -> str:
     "One run, wherever this is; its duration becomes a tag, by which dry runs estimate."
-    with Recorder(study, arm, seed, params, parent, **tags) as r:
+    with Recorder(study, arm, seed, params, **tags) as r:
         begun = time.time(); r.note(note)
         r.metrics(measure(r, params, seed) or {}, max(r.spool.last.values(), default=0))
         r.tag('seconds', f'{time.time()-begun:.1f}')
@@ -93,6 +96,13 @@ def notes(study: str, jobs: dict[str, tuple]) -> dict[str, str]:
     rows = {arm: ''.join(f'| `{k}` | {encode(v)} |\n' for k, v in c.items()) for arm, c in changes.items()}
     return {name: f'Arm **{arm}**, seed {seed}, of the study `{study}`.\n\n' + (f'| what differs between arms | here |\n|---|---|\n{rows[arm]}' if rows[arm] else '')
             for name, (arm, seed, _) in jobs.items()}
+
+def tell_progress(study: str, status: dict[str, str], run: str = ''):
+    "One line {study, total, done, run, status} in the file that WYSIWYG_PROGRESS names, if it does: at the start, and when a run ends; kept runs count as done."
+    if not (path := os.environ.get('WYSIWYG_PROGRESS')): return
+    done = sum(said != 'to do' for said in status.values())
+    line = {'study': study, 'total': len(status), 'done': done, 'run': run, 'status': status.get(run, '')}
+    with open(path, 'a', encoding='utf8') as f: f.write(json.dumps(line)+'\n')
 
 def write_journal(study: str, jobs: dict[str, tuple], status: dict[str, str]):
     "One line in the file that WYSIWYG_JOURNAL names, if it does."
