@@ -34,15 +34,20 @@ def chunked(marcher,          # (rays, *per-ray tensors) -> March, Rendering
             rays: Rays, per_ray: tuple[Tensor, ...],   # tensors [B, N, ...]
             samples: int,     # field evaluations per ray
             max_points: int,      # per chunk
-            grad_points: int = 0  # per chunk where gradients are kept; 0: all at once
-           ) -> tuple[March, Rendering]:
+            grad_points: int = 0, # per chunk where gradients are kept; 0: all at once
+            keep: bool = True     # every sample, or what the rays see alone
+           ) -> tuple[March, Rendering]:   # the march None where it is not kept
     "March rays within a budget of field evaluations. What a chunk needs for its gradient is made again in the backward pass, not kept."
     b, n = rays.dirs.shape[:2]
     most = grad_points if torch.is_grad_enabled() else max_points
     size = max(1, most//(b*samples)) if most else n
     if torch.is_grad_enabled() and size < n: marcher = partial(checkpoint, marcher, use_reentrant=False, preserve_rng_state=False)
-    parts = [marcher(rays.map(lambda x: x[:, i:i+size]), *[x[:, i:i+size] for x in per_ray]) for i in range(0, n, size)]
-    return tuple(join(p) for p in zip(*parts))
+    marches, seen = [], []
+    for i in range(0, n, size):
+        m, out = marcher(rays.map(lambda x: x[:, i:i+size]), *[x[:, i:i+size] for x in per_ray])
+        seen.append(out)
+        if keep: marches.append(m)
+    return join(marches) if keep else None, join(seen)
 
 # %% ../nbs/12_generator.ipynb #38be263d
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ def _exact(method):
     def inner(self, planes: Tensor, *args, **kw):
         with torch.autocast(planes.device.type, enabled=False): return method(self, planes.to(self.field.sdf0.weight.dtype), *args, **kw)
     return inner
+
+_NORMAL_COST = 48     # evaluations of the fused field that take the memory of a normal's six by torch
 
 class Generator(nn.Module):
     "G(z, camera). Counts its work in `evaluations` (field) and `syntheses` (planes). `start`: give the field its sphere, which loading does not need."
@@ -128,34 +135,38 @@ class Generator(nn.Module):
         return self.dense_rays(planes, rays, samples)[0]
 
     @_exact
-    def dense_rays(self, planes: Tensor, rays: Rays, samples: int) -> tuple[March, Rendering]:
+    def dense_rays(self, planes: Tensor, rays: Rays, samples: int, keep: bool = True) -> tuple[March, Rendering]:
         c = self.run.render
-        return self.march_chunks(lambda r: bins_march(self.field_at(planes), r, c.near, c.far, samples)[0], rays, (), samples)
+        return self.march_chunks(lambda r: bins_march(self.field_at(planes), r, c.near, c.far, samples)[0], rays, (), samples, keep)
 
-    def march_chunks(self, marcher, rays: Rays, per_ray: tuple[Tensor, ...], samples: int) -> tuple[March, Rendering]:
+    def march_chunks(self, marcher, rays: Rays, per_ray: tuple[Tensor, ...], samples: int, keep: bool = True) -> tuple[March, Rendering]:
         "`marcher`'s marches in chunks, with what their rays see."
         c = self.run.render
-        go = lambda *a: (m := marcher(*a), integrate(m, c.far, c.background))
-        return chunked(go, rays, per_ray, samples, c.max_points, c.grad_points)
+        def go(*a):
+            m = marcher(*a)
+            return m, integrate(m, c.far, c.background)
+        return chunked(go, rays, per_ray, samples, c.max_points, c.grad_points, keep)
 
-    def draw(self, planes: Tensor, rays: Rays, pdf: Tensor, config: SamplerConfig, key) -> list[tuple[Tensor, March, Rendering]]:
+    def draw(self, planes: Tensor, rays: Rays, pdf: Tensor, config: SamplerConfig, key,
+             keep: bool = True) -> list[tuple[Tensor, March, Rendering]]:
         "Draw from pdf [B, N, K-1] and march, one group per budget."
         c, field, groups = self.run.render, self.field_at(planes), []
         go = lambda r, t, delta: kernels.composite(t, delta, *field(r.at(t), r.dirs), c.far, c.background)
         for index, s in budget(kernels.certainty(pdf, config.top), config):
             u = self.uniforms(index.shape, s, config, key)+0*take_rays(pdf[..., :1], index)      # samplers forgive a pdf that is NaN; a picture must not
-            if config.kind == 'refined': groups.append((index, *self.look_twice(field, rays.take(index), pdf, index, s, config, u))); continue
+            if config.kind == 'refined': groups.append((index, *self.look_twice(field, rays.take(index), pdf, index, s, config, u, keep))); continue
             if config.kind == 'robust': samples = kernels.draw_robust(pdf, index, s, config.tau, c.near, c.far, u)
             else: samples = DRAWS[config.kind](take_rays(pdf, index), s, config.tau, c.near, c.far, u)
-            groups.append((index, *chunked(go, rays.take(index), (samples.t, samples.delta), s, c.max_points, c.grad_points)))
+            groups.append((index, *chunked(go, rays.take(index), (samples.t, samples.delta), s, c.max_points, c.grad_points, keep)))
         return groups
 
-    def look_twice(self, field, rays: Rays, pdf: Tensor, index: Tensor, s: int, config: SamplerConfig, u: Tensor) -> tuple[March, Rendering]:
+    def look_twice(self, field, rays: Rays, pdf: Tensor, index: Tensor, s: int, config: SamplerConfig, u: Tensor,
+                   keep: bool = True) -> tuple[March, Rendering]:
         "`config.first` of the samples from the pdf, the rest where the distances found there put the light."
         c, n, width = self.run.render, max(1, round(config.first*s)), (self.run.render.far-self.run.render.near)/pdf.shape[-1]
         first = kernels.draw_robust(pdf, index, n, config.tau, c.near, c.far, u[..., :n].contiguous())
         go = lambda r, t, u: kernels.composite(*refine(field, r, t, u, c.near, c.far, width), c.far, c.background)
-        return chunked(go, rays, (first.t, u[..., n:]), s, c.max_points, c.grad_points)
+        return chunked(go, rays, (first.t, u[..., n:]), s, c.max_points, c.grad_points, keep)
 
     def uniforms(self, shape, s: int, config: SamplerConfig, key) -> Tensor:
         "Places in the strata, [B, N, S]: keyed random numbers (a list: a key for each image), or the middle."
@@ -164,7 +175,8 @@ class Generator(nn.Module):
         draw = lambda key, b: torch.rand(b, *shape[1:], s, generator=rng(key, 'jitter', s, device=device.type), device=device)
         return torch.cat([draw(k, 1) for k in key]) if isinstance(key, list) else draw(key, shape[0])
 
-    def march_direct(self, planes: Tensor, rays: Rays, config: SamplerConfig, key, coarse: int = None, fine: int = None) -> tuple[March, Rendering]:
+    def march_direct(self, planes: Tensor, rays: Rays, config: SamplerConfig, key, coarse: int = None, fine: int = None,
+                     keep: bool = True) -> tuple[March, Rendering]:
         "Samplers that need no pdf; `samples` is everything a ray may spend."
         c, field = self.run.render, self.field_at(planes)
         s = config.samples if coarse is None else coarse+fine
@@ -172,7 +184,7 @@ class Generator(nn.Module):
         go = {'uniform': lambda r, u: march(field, r, uniform_samples(r, c.near, c.far, s, u)),
               'two_pass': lambda r, u: two_pass(field, r, c.near, c.far, s//2 if coarse is None else coarse, s-s//2 if fine is None else fine, u),
               'root': lambda r, u: root(field, r, c.near, c.far, coarse=s//2, steps=3, skin=max(2, s-s//2-3))}[config.kind]
-        return self.march_chunks(go, rays, (u,), s)
+        return self.march_chunks(go, rays, (u,), s, keep)
 
     @_exact
     def render(self, planes: Tensor, camera: Camera, resolution: int = None, sampler: SamplerConfig = None, proposal: str = None,
@@ -182,8 +194,8 @@ class Generator(nn.Module):
         rays, p, pdf = camera_rays(camera, r), None, None
         if config.kind in (*DRAWS, 'refined'):
             p, pdf = proposed or self.propose(planes, camera, proposal, r)
-            groups = self.draw(planes, rays, to_rays(resize_pdf(pdf.detach(), r)).contiguous(), config, key)
-        else: groups = [(self.every_ray(rays), *self.march_direct(planes, rays, config, key))]
+            groups = self.draw(planes, rays, to_rays(resize_pdf(pdf.detach(), r)).contiguous(), config, key, trace)
+        else: groups = [(self.every_ray(rays), *self.march_direct(planes, rays, config, key, keep=trace))]
         return self.finish(planes, rays, groups, normals, trace, p, pdf)
 
     def coarse_render(self, planes: Tensor, camera: Camera, resolution: int, key=0) -> Trace:
@@ -194,14 +206,14 @@ class Generator(nn.Module):
     def two_pass(self, planes: Tensor, camera: Camera, coarse: int, fine: int, resolution: int = None, key=0, trace: bool = False):
         "EG3D's renderer with any split of its samples."
         rays = camera_rays(camera, resolution or self.run.resolution)
-        marched = self.march_direct(planes, rays, SamplerConfig(kind='two_pass'), key, coarse, fine)
+        marched = self.march_direct(planes, rays, SamplerConfig(kind='two_pass'), key, coarse, fine, trace)
         return self.finish(planes, rays, [(self.every_ray(rays), *marched)], False, trace)
 
     @_exact
     def dense(self, planes: Tensor, camera: Camera, resolution: int = None, samples: int = 384, normals: bool = False) -> Rendering:
         "Reference: uniform samples, no proposal."
         rays = camera_rays(camera, resolution or self.run.resolution)
-        return self.finish(planes, rays, [(self.every_ray(rays), *self.dense_rays(planes, rays, samples))], normals, False)
+        return self.finish(planes, rays, [(self.every_ray(rays), *self.dense_rays(planes, rays, samples, False))], normals, False)
 
     def finish(self, planes, rays, groups, normals, trace, p=None, pdf=None):
         "Put the rays of the groups back in order."
@@ -215,7 +227,10 @@ class Generator(nn.Module):
         "World normals [B, N, 3] at the expected depth of what was hit; zero where opacity < 1/2. The difference spans a pixel to each side: finer bumps cannot be seen."
         c = self.run.render
         pixel = (rays.dirs[:, 1]-rays.dirs[:, 0]).norm(dim=-1).mean().item()*(c.near+c.far)/2
-        n = sdf_normals(partial(self.sdf, planes), rays.at(out.surface_depth(c.far)[..., None])[:, :, 0], pixel)
+        x = rays.at(out.surface_depth(c.far)[..., None])[:, :, 0]
+        most = c.grad_points if torch.is_grad_enabled() else c.max_points
+        size = max(1, most//(_NORMAL_COST*len(x))) if most else x.shape[1]
+        n = torch.cat([sdf_normals(partial(self.sdf, planes), part, pixel) for part in x.split(size, 1)], 1)
         return n*(out.opacity > .5)[..., None]
 
     @staticmethod
