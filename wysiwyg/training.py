@@ -7,8 +7,9 @@ __all__ = ['PARTS', 'COUNTS', 'FREE', 'Stage', 'stage_at', 'make_optimizers', 'u
            'NotFinite', 'Trainer', 'micro_batches', 'WriteError', 'writing', 'save_checkpoint', 'checkpoints',
            'check_checkpoint', 'intact', 'latest_checkpoint', 'fits', 'load_checkpoint', 'shipped_discriminator',
            'start_from', 'start_from_shipped', 'save_pair', 'proposal_examples', 'fit_proposal', 'snapshot', 'Silent',
-           'Interrupted', 'open_data', 'train', 'deferred_interrupt', 'reported', 'begin', 'keep_books', 'progress_bar',
-           'log_step', 'save_snapshot', 'stretches', 'seconds_per_step', 'memory', 'estimate', 'estimate_text']
+           'Interrupted', 'open_data', 'Sheltered', 'recording', 'train', 'deferred_interrupt', 'reported', 'begin',
+           'keep_books', 'progress_bar', 'log_step', 'save_snapshot', 'stretches', 'seconds_per_step', 'memory',
+           'estimate', 'estimate_text']
 
 # %% ../nbs/15_training.ipynb #d0c1b90e
 import contextlib, copy, errno, hashlib, io, json, math, signal, sys, tempfile, threading, time
@@ -412,20 +413,53 @@ def open_data(run: Run, progress: bool = True) -> Dataset:
     from wysiwyg.heads import render_heads
     return Dataset(run.data.path or render_heads(run.heads, progress=progress), resolution=run.resolution)
 
-def train(run: Run, outdir: str|Path, data: Dataset = None, resume: str = None, recorder=Silent(), progress: bool = True, stop_at: float = None, world: World = World()) -> Trainer:
-    """Train to the end of the schedule (or `stop_at` images). resume: 'latest', a checkpoint's path, or None.
+# %% ../nbs/15_training.ipynb #a3c01d23
+class Sheltered:
+    "A recorder whose failures are told on stderr, once, and never stop the run."
+    def __init__(self, recorder): self.recorder, self.failures = recorder, 0
+    def metrics(self, values: dict[str, float], step: int): self.attempt(self.recorder.metrics, values, step)
+    def image(self, array, name: str, step: int): self.attempt(self.recorder.image, array, name, step)
+    def attempt(self, call: Callable, *args):
+        try: return call(*args)
+        except Exception as e:
+            self.failures += 1
+            if self.failures > 1: return
+            fault = ' '.join(str(e).split())[:300]
+            print(f'warning: the recorder failed ({type(e).__name__}: {fault}); going on with the files of the run alone',
+                  file=sys.stderr)
+
+@contextlib.contextmanager
+def recording(recorder, resumed: bool):
+    "Yields a sheltered recorder: the one given, or what `recorder(resumed)` opens; that is told how the run ended."
+    manager = recorder(resumed) if callable(recorder) else contextlib.nullcontext(recorder)
+    shelter, why = Sheltered(manager.__enter__()), (None, None, None)
+    try: yield shelter
+    except BaseException:
+        why = sys.exc_info()
+        raise
+    finally: shelter.attempt(manager.__exit__, *why)
+
+# %% ../nbs/15_training.ipynb #a3c01d24
+def train(run: Run, outdir: str|Path, data: Dataset = None,
+          resume: str = None,           # 'latest', a checkpoint's path, a folder whose latest is meant; None: start anew
+          recorder=Silent(),            # has `metrics` and `image`; or recorder(resumed: bool), a context manager of one
+          progress: bool = True,
+          stop_at: float = None,        # end early, at this many images, keeping the schedule
+          world: World = World()) -> Trainer:
+    """Train to the end of the schedule (or `stop_at` images).
     Raises DataError, ValueError (nothing done yet), WriteError, NotFinite, PeerLost, and Interrupted after a checkpoint."""
     outdir, progress = Path(outdir), progress and world.lead
     data = data or world.lead_first(lambda: open_data(run, progress))
     t, total = Trainer(run, data, world=world), min(run.schedule.total, stop_at or float('inf'))
     with deferred_interrupt() as came, reported(t, outdir):
-        begin(t, outdir, resume)
-        with progress_bar(total, t.images, progress) as bar:
-            while t.images < total and not world.any(bool(came)):
-                values = t.step(); bar.update(run.train.batch)
-                if world.lead: keep_books(t, values, outdir, recorder, bar, t.images >= total)
-        if world.lead: save_checkpoint(t, outdir); save_pair(t, outdir)
-    if t.images < total: raise Interrupted(came[0] if came else signal.SIGTERM)
+        resumed = begin(t, outdir, resume)
+        with recording(recorder if world.lead else Silent(), resumed) as recorder:
+            with progress_bar(total, t.images, progress) as bar:
+                while t.images < total and not world.any(bool(came)):
+                    values = t.step(); bar.update(run.train.batch)
+                    if world.lead: keep_books(t, values, outdir, recorder, bar, t.images >= total)
+            if world.lead: save_checkpoint(t, outdir); save_pair(t, outdir)
+            if t.images < total: raise Interrupted(came[0] if came else signal.SIGTERM)
     return t
 
 # %% ../nbs/15_training.ipynb #95947200
@@ -447,18 +481,19 @@ def reported(t: Trainer, outdir: Path):
         if t.world.lead: (outdir/'not_finite.json').write_text(json.dumps(e.report, indent=1))
         raise
 
-def begin(t: Trainer, outdir: Path, resume: str|None):
-    "Resume, or start a folder; ValueError where it holds another run. What was logged after the checkpoint, and what a killed process left half written, is removed."
+def begin(t: Trainer, outdir: Path, resume: str|None) -> bool:
+    "Resume, or start a folder; returns whether it goes on from a checkpoint. ValueError where it holds another run. What was logged after the checkpoint, and what a killed process left half written, is removed."
     path = (latest_checkpoint(outdir) if resume == 'latest' else resume) if t.world.lead else None
     if path := t.world.share(str(path or '').encode()).decode(): load_checkpoint(t, path)
     elif t.world.lead and checkpoints(outdir) and not resume: raise ValueError(f'{outdir} already holds checkpoints: resume with --resume=latest, or choose another folder')
     elif t.run.train.network: start_from(t, t.run.train.network)
-    if not t.world.lead: return
+    if not t.world.lead: return bool(path)
     for left in outdir.glob('.*.tmp'): left.unlink()
     with writing(outdir/'run.json'), atomic(outdir/'run.json') as tmp: tmp.write_text(json.dumps(to_dict(t.run), indent=1))
     if (log := outdir/'metrics.jsonl').exists():
         rows = [line for line in log.read_text().splitlines() if line.endswith('}') and json.loads(line)['images'] <= t.images]
         with writing(log), atomic(log) as tmp: tmp.write_text(''.join(r+'\n' for r in rows))
+    return bool(path)
 
 def keep_books(t: Trainer, values: dict[str, float], outdir: Path, recorder, bar, last: bool):
     "What rank 0 does after a step: a line in the log now and then, snapshots and checkpoints when due."
