@@ -88,11 +88,11 @@ def test_resume_records_nothing_twice(study):
         raise RuntimeError('stop')
     run = r.client.get_run(r.id)
     assert run.info.status == 'FAILED' and 'RuntimeError: stop' in run.data.tags['wysiwyg.traceback']
-    with Recorder(study, 'a', 1, {'p': 1}) as again:
+    with Recorder(study, 'a', 1, {'p': 1}, resume='checkpoint') as again:
         for s in (20, 30, 40): again.metrics({'x': -s, 'y': -s}, s)
     assert again.id == r.id and history(r.id, 'x').values.tolist() == [[10, 10], [20, 20], [30, 30], [40, -40]]
     assert history(r.id, 'y').step.tolist() == [10, 20, 30, 40]
-    for params, resume in (({'p': 2}, 'unfinished'), ({'p': 1}, 'unfinished'), ({'p': 1}, 'none')):
+    for params, resume in (({'p': 2}, 'checkpoint'), ({'p': 1}, 'checkpoint'), ({'p': 1}, 'none')):
         with Recorder(study, 'a', 1, params, resume=resume) as other: assert other.id != r.id
 
 
@@ -111,7 +111,7 @@ def test_dead_runs_are_reaped_and_continued():
         assert client.get_run(dead).info.status == 'RUNNING'
         client.set_tag(mine.id, 'wysiwyg.process', 'another-host:1:0')
         assert reap('dead') == ['a-s0'] and client.get_run(dead).info.status == 'KILLED' and client.get_run(mine.id).info.status == 'RUNNING'
-        with Recorder('dead', 'a', params={'p': 1}) as again: assert again.id == dead
+        with Recorder('dead', 'a', params={'p': 1}, resume='checkpoint') as again: assert again.id == dead
         with pytest.raises(ValueError, match='is being recorded by process'): Recorder('dead', 'alive')
     host, pid, start = this_process().rsplit(':', 2)
     assert alive(this_process()) and not alive(f'{host}:{pid}:{float(start)-1000:.0f}') and alive('another-host:1:0')
@@ -187,7 +187,7 @@ def test_a_killed_process_leaves_a_spool_that_its_successor_goes_on_with(study):
     for step in (1, 2, 3): r.metrics({'x': float(step)}, step)
     with open(r.spool.path, 'a') as f: f.write('["metric", "x", 4')                   # torn
     r.client.log_metric(r.id, 'x', 1., step=1)                                        # delivered, but nobody knew
-    with Recorder(study, 'a', params={'p': 1}) as again:
+    with Recorder(study, 'a', params={'p': 1}, resume='checkpoint') as again:
         assert again.id == r.id
         for step in (2, 3, 4): again.metrics({'x': -1.}, step)                        # training went back to its checkpoint
     assert sorted(history(r.id, 'x').values.tolist()) == [[1, 1.], [2, 2.], [3, 3.], [4, -1.]]
