@@ -14,8 +14,9 @@ __all__ = ['LONGEST', 'STALE', 'BEAT', 'STUDY', 'tracking_uri', 'store_file', 's
 # %% ../nbs/17_tracking.ipynb #dd72c8f1
 import contextlib, getpass, hashlib, json, math, os, platform, posixpath, re, shlex, shutil, socket, subprocess, sys
 import tempfile, threading, time, traceback
+from collections.abc import Callable
 from dataclasses import is_dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
 from .config import *
@@ -112,12 +113,13 @@ def make_store(file: Path):
 
 def patiently(ask, seconds: float = 60.):
     "What `ask` returns, asked again while another process has the store locked."
-    end = time.time()+seconds
+    end, told = time.time()+seconds, False
     while True:
         try: return ask()
         except Exception as e:
             if 'locked' not in str(e) or time.time() > end: raise
-            print('warning: the MLflow store is locked by another process; waiting', file=sys.stderr)
+            if not told: print('warning: the MLflow store is locked by another process; waiting', file=sys.stderr)
+            told = True
             time.sleep(1)
 
 # %% ../nbs/17_tracking.ipynb #97c16aa9
@@ -240,7 +242,7 @@ class NullRecorder(Silent):
     def text(self, text: str, name: str, folder: str = None): pass
     def note(self, text: str): pass
     def samples(self, name: str, values): pass
-    def keeping(self, name: str): return contextlib.nullcontext(Path(os.devnull))
+    def kept(self, name: str, write: Callable): pass
     def end(self, status: str = 'FINISHED'): pass
     def __enter__(self): return self
     def __exit__(self, kind, error, trace): self.end()
@@ -552,35 +554,33 @@ class Recorder(NullRecorder):
     def dataset(self, name: str, digest: str, path: str|Path = '', context: str = 'training'):
         "The set that the run learned from, or (`context`) was measured on: MLflow's column Dataset."
         self.spool.add(('dataset', name, digest, str(path), context))
-    @contextlib.contextmanager
-    def keeping(self, name: str):
-        "Yields a place for a file; a full disk costs the file and no more."
-        try: yield self.spool.keep(Path(name))
+    def kept(self, name: str, write: Callable[[Path], object]) -> str|None:
+        "Where `write` has left a file for the spool; a full disk costs the file and no more."
+        try:
+            path = self.spool.keep(Path(name))
+            write(path)
+            return str(path)
         except OSError as e: self.spool.tell('file', f'{name} is not kept for MLflow ({e.strerror or e})')
     def image(self, array: np.ndarray, name: str, step: int = 0):   # [H, W, 3] uint8
         "Keep a picture for MLflow's image grid, whose slider runs over steps; `list_pictures` finds it again."
         from PIL import Image
         if not re.fullmatch(r'[\w .-]+', safe(name), re.ASCII):
             raise ValueError(f'{name!r} cannot name a picture: MLflow takes letters, digits, spaces and _ - .')
-        with self.keeping(f'{name}.png') as path:
-            Image.fromarray(np.ascontiguousarray(array)).save(path)
-            self.spool.add(('image', str(path), name, int(step)))
+        path = self.kept(f'{name}.png', Image.fromarray(np.ascontiguousarray(array)).save)
+        if path: self.spool.add(('image', path, name, int(step)))
     def file(self, path: str|Path, folder: str = None):
         "Keep a copy of a file, as it is now."
         if not Path(path).is_file(): raise ValueError(f'there is no file {path} to keep')
-        with self.keeping(Path(path).name) as kept:
-            shutil.copy(path, kept)
-            self.spool.add(('file', str(kept), folder))
+        copy = self.kept(Path(path).name, partial(shutil.copy, path))
+        if copy: self.spool.add(('file', copy, folder))
     def figure(self, figure, name: str):
         "Keep a matplotlib figure as figures/<name>.png."
-        with self.keeping(f'{safe(name)}.png') as path:
-            figure.savefig(path)
-            self.spool.add(('file', str(path), 'figures'))
+        path = self.kept(f'{safe(name)}.png', figure.savefig)
+        if path: self.spool.add(('file', path, 'figures'))
     def text(self, text: str, name: str, folder: str = None):
         "Keep a text as a file, e.g. a page or a configuration."
-        with self.keeping(safe(name)) as path:
-            path.write_text(text, encoding='utf8')
-            self.spool.add(('file', str(path), folder))
+        path = self.kept(safe(name), lambda path: path.write_text(text, encoding='utf8'))
+        if path: self.spool.add(('file', path, folder))
     def stopped(self, step: int):
         "Stopped on wish before its end: the run is closed as KILLED, and continued by `resume='checkpoint'`."
         self.status = 'KILLED'
