@@ -443,7 +443,7 @@ def test_another_size_has_another_page(study):
 def test_a_study_that_another_process_runs_is_told_of(study):
     with studying.study_run(study, studying.study_jobs(ARMS, (0,))) as r:
         r.client.set_tag(r.id, 'wysiwyg.process', 'elsewhere:42:0')
-        with pytest.raises(ValueError, match='is being recorded by process 42 of elsewhere.* give one call more workers'): run_study(study, ARMS, measure)
+        with pytest.raises(ValueError, match='is being run by process 42 of elsewhere.* give one call more workers'): run_study(study, ARMS, measure)
     assert len(find_runs(open_store(), study)) == 1
 
 

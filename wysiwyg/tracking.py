@@ -87,15 +87,15 @@ def open_store():
 
 @lru_cache(4)
 def _open(uri: str, pid: int):
-    import logging
-    for name in ('alembic', 'mlflow'): logging.getLogger(name).setLevel(logging.ERROR)
     file = store_file()
     with plainly(), store_lock():
         if file and not (file.exists() and file.stat().st_size): make_store(file)
         return patiently(lambda: _client(uri))
 
 def _client(uri: str):
+    import logging
     from mlflow import MlflowClient
+    for name in ('alembic', 'mlflow'): logging.getLogger(name).setLevel(logging.CRITICAL)   # what they log they also raise
     client = MlflowClient(uri)
     client.search_experiments(max_results=1)
     return client
@@ -510,7 +510,8 @@ def _only_recorder(client, run, study: str, arm: str):
     if away and silence(run) > STALE: return client.set_terminated(run.info.run_id, 'KILLED')
     else_ = 'give one call more workers (--workers)' if arm == STUDY else 'train with --no-track' if study == 'train' else 'choose another arm or seed'
     wait = f'; if {host} is gone, try again {math.ceil((STALE-silence(run))/60)} minutes from now' if away else ''
-    raise ValueError(f'{run.info.run_name} is being recorded by process {pid} of {host}, last heard of {silence(run):.0f} s ago: end that one first, or {else_}{wait}')
+    what = f'study {study} is being run' if arm == STUDY else f'{run.info.run_name} is being recorded'
+    raise ValueError(f'{what} by process {pid} of {host}, last heard of {silence(run):.0f} s ago: end that one first, or {else_}{wait}')
 
 def log_parameters(client, run: str, params):
     "All parameters, at the start and at every continuation: a run may have ended between its making and its parameters."
