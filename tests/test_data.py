@@ -1,8 +1,9 @@
 "Data sets: every fault is named, nothing is written, batches depend on (seed, position) alone."
-import io, json, os, stat, struct, zipfile, zlib
+import io, json, os, stat, struct, time, zipfile, zlib
 import numpy as np
 import pytest, torch
 import wysiwyg.data as data
+from wysiwyg.config import override, tiny
 from wysiwyg.core import *
 from wysiwyg.camera import *
 from wysiwyg.data import *
@@ -47,12 +48,13 @@ def test_many_faults_in_one_archive_are_all_named_and_nothing_is_written(tmp_pat
     before = sorted(os.listdir(tmp_path)), file_sha(path)
     want = {NAMES[0]: 'cannot be decoded', NAMES[1]: 'greyscale', NAMES[2]: 'alpha', NAMES[3]: 'is 8x8 where most are 16x16', NAMES[4]: 'not square', NAMES[5]: 'power of two', NAMES[6]: 'huge', NAMES[7]: 'huge',
             NAMES[8]: '24 numbers', NAMES[9]: '26 numbers', NAMES[10]: 'NaN or infinity at position 3', NAMES[11]: 'NaN or infinity at position 16', NAMES[12]: 'not rigid', NAMES[13]: 'determinant -1',
-            NAMES[14]: 'off centre', NAMES[15]: 'in pixels', NAMES[16]: 'no label', 'nobody.png': 'no picture', NAMES[17]: 'two labels', NAMES[18]: 'appears 2 times', NAMES[19]: 'not a plain number',
+            NAMES[14]: 'off centre', NAMES[15]: 'in pixels', NAMES[16]: 'no label', NAMES[17]: 'two labels', NAMES[18]: 'appears 2 times', NAMES[19]: 'not a plain number',
             NAMES[20]: 'looks away', '../../x.png': 'climbs out', '/etc/y.png': 'absolute', 'c:\\z.png': 'absolute', 'link.png': 'symlink', 'labels[31]': 'not a pair'}
     with pytest.raises(DataError) as e: Dataset(path)
     bad = dict(e.value.report.bad)
     assert bad.keys() == want.keys() and len(e.value.report.bad) == len(want)
     for name, why in want.items(): assert why in bad[name], (name, bad[name]); assert f'{name}: ' in str(e.value)
+    assert e.value.report.notes == ('left out: 1 labels without a picture, such as nobody.png',) and 'nobody.png' in str(e.value)
     assert (sorted(os.listdir(tmp_path)), file_sha(path)) == before
     assert Dataset(path, skip_bad=True).names == tuple(NAMES[21:])
 
@@ -72,7 +74,9 @@ def test_any_flipped_bit_of_a_picture_is_found(tmp_path):
 def test_archives_that_are_not(tmp_path):
     path = write_zip(tmp_path/'a.zip', ROWS[:5])
     (tmp_path/'cut.zip').write_bytes(path.read_bytes()[:-50]); (tmp_path/'text.zip').write_text('hello'); (tmp_path/'empty').mkdir()
-    for name in ('cut.zip', 'text.zip', 'absent.zip'): assert 'neither a folder nor a whole zip' in faults(tmp_path/name)[name]
+    for name in ('cut.zip', 'text.zip'): assert 'neither a folder nor a whole zip' in faults(tmp_path/name)[name]
+    assert faults(tmp_path/'absent.zip') == {'absent.zip': f'there is no {tmp_path/"absent.zip"}'}
+    with pytest.raises(DataError, match='there is no no/such/god.zip'): Dataset('no/such/god.zip')
     assert 'holds no pictures' in faults(tmp_path/'empty')['empty']
     with pytest.raises(DataError, match='absent.zip'): Dataset(tmp_path/'absent.zip')
 
@@ -152,3 +156,261 @@ def test_written_sets_are_whole_identical_or_absent(tmp_path):
                         ([('x.png', b'no', LABELS[0])], ValueError, 'x.png: cannot be decoded'), ([('x.png', ROWS[0][1], LABELS[0][:3])], ValueError, 'x.png: label has 3')):
         with pytest.raises(error, match=text): write_zip(tmp_path/'c', rows)
     assert sorted(os.listdir(tmp_path)) == ['a', 'b']
+
+
+# ---- labels that are numbers, and yet no camera ----------------------------------------------------------------------
+
+
+def moved(factor):
+    return [v * factor if i in (3, 7, 11) else v for i, v in enumerate(LABELS[0])]
+
+
+@pytest.mark.parametrize(
+    'label, why',
+    [
+        (label_with(0, _3=1e308), 'NaN or infinity at position 3'),
+        (label_with(0, _19=1e39), 'NaN or infinity at position 19'),
+        (moved(0.0), 'stands 0 from the origin'),
+        (moved(0.1 / 2.7), 'stands 0.1 from the origin'),
+        (moved(100 / 2.7), 'stands 100 from the origin, 0.2 to 50 wanted'),
+        (label_with(0, _16=1e-6, _20=1e-6), 'focal length 1e-06'),
+        (label_with(0, _17=0.5), 'skew of 0.5'),
+        (label_with(0, _19=0.5), 'skew of 0.5'),
+    ],
+)
+def test_cameras_that_cannot_be_are_refused(label, why):
+    assert why in label_fault(label)
+
+
+def test_cameras_that_can_be_are_taken():
+    for radius, focal in ((0.3, 0.5), (1.35, 2.13), (2.7, 4.2647), (27.0, 40.0)):
+        assert all(label_fault(l) is None for l in sphere_cameras(20, rng(2), radius, focal).label.tolist())
+    aside = (
+        look_at(orbit(0.3, 0.1).cam2world[:, :3, 3], (0.0, 0.0, 0.2)).label[0].tolist()
+    )  # as FFHQ's, beside the origin
+    assert label_fault(aside) is None
+
+
+def inverted(labels):
+    pose = torch.linalg.inv(torch.tensor(labels)[:, :16].reshape(-1, 4, 4).double())
+    return torch.cat([pose.flatten(1).float(), torch.tensor(labels)[:, 16:]], 1).tolist()
+
+
+def test_world_to_camera_poses_are_refused(tmp_path):
+    many = inverted(gaussian_cameras(400, rng(1)).label.tolist())
+    assert (
+        sum('invert it' in (label_fault(l) or '') for l in many) > 340
+    )  # the rest look almost straight ahead
+    path = raw_zip(
+        tmp_path / 'a.zip', [r[:2] for r in ROWS], [[n, l] for n, l in zip(NAMES, inverted(LABELS))]
+    )
+    assert list(faults(path).values()) == [
+        'all cameras stand at one point and look different ways: world-to-camera poses? invert them'
+    ]
+    with pytest.raises(DataError, match='world-to-camera poses'):
+        Dataset(path, skip_bad=True)
+    still = raw_zip(
+        tmp_path / 'b.zip', [r[:2] for r in ROWS], [[n, LABELS[0]] for n in NAMES]
+    )  # one camera, many pictures
+    assert not faults(still)
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_pictures_that_exif_turns_are_refused(kind):
+    from PIL import Image
+
+    def saved(turn):
+        exif = Image.Exif()
+        exif[274] = turn
+        buffer = io.BytesIO()
+        Image.fromarray(IMAGES[0]).save(buffer, kind, exif=exif)
+        return buffer.getvalue()
+
+    for turn in range(2, 9):
+        with pytest.raises(ValueError, match=rf'is turned by EXIF \(orientation {turn}\): save it upright'):
+            decode(saved(turn))
+    assert decode(saved(1)).shape == decode(saved(0)).shape == (16, 16, 3)
+
+
+def test_other_kinds_of_pictures_say_what_is_read(tmp_path):
+    labels = [[n, l] for n, _, l in ROWS[:3]] + [['a.webp', LABELS[3]], ['b/c.TIFF', LABELS[4]]]
+    path = raw_zip(
+        tmp_path / 'a.zip',
+        [*[r[:2] for r in ROWS[:3]], ('a.webp', b'RIFF'), ('b/c.TIFF', b''), ('readme.md', b'')],
+        labels,
+    )
+    assert faults(path) == {
+        'a.webp': 'is a .webp: only .png and .jpg are read',
+        'b/c.TIFF': 'is a .TIFF: only .png and .jpg are read',
+    }
+
+
+# ---- what is no set of files -----------------------------------------------------------------------------------------
+
+
+def folder_set(path, n=4):
+    for name, body, _ in ROWS[:n]:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(body)
+    (path / 'dataset.json').write_text(json.dumps({'labels': [[n, l] for n, _, l in ROWS[:n]]}))
+    return path
+
+
+def test_pipes_and_devices_are_named_and_not_read(tmp_path):
+    s = folder_set(tmp_path / 's')
+    os.mkfifo(s / 'pipe.png')
+    assert (
+        faults(s) == {'pipe.png': 'is a pipe or a device: store a file'}
+        and len(Dataset(s, skip_bad=True)) == 4
+    )
+    (tmp_path / 'f').mkdir()
+    os.mkfifo(tmp_path / 'f/dataset.json')
+    os.mkfifo(tmp_path / 'p.zip')
+    assert faults(tmp_path / 'f')['dataset.json'] == 'is a pipe or a device: store a file'
+    for path in ('/dev/zero', tmp_path / 'p.zip'):
+        with pytest.raises(
+            DataError, match=f'{path} is a pipe or a device: a zip archive or a folder is wanted'
+        ):
+            Dataset(path)
+
+
+def test_a_small_archive_does_not_fill_the_memory(tmp_path):
+    begun = time.monotonic()
+    for text in ('[],' * 2**21 + '[]', '{},' * 2**21 + '{}', '[[' * 2**19):
+        path = raw_zip(
+            tmp_path / 'a.zip', [r[:2] for r in ROWS[:3]], '{"labels": [' + text + ']}', zipfile.ZIP_DEFLATED
+        )
+        assert (
+            path.stat().st_size < 50_000
+            and list(faults(path)) == ['dataset.json']
+            and 'more brackets than labels' in faults(path)['dataset.json']
+        )
+    path = raw_zip(
+        tmp_path / 'b.zip',
+        [r[:2] for r in ROWS[:3]],
+        '{"labels": [' + ' ' * 2**26 + ']}',
+        zipfile.ZIP_DEFLATED,
+    )
+    assert 'is huge: 67108878 bytes' in faults(path)['dataset.json'] and time.monotonic() - begun < 10
+
+
+def test_rows_that_are_no_pairs_are_counted(tmp_path):
+    path = raw_zip(
+        tmp_path / 'a.zip',
+        [r[:2] for r in ROWS[:3]],
+        [[n, l] for n, _, l in ROWS[:3]] + ['a row that is long enough to be one'] * 5000,
+    )
+    report = validate(path)
+    assert (
+        len(report.bad) == 11
+        and dict(report.bad)['dataset.json'] == 'has 4990 more rows that are no pairs'
+        and len(report.good) == 3
+    )
+
+
+def test_a_fault_of_all_pictures_is_counted(tmp_path):
+    path = raw_zip(
+        tmp_path / 'a.zip',
+        [(n, flat_png(16, 16)) for n in NAMES[:25]] + [r[:2] for r in ROWS[25:]],
+        [[n, l] for n, _, l in ROWS],
+    )
+    with pytest.raises(DataError) as e:
+        Dataset(path)
+    lines = str(e.value).splitlines()
+    assert (
+        len(lines) == 12
+        and lines[0].endswith('25 faults:')
+        and lines[-1] == '  and 15 more of this kind'
+        and len(e.value.report.bad) == 25
+    )
+
+
+def test_labels_without_pictures_are_one_line_and_no_fault(tmp_path, capsys):
+    path = raw_zip(
+        tmp_path / 'a.zip',
+        [r[:2] for r in ROWS[:5]],
+        [[n, l] for n, _, l in ROWS[:5]] + [[f'gone{i}.png', LABELS[0]] for i in range(2000)],
+    )
+    ds = Dataset(path)
+    Dataset(path)
+    assert len(ds) == 5 and ds.sha == Dataset(write_zip(tmp_path / 'b.zip', ROWS[:5])).sha
+    assert capsys.readouterr().err == 'a.zip: left out: 2000 labels without a picture, such as gone0.png\n'
+
+
+def test_what_macos_and_jupyter_leave_behind_is_skipped(tmp_path):
+    litter = [
+        '__MACOSX/00000/._img00000000.png',
+        '00000/._img00000001.png',
+        '.ipynb_checkpoints/a-checkpoint.png',
+        '.DS_Store',
+    ]
+    path = raw_zip(
+        tmp_path / 'a.zip',
+        [*[r[:2] for r in ROWS[:5]], *[(n, b'\0') for n in litter]],
+        [[n, l] for n, _, l in ROWS[:5]],
+    )
+    assert not faults(path) and validate(path).notes == (
+        f'left out: 4 files of macOS or Jupyter, such as {litter[0]}',
+    )
+    assert Dataset(path).sha == Dataset(write_zip(tmp_path / 'b.zip', ROWS[:5])).sha
+
+
+def test_a_set_one_folder_down_is_pointed_at(tmp_path):
+    folder_set(tmp_path / 'outer/inner')
+    assert (
+        faults(tmp_path / 'outer')['dataset.json'] == 'lies in inner/: name that folder, or pack its contents'
+    )
+    path = raw_zip(
+        tmp_path / 'a.zip',
+        [('inner/' + n, b) for n, b, _ in ROWS[:3]] + [('inner/dataset.json', b'{}')],
+        None,
+    )
+    assert (
+        faults(path)['dataset.json']
+        == 'lies in inner/: unpack the archive and name that folder, or pack its contents'
+    )
+
+
+# ---- a set and a run -------------------------------------------------------------------------------------------------
+
+
+def test_near_and_far_must_enclose_what_the_cameras_look_at(tmp_path):
+    run = override(tiny(), **{'schedule.resolution': [[0, 16]]})
+    far, near = (
+        Dataset(
+            write_zip(
+                tmp_path / f'{r}.zip',
+                [
+                    (n, b, l)
+                    for (n, b, _), l in zip(ROWS, gaussian_cameras(30, rng(0), radius=r, focal=f).label)
+                ],
+            )
+        )
+        for r, f in ((2.7, 4.2647), (1.35, 2.13))
+    )
+    assert near.view == pytest.approx((1.35, 2.13)) and far.view == pytest.approx((2.7, 4.2647))
+    check_data(run, far)
+    with pytest.raises(
+        ValueError,
+        match='render.near = 2.2, render.far = 3.2: .* for 100% of the cameras, which stand 1.35 to 1.35 .*give --render.near 0.85 --render.far 1.85$',
+    ):
+        check_data(run, near)
+    check_data(override(run, **{'render.near': 0.85, 'render.far': 1.85}), near)
+    with pytest.raises(ValueError, match='give --render.near 2.2 --render.far 3.2'):
+        check_data(override(run, **{'render.near': 0.85, 'render.far': 1.85}), far)
+    with pytest.raises(ValueError, match='16 pixels wide and the run renders 32'):
+        check_data(tiny(), far)
+    mixed = Dataset(
+        write_zip(
+            tmp_path / 'mixed.zip',
+            [
+                (n, b, l)
+                for k, ((n, b, _), l) in enumerate(zip(ROWS, torch.cat([far.labels[:20], near.labels[:10]])))
+            ],
+        )
+    )
+    check_data(run, mixed)  # a few odd ones do not stop a run
+    assert mixed.view == pytest.approx((2.7, 4.2647))

@@ -1,4 +1,5 @@
 "The generator's promises: finite on empty and full rays, rows independent, work counted."
+import copy, math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from wysiwyg.camera import orbit
 from wysiwyg.config import override, tiny
 from wysiwyg.core import Rays
-from wysiwyg.generator import Generator
+from wysiwyg.generator import Generator, load_generator, save_generator
 from wysiwyg.probe import bins_march, integrate
 from wysiwyg.sampler import root, two_pass
 
@@ -71,3 +72,45 @@ def test_the_sphere_of_the_start_is_where_it_should_be(scene):
     middle = 65*32+32
     assert out.depth[0, middle] == pytest.approx(2.7-RUN.field.radius, abs=.08)
     assert out.normal[0, middle] @ torch.tensor([0., 0, 1]) > .7
+
+
+def test_a_proposal_that_is_nan_gives_no_picture(scene):
+    g, planes, camera = scene
+    p, pdf = g.propose(planes, camera)
+    for kind in ('robust', 'refined', 'unstratified', 'unfiltered'):
+        rgb = g.render(planes, camera, 16, replace(RUN.sampler, kind=kind), proposed=(p, pdf*math.nan)).rgb
+        assert rgb.isnan().all()
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(scene, tmp_path):
+    g = copy.deepcopy(scene[0])
+    g.field.sdf1.weight.data[0, 1] = math.inf
+    save_generator(g, tmp_path/'burnt.safetensors')
+    with pytest.raises(ValueError, match='burnt.safetensors: field.sdf1.weight is not finite'): load_generator(tmp_path/'burnt.safetensors')
+
+
+def test_a_generator_carries_its_view(scene, tmp_path):
+    "Distance and focal length of its pictures: the heads' own, or those of the data it learned from, also after a file."
+    g = copy.deepcopy(scene[0])
+    assert g.view == (2.7, 4.2647) and torch.equal(g.orbit(.3, .1).label, orbit(.3, .1).label)
+    g.view = 1.35, 2.13
+    save_generator(g, tmp_path/'near.safetensors')
+    again = load_generator(tmp_path/'near.safetensors', torch.device('cpu'))
+    camera = again.orbit(torch.tensor([.3, 0.]), torch.zeros(2))
+    assert again.view == (1.35, 2.13) and torch.allclose(camera.cam2world[:, :3, 3].norm(dim=1), torch.tensor(1.35))
+    assert torch.equal(camera.intrinsics[:, 0, 0], torch.full((2,), 2.13))
+    assert load_generator(device=torch.device('cpu')).view == (2.7, 4.2647)        # a file without one
+    save_generator(g, tmp_path/'bad.safetensors', view='[0, 1]')
+    with pytest.raises(ValueError, match=r'bad.safetensors: view = \[0, 1\] must be'): load_generator(tmp_path/'bad.safetensors')
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_nan_in_the_field_stays_one_and_ends_nothing(kind):
+    "Distances that are NaN make places that are NaN: nothing is read there, and picture and gradient say so."
+    g = Generator(override(RUN, **{'sampler.kind': kind}), start=False)
+    g.field.sdf1.weight.data[0, 1] = math.nan
+    z, camera = torch.randn(2, 64), orbit(torch.tensor([0., .5]), torch.zeros(2))
+    for rgb in (g(z, camera, resolution=16).rgb, g.two_pass(g.synthesize(g.map(z, camera)), camera, 8, 8, 16).rgb):
+        assert rgb.isnan().all()
+        rgb.sum().backward()
+    assert g.field.sdf0.weight.grad.isnan().any()

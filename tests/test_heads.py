@@ -1,5 +1,5 @@
 "Posed heads: determinism, truth, framing and labels at a small size."
-import json, zipfile
+import errno, json, os, shutil, zipfile
 from dataclasses import replace
 import numpy as np
 import pytest
@@ -8,8 +8,9 @@ from wysiwyg.camera import camera_rays, project
 from wysiwyg.config import HeadsConfig
 from wysiwyg.core import Camera, data_dir, file_sha
 from wysiwyg.data import Dataset, validate
-from wysiwyg.heads import (STYLES, TOP, build_mesh, head_camera, heads_digest, inside_hair, load_head_model, render_head, render_heads, sample_light,
-                           sample_person, truth, truth_path)
+from wysiwyg import heads
+from wysiwyg.heads import (STYLES, TOP, WriteError, build_mesh, head_camera, heads_digest, inside_hair, load_head_model, render_head, render_heads, sample_light,
+                           sample_person, set_digest, truth, truth_path)
 
 CONFIG = HeadsConfig(n=10, resolution=32, supersample=2)
 
@@ -59,6 +60,70 @@ def test_another_configuration_is_not_mistaken(tmp_path):
     path = tmp_path/'d.zip'
     first = file_sha(render_heads(replace(CONFIG, n=2), path, progress=False))
     assert file_sha(render_heads(replace(CONFIG, n=2, seed=9), path, progress=False)) != first
+
+
+@pytest.mark.parametrize('cut', ['before the pictures', 'before the truth'])
+def test_a_rendering_that_is_cut_short_is_never_taken_for_a_set(tmp_path, monkeypatch, cut):
+    "Whatever was renamed when the process died: the next call returns the pictures and the truth that it was asked for."
+    few, path, replace_ = replace(CONFIG, n=2, workers=1), tmp_path/'h.zip', os.replace
+    render_heads(few, path, progress=False)
+    wanted = render_heads(replace(few, seed=1), tmp_path/'fresh.zip', progress=False)
+    def dies(source, target):
+        if str(target) == str(path if cut == 'before the pictures' else truth_path(path)): raise KeyboardInterrupt
+        replace_(source, target)
+    with monkeypatch.context() as m:
+        m.setattr(os, 'replace', dies)
+        with pytest.raises(KeyboardInterrupt): render_heads(replace(few, seed=1), path, progress=False)
+    if cut == 'before the pictures':
+        with pytest.raises(ValueError, match='h.truth.npz is not the truth of h.zip'): truth(path)
+    again = render_heads(replace(few, seed=1), path, progress=False)
+    assert again.read_bytes() == wanted.read_bytes() and truth_path(again).read_bytes() == truth_path(wanted).read_bytes()
+    assert not list(tmp_path.glob('.*'))
+
+
+def test_truth_and_pictures_that_differ_in_light_alone_are_told_apart(tmp_path):
+    "Same labels, same geometry: only the digest of the pictures knows."
+    few = replace(CONFIG, n=2, workers=1)
+    matte, glossy = (render_heads(replace(few, gloss=g), tmp_path/f'{g}.zip', progress=False) for g in (0., 5.))
+    assert set_digest(matte) == heads_digest(replace(few, gloss=0.))
+    shutil.copy(truth_path(glossy), truth_path(matte)); assert set_digest(matte) == ''
+
+
+def test_sets_of_earlier_versions_are_good_as_long_as_labels_fit(tmp_path):
+    few = replace(CONFIG, n=2, workers=1)
+    old, other = (render_heads(replace(few, seed=s), tmp_path/f'{s}.zip', progress=False) for s in (0, 1))
+    def forget(path, of):
+        with np.load(truth_path(of)) as d: arrays = {k: d[k] for k in d.files if k != 'pictures'}
+        np.savez_compressed(truth_path(path), **arrays)
+    forget(old, old); stamp = old.stat().st_mtime_ns
+    assert render_heads(few, old, progress=False).stat().st_mtime_ns == stamp
+    forget(old, other); assert set_digest(old) == ''
+
+
+def test_what_is_replaced_is_said_and_what_is_not_ours_is_kept(tmp_path, capsys):
+    few, path = replace(CONFIG, n=2, workers=1), tmp_path/'h.zip'
+    render_heads(few, path, progress=False); assert not capsys.readouterr().err
+    assert len(Dataset(render_heads(replace(few, n=3), path, progress=False))) == 3
+    assert 'h.zip holds other heads' in capsys.readouterr().err
+    truth_path(path).unlink(); before = path.read_bytes()
+    with pytest.raises(ValueError, match='h.zip is there and has no truth .*choose another path'): render_heads(few, path, progress=False)
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_names_file_and_mend(tmp_path, monkeypatch):
+    few, path = replace(CONFIG, n=2, workers=1), tmp_path/'set'/'h.zip'
+    render_heads(few, path, progress=False); before = path.read_bytes(), truth_path(path).read_bytes()
+    def full(*_): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(heads, 'write_zip', full)
+    with pytest.raises(WriteError, match=r'h.zip could not be written to set/ \(No space left on device\): free some space'):
+        render_heads(replace(few, seed=1), path, progress=False)
+    assert (path.read_bytes(), truth_path(path).read_bytes()) == before and not list(path.parent.glob('.*'))
+
+
+@pytest.mark.parametrize('field, value', [('n', 0), ('n', -1), ('radius', .3), ('resolution', 48), ('focal', float('nan'))])
+def test_impossible_heads_are_refused_before_any_is_rendered(tmp_path, monkeypatch, field, value):
+    monkeypatch.setattr(heads, 'head_row', lambda *a: pytest.fail('rendered'))
+    with pytest.raises(ValueError, match=f'heads.{field} = '): render_heads(replace(CONFIG, **{field: value}), tmp_path/'h.zip', progress=False)
 
 
 def test_set_is_valid_and_truth_belongs_to_it(made):

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from wysiwyg.config import SamplerConfig
-from wysiwyg.sampler import DRAWS, allocate, budget, certainty, draw_robust, smallest_set
+from wysiwyg.sampler import DRAWS, allocate, budget, certainty, draw_robust, importance, smallest_set, two_pass
 
 NEAR, FAR = 2.2, 3.2
 pdfs = st.tuples(st.integers(0, 10**6), st.integers(1, 70), st.floats(.1, 12)).map(
@@ -67,3 +67,27 @@ def test_every_ray_is_in_exactly_one_group():
 def test_a_pdf_without_mass_falls_back_to_uniform(pdf):
     s = draw_robust(pdf, 16, .98, NEAR, FAR, torch.full((1, 2, 16), .5))
     assert s.t.isfinite().all() and s.delta.isfinite().all()
+
+
+def test_a_second_pass_falls_half_an_interval_before_what_the_first_one_saw():
+    "One interval of eight places is full: smoothed it is 1/2, 1, 1/2 over a floor of 0.01, around its near end."
+    t, weights = torch.arange(8.).expand(1, 1, 8), torch.zeros(1, 1, 7)
+    weights[..., 3] = 1
+    u = (torch.arange(4000)+.5).expand(1, 1, -1)/4000
+    places = importance(weights, t, u)[0, 0]
+    share = torch.tensor([.01, .51, 1.01, .51, .01])
+    counts = torch.histc(places, 5, .5, 5.5)
+    assert torch.allclose(counts/4000, share/share.sum(), atol=1e-3)
+    assert places.mean() == pytest.approx(3, abs=1e-3)
+
+
+@pytest.mark.parametrize('coarse', [2, 3, 4, 9])
+def test_few_coarse_samples_have_a_second_pass_too(coarse):
+    t = torch.linspace(NEAR, FAR, coarse).expand(1, 2, -1)
+    places = importance(torch.rand(1, 2, coarse-1), t, torch.rand(1, 2, 50))
+    assert places.isfinite().all() and places.min() >= NEAR and places.max() <= FAR
+
+
+def test_two_passes_need_two_samples_to_begin_with():
+    with pytest.raises(ValueError, match='two_pass needs at least 2 coarse samples and 0 fine ones, got 1 and 2'):
+        two_pass(None, None, NEAR, FAR, 1, 2, None)

@@ -58,6 +58,7 @@ class Generator(nn.Module):
     def __init__(self, run: Run, start: bool = True):
         super().__init__()
         b, self.run = run.backbone, run
+        self.view = run.heads.radius, run.heads.focal      # of the cameras that `orbit` makes; training takes its data's
         if run.resolution != 4*run.probe.resolution: raise ValueError(f'the proposal network quadruples the probe: final resolution {run.resolution} needs probe.resolution {run.resolution//4}, got {run.probe.resolution}')
         self.mapping = Mapping(b.z_dim, b.label_dim, b.w_dim, b.mapping_layers)
         self.triplane = Triplane(b)
@@ -65,6 +66,10 @@ class Generator(nn.Module):
         if start: sphere_init(self.field, run.train.seed)
         self.proposal = ProposalCNN(run.probe.samples-1, run.proposal.width, run.proposal.kernel, run.proposal.layers)
         self.evaluations = self.syntheses = 0
+
+    def orbit(self, yaw: float|Tensor, pitch: float|Tensor) -> Camera:
+        "Cameras around the origin (radians) at the distance and focal length of `view`, on this generator's device."
+        return orbit(yaw, pitch, *self.view).to(self.mapping.w_mean.device)
 
     def map(self, z: Tensor, camera: Camera, trunc: float = 1.) -> Tensor:
         "z [B, z_dim], conditioning camera -> w [B, w_dim]."
@@ -126,7 +131,7 @@ class Generator(nn.Module):
         c, field, groups = self.run.render, self.field_at(planes), []
         go = lambda r, t, delta: kernels.composite(t, delta, *field(r.at(t), r.dirs), c.far, c.background)
         for index, s in budget(kernels.certainty(pdf, config.top), config):
-            u = self.uniforms(index.shape, s, config, key)
+            u = self.uniforms(index.shape, s, config, key)+0*take_rays(pdf[..., :1], index)      # samplers forgive a pdf that is NaN; a picture must not
             if config.kind == 'refined': groups.append((index, *self.look_twice(field, rays.take(index), pdf, index, s, config, u))); continue
             if config.kind == 'robust': samples = kernels.draw_robust(pdf, index, s, config.tau, c.near, c.far, u)
             else: samples = DRAWS[config.kind](take_rays(pdf, index), s, config.tau, c.near, c.far, u)
@@ -211,9 +216,16 @@ def shipped() -> Path:
     return data_dir()/'generator.safetensors'
 
 def save_generator(g: Generator, path: str|Path, **notes: str):
-    "Write weights, configuration and `notes` as one safetensors file."
+    "Write weights, configuration, view and `notes` as one safetensors file."
     from safetensors.torch import save
-    with atomic(path) as tmp: tmp.write_bytes(save({k: v.contiguous() for k, v in g.state_dict().items()}, {'run': json.dumps(to_dict(g.run)), **notes}))
+    meta = {'run': json.dumps(to_dict(g.run)), 'view': json.dumps(g.view), **notes}
+    with atomic(path) as tmp: tmp.write_bytes(save({k: v.contiguous() for k, v in g.state_dict().items()}, meta))
+
+def _read_view(text: str, name: str) -> tuple[float, float]:
+    view = json.loads(text)
+    good = isinstance(view, list) and len(view) == 2 and all(isinstance(x, (int, float)) and 0 < x < 1e6 for x in view)
+    if not good: raise ValueError(f'{name}: view = {text[:60]} must be camera radius and focal length, two numbers above 0')
+    return float(view[0]), float(view[1])
 
 def load_generator(path: str|Path = None, device: torch.device = None) -> Generator:
     "Read a generator (the shipped one by default) in eval mode, without gradients."
@@ -224,6 +236,8 @@ def load_generator(path: str|Path = None, device: torch.device = None) -> Genera
         with safe_open(path, 'pt') as f: meta, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
     except Exception as e: raise ValueError(f'{path.name} is not a safetensors file: {e}') from e
     if 'run' not in meta: raise ValueError(f'{path.name} holds no configuration; was it written by save_generator?')
+    if bad := [k for k, v in state.items() if not v.isfinite().all()]: raise ValueError(f'{path.name}: {bad[0]} is not finite, nor are {len(bad)-1} others: train again from an earlier checkpoint')
     g = Generator(from_dict(Run, json.loads(meta['run'])), start=False)
     g.load_state_dict(state)
+    if 'view' in meta: g.view = _read_view(meta['view'], path.name)      # older files: the heads' own
     return g.to(device or default_device()).eval().requires_grad_(False)

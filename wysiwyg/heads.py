@@ -9,17 +9,18 @@ __all__ = ['STYLES', 'SKINS', 'TINTS', 'IRISES', 'TOP', 'CENTRE', 'ROWS', 'COLS'
            'scalp', 'cavity', 'inside_hair', 'hair_height', 'curtain', 'Mesh', 'build_mesh', 'mix', 'brow_cover',
            'beard_cover', 'skin_colour', 'hair_colour', 'eye_colour', 'Light', 'sample_light', 'shade', 'Hits', 'lamp',
            'shadow', 'head_camera', 'head_light', 'window', 'trace', 'render_head', 'average', 'heads_digest',
-           'head_row', 'truth_path', 'render_heads', 'truth']
+           'head_row', 'WriteError', 'writing', 'truth_path', 'pictures_digest', 'set_digest', 'write_set',
+           'render_heads', 'truth']
 
 # %% ../nbs/04_heads.ipynb #cc4007c5
-import hashlib, json
+import contextlib, errno, hashlib, json, sys, zipfile, zlib
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
 import torch
 from .camera import *
-from .config import HeadsConfig, to_dict
+from .config import HeadsConfig, Run, check, to_dict
 from .core import *
 from .data import *
 
@@ -538,6 +539,21 @@ def _rows(config: HeadsConfig):
         with multiprocessing.get_context('fork').Pool(config.workers, torch.set_num_threads, (1,)) as pool:
             yield from pool.imap(partial(head_row, config), range(config.n), chunksize=8)
 
+# %% ../nbs/04_heads.ipynb #5f828617
+class WriteError(OSError):
+    "The system refused to write; the message names the file and the mend."
+
+_MENDS = {errno.ENOSPC: 'free some space', errno.EDQUOT: 'free some of your quota', errno.EACCES: 'make its folder writable',
+          errno.EPERM: 'make its folder writable', errno.EROFS: 'choose another --outdir'}
+
+@contextlib.contextmanager
+def writing(path: Path, then: str = ''):   # then: how to go on, after the mend
+    "Turns a refusal of the system into a WriteError."
+    try: yield
+    except OSError as e:
+        mend = _MENDS.get(e.errno, 'see to that')
+        raise WriteError(f'{path.name} could not be written to {path.parent.name}/ ({e.strerror}): {mend}{then}') from e
+
 # %% ../nbs/04_heads.ipynb #5f828618
 TRUTH_PIXELS = 2**25   # the truth of a set is kept for as many of its first heads as have this many pixels
 
@@ -545,15 +561,53 @@ def truth_path(path: str|Path) -> Path:
     "Where the truth of a set lies: beside it."
     return Path(path).with_suffix('.truth.npz')
 
-def _truth_digest(path: str|Path) -> str:
-    with np.load(truth_path(path), allow_pickle=False) as d: return str(d['digest']) if 'digest' in d else ''
+def pictures_digest(path: str|Path) -> str:
+    "Twelve hex digits of a zip's entries: their names, sizes and checksums, as its directory lists them."
+    with zipfile.ZipFile(path) as z: entries = [(i.filename, i.file_size, i.CRC) for i in z.infolist()]
+    return hashlib.sha256(repr(entries).encode()).hexdigest()[:12]
+
+def _labels_fit(path: Path, names, labels) -> bool:
+    "Does the zip have these names [n] with these labels [n, 25]?"
+    with zipfile.ZipFile(path) as z: rows = dict(json.loads(z.read('dataset.json'))['labels'])
+    return all(np.array_equal(np.array(rows[n], np.float32), label) for n, label in zip(names, labels))
+
+def set_digest(path: str|Path) -> str:
+    "The digest of the configuration whose pictures and truth lie there; '' where one is missing, cut short, or another set's."
+    try:
+        with np.load(truth_path(path), allow_pickle=False) as d:
+            names, labels = d['names'].tolist(), d['labels']
+            told = {k: str(d[k]) for k in ('digest', 'pictures') if k in d}
+        if 'pictures' in told: pair = told['pictures'] == pictures_digest(path)
+        else: pair = _labels_fit(Path(path), names, labels)      # sets of earlier versions
+        return told['digest'] if pair else ''
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error): return ''
+
+# %% ../nbs/04_heads.ipynb #5f828619
+def write_set(path: Path, entries: list[tuple[str, bytes, list[float]]], arrays: dict[str, np.ndarray]) -> Path:
+    "Pictures and their truth: both whole, or neither taken for a set."
+    with writing(path), atomic(path) as pictures, atomic(truth_path(path)) as true:
+        write_zip(pictures, entries)
+        with open(true, 'wb') as f: np.savez_compressed(f, pictures=np.array(pictures_digest(pictures)), **arrays)
+    return path                                                  # the truth was renamed first: a set without truth is no set
+
+def _check_place(path: Path, digest: str):
+    "May `path` be rendered to? A word where other heads lie there; ValueError where they are not ours."
+    if not path.exists(): return
+    if not truth_path(path).exists():
+        raise ValueError(f'{path.name} is there and has no truth beside it, so it was not rendered here: '
+                         'choose another path, or move it away')
+    found = set_digest(path)
+    why = f'holds other heads (digest {found}, here {digest})' if found else 'holds pictures and truth that are not of one set'
+    print(f'warning: {path.name} {why}: rendered anew', file=sys.stderr)
 
 def render_heads(config: HeadsConfig, path: str|Path = None, progress: bool = True) -> Path:
     "Write the set as a zip in EG3D's format with its truth beside it; a complete set of the same configuration is used as it is."
     from tqdm.auto import tqdm
-    digest = heads_digest(config)
+    check(Run(heads=config), heads=False)
+    digest, given = heads_digest(config), path
     path = Path(path) if path else data_dir()/'sets'/f'heads{config.resolution}-{digest}.zip'
-    if path.exists() and truth_path(path).exists() and str(_truth_digest(path)) == digest: return path
+    if set_digest(path) == digest: return path
+    if given: _check_place(path, digest)
     names = [f'{i//1000:05d}/head{i:08d}.png' for i in range(config.n)]
     kept = min(config.n, max(1, TRUTH_PIXELS//config.resolution**2))
     entries, rows = [], []
@@ -561,17 +615,19 @@ def render_heads(config: HeadsConfig, path: str|Path = None, progress: bool = Tr
         entries.append((names[i], png, label))
         if i < kept: rows.append(true)
     arrays = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
-    with atomic(truth_path(path)) as tmp, open(tmp, 'wb') as f:
-        labels = np.array([e[2] for e in entries[:kept]], np.float32)
-        np.savez_compressed(f, digest=np.array(digest), depth_step=config.radius/DEPTH_STEPS, names=np.array(names[:kept]), labels=labels, **arrays)
-    return write_zip(path, entries)                              # last: a set without truth is no set
+    labels = np.array([e[2] for e in entries[:kept]], np.float32)
+    mark = dict(digest=np.array(digest), depth_step=config.radius/DEPTH_STEPS, names=np.array(names[:kept]), labels=labels)
+    return write_set(path, entries, mark | arrays)
 
 # %% ../nbs/04_heads.ipynb #8f3b6c98
 def truth(path: str|Path) -> dict[str, np.ndarray]:
     """Truth of the first heads of a set: names [n], labels [n, 25], mask u8 [n, R, R], depth f32 [n, R, R] (0 where empty),
-    normal f16 [n, R, R, 3] in the world, normal_cam f16 likewise in the camera's axes (x right, y down, z forward), latent f16 [n, 120]."""
+    normal f16 [n, R, R, 3] in the world, normal_cam f16 likewise in the camera's axes (x right, y down, z forward), latent f16 [n, 120].
+    ValueError where there is none, or it is another set's."""
     if not truth_path(path).exists(): raise ValueError(f'no truth beside {Path(path).name}: only sets written by render_heads have one')
-    with np.load(truth_path(path), allow_pickle=False) as d: out = {k: d[k] for k in d.files if k != 'digest'}
+    if Path(path).is_file() and not set_digest(path):
+        raise ValueError(f'{truth_path(path).name} is not the truth of {Path(path).name}: render the set again with `wysiwyg heads`')
+    with np.load(truth_path(path), allow_pickle=False) as d: out = {k: d[k] for k in d.files if k not in ('digest', 'pictures')}
     out['depth'] = (out['depth']*out.pop('depth_step')).astype(np.float32)
     pose = out['labels'][:, :16].reshape(-1, 4, 4)[:, :3, :3]
     return out | {'normal_cam': np.einsum('nyxk,nkc->nyxc', out['normal'].astype(np.float32), pose).astype(np.float16)}   # R^T n

@@ -99,9 +99,11 @@ def importance(weights: Tensor,   # [B, N, n-1] of the coarse intervals
                t: Tensor,         # [B, N, n] their edges
                u: Tensor          # [B, N, m] in [0, 1)
               ) -> Tensor:        # [B, N, m] distances
-    "EG3D's second pass: weights max-pooled, averaged, padded by 0.01, then inverse transform."
+    "EG3D's second pass: weights max-pooled, averaged, raised by 0.01; each falls between the middles of its interval and of the one before."
     w = torch.nn.functional.max_pool1d(weights, 2, 1, padding=1)
     w = torch.nn.functional.avg_pool1d(w, 2, 1)+.01
+    if w.shape[-1] > 2: w = torch.nn.functional.pad(w[..., 1:-1], (1, 1))      # as there, the outer two get nothing
+    t = torch.cat([t[..., :1], (t[..., 1:]+t[..., :-1])/2], -1)
     cdf = torch.cat([torch.zeros_like(w[..., :1]), (w/w.sum(-1, keepdim=True)).cumsum(-1)], -1)
     b = (torch.searchsorted(cdf, u.contiguous(), right=True)-1).clamp(0, w.shape[-1]-1)
     pick = lambda x, k: x.gather(-1, b+k)
@@ -110,6 +112,7 @@ def importance(weights: Tensor,   # [B, N, n-1] of the coarse intervals
 
 def two_pass(field, rays: Rays, near: float, far: float, coarse: int, fine: int, u: Tensor) -> March:
     "Coarse uniform samples, fine importance samples, merged; EG3D's midpoint marcher. u [B, N, coarse + fine]."
+    if coarse < 2 or fine < 0: raise ValueError(f'two_pass needs at least 2 coarse samples and 0 fine ones, got {coarse} and {fine}')
     s = uniform_samples(rays, near, far, coarse, u[..., :coarse])
     first = march(field, rays, s)
     if fine == 0: return midpoints(first)

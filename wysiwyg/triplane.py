@@ -28,13 +28,16 @@ def sample_planes(planes: Tensor,          # [B, 3, C, H, W]
                   box: float = 1.,         # side of the covered cube, world units
                   combine: str = 'product' # 'product' (paper 4.1) or 'sum'
                  ) -> Tensor:              # [B, M, C]
-    "Bilinear features of points: f_xy * f_xz * f_yz. Points outside the box read the border."
+    "Bilinear features of points: f_xy * f_xz * f_yz. Points outside the box read the border, points that are NaN give NaN."
     s = expect(planes, 'planes', 'B 3 C H W'); expect(x, 'x', 'B M 3', B=s['B'])
-    uv = project_to_planes(x, box).flatten(0, 1)[:, :, None]                        # [3B, M, 1, 2]
+    lost = x.isnan().any(-1, keepdim=True)                                          # there torch's backward reads outside its memory
+    some = x.device.type != 'cpu' or bool(lost.any())                               # to ask a GPU is to wait for it
+    uv = project_to_planes(x.masked_fill(lost, 0) if some else x, box).flatten(0, 1)[:, :, None]                        # [3B, M, 1, 2]
     f = F.grid_sample(planes.flatten(0, 1), uv, mode='bilinear', padding_mode='border', align_corners=False)
     xy, xz, yz = f.reshape(s['B'], 3, s['C'], -1).unbind(1)
     f = xy*xz*yz if combine == 'product' else xy+xz+yz                              # T_x = f_xy ∘ f_xz ∘ f_yz
-    return f.transpose(1, 2)
+    f = f.transpose(1, 2)
+    return f.masked_fill(lost, math.nan) if some else f
 
 # %% ../nbs/06_triplane.ipynb #00208eb6
 def channels(side: int, base: int, most: int) -> int:
