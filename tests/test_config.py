@@ -1,4 +1,4 @@
-"One validator: every value out of range, every contradiction, in one line each; and nothing that is right is refused."
+"One validator: every value out of range and every contradiction in one line; nothing that is right is refused."
 
 import json
 import re
@@ -50,14 +50,13 @@ def faults(run: Run, **how) -> list[str]:
     return []
 
 
-# ---- what is right passes --------------------------------------------------------------------------------------------
+# ---- what is right passes ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('name', PRESETS)
 def test_presets_pass(name):
-    assert check(preset(name, **OWN)) == preset(name, **OWN) and check(preset(name), heads=False) == preset(
-        name
-    )
+    assert check(preset(name, **OWN)) == preset(name, **OWN)
+    assert check(preset(name), heads=False) == preset(name)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +142,7 @@ def test_arms_and_unusual_runs_pass(change):
     assert not faults(override(SHORT, **change))
 
 
-# ---- what is wrong is named ------------------------------------------------------------------------------------------
+# ---- what is wrong is named --------------------------------------------------------------------------------
 
 BAD = {
     'render.box': (0.0, -1.0, INF, NAN),
@@ -337,7 +336,7 @@ def test_every_number_has_a_range():
     assert [row.split()[0] for row in RANGES.strip().splitlines()] == numbers
 
 
-# ---- what cannot even be made ----------------------------------------------------------------------------------------
+# ---- what cannot even be made ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -388,7 +387,7 @@ def test_nonsense_is_refused_in_words(make, text):
         make()
 
 
-# ---- fields that came later ------------------------------------------------------------------------------------------
+# ---- fields that came later --------------------------------------------------------------------------------
 
 
 def test_a_later_field_renames_nothing():

@@ -74,6 +74,21 @@ def test_the_sphere_of_the_start_is_where_it_should_be(scene):
     assert out.normal[0, middle] @ torch.tensor([0., 0, 1]) > .7
 
 
+def test_a_proposal_that_is_nan_gives_no_picture(scene):
+    g, planes, camera = scene
+    p, pdf = g.propose(planes, camera)
+    for kind in ('robust', 'refined', 'unstratified', 'unfiltered'):
+        rgb = g.render(planes, camera, 16, replace(RUN.sampler, kind=kind), proposed=(p, pdf*math.nan)).rgb
+        assert rgb.isnan().all()
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(scene, tmp_path):
+    g = copy.deepcopy(scene[0])
+    g.field.sdf1.weight.data[0, 1] = math.inf
+    save_generator(g, tmp_path/'burnt.safetensors')
+    with pytest.raises(ValueError, match='burnt.safetensors: field.sdf1.weight is not finite'): load_generator(tmp_path/'burnt.safetensors')
+
+
 def test_a_generator_carries_its_view(scene, tmp_path):
     "Distance and focal length of its pictures: the heads' own, or those of the data it learned from, also after a file."
     g = copy.deepcopy(scene[0])

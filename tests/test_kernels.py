@@ -185,6 +185,26 @@ def test_field_on_tensor_cores(backend):
     for got, w in zip(K._field_mma(f, *x, backend), want): close(got, w, 'field_mma')
 
 
+LOST = {'a texel': lambda f, planes, x, dirs: planes[0, 1, 3].fill_(math.nan), 'a place': lambda f, planes, x, dirs: x[0, 1, 1].fill_(math.nan),
+        'a direction': lambda f, planes, x, dirs: dirs[1, 2, 0].fill_(math.nan), 'a weight': lambda f, planes, x, dirs: f.sdf1.weight[3, 4].fill_(math.nan),
+        'an infinite texel': lambda f, planes, x, dirs: planes[1].fill_(math.inf), 'a bias': lambda f, planes, x, dirs: f.color1.bias[2].fill_(-math.nan)}
+
+
+@pytest.mark.parametrize('what', LOST)
+@pytest.mark.parametrize('sharpness', [100., math.inf])
+def test_what_is_not_a_number_is_nowhere_taken_for_one(backend, what, sharpness):
+    "NaN comes out where torch has it, of the field in fp32 and on tensor cores, and of the planes alone."
+    f, (planes, x, dirs) = mlp(sharpness), march(23, 3)
+    LOST[what](f, planes, x, dirs)
+    want = [v.isnan() for v in f(planes, x, dirs)]
+    assert any(w.any() for w in want)
+    f, *given = on(backend, f, planes, x, dirs)
+    for run in (K._field, K._field_mma):
+        for got, w in zip(run(f, *given, backend), want): assert torch.equal(got.isnan().cpu(), w)
+    sound = K.sample_planes(given[0], given[1].flatten(1, 2), impl=backend).isfinite().cpu()
+    assert torch.equal(sound, triplane.sample_planes(planes, x.flatten(1, 2)).isfinite())
+
+
 def counts(t):
     "Samples in each of 48 bins."
     place = ((t.cpu().double()-NEAR)*48/(FAR-NEAR)).floor().long()

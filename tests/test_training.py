@@ -1,6 +1,8 @@
 "Training survives what happens to it: NaN, kills, full disks, damaged or foreign checkpoints. And parts of a batch make the whole."
 import copy
 import errno
+import hashlib
+import io
 import json
 import os
 import random
@@ -19,8 +21,9 @@ from wysiwyg.cli import main
 from wysiwyg.config import cats, compressed, override, paper, schedule_table, suggest_gamma, tiny
 from wysiwyg.core import default_device, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
-from wysiwyg.training import (COUNTS, PARTS, NotFinite, Trainer, WriteError, check_checkpoint, checkpoints, estimate, latest_checkpoint, load_checkpoint,
-                              save_checkpoint, snapshot, stretches, train)
+from wysiwyg import heads, training
+from wysiwyg.training import (COUNTS, PARTS, Interrupted, NotFinite, Trainer, WriteError, check_checkpoint, checkpoints, claimed, estimate, find_checkpoint,
+                              latest_checkpoint, load_checkpoint, open_data, save_checkpoint, save_pair, snapshot, start_from, stretches, train)
 from wysiwyg.world import group_size
 
 RUN = override(tiny(), **{'train.batch': 4, 'backbone.z_dim': 8, 'backbone.w_dim': 8, 'backbone.channel_base': 64, 'backbone.channel_max': 8, 'backbone.backbone_resolution': 8,
@@ -58,6 +61,12 @@ def steps(t, n):
     return t
 
 
+def curves(folder):
+    "The lines of a run's log, but for the speed and memory of the machine."
+    rows = [json.loads(line) for line in (folder/'metrics.jsonl').read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith('perf/')} for row in rows]
+
+
 def spoiled(t):
     "One step with a weight that is not finite: counted, and without effect."
     good = t.g.field.color1.bias.data.clone()
@@ -87,6 +96,36 @@ def test_a_report_is_left_and_the_log_stays_finite(data, tmp_path, monkeypatch):
     monkeypatch.setattr('wysiwyg.training.surface_loss', lambda groups, target: groups[0][1].beta.sum()*float('inf'))
     with pytest.raises(NotFinite): train(override(RUN, **{'train.nan_patience': 2}), tmp_path, data, progress=False)
     assert json.loads((tmp_path/'not_finite.json').read_text())['step'] == 1 and latest_checkpoint(tmp_path) is None
+
+
+def breaks(t):
+    "From now on, G's optimiser leaves a weight that is not finite, whatever the gradients."
+    step = t.g_opt.step
+    t.g_opt.step = lambda: (step(), t.g.field.color1.bias.data.fill_(float('nan')))
+    return t
+
+
+def test_weights_that_are_not_finite_reach_no_average_no_checkpoint_and_no_generator(data, tmp_path):
+    t = steps(Trainer(RUN, data), 1)
+    first = save_checkpoint(t, tmp_path); save_pair(t, tmp_path); pair = {p: p.read_bytes() for p in tmp_path.glob('*.safetensors')}
+    with pytest.raises(NotFinite, match='weights are not finite after a step whose gradients were, at step 1 .*g.field.color1.bias'): breaks(t).step()
+    assert all(p.isfinite().all() for p in t.ema.state_dict().values())
+    t.images = 8
+    with pytest.raises(NotFinite, match='ckpt-0000000008.pt is not written, what was there stays: g.field.color1.bias is not finite'): save_checkpoint(t, tmp_path)
+    t.ema.load_state_dict(t.g.state_dict())
+    with pytest.raises(NotFinite, match='generator.safetensors is not written.*ema.field.color1.bias'): save_pair(t, tmp_path)
+    assert checkpoints(tmp_path) == [first] and all(p.read_bytes() == raw for p, raw in pair.items()) and not list(tmp_path.glob('.*'))
+
+
+@pytest.mark.parametrize('good', [0, 2])
+def test_a_run_that_ends_on_skipped_steps_has_failed(data, tmp_path, monkeypatch, good):
+    "All of them, or the last three, though patience would have allowed more; no generator is left."
+    count = []
+    def surface(groups, target): count.append(1); return groups[0][1].beta.sum()*(0. if len(count) <= good else float('nan'))
+    monkeypatch.setattr(training, 'surface_loss', surface)
+    run = override(RUN, **{'train.nan_patience': 100, 'train.checkpoint_images': 1000})
+    with pytest.raises(NotFinite, match='the run ends on [23] steps that were not finite'): train(run, tmp_path, data, progress=False, stop_at=4*(good+3 if good else 2))
+    assert not list(tmp_path.glob('*.safetensors')) and not checkpoints(tmp_path) and (tmp_path/'not_finite.json').exists()
 
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
@@ -135,7 +174,7 @@ def test_a_killed_run_resumes_bit_for_bit(folder, data, tmp_path):
     train(RUN, tmp_path/'killed', data, 'latest', progress=False)
     a, b = [torch.load(latest_checkpoint(tmp_path/k), weights_only=True) for k in ('straight', 'killed')]
     assert a['images'] == b['images'] == 160 and same(a, b)
-    assert (tmp_path/'straight/metrics.jsonl').read_text() == (tmp_path/'killed/metrics.jsonl').read_text()
+    assert curves(tmp_path/'straight') == curves(tmp_path/'killed')
 
 
 def test_what_was_logged_after_the_checkpoint_is_forgotten(data, tmp_path):
@@ -229,6 +268,174 @@ def test_damaged_and_foreign_checkpoints_are_refused_by_name(data, tmp_path, cap
     assert save_checkpoint(t, tmp_path) == second == latest_checkpoint(tmp_path)
     with pytest.raises(ValueError, match='was trained with loss.hinge'): load_checkpoint(Trainer(override(RUN, **{'loss.hinge': .5}), data), first)
     with pytest.raises(ValueError, match='other data'): load_checkpoint(Trainer(RUN, Dataset(noise_set(tmp_path/'other.zip', 13))), first)
+
+
+def rewritten(path, state):
+    "The checkpoint with another content, and a manifest that says so."
+    torch.save(state, buffer := io.BytesIO())
+    manifest = json.loads(path.with_suffix('.json').read_text()) | {'sha256': hashlib.sha256(buffer.getvalue()).hexdigest()}
+    path.write_bytes(buffer.getvalue()); path.with_suffix('.json').write_text(json.dumps(manifest))
+
+
+class Planted:
+    def __reduce__(self): return os.system, ('echo this ran',)
+
+
+FAULTS = {'g': lambda s: s['g'] | {'field.color1.bias': torch.zeros(7)}, 'd': lambda s: {k: v for k, v in s['d'].items() if k != 'out.bias'},
+          'ema': lambda s: s['ema'] | {'more': torch.zeros(1)}, 'g_opt': lambda s: None, 'd_opt': lambda s: s['d_opt'] | {'state': {0: {'exp_avg': torch.zeros(1)}}},
+          'ada': lambda s: 3, 'images': lambda s: 'many', 'curve': lambda s: [], 'step_count': lambda s: Planted()}
+
+
+@pytest.fixture(scope='module')
+def pair(data, tmp_path_factory):
+    "A trainer, its folder, and its two checkpoints."
+    folder = tmp_path_factory.mktemp('pair'); t = Trainer(RUN, data)
+    return t, folder, [save_checkpoint(steps(t, 1), folder) for _ in range(2)]
+
+
+def passed_over(pair, capsys, why):
+    "`latest` says in one line what is wrong with the second, and takes the first."
+    t, folder, (first, _) = pair
+    assert find_checkpoint(t, folder, 'latest') == first
+    said = capsys.readouterr().err.strip()
+    assert why in said and said.count('\n') == 0 and 'weights_only' not in said, said
+
+
+@pytest.mark.parametrize('part', FAULTS)
+def test_a_checkpoint_of_another_shape_is_passed_over(pair, capfd, part):
+    path = pair[2][1]; raw, manifest = path.read_bytes(), path.with_suffix('.json').read_text()
+    state = torch.load(path, weights_only=True)
+    rewritten(path, state | {part: FAULTS[part](state)})
+    passed_over(pair, capfd, f'warning: {path.name} holds ')
+    path.write_bytes(raw); path.with_suffix('.json').write_text(manifest)
+
+
+@pytest.mark.parametrize('text', ['[]', 'null', '3', '{}', '{"sha256": 1, "run": [], "data": ""}', '['*100_000])
+def test_a_manifest_of_another_kind_is_passed_over(pair, capsys, text):
+    path = pair[2][1].with_suffix('.json'); before = path.read_text()
+    path.write_text(text); passed_over(pair, capsys, 'manifest'); path.write_text(before)
+
+
+def test_a_newer_version_s_checkpoint_and_a_folder_are_passed_over(pair, capsys):
+    t, folder, (first, second) = pair
+    path = second.with_suffix('.json'); before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | {'run': json.loads(before)['run'] | {'tomorrow': 1}}))
+    passed_over(pair, capsys, 'another version of the program: unknown config key tomorrow'); path.write_text(before)
+    odd = folder/'ckpt-0000000012.pt'; odd.mkdir()
+    assert find_checkpoint(t, folder, 'latest') == second and f'{odd.name} is a folder' in capsys.readouterr().err
+    assert save_checkpoint(t, folder) == second; odd.rmdir()
+
+
+def test_where_nothing_can_be_gone_on_from_nothing_is_lost(pair, tmp_path):
+    t = pair[0]; path = save_checkpoint(t, tmp_path); path.write_bytes(b'')
+    with pytest.raises(ValueError, match='none of the 1 checkpoints in .* can be gone on from'): find_checkpoint(t, tmp_path, 'latest')
+    path.with_suffix('.json').unlink(); assert find_checkpoint(t, tmp_path, 'latest') is None       # its writing was cut short: there never was one
+
+
+def test_resume_takes_a_folder_and_says_what_is_not_there(data, pair, tmp_path):
+    t, folder, (_, second) = pair
+    assert find_checkpoint(t, tmp_path, str(folder)) == second and find_checkpoint(t, tmp_path, str(second)) == second
+    with pytest.raises(ValueError, match='there is no /nosuch.pt'): train(RUN, tmp_path/'a', data, '/nosuch.pt', progress=False)
+    with pytest.raises(ValueError, match='none of the 0 checkpoints'): find_checkpoint(t, folder, str(tmp_path))
+    with pytest.raises(ValueError, match='there is no /nosuch.safetensors: train.network'): start_from(t, '/nosuch.safetensors')
+    with pytest.raises(ValueError, match='there is no /nosuch.safetensors'): train(override(RUN, **{'train.network': '/nosuch.safetensors'}), tmp_path/'a', data, progress=False)
+    assert not (tmp_path/'a').exists()
+
+
+def test_a_checkpoint_of_the_same_name_is_kept_only_where_it_is_the_same(data, tmp_path):
+    t = steps(Trainer(RUN, data), 1)
+    path = save_checkpoint(t, tmp_path); stamp = path.stat().st_mtime_ns, path.stat().st_ino
+    assert save_checkpoint(t, tmp_path) == path and (path.stat().st_mtime_ns, path.stat().st_ino) == stamp
+    t.ema.field.color1.bias.data += 1; save_checkpoint(t, tmp_path)
+    assert same(torch.load(path, weights_only=True), t.state()) and check_checkpoint(path)
+
+
+def test_rewinding_sets_aside_what_came_later(data, tmp_path, capsys):
+    run = override(RUN, **{'train.checkpoint_images': 4, 'train.keep': 5})
+    train(run, tmp_path, data, progress=False, stop_at=16)
+    again = override(run, **{'train.ema_images': 1.})
+    t = train(again, tmp_path, data, str(tmp_path/'ckpt-0000000004.pt'), progress=False, stop_at=8)
+    assert 'ckpt-0000000016.pt' in capsys.readouterr().err and t.images == 8
+    assert [p.name for p in checkpoints(tmp_path)] == ['ckpt-0000000004.pt', 'ckpt-0000000008.pt']
+    assert check_checkpoint(latest_checkpoint(tmp_path))['run']['train']['ema_images'] == 1
+    assert {p.name for p in (tmp_path/'set-aside-1').iterdir()} >= {'ckpt-0000000008.pt', 'ckpt-0000000016.json', 'generator.safetensors', 'snapshot-0000000016.png'}
+
+
+def test_a_folder_belongs_to_one_training_and_a_killed_one_gives_it_back(data, tmp_path):
+    ready, done = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with claimed(tmp_path/'run'): os.write(done, b'x'); time.sleep(60)
+    os.read(ready, 1)
+    with pytest.raises(ValueError, match=f'run belongs to process {child} on .*another --outdir'): train(RUN, tmp_path/'run', data, 'latest', progress=False, stop_at=4)
+    os.kill(child, signal.SIGKILL); os.waitpid(child, 0)
+    with claimed(tmp_path/'run'), pytest.raises(ValueError, match=f'process {os.getpid()} on '): train(RUN, tmp_path/'run', data, progress=False, stop_at=4)
+
+
+# ---- what a recorder is told -----------------------------------------------------------------------------------------
+
+class Listener:
+    "Keeps what it is told; may fail at everything."
+    def __init__(self, fails=False): self.fails, self.opened, self.values, self.images, self.ended = fails, [], {}, {}, []
+    def __call__(self, resumed): self.opened.append(resumed); return self
+    def __enter__(self): return self
+    def __exit__(self, kind, *_): self.ended.append(kind); self.fail()
+    def fail(self):
+        if self.fails: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def metrics(self, values, step): self.values[step] = values; self.fail()
+    def image(self, array, name, step): self.images[name] = array.shape; self.fail()
+
+
+def test_a_recorder_opens_when_all_is_checked_and_is_told_means(data, tmp_path):
+    "Curves are means since the last line; names are plain; what cannot move is not told; pictures are legible."
+    heard = Listener()
+    with pytest.raises(ValueError, match='there is no'): train(RUN, tmp_path, data, '/nosuch.pt', heard, False)
+    assert heard.opened == []
+    train(RUN, tmp_path, data, None, heard, False, stop_at=12)
+    t = Trainer(RUN, data); values = [t.step() for _ in range(3)]
+    told = heard.values[12]
+    for k in ('loss/D', 'D/sign', 'geometry/beta', 'loss/r1'): assert told[f'train/{k}'] == pytest.approx(sum(v[k] for v in values if k in v)/sum(k in v for v in values), rel=1e-12)
+    assert told['perf/images_per_second'] > 0 and told['perf/memory_gib'] > 0 and not [k for k in told if 'train/train' in k or k == 'train/skipped'] and 'train/ada_p' in told
+    assert curves(tmp_path)[-1]['loss/D'] == told['train/loss/D'] and set(heard.images) == {'image', 'normal', 'depth'} and all(s == (192, 384, 3) for s in heard.images.values())
+    train(RUN, tmp_path, data, 'latest', heard, False, stop_at=16)
+    assert heard.opened == [False, True] and heard.ended == [None, None]
+    t.run = override(RUN, **{'augment.adaptive': False}); t.ada.p = 0.; assert t.moving() == {}
+
+
+def test_a_recorder_that_fails_costs_one_warning(data, tmp_path, capsys):
+    t = train(RUN, tmp_path, data, None, Listener(fails=True), False, stop_at=12)
+    said = capsys.readouterr().err
+    assert t.images == 12 and latest_checkpoint(tmp_path) and said.count('the recorder failed') == 1 and 'No space left' in said and said.count('\n') == 1
+
+
+def test_an_interrupted_run_tells_its_recorder_and_how_to_go_on(data, tmp_path, monkeypatch):
+    step, heard = Trainer.step, Listener(fails=True)
+    monkeypatch.setattr(Trainer, 'step', lambda t: (step(t), os.kill(os.getpid(), signal.SIGTERM))[0])
+    with pytest.raises(Interrupted, match='interrupted by SIGTERM.*--resume=latest'): train(RUN, tmp_path, data, None, heard, False)
+    assert heard.ended == [Interrupted]
+
+
+def test_what_is_wrong_is_said_before_anything_is_rendered(tmp_path, monkeypatch):
+    monkeypatch.setattr(heads, 'render_heads', lambda *a, **k: pytest.fail('rendered'))
+    with pytest.raises(ValueError, match='sampler.tau'): train(override(RUN, **{'sampler.tau': 2.}), tmp_path/'a', progress=False)
+    assert not (tmp_path/'a').exists()
+
+
+def test_an_estimate_renders_a_handful(monkeypatch):
+    asked = []
+    monkeypatch.setattr(heads, 'render_heads', lambda c, progress: asked.append(c.n) or 'nosuch.zip')
+    for few in (True, False):
+        with pytest.raises(ValueError): open_data(tiny(), False, few)
+    assert asked == [4*tiny().train.batch, tiny().heads.n]
+
+
+def test_snapshots_look_from_the_cameras_of_the_data_a_few_people_at_a_time(data):
+    t = Trainer(RUN, data)
+    assert t.g.view == t.ema.view == data.view
+    whole, few = snapshot(t.ema, 4), override(RUN, **{'render.max_points': 16*16*26*3})
+    t.ema.run, made = few, []
+    t.ema.synthesize, synthesize = lambda w: (made.append(len(w)), synthesize(w))[1], t.ema.synthesize
+    assert torch.allclose(snapshot(t.ema, 4), whole, atol=1e-5) and made == [3, 1]
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

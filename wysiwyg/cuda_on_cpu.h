@@ -24,6 +24,7 @@
 
 struct uint2 { unsigned x, y; };
 #define __logf std::log
+static inline int __float_as_int(float x) { int i; memcpy(&i, &x, 4); return i; }
 static inline float sinpif(float x) { return std::sin(3.14159265358979324f*x); }
 static inline float cospif(float x) { return std::cos(3.14159265358979324f*x); }
 static inline int min(int a, int b) { return a < b ? a : b; }
@@ -154,7 +155,7 @@ template<class T> static T __shfl_up_sync(unsigned, T v, int by, int width = 32)
 template<class T> static T __shfl_sync(unsigned, T v, int from, int width = 32) { int i = threadIdx.x%32; return shim::exchange(v, i/width*width+from%width); }
 
 static inline unsigned bf16x2(float low, float high) {     // rounded to nearest, ties to even
-    auto half = [](float x) { uint32_t u; memcpy(&u, &x, 4); return (u+0x7fff+((u>>16)&1))>>16; };
+    auto half = [](float x) { uint32_t u; memcpy(&u, &x, 4); return x != x ? 0x7fff : (u+0x7fff+((u>>16)&1))>>16; };
     return half(low) | half(high) << 16;
 }
 // d += a b, the warp's 16x16 by 16x8 tile product of bf16 pairs, laid out over the lanes as the PTX manual says for mma.m16n8k16.

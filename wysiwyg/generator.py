@@ -131,7 +131,7 @@ class Generator(nn.Module):
         c, field, groups = self.run.render, self.field_at(planes), []
         go = lambda r, t, delta: kernels.composite(t, delta, *field(r.at(t), r.dirs), c.far, c.background)
         for index, s in budget(kernels.certainty(pdf, config.top), config):
-            u = self.uniforms(index.shape, s, config, key)
+            u = self.uniforms(index.shape, s, config, key)+0*take_rays(pdf[..., :1], index)      # samplers forgive a pdf that is NaN; a picture must not
             if config.kind == 'refined': groups.append((index, *self.look_twice(field, rays.take(index), pdf, index, s, config, u))); continue
             if config.kind == 'robust': samples = kernels.draw_robust(pdf, index, s, config.tau, c.near, c.far, u)
             else: samples = DRAWS[config.kind](take_rays(pdf, index), s, config.tau, c.near, c.far, u)
@@ -236,6 +236,7 @@ def load_generator(path: str|Path = None, device: torch.device = None) -> Genera
         with safe_open(path, 'pt') as f: meta, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
     except Exception as e: raise ValueError(f'{path.name} is not a safetensors file: {e}') from e
     if 'run' not in meta: raise ValueError(f'{path.name} holds no configuration; was it written by save_generator?')
+    if bad := [k for k, v in state.items() if not v.isfinite().all()]: raise ValueError(f'{path.name}: {bad[0]} is not finite, nor are {len(bad)-1} others: train again from an earlier checkpoint')
     g = Generator(from_dict(Run, json.loads(meta['run'])), start=False)
     g.load_state_dict(state)
     if 'view' in meta: g.view = _read_view(meta['view'], path.name)      # older files: the heads' own

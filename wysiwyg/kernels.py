@@ -64,7 +64,7 @@ class BuildError(RuntimeError): "A kernel did not compile; holds the compiler's 
 
 HEADER = 'cuda_on_cpu.h'
 _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fopenmp', '-fPIC', *(['-mprefer-vector-width=512'] if platform.machine() == 'x86_64' else []))
-_FAST = {'field': ('-ffast-math',)}     # lets g++ vectorise sines and exponentials; the others must see a NaN
+_FAST = {'field': ('-ffast-math',)}     # lets g++ vectorise sines and exponentials, and think that nothing is NaN: the others compare
 
 def compiler() -> str|None:
     "The C++ compiler's path: CXX, else g++; None where there is none."
@@ -318,8 +318,8 @@ struct Corners { int at[4]; float w[4]; };         // four texels and their weig
 __device__ Corners corners(float u, float v, int H, int W)   // u along the width, v along the height, [-1, 1]; the border repeats
 {
     float x = fminf(fmaxf((u+1)*(.5f*W)-.5f, 0.f), W-1.f), y = fminf(fmaxf((v+1)*(.5f*H)-.5f, 0.f), H-1.f);
-    int x0 = min((int)x, W-2), y0 = min((int)y, H-2), at = (y0*W+x0)*C;
-    float fx = x-x0, fy = y-y0;
+    int x0 = max(min((int)x, W-2), 0), y0 = max(min((int)y, H-2), 0), at = (y0*W+x0)*C;
+    float fx = u == u ? x-x0 : u, fy = v == v ? y-y0 : v;      // a place that is NaN is looked up anywhere and weighed with NaN
     return {{at, at+C, at+W*C, at+W*C+C}, {(1-fx)*(1-fy), fx*(1-fy), (1-fx)*fy, fx*fy}};
 }
 __device__ Chunk bilinear(const float* plane, const Corners& k, int c)    // channels c .. c+V-1
@@ -528,11 +528,16 @@ PARTS['mlp'] = r'''
 #define PADDED(n, to) (((n)+(to)-1)/(to)*(to))
 #define FAST_LOG1P(x) __logf(1+(x))
 enum Act { LINEAR, HIDDEN, SOFTPLUS };
-__device__ float soft(float x) { return fmaxf(x, 0.f)+LOG1P(expf(-fabsf(x))); }
+__device__ float relu(float x)                     // NaN stays NaN, which fmaxf would not grant: asked of the bits, for -ffast-math believes that there is none
+{
+    int bits = __float_as_int(x);
+    return bits < 0 && (bits & 0x7fffffff) <= 0x7f800000 ? 0.f : x;
+}
+__device__ float soft(float x) { return relu(x)+LOG1P(expf(-fabsf(x))); }
 template<Act A> __device__ float act(float x)
 {
     if (A == SOFTPLUS) return soft(x);
-    if (A == HIDDEN) return SHARPNESS > 0 ? soft(SHARPNESS*x)*(1.f/(SHARPNESS > 0 ? SHARPNESS : 1)) : fmaxf(x, 0.f);    // 0 stands for ReLU
+    if (A == HIDDEN) return SHARPNESS > 0 ? soft(SHARPNESS*x)*(1.f/(SHARPNESS > 0 ? SHARPNESS : 1)) : relu(x);    // 0 stands for ReLU
     return x;
 }
 template<class Store> __device__ void octaves(float x, Store store)      // sin 2^f x and cos 2^f x, by doubling the angle
