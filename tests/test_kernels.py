@@ -160,6 +160,14 @@ def test_triplane_forward_and_backward(backend, channels, combine, plane):
     close(got, want, 'sample_planes'); close(narrow.grad, wide.grad, 'triplane_backward')
 
 
+def test_lost_places_leave_no_gradient_in_the_planes(backend):
+    planes, x = torch.randn(1, 3, 12, 9, 11), points(1, 8)
+    x[0, 6, 1] = math.nan
+    wide, narrow = double(planes).requires_grad_(), on(backend, planes)[0].requires_grad_()
+    triplane.sample_planes(wide, x.double()).sum().backward(); K.sample_planes(narrow, *on(backend, x), impl=backend).sum().backward()
+    close(narrow.grad, wide.grad, 'triplane_backward')
+
+
 def sums(t, delta, sdf, beta, features):
     "What the composite kernel gives: weights, and the sums of features, t, 1 and beta."
     w = probe.weigh(t, delta, sdf, beta, features).weights

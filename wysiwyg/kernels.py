@@ -314,12 +314,13 @@ __device__ Chunk operator*(Chunk a, Chunk b) { return make_float4(a.x*b.x, a.y*b
 __device__ Chunk operator*(float w, Chunk a) { return make_float4(w*a.x, w*a.y, w*a.z, w*a.w); }
 #endif
 __device__ Chunk load(const float* p) { return *(const Chunk*)p; }
+__device__ bool lost(const float* x) { return x[0] != x[0] || x[1] != x[1] || x[2] != x[2]; }    // a place that is NaN; `corners` are inside all the same
 struct Corners { int at[4]; float w[4]; };         // four texels and their weights
 __device__ Corners corners(float u, float v, int H, int W)   // u along the width, v along the height, [-1, 1]; the border repeats
 {
     float x = fminf(fmaxf((u+1)*(.5f*W)-.5f, 0.f), W-1.f), y = fminf(fmaxf((v+1)*(.5f*H)-.5f, 0.f), H-1.f);
-    int x0 = max(min((int)x, W-2), 0), y0 = max(min((int)y, H-2), 0), at = (y0*W+x0)*C;
-    float fx = u == u ? x-x0 : u, fy = v == v ? y-y0 : v;      // a place that is NaN is looked up anywhere and weighed with NaN
+    int x0 = min(__float2int_rz(x), W-2), y0 = min(__float2int_rz(y), H-2), at = (y0*W+x0)*C;
+    float fx = x-x0, fy = y-y0;
     return {{at, at+C, at+W*C, at+W*C+C}, {(1-fx)*(1-fy), fx*(1-fy), (1-fx)*fy, fx*fy}};
 }
 __device__ Chunk bilinear(const float* plane, const Corners& k, int c)    // channels c .. c+V-1
@@ -349,8 +350,10 @@ extern "C" __global__ void triplane(const float* planes,   // [B, 3, H, W, C]
 {
     int i = item();
     if (i >= B*M) return;
-    Lookup l = look_up(planes, x+3*(size_t)i, i/M, H, W, scale);
-    for (int c = V*lane(); c < C; c += V*LANES) *(Chunk*)(out+(size_t)i*C+c) = feature(l, c);
+    x += 3*(size_t)i;
+    Lookup l = look_up(planes, x, i/M, H, W, scale);
+    float w = lost(x) ? x[0]+x[1]+x[2] : 1.f;
+    for (int c = V*lane(); c < C; c += V*LANES) *(Chunk*)(out+(size_t)i*C+c) = w*feature(l, c);
 }
 '''
 
@@ -369,7 +372,7 @@ extern "C" __global__ void triplane_backward(const float* planes, const float* x
     int B, int M, int H, int W, float scale)
 {
     int i = item();
-    if (i >= B*M) return;
+    if (i >= B*M || lost(x+3*(size_t)i)) return;
     Lookup l = look_up(planes, x+3*(size_t)i, i/M, H, W, scale);
     size_t side = (size_t)H*W*C; float* grad = grad_planes+3*side*(i/M);
     for (int c = V*lane(); c < C; c += V*LANES) {
@@ -533,7 +536,7 @@ __device__ float relu(float x)                     // NaN stays NaN, which fmaxf
     int bits = __float_as_int(x);
     return bits < 0 && (bits & 0x7fffffff) <= 0x7f800000 ? 0.f : x;
 }
-__device__ float soft(float x) { return relu(x)+LOG1P(expf(-fabsf(x))); }
+__device__ float soft(float x) { return fmaxf(x, 0.f)+LOG1P(expf(-fabsf(x))); }      // NaN by its second term
 template<Act A> __device__ float act(float x)
 {
     if (A == SOFTPLUS) return soft(x);
