@@ -167,6 +167,22 @@ def test_no_more_points_at_once_than_allowed(scene, kind, monkeypatch):
     assert max(asked) <= 10_000 and out.normal.norm(dim=-1).amax() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_nobody_and_hardly_any_samples(scene, kind):
+    g, nobody = scene[0], torch.zeros(0)
+    sampler = replace(RUN.sampler, kind=kind)
+    assert g(torch.zeros(0, 64), orbit(nobody, nobody), resolution=16, sampler=sampler, normals=True).normal.shape == (0, 256, 3)
+    few = [replace(sampler, samples=n) for n in range(1, 5)]
+    for config in few[3:] if kind in ('two_pass', 'root') else few: assert g.render(scene[1], scene[2], 8, config).rgb.isfinite().all()
+    if kind in ('two_pass', 'root'):
+        for config in few[:3]:
+            with pytest.raises(ValueError, match=f'{kind} needs at least 2 coarse samples'): g.render(scene[1], scene[2], 8, config)
+
+
+def test_normals_of_a_single_ray_are_refused(scene):
+    with pytest.raises(ValueError, match='normals need two rays at least'): scene[0].render(scene[1], scene[2], 1, normals=True)
+
+
 def test_a_generator_carries_its_view(scene, tmp_path):
     "Distance and focal length of its pictures: the heads' own, or those of the data it learned from, also after a file."
     g = copy.deepcopy(scene[0])

@@ -40,7 +40,7 @@ def chunked(marcher,          # (rays, *per-ray tensors) -> March, Rendering
     "March rays within a budget of field evaluations. What a chunk needs for its gradient is made again in the backward pass, not kept."
     b, n = rays.dirs.shape[:2]
     most = grad_points if torch.is_grad_enabled() else max_points
-    size = max(1, most//(b*samples)) if most else n
+    size = max(1, most//max(1, b*samples)) if most else n
     if torch.is_grad_enabled() and size < n: marcher = partial(checkpoint, marcher, use_reentrant=False, preserve_rng_state=False)
     marches, seen = [], []
     for i in range(0, n, size):
@@ -115,7 +115,7 @@ class Generator(nn.Module):
 
     @_exact
     def propose(self, planes: Tensor, camera: Camera, kind: str = None, resolution: int = 0) -> tuple[Probe, Tensor]:
-        "Probe and pdf [B, K-1, R, R], R at least `resolution`; kind 'cnn', 'maxpool', 'sdf' or 'oracle' (the run's own when None)."
+        "Probe and pdf [B, K-1, R, R], R = `resolution` rounded down to fours, at least the run's own; kind 'cnn', 'maxpool', 'sdf' or 'oracle' (the run's own when None)."
         kind, run = kind or self.run.proposal.kind, self.run
         p = self.probe(planes, camera, resolution)
         r = 4*p.rgb.shape[-1]
@@ -226,10 +226,11 @@ class Generator(nn.Module):
     def surface_normals(self, planes: Tensor, rays: Rays, out: Rendering) -> Tensor:
         "World normals [B, N, 3] at the expected depth of what was hit; zero where opacity < 1/2. The difference spans a pixel to each side: finer bumps cannot be seen."
         c = self.run.render
+        if rays.dirs.shape[1] < 2: raise ValueError('normals need two rays at least, whose distance is their baseline: render at a resolution of 2 or more')
         pixel = (rays.dirs[:, 1]-rays.dirs[:, 0]).norm(dim=-1).mean().item()*(c.near+c.far)/2
         x = rays.at(out.surface_depth(c.far)[..., None])[:, :, 0]
         most = c.grad_points if torch.is_grad_enabled() else c.max_points
-        size = max(1, most//(_NORMAL_COST*len(x))) if most else x.shape[1]
+        size = max(1, most//(_NORMAL_COST*max(1, len(x)))) if most else x.shape[1]
         n = torch.cat([sdf_normals(partial(self.sdf, planes), part, pixel) for part in x.split(size, 1)], 1)
         return n*(out.opacity > .5)[..., None]
 
