@@ -179,8 +179,9 @@ class NotFinite(RuntimeError):
     "Training met what is not finite: too many steps in a row, weights, or its end; `report` says where."
     def __init__(self, report: dict, why: str = ''):
         why = why or f'{report["skipped_in_a_row"]} steps in a row were not finite, the last'
-        super().__init__(f'{why} at step {report["step"]} ({report["images"]} images), stage {report["stage"]}; '
-                         f'bad gradients: {report["gradients"][:3]}; bad weights: {report["weights"][:3]}')
+        where = f'at step {report["step"]} ({report["images"]} images), stage {report["stage"]}'
+        bad = f'bad gradients: {report["gradients"][:3]}; bad weights: {report["weights"][:3]}'
+        super().__init__(f'{why} {where}; {bad}')
         self.report = report
 
 class Means:
@@ -211,13 +212,14 @@ class Trainer(Objective):
         self.parts = micro_batches(run.train, world)
         torch.manual_seed(run.train.seed)
         self.g = Generator(run).to(self.device)
-        self.g.view = data.view                                  # snapshots look from where the pictures were taken
+        self.g.view = data.view                                  # snapshots look from where pictures were taken
         self.d = Discriminator(run.discriminator, run.resolution, run.backbone.label_dim).to(self.device)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
         self.g_opt, self.d_opt = make_optimizers(self.g, self.d, run.train)
         self.ada, self.reader, self.ahead = Ada(run.augment), ThreadPoolExecutor(1), {}
         self.waited = 0.                                         # seconds in which a step stood still for its pictures
-        self.curve, self.lap = Means(), (time.perf_counter(), 0)  # since the last point of the curves; when that was, and images then
+        self.curve = Means()                                     # since the last point of the curves
+        self.lap = time.perf_counter(), 0                        # when that was, and images then
         self.step_count = self.images = self.skipped = self.skipped_in_a_row = 0
         self.rows(0)                                             # can the batch be shared out?
 
@@ -236,7 +238,8 @@ class Trainer(Objective):
         values = values | more
         if d_ok and g_ok: self.curve.add(values)
         self.count(d_ok and g_ok, values)
-        return values | {'schedule/resolution': s.resolution, 'schedule/beta_target': s.beta_target} | self.moving()
+        now = {'schedule/resolution': s.resolution, 'schedule/beta_target': s.beta_target}
+        return values | now | self.moving()
 
     def moving(self) -> dict[str, float]:
         "Counters that have moved, or can."
@@ -260,7 +263,8 @@ class Trainer(Objective):
         ok, named = finite([*grads, values.sum()]), dict(zip(means, values.tolist()))
         if not ok: return ok, named
         opt.step()
-        if not finite(net.parameters()): raise NotFinite(self.report(named), 'weights are not finite after a step whose gradients were,')
+        if not finite(net.parameters()):
+            raise NotFinite(self.report(named), 'weights are not finite after a step whose gradients were,')
         return ok, named
 
     @torch.no_grad()
@@ -344,15 +348,17 @@ class Damaged(ValueError):
     "A checkpoint that nobody can go on from; the one before may be whole."
 
 def check_checkpoint(path: Path) -> dict:
-    "The manifest of an intact checkpoint; Damaged names what is wrong, ValueError where there is no such file."
+    "The manifest of an intact checkpoint; Damaged names what is wrong, ValueError where there is no file."
     if path.is_dir(): raise Damaged(f'{path.name} is a folder, not a checkpoint')
     if not path.exists(): raise ValueError(f'there is no {path}')
     try: meta = json.loads(path.with_suffix('.json').read_text(encoding='utf8'))
-    except (OSError, ValueError, RecursionError): raise Damaged(f'{path.name} has no manifest: its writing was cut short') from None
-    kinds = {'sha256': str, 'run': dict, 'data': str}
-    odd = [k for k, kind in kinds.items() if not isinstance(meta, dict) or not isinstance(meta.get(k), kind)]
+    except (OSError, ValueError, RecursionError):
+        raise Damaged(f'{path.name} has no manifest: its writing was cut short') from None
+    told = meta if isinstance(meta, dict) else {}
+    odd = [k for k, kind in (('sha256', str), ('run', dict), ('data', str)) if not isinstance(told.get(k), kind)]
     if odd: raise Damaged(f'the manifest of {path.name} is damaged: it does not say {", ".join(odd)}')
-    if meta['sha256'] != file_sha(path): raise Damaged(f'{path.name} is damaged: its digest differs from its manifest')
+    if meta['sha256'] != file_sha(path):
+        raise Damaged(f'{path.name} is damaged: its digest differs from its manifest')
     return meta
 
 def intact(path: Path) -> bool:
@@ -374,11 +380,13 @@ def misfit(x, like, name: str) -> str:
     if torch.is_tensor(like):
         if not torch.is_tensor(x): return f'{name} is a {type(x).__name__}, not a tensor'
         return '' if x.shape == like.shape else f'{name} has shape {list(x.shape)}, not {list(like.shape)}'
-    kind = dict if isinstance(like, dict) else (list, tuple) if isinstance(like, (list, tuple)) else (int, float)
-    if not isinstance(x, kind) or isinstance(x, bool): return f'{name} is a {type(x).__name__}, not a {type(like).__name__}'
+    kind = next(k for k in (dict, (list, tuple), (int, float)) if isinstance(like, k))
+    if not isinstance(x, kind) or isinstance(x, bool):
+        return f'{name} is a {type(x).__name__}, not a {type(like).__name__}'
     if isinstance(like, (int, float)): return '' if math.isfinite(x) else f'{name} is not finite'
     if isinstance(like, dict):
-        if odd := sorted(map(str, x.keys() ^ like.keys())): return f'{name}.{odd[0]} is {"missing" if odd[0] in like else "unknown"}'
+        odd = sorted(map(str, x.keys() ^ like.keys()))
+        if odd: return f'{name}.{odd[0]} is {"missing" if odd[0] in like else "unknown"}'
         pairs = [(x[k], v, f'{name}.{k}') for k, v in like.items()]
     else:
         if len(x) != len(like): return f'{name} has {len(x)} entries, not {len(like)}'
@@ -386,14 +394,15 @@ def misfit(x, like, name: str) -> str:
     return next(filter(None, (misfit(*pair) for pair in pairs)), '')
 
 def adam_misfit(x, opt: torch.optim.Adam, name: str) -> str:
-    "Likewise for an optimiser's state: groups, and moments of the parameters' shapes, as far as there are any."
-    said = misfit(x, {'state': {}, 'param_groups': []}, name) if not isinstance(x, dict) else ''
-    if said or not isinstance(x.get('state'), dict): return said or f'{name}.state is missing'
+    "Likewise for an optimiser's state: groups, and the moments that there are, of their parameters' shapes."
+    if not isinstance(x, dict): return f'{name} is a {type(x).__name__}, not a dict'
+    for k, kind in (('state', dict), ('param_groups', list)):
+        if not isinstance(x.get(k), kind): return f'{name}.{k} is missing'
     needs = ('params', 'lr', 'betas', 'eps')
-    groups = [{k: g[k] for k in needs} for g in opt.state_dict()['param_groups']]
-    theirs = [{k: g.get(k) for k in needs} if isinstance(g, dict) else g for g in x.get('param_groups') or ()]
+    def needed(group): return {k: group.get(k) for k in needs} if isinstance(group, dict) else group
+    theirs, ours = [list(map(needed, g)) for g in (x['param_groups'], opt.state_dict()['param_groups'])]
     params = dict(enumerate(p for g in opt.param_groups for p in g['params']))
-    if said := misfit(theirs, groups, f'{name}.param_groups'): return said
+    if said := misfit(theirs, ours, f'{name}.param_groups'): return said
     for i, moments in x['state'].items():
         if i not in params: return f'{name}.state.{i} is unknown'
         like = {'step': torch.zeros(()), 'exp_avg': params[i], 'exp_avg_sq': params[i]}
@@ -403,32 +412,38 @@ def adam_misfit(x, opt: torch.optim.Adam, name: str) -> str:
 def state_fault(t: Trainer, state) -> str:
     "Why a trainer cannot take `state`; '' where it can."
     if not isinstance(state, dict): return f'holds a {type(state).__name__}, not the state of a training'
-    if lacks := {*PARTS, *COUNTS} - set(state): return f'lacks {", ".join(sorted(lacks))}: another version of the program wrote it'
+    lacks = sorted({*PARTS, *COUNTS} - set(state))
+    if lacks: return f'lacks {", ".join(lacks)}: another version of the program wrote it'
     faults = [misfit(state[k], getattr(t, k).state_dict(), k) for k in ('g', 'd', 'ema', 'ada')]
-    faults += [misfit(state[k], 0, k) for k in COUNTS] + [adam_misfit(state[k], getattr(t, k), k) for k in ('g_opt', 'd_opt')]
+    faults += [adam_misfit(state[k], getattr(t, k), k) for k in ('g_opt', 'd_opt')]
+    faults += [misfit(state[k], 0, k) for k in COUNTS]
     if not isinstance(state['curve'], dict): faults.append('curve is not a dictionary')
-    faults += [f'{name} is not finite' for name in not_finite(state)]
-    return 'holds another state: ' + said if (said := next(filter(None, faults), '')) else ''
+    faults = [*filter(None, faults), *(f'{name} is not finite' for name in not_finite(state))]
+    return f'holds another state: {faults[0]}' if faults else ''
 
 # %% ../nbs/15_training.ipynb #c81d4f03
-FREE = ('name', 'data.path', 'data.skip_bad', 'schedule.total', 'train.checkpoint_images', 'train.snapshot_images', 'train.keep',
-        'train.micro_batch', 'train.network', 'train.ema_images', 'heads.workers')   # may differ on resuming
+FREE = ('name', 'data.path', 'data.skip_bad', 'schedule.total', 'train.checkpoint_images', 'train.snapshot_images',
+        'train.keep', 'train.micro_batch', 'train.network', 'train.ema_images', 'heads.workers')   # may differ on resuming
 
 def read_state(raw: bytes):
     "What a checkpoint's bytes hold, on the CPU; ValueError where they are not plain data."
     try: state = torch.load(io.BytesIO(raw), map_location='cpu', weights_only=True)
-    except Exception: raise ValueError('holds something else than tensors and numbers: it is not read') from None
+    except Exception:
+        raise ValueError('holds something else than tensors and numbers: it is not read') from None
     return {'curve': {}} | state if isinstance(state, dict) else state      # earlier versions kept no sums
 
 def check_run(t: Trainer, path: Path):
     "Damaged, or ValueError where the checkpoint is of another configuration or of other data."
     meta = check_checkpoint(path)
     try: theirs = flat(from_dict(Run, meta['run']))
-    except Exception as e: raise Damaged(f'{path.name} was written by another version of the program: {e}') from None
+    except Exception as e:
+        raise Damaged(f'{path.name} was written by another version of the program: {e}') from None
     ours = flat(t.run)
-    if diff := [k for k in ours if theirs[k] != ours[k] and k not in FREE]:
-        raise ValueError(f'{path.name} was trained with {diff[0]} = {theirs[diff[0]]}, not {ours[diff[0]]}: give the same value, or start anew')
-    if meta['data'] != t.data.sha: raise ValueError(f'{path.name} was trained on other data (digest {meta["data"][:12]}, here {t.data.sha[:12]})')
+    for k in (k for k in ours if theirs[k] != ours[k] and k not in FREE):
+        raise ValueError(f'{path.name} was trained with {k} = {theirs[k]}, not {ours[k]}: give the same value, or start anew')
+    if meta['data'] != t.data.sha:
+        digests = f'digest {meta["data"][:12]}, here {t.data.sha[:12]}'
+        raise ValueError(f'{path.name} was trained on other data ({digests})')
 
 def fits(t: Trainer, path: Path) -> bytes:
     "The bytes of a checkpoint that this trainer may go on from; ValueError says why not."
@@ -460,7 +475,8 @@ def start_from(t: Trainer, network: str|Path) -> Trainer:
     try: d = load_file(judge, str(t.device))
     except Exception as e: raise ValueError(f'{judge.name} is not a safetensors file: {e}') from None
     for name, nets, state in ((path.name, (t.g, t.ema), weights), (judge.name, (t.d,), d)):
-        if said := misfit(state, nets[0].state_dict(), name): raise ValueError(f'{name} has other sizes than this run: {said}')
+        said = misfit(state, nets[0].state_dict(), name)
+        if said: raise ValueError(f'{name} has other sizes than this run: {said}')
         if bad := not_finite(state): raise ValueError(f'{name} is of no use: {bad[0]} is not finite')
         for net in nets: net.load_state_dict(state)
     return t
@@ -468,7 +484,8 @@ def start_from(t: Trainer, network: str|Path) -> Trainer:
 def check_network(network: str|Path) -> Path:
     "The generator file to start from; ValueError where there is none."
     path = Path(network)
-    if not path.is_file(): raise ValueError(f'there is no {path}: train.network is a generator file, as training writes it')
+    if not path.is_file():
+        raise ValueError(f'there is no {path}: train.network is a generator file, as training writes it')
     return path
 
 def start_from_shipped(t: Trainer) -> Trainer:
@@ -476,12 +493,14 @@ def start_from_shipped(t: Trainer) -> Trainer:
     return start_from(t, shipped())
 
 def save_pair(t: Trainer, folder: str|Path, **notes: str):
-    "Write the averaged generator and the discriminator into `folder`; shipping is doing so into data/. WriteError, NotFinite as for checkpoints."
+    """Write the averaged generator and the discriminator into `folder`; shipping is doing so into data/.
+    WriteError and NotFinite as for checkpoints."""
     from safetensors.torch import save
-    path, judge, d = Path(folder)/shipped().name, Path(folder)/shipped_discriminator().name, t.d.state_dict()
+    path, judge = [Path(folder)/f.name for f in (shipped(), shipped_discriminator())]
+    d = {k: v.contiguous() for k, v in t.d.state_dict().items()}
     refuse_not_finite(t, {'ema': t.ema.state_dict(), 'd': d}, path.name)
     with writing(path, GO_ON): save_generator(t.ema, path, images=str(t.images), data=t.data.sha, **notes)
-    with writing(judge, GO_ON), atomic(judge) as tmp: tmp.write_bytes(save({k: v.contiguous() for k, v in d.items()}))
+    with writing(judge, GO_ON), atomic(judge) as tmp: tmp.write_bytes(save(d))
 
 # %% ../nbs/15_training.ipynb #48e745a5
 def proposal_examples(g: Generator, seed: int = 0, proposal: ProposalConfig = None) -> Callable[[int], tuple[Probe, Tensor, Tensor, Tensor]]:
@@ -517,10 +536,12 @@ PEOPLE = 8   # in a snapshot
 
 @torch.no_grad()
 def snapshot(g: Generator, n: int = PEOPLE, resolution: int = None, seed: int = 0, trunc: float = 1.) -> Tensor:
-    "[3n, 3, R, R]: n people's colours, then camera-space normals, then depths, at fixed seeds and cameras (a fan of yaws); as many at a time as `render.max_points` allows."
+    """[3n, 3, R, R]: n people's colours, then camera-space normals, then depths, at fixed seeds and cameras (a fan
+    of yaws); as many people at a time as `render.max_points` allows."""
     c, device, samples = g.run.render, g.mapping.w_mean.device, 2*g.run.probe.samples
     z = torch.randn(n, g.run.backbone.z_dim, generator=rng(seed, 'snapshot')).to(device)
-    camera, front = g.orbit(torch.linspace(-.5, .5, n), torch.zeros(n)), g.orbit(torch.zeros(n), torch.zeros(n))
+    level = torch.zeros(n)
+    camera, front = g.orbit(torch.linspace(-.5, .5, n), level), g.orbit(level, level)
     most, parts = max(1, c.max_points//((resolution or g.run.resolution)**2*samples)), []
     for i in range(0, n, most):
         some = slice(i, i+most)
@@ -539,7 +560,8 @@ class Silent:
 class Interrupted(KeyboardInterrupt):
     "Ctrl-C or SIGTERM came, and a checkpoint was written; `signum` says which."
     def __init__(self, signum: int):
-        super().__init__(f'interrupted by {signal.Signals(signum).name}: a checkpoint is written, go on with --resume=latest')
+        name = signal.Signals(signum).name
+        super().__init__(f'interrupted by {name}: a checkpoint is written, go on with --resume=latest')
         self.signum = signum
 
 def open_data(run: Run, progress: bool = True,
@@ -561,7 +583,8 @@ def claimed(outdir: Path):
         outdir.mkdir(parents=True, exist_ok=True)
         try: lock.acquire()
         except Timeout:
-            raise ValueError(f'{outdir} belongs to {path.read_text(encoding="utf8") or "another process"}, which is training into it: '
+            who = path.read_text(encoding='utf8') or 'another process'
+            raise ValueError(f'{outdir} belongs to {who}, which is training into it: '
                              'wait for it or end it first, or choose another --outdir') from None
     try:
         path.write_text(f'process {os.getpid()} on {socket.gethostname()}', encoding='utf8')
@@ -569,40 +592,45 @@ def claimed(outdir: Path):
     finally: lock.release()
 
 def check_start(run: Run, outdir: str|Path, resume: str = None):
-    "Refuse what needs no data to be refused: a folder in use, one that holds another run, a file that is not there. Writes nothing."
+    """ValueError for what needs no data to be refused: a folder in use, one that holds another run, a file that
+    is not there. Writes nothing."""
     outdir = Path(outdir)
     if resume and resume != 'latest' and not Path(resume).exists():
-        raise ValueError(f'there is no {resume}: --resume takes latest, a checkpoint, or a folder that holds some')
+        raise ValueError(f'there is no {resume}: --resume takes latest, a checkpoint, or a folder of them')
     if not resume and checkpoints(outdir):
-        raise ValueError(f'{outdir} already holds checkpoints: resume with --resume=latest, or choose another folder')
+        raise ValueError(f'{outdir} already holds checkpoints: resume with --resume=latest, '
+                         'or choose another folder')
     if run.train.network: check_network(run.train.network)
     if (outdir/'train.lock').exists():
         with claimed(outdir): pass
 
 def find_checkpoint(t: Trainer, outdir: Path, resume: str|None) -> Path|None:
-    "The checkpoint that `resume` means, None to start anew; damaged ones are passed over where the latest is wanted."
+    "The checkpoint that `resume` means, None to start anew; of a folder the latest that is not damaged."
     if not resume: return None
     folder = outdir if resume == 'latest' else Path(resume)
     if folder.is_file(): return folder
     found, there = latest_checkpoint(folder, partial(fits, t)), checkpoints(folder)
     if found or (resume == 'latest' and not any(p.with_suffix('.json').exists() for p in there)): return found
-    raise ValueError(f'none of the {len(there)} checkpoints in {folder} can be gone on from: start anew in another folder')
+    raise ValueError(f'none of the {len(there)} checkpoints in {folder} can be gone on from: '
+                     'start anew in another folder')
 
 def set_aside(outdir: Path, images: int, start: Path):
-    "Move what an earlier course left later than `images`, the end of checkpoint `start`, to a folder of its own."
+    "Move what an earlier course left later than `images`, where checkpoint `start` ends, to a folder of its own."
     own = start.resolve().parent == outdir.resolve()
     stale = [p for p in checkpoints(outdir) if not (own and p.name <= start.name) and intact(p)]
     if not stale: return
     later = [p for p in outdir.glob('snapshot-*.png') if int(p.stem.split('-')[1]) > images]
-    pair, log = [outdir/f.name for f in (shipped(), shipped_discriminator())], [] if own else [outdir/'metrics.jsonl']
+    later += [outdir/f.name for f in (shipped(), shipped_discriminator())]
+    if not own: later.append(outdir/'metrics.jsonl')
     for n in range(1, 10**6):
         aside = outdir/f'set-aside-{n}'
         if not aside.exists(): break
     with writing(aside, GO_ON):
         aside.mkdir()
-        for p in (*stale, *[p.with_suffix('.json') for p in stale], *later, *pair, *log):
+        for p in (*stale, *[p.with_suffix('.json') for p in stale], *later):
             if p.exists(): os.replace(p, aside/p.name)
-    print(f'warning: {stale[-1].name} and what else an earlier course left after image {images} is now in {aside}', file=sys.stderr)
+    print(f'warning: {stale[-1].name} and what else an earlier course left after image {images} is now in {aside}',
+          file=sys.stderr)
 
 # %% ../nbs/15_training.ipynb #a3c01d23
 class Sheltered:
@@ -616,12 +644,12 @@ class Sheltered:
             self.failures += 1
             if self.failures > 1: return
             fault = ' '.join(str(e).split())[:300]
-            print(f'warning: the recorder failed ({type(e).__name__}: {fault}); going on with the files of the run alone',
-                  file=sys.stderr)
+            print(f'warning: the recorder failed ({type(e).__name__}: {fault}); '
+                  'going on with the files of the run alone', file=sys.stderr)
 
 @contextlib.contextmanager
 def recording(recorder, resumed: bool):
-    "Yields a sheltered recorder: the one given, or what `recorder(resumed)` opens; that is told how the run ended."
+    "Yields a sheltered recorder: the one given, or what `recorder(resumed)` opens and is told how the run ended."
     manager = recorder(resumed) if callable(recorder) else contextlib.nullcontext(recorder)
     shelter, why = Sheltered(manager.__enter__()), (None, None, None)
     try: yield shelter
@@ -632,8 +660,8 @@ def recording(recorder, resumed: bool):
 
 # %% ../nbs/15_training.ipynb #a3c01d24
 def train(run: Run, outdir: str|Path, data: Dataset = None,
-          resume: str = None,           # 'latest', a checkpoint's path, a folder whose latest is meant; None: start anew
-          recorder=Silent(),            # has `metrics` and `image`; or recorder(resumed: bool), a context manager of one
+          resume: str = None,           # 'latest', a checkpoint, a folder whose latest is meant; None: start anew
+          recorder=Silent(),            # has `metrics` and `image`; or recorder(resumed: bool) opens one in a `with`
           progress: bool = True,        # a bar, and what is trained, on stderr
           stop_at: float = None,        # end early, at this many images, keeping the schedule
           world: World = World()) -> Trainer:
@@ -656,14 +684,17 @@ def train(run: Run, outdir: str|Path, data: Dataset = None,
     return t
 
 def go(t: Trainer, outdir: Path, total: float, recorder: Sheltered, progress: bool, came: list):
-    "Step until `total` images, or until one of the processes was interrupted; then the last checkpoint and the pair."
+    "Step until `total` images, or until a process was interrupted; then the last checkpoint and the pair."
     t.lap = time.perf_counter(), t.images
     with progress_bar(total, t.images, progress) as bar:
         while t.images < total and not t.world.any(bool(came)):
-            values = t.step(); bar.update(t.run.train.batch)
-            if last := t.images >= total: t.check_end(values)
+            values, last = t.step(), t.images >= total
+            bar.update(t.run.train.batch)
+            if last: t.check_end(values)
             if t.world.lead: keep_books(t, values, outdir, recorder, bar, last)
-    if t.world.lead: save_checkpoint(t, outdir); save_pair(t, outdir)
+    if not t.world.lead: return
+    save_checkpoint(t, outdir)
+    save_pair(t, outdir)
 
 # %% ../nbs/15_training.ipynb #95947200
 @contextlib.contextmanager
@@ -688,32 +719,34 @@ def reported(t: Trainer, outdir: Path):
         raise
 
 def begin(t: Trainer, outdir: Path, resume: str|None) -> str:
-    "Read the checkpoint that is gone on from, and return its path; '' where the run starts anew. Writes nothing."
+    "Read the checkpoint that is gone on from; returns its path, '' where the run starts anew. Writes nothing."
     path = find_checkpoint(t, outdir, resume) if t.world.lead else None
     if path := t.world.share(str(path or '').encode()).decode(): load_checkpoint(t, path)
     elif t.run.train.network: start_from(t, t.run.train.network)
     return path
 
 def clear(t: Trainer, outdir: Path, start: str):
-    "Make a folder ready: what was logged later than the start, what a killed process left half written, and another course's checkpoints are out of the way."
+    """Make a folder ready: what was logged later than the start, what a killed process left half written, and
+    another course's checkpoints are out of the way."""
     if start: set_aside(outdir, t.images, Path(start))
     for left in outdir.glob('.*.tmp'): left.unlink()
     path, log = outdir/'run.json', outdir/'metrics.jsonl'
-    with writing(path, GO_ON), atomic(path) as tmp: tmp.write_text(json.dumps(to_dict(t.run), indent=1), encoding='utf8')
-    if log.exists():
-        lines = [line for line in log.read_text(encoding='utf8').splitlines() if line.endswith('}')]
-        rows = [line for line in lines if json.loads(line)['images'] <= t.images]
-        with writing(log, GO_ON), atomic(log) as tmp: tmp.write_text(''.join(r+'\n' for r in rows), encoding='utf8')
+    text = json.dumps(to_dict(t.run), indent=1)
+    with writing(path, GO_ON), atomic(path) as tmp: tmp.write_text(text, encoding='utf8')
+    if not log.exists(): return
+    lines = [line for line in log.read_text(encoding='utf8').splitlines() if line.endswith('}')]
+    text = ''.join(line+'\n' for line in lines if json.loads(line)['images'] <= t.images)
+    with writing(log, GO_ON), atomic(log) as tmp: tmp.write_text(text, encoding='utf8')
 
 LINES = 4000   # at most so many points of a curve
 
 def keep_books(t: Trainer, values: dict[str, float], outdir: Path, recorder, bar, last: bool):
     "What rank 0 does after a step: a line in the log now and then, snapshots and checkpoints when due."
-    c, every = t.run.train, max(25, math.ceil(t.run.schedule.total/t.run.train.batch/LINES))
-    due = lambda every: last or t.images//every > (t.images-c.batch)//every
-    regular = t.step_count % every == 0
+    c = t.run.train
+    def due(every): return last or t.images//every > (t.images-c.batch)//every
+    regular = t.step_count % max(25, math.ceil(t.run.schedule.total/c.batch/LINES)) == 0
     if regular or last: log_step(t, values, outdir, recorder, bar)
-    if regular: t.curve = Means()                                # the end of a run that was cut short is no end of a mean
+    if regular: t.curve = Means()                                # where a run is cut short, no mean ends
     if due(c.snapshot_images): save_snapshot(t, outdir, recorder)
     if due(c.checkpoint_images): save_checkpoint(t, outdir)
 
@@ -722,14 +755,15 @@ def opening(t: Trainer, outdir: Path, total: float) -> str:
     run, data, scale = t.run, t.data, t.data.factor
     size = f'{data.resolution} px' + (f' (averaged down from {data.resolution*scale})' if scale > 1 else '')
     start = f'from image {t.images:,} ' if t.images else ''
-    return (f'training {run.name}, seed {run.train.seed}: {len(data):,} pictures of {size} from {data.path.name}; '
-            f'{start}to image {total:,.0f} in batches of {run.train.batch} on {t.device}; folder {outdir}')
+    what = f'training {run.name}, seed {run.train.seed}: {len(data):,} pictures of {size} from {data.path.name}'
+    return f'{what}; {start}to image {total:,.0f} in batches of {run.train.batch} on {t.device}; folder {outdir}'
 
 def closing(t: Trainer, outdir: Path) -> str:
     "What was made, and what can be done with it."
     path, total = outdir/shipped().name, t.run.schedule.total
     more = f'; --resume=latest goes on to image {total:,.0f}' if t.images < total else ''
-    return f'trained to image {t.images:,}{more}; next: wysiwyg render --network {path} --outdir pictures, wysiwyg eval --network {path}'
+    following = f'wysiwyg render --network {path} --outdir pictures, wysiwyg eval --network {path}'
+    return f'trained to image {t.images:,}{more}; next: {following}'
 
 # %% ../nbs/15_training.ipynb #b59f231f
 def progress_bar(total: float, done: int, on: bool):
@@ -745,26 +779,30 @@ def memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20
 
 def pace(t: Trainer) -> dict[str, float]:
-    "Images per second since this was last asked, snapshots and checkpoints included; and the most memory so far."
+    "Images per second since this was last asked, snapshots and checkpoints included; the most memory so far."
     now, (then, images) = time.perf_counter(), t.lap
     t.lap = now, t.images
-    return {'perf/images_per_second': (t.images-images)/max(now-then, 1e-9), 'perf/memory_gib': memory(t.device)}
+    speed = (t.images-images)/max(now-then, 1e-9)
+    return {'perf/images_per_second': speed, 'perf/memory_gib': memory(t.device)}
 
 def log_step(t: Trainer, values: dict[str, float], outdir: Path, recorder, bar):
-    "One line of metrics.jsonl (means since the last one; what is finite), the same to the recorder, the essentials to the bar."
+    "One line of metrics.jsonl (means since the last; what is finite), the same to the recorder, the essentials to the bar."
     means, path = values | t.curve.means() | pace(t), outdir/'metrics.jsonl'
     line = {'images': t.images} | {k: v for k, v in means.items() if math.isfinite(v)}
     with writing(path, GO_ON), open(path, 'a', encoding='utf8') as f: f.write(json.dumps(line)+'\n')
-    recorder.metrics({k if k.startswith(('train/', 'perf/')) else f'train/{k}': v for k, v in means.items()}, t.images)
-    bar.set_postfix_str(f"{t.stage.resolution}px D {means['loss/D']:.2f} beta {means['geometry/beta']:.4f}", refresh=False)
+    def named(k): return k if k.startswith(('train/', 'perf/')) else f'train/{k}'
+    recorder.metrics({named(k): v for k, v in means.items()}, t.images)
+    said = f"{t.stage.resolution}px D {means['loss/D']:.2f} beta {means['geometry/beta']:.4f}"
+    bar.set_postfix_str(said, refresh=False)
 
 def save_snapshot(t: Trainer, outdir: Path, recorder):
-    "The snapshot as one PNG; its colours, normals and depths to the recorder, people at least 96 pixels high."
+    "The snapshot as one PNG; colours, normals and depths to the recorder, people at least 96 pixels high."
     from PIL import Image
     pictures, path = snapshot(t.ema), outdir/f'snapshot-{t.images:010d}.png'
-    with writing(path, GO_ON), atomic(path) as tmp: Image.fromarray(sheet(pictures, cols=8)).save(tmp, 'PNG')
-    scale = max(1, math.ceil(96/pictures.shape[-1]))
-    for name, x in zip(('image', 'normal', 'depth'), pictures.chunk(3)): recorder.image(sheet(x, 4, scale), name, t.images)
+    shown, scale = Image.fromarray(sheet(pictures, PEOPLE)), max(1, math.ceil(96/pictures.shape[-1]))
+    with writing(path, GO_ON), atomic(path) as tmp: shown.save(tmp, 'PNG')
+    for name, x in zip(('image', 'normal', 'depth'), pictures.chunk(3)):
+        recorder.image(sheet(x, PEOPLE//2, scale), name, t.images)
 
 # %% ../nbs/15_training.ipynb #d58e4bde
 def stretches(s: ScheduleConfig) -> list[tuple[float, float]]:
@@ -778,7 +816,9 @@ def median_seconds(call: Callable, steps: int, clock: Callable) -> float:
     "Median time of `call()`; the first of 1 + `steps` warms up, but where it takes LONG it is enough."
     taken = []
     while len(taken) <= steps and sum(taken) < LONG:
-        begun = clock(); call(); taken.append(clock()-begun)
+        begun = clock()
+        call()
+        taken.append(clock()-begun)
     taken = sorted(taken[1:] or taken)
     return taken[len(taken)//2]
 
@@ -787,7 +827,8 @@ class Stopwatch:
     def __init__(self, t: Trainer, steps: int, clock: Callable):
         self.t, self.run, self.steps, self.clock, self.known = t, t.run, steps, clock, {}
         self.base, few = memory(t.device), min(t.run.train.batch, t.run.discriminator.group)
-        if t.device.type == 'cpu' and t.parts == t.world.size == 1: t.run = override(t.run, **{'train.batch': few})
+        if t.device.type == 'cpu' and t.parts == t.world.size == 1:
+            t.run = override(t.run, **{'train.batch': few})
         t.step()                                                 # kernels are compiled, pictures decoded
         plain = self.time(0, 1)
         self.share = t.run.train.batch/self.run.train.batch      # of a batch that is measured
@@ -818,13 +859,16 @@ def estimate(run: Run, data: Dataset, steps: int = 3, clock: Callable = time.per
     made, watch = clock()-begun, Stopwatch(t, steps, clock)
     for start, end in stretches(run.schedule):
         seconds, side = watch((start+end)/2), stage_at(run.schedule, (start+end)/2).resolution
-        rows.append({'from': start, 'to': end, 'resolution': side, 'images/s': run.train.batch/seconds,
-                     'hours': (end-start)/run.train.batch*seconds/3600, 'GiB': watch.memory()})
+        speed = run.train.batch/seconds
+        rows.append({'from': start, 'to': end, 'resolution': side, 'images/s': speed,
+                     'hours': (end-start)/speed/3600, 'GiB': watch.memory()})
     shown = PEOPLE*median_seconds(lambda: snapshot(t.ema, 1), 1, clock)
     with tempfile.TemporaryDirectory() as d: kept = median_seconds(lambda: save_checkpoint(t, d), 0, clock)
     total, c = run.schedule.total, run.train
-    hours = sum(r['hours'] for r in rows) + (made + (total//c.snapshot_images+1)*shown + (total//c.checkpoint_images+1)*kept)/3600
-    return rows + [{'from': 0., 'to': total, 'resolution': run.resolution, 'images/s': total/hours/3600, 'hours': hours, 'GiB': watch.memory()}]
+    besides = made + (total//c.snapshot_images+1)*shown + (total//c.checkpoint_images+1)*kept
+    hours = sum(r['hours'] for r in rows) + besides/3600
+    return rows + [{'from': 0., 'to': total, 'resolution': run.resolution, 'images/s': total/hours/3600,
+                    'hours': hours, 'GiB': watch.memory()}]
 
 def estimate_text(rows: list[dict]) -> str:
     "`estimate` for people."
