@@ -24,6 +24,7 @@
 
 struct uint2 { unsigned x, y; };
 #define __logf std::log
+static inline int __float2int_rz(float x) { int i = (int)x; return i == INT32_MIN ? 0 : i; }     // 0 for NaN, as on a GPU
 static inline int __float_as_int(float x) { int i; memcpy(&i, &x, 4); return i; }
 static inline float sinpif(float x) { return std::sin(3.14159265358979324f*x); }
 static inline float cospif(float x) { return std::cos(3.14159265358979324f*x); }

@@ -8,7 +8,7 @@ __all__ = ['join', 'chunked', 'Trace', 'Generator', 'shipped', 'save_generator',
 # %% ../nbs/12_generator.ipynb #359a1ab4
 import json
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,13 @@ class Trace:
     probe: Probe = None                        # None where the sampler needs no pdf
     pdf: Tensor = None                         # [B, K-1, R, R]
 
+def _exact(method):
+    "Below the planes autocast is off, and planes of another type are brought to the field's."
+    @wraps(method)
+    def inner(self, planes: Tensor, *args, **kw):
+        with torch.autocast(planes.device.type, enabled=False): return method(self, planes.to(self.field.sdf0.weight.dtype), *args, **kw)
+    return inner
+
 class Generator(nn.Module):
     "G(z, camera). Counts its work in `evaluations` (field) and `syntheses` (planes). `start`: give the field its sphere, which loading does not need."
     def __init__(self, run: Run, start: bool = True):
@@ -88,15 +95,18 @@ class Generator(nn.Module):
             return kernels.field(self.field, planes, points, dirs)
         return field
 
+    @_exact
     def sdf(self, planes: Tensor, x: Tensor) -> Tensor:
         "Signed distance at x [B, M, 3] -> [B, M], negative inside."
         return self.field.geometry(planes, x)[0]
 
+    @_exact
     def probe(self, planes: Tensor, camera: Camera, resolution: int = 0) -> Probe:
         "The probe of a frame of `resolution`: a quarter of its side, at least the run's own."
         c = self.run.probe
         return probe(self.field_at(planes), camera, replace(c, resolution=max(c.resolution, resolution//4)), self.run.render)
 
+    @_exact
     def propose(self, planes: Tensor, camera: Camera, kind: str = None, resolution: int = 0) -> tuple[Probe, Tensor]:
         "Probe and pdf [B, K-1, R, R], R at least `resolution`; kind 'cnn', 'maxpool', 'sdf' or 'oracle' (the run's own when None)."
         kind, run = kind or self.run.proposal.kind, self.run
@@ -112,10 +122,12 @@ class Generator(nn.Module):
         "The proposal network; in bf16 on a GPU when nothing is learned (the softmax stays in fp32)."
         with torch.autocast('cuda', torch.bfloat16, enabled=p.rgb.is_cuda and not torch.is_grad_enabled()): return self.proposal(p)
 
+    @_exact
     def dense_march(self, planes: Tensor, rays: Rays, samples: int) -> March:
         "`samples` uniform samples per ray on shared edges, in chunks."
         return self.dense_rays(planes, rays, samples)[0]
 
+    @_exact
     def dense_rays(self, planes: Tensor, rays: Rays, samples: int) -> tuple[March, Rendering]:
         c = self.run.render
         return self.march_chunks(lambda r: bins_march(self.field_at(planes), r, c.near, c.far, samples)[0], rays, (), samples)
@@ -162,6 +174,7 @@ class Generator(nn.Module):
               'root': lambda r, u: root(field, r, c.near, c.far, coarse=s//2, steps=3, skin=max(2, s-s//2-3))}[config.kind]
         return self.march_chunks(go, rays, (u,), s)
 
+    @_exact
     def render(self, planes: Tensor, camera: Camera, resolution: int = None, sampler: SamplerConfig = None, proposal: str = None,
                normals: bool = False, key=0, trace: bool = False, proposed: tuple[Probe, Tensor] = None):
         "Planes and camera -> Rendering (a Trace on request) of resolution**2 rays. `proposed`: an earlier result of `propose` for the same camera."
@@ -177,12 +190,14 @@ class Generator(nn.Module):
         "The renderer used before proposals are: `render.coarse` + `render.fine` samples."
         return self.two_pass(planes, camera, self.run.render.coarse, self.run.render.fine, resolution, key, trace=True)
 
+    @_exact
     def two_pass(self, planes: Tensor, camera: Camera, coarse: int, fine: int, resolution: int = None, key=0, trace: bool = False):
         "EG3D's renderer with any split of its samples."
         rays = camera_rays(camera, resolution or self.run.resolution)
         marched = self.march_direct(planes, rays, SamplerConfig(kind='two_pass'), key, coarse, fine)
         return self.finish(planes, rays, [(self.every_ray(rays), *marched)], False, trace)
 
+    @_exact
     def dense(self, planes: Tensor, camera: Camera, resolution: int = None, samples: int = 384, normals: bool = False) -> Rendering:
         "Reference: uniform samples, no proposal."
         rays = camera_rays(camera, resolution or self.run.resolution)

@@ -113,6 +113,24 @@ def _compile(source: str, include: Path, flags: list[str], path: Path):
 
 # %% ../nbs/11_kernels.ipynb #27ffc04b
 SCHEDULES = dict(loop=0, forward=1, reverse=2, seeded=3)
+_ELEMENTS = {'float': torch.float32, 'int': torch.int32, 'long long': torch.int64, 'uint2': torch.bfloat16}
+
+@functools.cache
+def _signature(source: str, kernel: str) -> list[tuple[str, torch.dtype|None]]:
+    "The name of each argument of a kernel; of an array also the type of its elements."
+    arguments = re.search(rf'void {kernel}\((.*?)\)\s*{{', re.sub('//.*', '', source), re.S)[1]
+    parts = [re.fullmatch(r'(?:const )?([\w ]+)(\*?) (\w+)', a.strip()) for a in arguments.split(',')]
+    return [(p[3], _ELEMENTS[p[1]] if p[2] else None) for p in parts]
+
+def _check_arguments(kernel: str, args: tuple, text: str = None):
+    "An address says nothing of what lies there: a ValueError unless each tensor is as the kernel will read it, and all on one device."
+    device = next(a.device for a in args if torch.is_tensor(a))
+    for (name, kind), a in zip(_signature(text or PARTS[KERNELS[kernel][-1]], kernel), args, strict=True):
+        is_array = torch.is_tensor(a)
+        if is_array != (kind is not None): raise ValueError(f'{kernel}: {name} must be {"a tensor" if kind else "a number"}, got {type(a).__name__}')
+        if is_array and not (a.dtype == kind and a.is_contiguous() and a.device == device):
+            got = f'{"" if a.is_contiguous() else "non-"}contiguous {a.dtype} on {a.device}'
+            raise ValueError(f'{kernel}: {name} must be contiguous {kind} on {device}, got {got}')
 
 def _c_argument(a):
     "A tensor as its address, an int as int, a float as float."
@@ -121,6 +139,7 @@ def _c_argument(a):
 
 def launch_cpu(kernel: str, grid: int, block: int, args: tuple, schedule: str = 'loop', **constants):
     "Run a grid on the CPU; tensors are passed by address and must be contiguous."
+    _check_arguments(kernel, args, constants.get('text'))
     values = [_c_argument(a) for a in args]
     pointers = (ctypes.c_void_p*len(values))(*[ctypes.cast(ctypes.pointer(v), ctypes.c_void_p) for v in values])
     run = build_cpu(kernel, **constants)
@@ -139,10 +158,18 @@ def build_cuda(kernel: str, device: int, **constants):
 def launch_cuda(kernel: str, grid: int, block: int, args: tuple, shared: int = 0, **constants):
     "Run a grid on torch's current stream; `shared` is in bytes."
     import cupy, numpy as np
+    _check_arguments(kernel, args)
     device = next(a.device.index for a in args if torch.is_tensor(a))
     number = lambda a: np.uint64(a.data_ptr()) if torch.is_tensor(a) else np.int32(a) if isinstance(a, int) else np.float32(a)
     with cupy.cuda.Device(device), cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream, device):
-        build_cuda(kernel, device, **constants)((grid,), (block,), tuple(number(a) for a in args), shared_mem=shared)
+        function = build_cuda(kernel, device, **constants)
+        _allow_shared(kernel, function, shared, cupy.cuda.Device(device).attributes['MaxSharedMemoryPerBlockOptin'])
+        function((grid,), (block,), tuple(number(a) for a in args), shared_mem=shared)
+
+def _allow_shared(kernel: str, function, shared: int, most: int):
+    "Above 48 KiB shared memory must be asked for; a ValueError where the GPU has less."
+    if shared > most: raise ValueError(f"{kernel}: {shared} bytes of shared memory a block are asked for, this GPU has {most}: use impl='torch', or smaller layers")
+    if shared > 48*1024: function.max_dynamic_shared_size_bytes = shared
 
 # %% ../nbs/11_kernels.ipynb #1fce1b19
 IMPLS = ('auto', 'torch', 'cpu', 'cuda')
@@ -314,12 +341,13 @@ __device__ Chunk operator*(Chunk a, Chunk b) { return make_float4(a.x*b.x, a.y*b
 __device__ Chunk operator*(float w, Chunk a) { return make_float4(w*a.x, w*a.y, w*a.z, w*a.w); }
 #endif
 __device__ Chunk load(const float* p) { return *(const Chunk*)p; }
+__device__ bool lost(const float* x) { return x[0] != x[0] || x[1] != x[1] || x[2] != x[2]; }    // a place that is NaN; `corners` are inside all the same
 struct Corners { int at[4]; float w[4]; };         // four texels and their weights
 __device__ Corners corners(float u, float v, int H, int W)   // u along the width, v along the height, [-1, 1]; the border repeats
 {
     float x = fminf(fmaxf((u+1)*(.5f*W)-.5f, 0.f), W-1.f), y = fminf(fmaxf((v+1)*(.5f*H)-.5f, 0.f), H-1.f);
-    int x0 = max(min((int)x, W-2), 0), y0 = max(min((int)y, H-2), 0), at = (y0*W+x0)*C;
-    float fx = u == u ? x-x0 : u, fy = v == v ? y-y0 : v;      // a place that is NaN is looked up anywhere and weighed with NaN
+    int x0 = min(__float2int_rz(x), W-2), y0 = min(__float2int_rz(y), H-2), at = (y0*W+x0)*C;
+    float fx = x-x0, fy = y-y0;
     return {{at, at+C, at+W*C, at+W*C+C}, {(1-fx)*(1-fy), fx*(1-fy), (1-fx)*fy, fx*fy}};
 }
 __device__ Chunk bilinear(const float* plane, const Corners& k, int c)    // channels c .. c+V-1
@@ -349,8 +377,10 @@ extern "C" __global__ void triplane(const float* planes,   // [B, 3, H, W, C]
 {
     int i = item();
     if (i >= B*M) return;
-    Lookup l = look_up(planes, x+3*(size_t)i, i/M, H, W, scale);
-    for (int c = V*lane(); c < C; c += V*LANES) *(Chunk*)(out+(size_t)i*C+c) = feature(l, c);
+    x += 3*(size_t)i;
+    Lookup l = look_up(planes, x, i/M, H, W, scale);
+    float w = lost(x) ? x[0]+x[1]+x[2] : 1.f;
+    for (int c = V*lane(); c < C; c += V*LANES) *(Chunk*)(out+(size_t)i*C+c) = w*feature(l, c);
 }
 '''
 
@@ -369,7 +399,7 @@ extern "C" __global__ void triplane_backward(const float* planes, const float* x
     int B, int M, int H, int W, float scale)
 {
     int i = item();
-    if (i >= B*M) return;
+    if (i >= B*M || lost(x+3*(size_t)i)) return;
     Lookup l = look_up(planes, x+3*(size_t)i, i/M, H, W, scale);
     size_t side = (size_t)H*W*C; float* grad = grad_planes+3*side*(i/M);
     for (int c = V*lane(); c < C; c += V*LANES) {
@@ -465,13 +495,14 @@ extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
     float* t, float* delta,                                // [B, n, S]
     int B, int N, int n, int S, float tau, float near, float width)
 {
-    int i = item(), j = min(i, B*n-1);
-    Row r = read_row(pdf, (size_t)(j/n)*N+index[j]);
+    int i = item(), j = min(i, B*n-1); bool outside = index[j] < 0 || index[j] >= N;
+    Row r = read_row(pdf, (size_t)(j/n)*N+(outside ? 0 : index[j]));
+    if (outside) near = nanf("");                          // no such ray
     int total = 0;
     for (int b = 0; b < PER; b++) total += r.units[b];
     total = lane_sum(total);
     if (total == 0) { for (int b = 0; b < PER; b++) r.units[b] = b*LANES+lane() < K; total = K; tau = 1; }   // no mass: every bin
-    int need = min((int)ceilf(tau*(float)total), total), v = level<true>(r, need), above = count_above(r, v);
+    int need = max(min((int)ceilf(tau*(float)total), total), 1), v = level<true>(r, need), above = count_above(r, v);
     int ties = (need-mass_above(r, v)+v-1)/v, c = above+ties;          // the smallest set: all above v, and the nearest `ties` at v
     int each = S/c, rest = S%c, w = level<false>(r, max(rest, 1)), extra = rest-count_above(r, w);   // one more for the `rest` largest
     int start = 0, at_v = 0, at_w = 0;
@@ -491,14 +522,16 @@ extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
 '''
 
 # %% ../nbs/11_kernels.ipynb #1f1fb8ab
+_MOST_BINS = 2047      # of 2^20 units each, whose sum 32 bits hold
+
 def certainty(pdf: Tensor, top: int, impl: str = 'auto') -> Tensor:
-    "Mass of the `top` largest bins of [B, N, K-1] in units of 2^-20: [B, N] int32."
+    "Mass of the `top` largest bins of [..., K-1] in units of 2^-20: [...] int32."
     backend = choose(impl, pdf)
-    if backend == 'torch': return sampler.certainty(pdf, top)
+    if backend == 'torch' or pdf.shape[-1] > _MOST_BINS: return sampler.certainty(pdf, top)
     return _certainty(pdf, top, how(backend, 32))
 
 def _certainty(pdf, top, h):
-    out, k = pdf.new_empty(pdf.shape[:2], dtype=torch.int32), pdf.shape[-1]
+    out, k = pdf.new_empty(pdf.shape[:-1], dtype=torch.int32), pdf.shape[-1]
     h.run('certainty', out.numel(), (pdf.contiguous(), out, out.numel(), min(top, k)), K=k)
     return out
 
@@ -508,15 +541,18 @@ def draw_robust(pdf: Tensor,     # [B, N, K-1]
                 u: Tensor,       # [B, n, S] in [0, 1)
                 impl: str = 'auto') -> Samples:    # [B, n, S]
     "`sampler.draw_robust` for some of the rays. Bins are the same, bit for bit, on every backend."
-    backend = choose(impl, pdf, index, u)
-    if backend == 'torch': return sampler.draw_robust(take_rays(pdf, index), samples, tau, near, far, u)
+    backend, sizes = choose(impl, pdf, index, u), expect(pdf, 'pdf', 'B N K')
+    expect(u, 'u', 'B n S', S=samples, **expect(index, 'index', 'B n', B=sizes['B']))
+    in_torch = backend == 'torch' or sizes['K'] > _MOST_BINS or torch.is_grad_enabled() and u.requires_grad
+    if in_torch: return sampler.draw_robust(take_rays(pdf, index), samples, tau, near, far, u)
     if not 0 < tau <= 1: raise ValueError(f'tau must be in (0, 1], got {tau}')
     if index.dtype != torch.int64: raise ValueError(f'index must be int64, got {index.dtype}')
+    if backend == 'cpu' and index.numel() and not 0 <= index.min() <= index.max() < sizes['N']:       # on a GPU such rays get places that are NaN
+        raise ValueError(f'index must be rays 0 to {sizes["N"]-1}, got {index.min().item()} to {index.max().item()}')
     return _draw_robust(pdf, index, samples, tau, near, far, u, how(backend, 32))
 
 def _draw_robust(pdf, index, samples, tau, near, far, u, h):
     (b, n), k = index.shape, pdf.shape[-1]
-    expect(u, 'u', 'B n S', B=b, n=n, S=samples)
     t, delta = torch.empty_like(u, memory_format=torch.contiguous_format), torch.empty_like(u, memory_format=torch.contiguous_format)
     h.run('robust', b*n, (pdf.contiguous(), index.contiguous(), u.contiguous(), t, delta, b, pdf.shape[1], n, samples, tau, near, (far-near)/k), K=k)
     return Samples(t, delta)
@@ -533,7 +569,7 @@ __device__ float relu(float x)                     // NaN stays NaN, which fmaxf
     int bits = __float_as_int(x);
     return bits < 0 && (bits & 0x7fffffff) <= 0x7f800000 ? 0.f : x;
 }
-__device__ float soft(float x) { return relu(x)+LOG1P(expf(-fabsf(x))); }
+__device__ float soft(float x) { return fmaxf(x, 0.f)+LOG1P(expf(-fabsf(x))); }      // NaN by its second term
 template<Act A> __device__ float act(float x)
 {
     if (A == SOFTPLUS) return soft(x);
@@ -722,8 +758,11 @@ def field(f: Field,
           dirs: Tensor,      # [B, N, 3]
           impl: str = 'auto') -> tuple[Tensor, Tensor, Tensor]:    # sdf [B, N, S], beta [B, N, S], rgb [B, N, S, 3]
     "`Field.forward` in one kernel: look-up, encoding and both networks; for inference, in bf16 on tensor cores. Where a gradient is asked for, torch does it."
-    backend = choose(impl, planes, points, dirs, f.sdf0.weight)
-    if backend == 'torch' or torch.is_grad_enabled() and any(x.requires_grad for x in (planes, points, f.sdf0.weight)): return f(planes, points, dirs)
+    given, sizes = (planes, points, dirs, *f.parameters()), expect(points, 'points', 'B N S 3')
+    expect(dirs, 'dirs', 'B N 3', B=sizes['B'], N=sizes['N'])
+    expect(planes, 'planes', 'B 3 C H W', B=sizes['B'], C=f.sdf0.in_features-3-6*f.config.pos_freqs)
+    backend = choose(impl, *given)
+    if backend == 'torch' or torch.is_grad_enabled() and any(x.requires_grad for x in given): return f(planes, points, dirs)
     tensor_cores = backend == 'cuda' and torch.cuda.get_device_capability(planes.device) >= (8, 0)
     return (_field_mma if tensor_cores else _field)(f, planes, points, dirs, backend)
 
@@ -752,9 +791,9 @@ def _field_mma(f, planes, points, dirs, backend, schedule='forward', threads=128
 
 def _launch_field(kernel, f, planes, points, dirs, backend, weights, constants, points_per_block, threads, schedule):
     (b, n, s, _), c = points.shape, f.config
-    expect(dirs, 'dirs', 'B N 3', B=b, N=n); expect(planes, 'planes', 'B 3 C H W', B=b)
     constants = constants | _triplane_constants(planes, f.combine, backend)
-    texels, view = _texels(planes), split_linear(f.dir0, *octaves(dirs, c.dir_freqs))
+    texels = _texels(planes)
+    with torch.autocast(points.device.type, enabled=False): view = split_linear(f.dir0, *octaves(dirs, c.dir_freqs))
     out = points.new_empty(b, n, s), points.new_empty(b, n, s), points.new_empty(b, n, s, 3)
     args = (texels, points.contiguous(), view.contiguous(), *weights, *out, b, n, s, *texels.shape[2:4], 2/f.box, c.beta_init, c.beta_min)
     grid = -(-b*n*s//points_per_block)

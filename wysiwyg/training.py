@@ -10,8 +10,8 @@ __all__ = ['PARTS', 'COUNTS', 'ENDING', 'GO_ON', 'FREE', 'LINES', 'Stage', 'stag
            'load_checkpoint', 'shipped_discriminator', 'start_from', 'check_network', 'start_from_shipped', 'save_pair',
            'proposal_examples', 'fit_proposal', 'snapshot', 'Silent', 'Interrupted', 'open_data', 'claimed',
            'check_start', 'find_checkpoint', 'set_aside', 'Sheltered', 'recording', 'train', 'go', 'deferred_interrupt',
-           'reported', 'begin', 'clear', 'keep_books', 'opening', 'closing', 'progress_bar', 'pace', 'log_step',
-           'save_snapshot', 'stretches', 'seconds_per_step', 'memory', 'estimate', 'estimate_text']
+           'reported', 'begin', 'clear', 'keep_books', 'opening', 'closing', 'progress_bar', 'memory', 'pace',
+           'log_step', 'save_snapshot', 'stretches', 'seconds_per_step', 'estimate', 'estimate_text']
 
 # %% ../nbs/15_training.ipynb #d0c1b90e
 import contextlib, copy, hashlib, io, json, math, os, signal, socket, sys, tempfile, threading, time
@@ -736,6 +736,12 @@ def progress_bar(total: float, done: int, on: bool):
     plain = not sys.stderr.isatty()
     return tqdm(total=round(total), initial=done, unit='img', disable=not on, mininterval=20 if plain else .5, ascii=plain, ncols=100 if plain else None)
 
+def memory(device: torch.device) -> float:
+    "Most memory so far, GiB: of the GPU, or of this process."
+    if device.type == 'cuda': return torch.cuda.max_memory_allocated(device)/2**30
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20
+
 def pace(t: Trainer) -> dict[str, float]:
     "Images per second since this was last asked, snapshots and checkpoints included; and the most memory so far."
     now, (then, images) = time.perf_counter(), t.lap
@@ -775,12 +781,6 @@ def seconds_per_step(t: Trainer, images: float, steps: int, clock: Callable) -> 
     timed(1)
     plain, lazy = [sorted(timed(i) for _ in range(steps))[steps//2] for i in (1, 0)]
     return (lazy+(every-1)*plain)/every
-
-def memory(device: torch.device) -> float:
-    "Most memory so far, GiB: of the GPU, or of this process."
-    if device.type == 'cuda': return torch.cuda.max_memory_allocated(device)/2**30
-    import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20
 
 def estimate(run: Run, data: Dataset, steps: int = 3, clock: Callable = time.perf_counter, world: World = World()) -> list[dict]:
     """One row per stretch of the schedule: images from and to, render resolution, images/s, hours, GiB; the last row is the whole run,
