@@ -40,7 +40,7 @@ def chunked(marcher,          # (rays, *per-ray tensors) -> March, Rendering
     "March rays within a budget of field evaluations. What a chunk needs for its gradient is made again in the backward pass, not kept."
     b, n = rays.dirs.shape[:2]
     most = grad_points if torch.is_grad_enabled() else max_points
-    size = max(1, most//max(1, b*samples)) if most else n
+    size = max(1, most//(b*samples)) if most else n
     if torch.is_grad_enabled() and size < n: marcher = partial(checkpoint, marcher, use_reentrant=False, preserve_rng_state=False)
     marches, seen = [], []
     for i in range(0, n, size):
@@ -59,9 +59,10 @@ class Trace:
     pdf: Tensor = None                         # [B, K-1, R, R]
 
 def _exact(method):
-    "Below the planes autocast is off, and planes of another type are brought to the field's."
+    "Below the planes autocast is off, and planes of another type are brought to the field's; of nobody there is no picture."
     @wraps(method)
     def inner(self, planes: Tensor, *args, **kw):
+        if not len(planes): raise ValueError('planes are an empty batch: there is nobody to render')
         with torch.autocast(planes.device.type, enabled=False): return method(self, planes.to(self.field.sdf0.weight.dtype), *args, **kw)
     return inner
 
@@ -230,7 +231,7 @@ class Generator(nn.Module):
         pixel = (rays.dirs[:, 1]-rays.dirs[:, 0]).norm(dim=-1).mean().item()*(c.near+c.far)/2
         x = rays.at(out.surface_depth(c.far)[..., None])[:, :, 0]
         most = c.grad_points if torch.is_grad_enabled() else c.max_points
-        size = max(1, most//(_NORMAL_COST*max(1, len(x)))) if most else x.shape[1]
+        size = max(1, most//(_NORMAL_COST*len(x))) if most else x.shape[1]
         n = torch.cat([sdf_normals(partial(self.sdf, planes), part, pixel) for part in x.split(size, 1)], 1)
         return n*(out.opacity > .5)[..., None]
 

@@ -118,6 +118,6 @@ def probe(field, camera: Camera, config: ProbeConfig, render: RenderConfig) -> P
         m, sdf = bins_march(field, rays, render.near, render.far, config.samples)
         out = integrate(m, render.far, render.background)
         return m.weights, out.rgb, rays.dirs, sdf, out.opacity
-    size = rays.dirs.shape[1] if torch.is_grad_enabled() else max(1, render.max_points//max(1, len(camera)*config.samples))
+    size = rays.dirs.shape[1] if torch.is_grad_enabled() else max(1, render.max_points//(len(camera)*config.samples))
     parts = [look(rays.map(lambda x: x[:, i:i+size])) for i in range(0, rays.dirs.shape[1], size)]
     return Probe(*[to_image(x[0] if len(x) == 1 else torch.cat(x, 1)) for x in zip(*parts)])
