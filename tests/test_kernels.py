@@ -15,7 +15,7 @@ from wysiwyg.config import FieldConfig
 from wysiwyg.core import take_rays
 from wysiwyg.generator import load_generator
 from wysiwyg.kernels import How
-from wysiwyg.sdf import Field
+from wysiwyg.sdf import Field, density
 
 TOLERANCE = dict(                # largest error against float64, relative to the largest value where that is above 1
     certainty=0,                 # whole numbers
@@ -373,6 +373,45 @@ def test_kernels_have_one_derivative(backend):
     planes, x = on(backend, torch.randn(1, 3, 12, 9, 11), points(1, 8))
     g, = torch.autograd.grad(K.sample_planes(planes.requires_grad_(), x, impl=backend).square().sum(), planes, create_graph=True)
     with pytest.raises(RuntimeError, match='once_differentiable'): g.square().sum().backward()
+
+
+@pytest.mark.parametrize('freqs', [(0, 2), (6, 0), (0, 0)], ids=str)
+def test_a_field_without_octaves(backend, freqs):
+    "Nothing encoded: coordinates and direction alone, in torch, in fp32 and on tensor cores."
+    f = Field(FieldConfig(hidden=32, geo_features=16, color_hidden=16, pos_freqs=freqs[0], dir_freqs=freqs[1]), 16).requires_grad_(False)
+    x = march(5, 3)
+    want = copy.deepcopy(f).double()(*map(double, x))
+    for got, w in zip(f(*x), want): close(got, w, 'field')
+    f, *x = on(backend, f, *x)
+    for got, w in zip(K._field(f, *x, backend), want): close(got, w, 'field')
+    for got, w in zip(K._field_mma(f, *x, backend), want): close(got, w, 'field_mma')
+
+
+def test_density_has_its_derivative_on_the_surface_too(backend):
+    "-1/(2 beta^2) at distance 0, by torch and by the kernel."
+    beta = torch.tensor([.004, .03]).reshape(1, 1, 2)
+    s = torch.zeros(1, 1, 2, dtype=torch.double, requires_grad=True)
+    assert torch.allclose(torch.autograd.grad(density(s, beta.double()).sum(), s)[0], -1/(2*beta.double()**2))
+    x = [torch.zeros(1, 1, 2), torch.full((1, 1, 2), .01), torch.zeros(1, 1, 2), beta, torch.rand(1, 1, 2, 3)]
+    grads = []
+    for impl in ('torch', backend):
+        t, delta, sdf, b, rgb = on(backend, *x) if impl == backend else x
+        opacity = K.composite(t, delta, sdf.requires_grad_(), b, rgb, FAR, (0, 0, 0), impl)[1].opacity
+        grads.append(torch.autograd.grad(opacity.sum(), sdf)[0].cpu())
+    assert torch.allclose(*grads, rtol=1e-5) and grads[0].abs().min() > 0
+
+
+@needs_compiler
+def test_a_compiler_with_words_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path)); K.build_cpu.cache_clear()
+    for cxx in ('', 'env g++ -DTWICE=2'):
+        monkeypatch.setenv('CXX', cxx)
+        assert K.compiler() and turned('NONE', 'forward')[0] == 31
+    K.build_cpu.cache_clear()
+    monkeypatch.setenv('CXX', 'env g++ -DTWICE=2 -DTHRICE=3')
+    with pytest.raises(K.BuildError, match='env g[+][+] -DTWICE=2 -DTHRICE=3 .* kernel.cpp'):
+        K.build_cpu('turn', text='no kernel', SHARED_FLOATS=1)
+    K.build_cpu.cache_clear()
 
 
 def test_a_kernel_that_does_not_compile_names_its_cell(backend, monkeypatch):

@@ -8,16 +8,16 @@ __all__ = ['STUDY_DEFAULTS', 'HINTS', 'HELP', 'EXAMPLES', 'COMMANDS', 'MOST_LINE
            'read_gamma', 'help_end', 'parse_seeds', 'parse_angles', 'heads', 'train_command', 'plan', 'tell_size',
            'estimate_command', 'recorded', 'recorder', 'run_title', 'about', 'verdict', 'keep_files', 'model_card',
            'open_generator', 'eval_command', 'eval_data', 'protocol_scores', 'record_scores', 'tell_scores',
-           'keep_scores', 'eval_text', 'columns_text', 'render', 'look_at', 'save_png', 'study_names', 'study_titles',
-           'studies_command', 'read_notebook', 'notebook_parameters', 'check_parameters', 'study_notebook',
-           'run_notebook', 'run_cells', 'up_to_first_study', 'parse_setting', 'study_parameters', 'one_seed', 'ablate',
-           'study_page', 'ablate_text', 'execute', 'arms_bar', 'watch_arms', 'read_journal', 'journal_digest',
-           'dry_run', 'matrix_text', 'results_command', 'ui', 'study_links', 'serve', 'demo', 'processes_for',
-           'train_in_processes', 'say', 'demo_text', 'lines_text', 'parse', 'read_options', 'usage', 'version', 'plain',
-           'error_text', 'main', 'failed', 'tune_allocator']
+           'keep_scores', 'eval_text', 'columns_text', 'render', 'look_at', 'warn_empty', 'save_png', 'study_names',
+           'study_titles', 'studies_command', 'read_notebook', 'notebook_parameters', 'check_parameters',
+           'study_notebook', 'run_notebook', 'run_cells', 'up_to_first_study', 'parse_setting', 'study_parameters',
+           'one_seed', 'ablate', 'study_page', 'ablate_text', 'execute', 'arms_bar', 'watch_arms', 'read_journal',
+           'journal_digest', 'dry_run', 'matrix_text', 'results_command', 'ui', 'tell_links', 'study_links', 'answers',
+           'refuse_taken', 'serve', 'demo', 'processes_for', 'train_in_processes', 'say', 'demo_text', 'lines_text',
+           'parse', 'read_options', 'usage', 'version', 'plain', 'error_text', 'main', 'failed', 'tune_allocator']
 
 # %% ../nbs/21_cli.ipynb #5ecaeb89
-import contextlib, functools, json, math, os, re, shlex, subprocess, sys, tempfile, threading, time
+import contextlib, functools, json, math, os, re, shlex, signal, subprocess, sys, tempfile, threading, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -313,8 +313,8 @@ def recorder(a: Train, data: Dataset, folder: Path, resumed: bool):
 
 def run_title(a: Train, data: Dataset) -> str:
     "What MLflow calls the run, e.g. 'tiny on ffhq, 32 px, 13k images, seed 0'."
-    total = min(a.run.schedule.total, a.stop_at*1e3)
-    return f'{a.run.name} on {data.name.split("-")[0]}, {a.run.resolution} px, {total/1e3:.3g}k images, seed {a.run.train.seed}'
+    source = re.sub('-[0-9a-f]{8,}$', '', data.name)
+    return f'{a.run.name} on {source}, {a.run.resolution} px, {a.run.schedule.total/1e3:.3g}k images, seed {a.run.train.seed}'
 
 def about(a: Train, data: Dataset, folder: Path, end: str = 'It is running, or was ended from outside.') -> str:
     "A run in words (markdown)."
@@ -336,14 +336,14 @@ def keep_files(r, a: Train, data: Dataset, folder: Path, begun: float):
     "Model card, configuration and generator into the run, and the digest by which `eval` finds it."
     end, network = verdict(a.run, folder, time.time()-begun), folder/'generator.safetensors'
     card = folder/'MODEL_CARD.md'
-    with writing(card, ''), atomic(card) as tmp: tmp.write_text(model_card(a, data, network, end), encoding='utf8')
+    with atomic(card) as tmp: tmp.write_text(model_card(a, data, network, end), encoding='utf8')
     r.note(about(a, data, folder, end))
     for path in (network, folder/'run.json', card): r.file(path)
     r.tag('generator_sha', file_sha(network))
 
 def model_card(a: Train, data: Dataset, network: Path, end: str) -> str:
     "A card for the generator file (markdown)."
-    what = f'A 3D generator (What You See is What You GAN), {a.run.resolution} pixels, trained by `wysiwyg {a.cfg}` with seed {a.run.train.seed}.'
+    what = f'A 3D generator (What You See is What You GAN), {a.run.resolution} pixels, trained by `wysiwyg train --cfg {a.cfg}` with seed {a.run.train.seed}.'
     return (f'# {a.run.name}\n\n{what}\n\n{end}\n\n- data: `{data.path.name}`, {len(data):,} pictures, digest `{data.sha[:12]}`; '
             f'rights to the pictures pass on to what is made with this file\n- weights: `{network.name}`, SHA-256 `{file_sha(network)}`\n'
             f'- not measured yet: `wysiwyg eval --network {network.name}`\n\n```python\nfrom wysiwyg.generator import load_generator\n'
@@ -451,10 +451,15 @@ def look_at(g: Generator, seed: int, views: dict, a: Render) -> dict[str, dict]:
     for view, camera in views.items():
         size = a.resolution or None
         x = g.dense(planes, camera, size, a.samples, normals=True) if a.samples else g.render(planes, camera, size, normals=True)
-        if x.opacity.max() < .5: print(f'warning: seed {seed} shows nothing from radius {g.view[0]:.2f} and focal {g.view[1]:.2f}: try --radius and --focal of its data', file=sys.stderr)
+        if x.opacity.max() < .5: warn_empty(*g.view)
         depth = colorize(x.image('depth').cpu(), g.run.render.near, g.run.render.far, 'magma_r')
         out[view] = {'image': x.image().cpu(), 'normal': x.normal_colors(camera).cpu(), 'depth': depth}
     return out
+
+@functools.lru_cache
+def warn_empty(radius: float, focal: float):
+    "Once."
+    print(f'warning: nothing is seen from radius {radius:.2f} with focal {focal:.2f}: try --radius and --focal of its data', file=sys.stderr)
 
 def save_png(path: Path, pictures: torch.Tensor, columns: int) -> str:
     "[N, 3, R, R] in [0, 1] as one PNG; its path."
@@ -655,7 +660,7 @@ def dry_run(a: Ablate, parameters: dict) -> dict:
             except papermill.PapermillExecutionError as e: fault = f'{e.ename}: {e.evalue}'[:500]
         if not (planned := read_journal(journal)): raise ValueError(f'{a.study} stopped before its arms were known: {fault}')
     if not a.json: print('\n\n'.join(matrix_text(p) for p in planned), end='\n\n')
-    seconds = [estimate_study(p['study'], p['runs'], a.workers, **{k: p[k] for k in ('sizes',) if k in p}) for p in planned]
+    seconds = [estimate_study(p['study'], p['runs'], a.workers, p['sizes']) for p in planned]
     known = f'{sum(seconds)/60:.1f} min with {a.workers} worker(s), up to the end of the first study' if None not in seconds else ''
     return {'study': a.study, 'parameters': parameters, 'to do': sum(r['status'] == 'to do' for p in planned for r in p['runs']),
             'estimate': known or 'unknown: nothing like it has been run or recorded', 'store': tracking_uri()}
@@ -683,12 +688,19 @@ def results_command(a: Results) -> dict:
 # %% ../nbs/21_cli.ipynb #a1c0de07
 def ui(a: Ui) -> dict:
     "Serve the store that `tracking_uri` names until Ctrl-C; of a server, say where it is."
-    from wysiwyg.tracking import open_store, tracking_uri, ui_address
-    port = a.port or int(os.environ.get('PORT') or 5000)
+    from wysiwyg.tracking import open_store, tracking_uri
+    port, uri = a.port or int(os.environ.get('PORT') or 5000), tracking_uri()
+    if uri.startswith('http'): return tell_links(port)
+    refuse_taken(port)
     open_store()
-    links = study_links(port)
-    print(f'MLflow at {ui_address(port)}; these open on the runs:', *(links or ['  nothing is recorded yet: wysiwyg train, wysiwyg demo or wysiwyg results import']), sep='\n')
-    if not tracking_uri().startswith('http'): serve(tracking_uri(), port)
+    serve(uri, port)
+    return {}
+
+def tell_links(port: int) -> dict:
+    "Where MLflow is, and a link to each experiment, on stdout."
+    from wysiwyg.tracking import ui_address
+    nothing = '  nothing is recorded yet: wysiwyg train, wysiwyg demo or wysiwyg results import'
+    print(f'MLflow at {ui_address(port)}; these open on the runs:', *(study_links(port) or [nothing]), sep='\n', flush=True)
     return {}
 
 def study_links(port: int = None) -> list[str]:
@@ -698,17 +710,27 @@ def study_links(port: int = None) -> list[str]:
     links = {study: experiment_link(study, study not in ('train', 'eval'), port) for study in studies()}
     return [f'  {study:20} {link}' for study, link in links.items() if link]
 
-def serve(uri: str, port: int):
-    "MLflow's server on this machine, one process, without its warnings; ValueError where the port is taken."
+def answers(port: int) -> bool:
+    "Does something on this machine listen there?"
     import socket
-    with socket.socket() as s:
-        if s.connect_ex(('127.0.0.1', port)) == 0: raise ValueError(f'port {port} is in use: give another one, --port {port+1}, or end what uses it')
-    command = [sys.executable, '-m', 'mlflow', 'server', '--host', '127.0.0.1', '--port', str(port), '--workers', '1', '--backend-store-uri', uri, '--uvicorn-opts', '--log-level warning']
-    quiet = dict(MLFLOW_SERVER_ENABLE_JOB_EXECUTION='false', PYTHONWARNINGS='ignore', MLFLOW_LOGGING_LEVEL='ERROR', GIT_PYTHON_REFRESH='quiet')
+    with socket.socket() as s: return s.connect_ex(('127.0.0.1', port)) == 0
+
+def refuse_taken(port: int):
+    "A ValueError where the port is in use."
+    if answers(port): raise ValueError(f'port {port} is in use: give another one, --port {port+1}, or end what uses it')
+
+def serve(uri: str, port: int):
+    "MLflow's server on this machine, one process, without its warnings; its links when it answers."
+    command = [sys.executable, '-m', 'mlflow', 'server', '--host', '127.0.0.1', '--port', str(port), '--workers', '1',
+               '--backend-store-uri', uri, '--registry-store-uri', uri, '--uvicorn-opts', '--log-level warning']
+    quiet = dict(MLFLOW_SERVER_ENABLE_JOB_EXECUTION='false', PYTHONWARNINGS='ignore', MLFLOW_LOGGING_LEVEL='ERROR')
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print('starting, some 15 seconds; Ctrl-C ends it', file=sys.stderr, flush=True)
-    sys.stdout.flush()
     with environment(**quiet), subprocess.Popen(command, start_new_session=True) as server:
-        try: code = server.wait()
+        try:
+            while server.poll() is None and not answers(port): time.sleep(.3)
+            if server.poll() is None: tell_links(port)
+            code = server.wait()
         except KeyboardInterrupt:
             os.killpg(server.pid, 15)
             return
@@ -824,7 +846,8 @@ MOST_LINES = 40   # of an error
 
 def error_text(e: BaseException) -> str:
     "An error for people, of bounded length."
-    lines = str(e).splitlines() or [type(e).__name__]
+    text = re.sub(r'//[^/@\s]*@', '//', str(e))       # no password of an address
+    lines = text.splitlines() or [type(e).__name__]
     more = [f'  and {len(lines)-MOST_LINES} more lines'] if len(lines) > MOST_LINES else []
     return '\n'.join(lines[:MOST_LINES]+more)
 

@@ -9,7 +9,7 @@ __all__ = ['PARTS', 'KERNELS', 'HEADER', 'SCHEDULES', 'IMPLS', 'cuda_source', 'B
            'field', 'pack_tiles', 'nvrtc_report', 'paper_sizes']
 
 # %% ../nbs/11_kernels.ipynb #0558c5e5
-import contextlib, contextvars, ctypes, functools, hashlib, importlib.util, math, os, platform, re, shutil, subprocess, sys, tempfile
+import contextlib, contextvars, ctypes, functools, hashlib, importlib.util, math, os, platform, re, shlex, shutil, subprocess, sys, tempfile
 from dataclasses import dataclass
 from pathlib import Path
 import torch
@@ -67,15 +67,17 @@ _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fopenmp', '-fPIC', *(['-mprefe
 _FAST = {'field': ('-ffast-math',)}     # lets g++ vectorise sines and exponentials, and think that nothing is NaN: the others compare
 
 def compiler() -> str|None:
-    "The C++ compiler's path: CXX, else g++; None where there is none."
-    return shutil.which(os.environ.get('CXX', 'g++'))
+    "The C++ compiler's path: the first word of CXX, else g++; None where there is none."
+    return shutil.which(_cxx()[0])
+
+def _cxx() -> list[str]: return shlex.split(os.environ.get('CXX', '')) or ['g++']
 
 @functools.cache
 def machine() -> str:
     "What -march=native means here."
     info = Path('/proc/cpuinfo')
-    flags = re.search('^flags.*$', info.read_text(), re.M) if info.exists() else None
-    version = subprocess.run([compiler(), '--version'], capture_output=True, text=True).stdout
+    flags = re.search('^flags.*$', info.read_text('utf8'), re.M) if info.exists() else None
+    version = subprocess.run([*_cxx(), '--version'], capture_output=True, text=True, encoding='utf8', errors='replace').stdout
     return platform.machine()+(flags[0] if flags else platform.processor())+version
 
 def cache_dir() -> Path:
@@ -95,7 +97,7 @@ def build_cpu(kernel: str, extra: tuple[str, ...] = (), text: str = None, **cons
     source = f'#define SHARED_FLOATS {constants.pop("SHARED_FLOATS")}\n#include "{HEADER}"\n' + (text or cuda_source(kernel, **constants))
     source += f'\nextern "C" const char* run(int grid, int block, int schedule, int threads, void** args) {{ return shim::start({kernel}, grid, block, schedule, threads, args); }}\n'
     flags = [*_FLAGS, *_FAST.get(kernel, ()), *extra]
-    key = hashlib.sha256('\0'.join((source, header.read_text(), *flags, machine())).encode()).hexdigest()[:20]
+    key = hashlib.sha256('\0'.join((source, header.read_text('utf8'), *flags, machine())).encode()).hexdigest()[:20]
     path = cache_dir()/f'{kernel}-{key}.so'
     if not path.exists(): _compile(source, header.parent, flags, path)
     run = ctypes.CDLL(str(path)).run
@@ -105,11 +107,12 @@ def build_cpu(kernel: str, extra: tuple[str, ...] = (), text: str = None, **cons
 def _compile(source: str, include: Path, flags: list[str], path: Path):
     "Two steps: linking with -ffast-math would switch the whole process to flushing denormals."
     with tempfile.TemporaryDirectory() as tmp, atomic(path) as out:
-        (Path(tmp)/'kernel.cpp').write_text(source)
+        (Path(tmp)/'kernel.cpp').write_text(source, 'utf8')
         link = [f for f in flags if f.startswith('-fsanitize')]
-        for command in ([compiler(), *flags, f'-I{include}', '-c', 'kernel.cpp', '-o', 'kernel.o'], [compiler(), '-shared', '-fopenmp', *link, 'kernel.o', '-o', str(out)]):
-            done = subprocess.run(command, cwd=tmp, capture_output=True, text=True)
-            if done.returncode: raise BuildError(f'{path.stem.split("-")[0]} did not compile:\n{done.stderr[:3000]}')
+        compiling = [*_cxx(), *flags, f'-I{include}', '-c', 'kernel.cpp', '-o', 'kernel.o']
+        for command in (compiling, [*_cxx(), '-shared', '-fopenmp', *link, 'kernel.o', '-o', str(out)]):
+            done = subprocess.run(command, cwd=tmp, capture_output=True, text=True, encoding='utf8', errors='replace')
+            if done.returncode: raise BuildError(f'{path.stem.split("-")[0]} did not compile:\n{shlex.join(command)}\n{done.stderr[:3000]}')
 
 # %% ../nbs/11_kernels.ipynb #27ffc04b
 SCHEDULES = dict(loop=0, forward=1, reverse=2, seeded=3)
@@ -203,7 +206,7 @@ def choose(impl: str, *tensors: Tensor) -> str:
     where = {t.device.type for t in tensors}
     if where == {'cuda'}: return _prefer('cuda', _has_cupy(), 'torch on the GPU; for kernels install cupy-cuda13x')
     if where != {'cpu'} or torch.is_grad_enabled() and any(t.requires_grad for t in tensors): return 'torch'       # torch's backward is the faster one on a CPU
-    return _prefer('cpu', _can_build(compiler()), 'torch on the CPU; for kernels install g++ with OpenMP')
+    return _prefer('cpu', _can_build(compiler() and shlex.join(_cxx())), 'torch on the CPU; for kernels install g++ with OpenMP')
 
 def _prefer(backend: str, there: bool, otherwise: str) -> str:
     _say(f'{backend} backend' if there else otherwise)

@@ -129,7 +129,8 @@ def merge(t: Tensor, more: Tensor, first: tuple, second: tuple) -> tuple[Tensor,
     return pick(t, more), [pick(a, b) for a, b in zip(first, second)]
 
 def root(field, rays: Rays, near: float, far: float, coarse: int, steps: int, skin: int, half: float = 4.) -> March:
-    "First sign change among `coarse` samples, `steps` secant steps, then `skin` samples over +-`half` betas around the root."
+    "At least 2 `coarse` ones and 1 in the `skin`. First sign change among `coarse` samples, `steps` secant steps, then `skin` samples over +-`half` betas around the root."
+    if coarse < 2 or skin < 1: raise ValueError(f'root needs at least 2 coarse samples and 1 in the skin, got {coarse} and {skin}')
     s = uniform_samples(rays, near, far, coarse)
     with torch.no_grad(): m = march(field, rays, s)
     inside = m.sdf < 0
