@@ -17,7 +17,7 @@ from wysiwyg.core import rng
 from wysiwyg.data import Dataset
 from wysiwyg.stylegan import minibatch_std
 from wysiwyg.training import Interrupted, Trainer, checkpoints, latest_checkpoint
-from wysiwyg.world import World, rows_of
+from wysiwyg.world import World, own_gpu, rows_of
 from test_training import RUN, Double, curves, furthest, noise_set, same, small_options, steps
 
 HERE = Path(__file__).parent
@@ -58,6 +58,11 @@ def test_parts_are_disjoint_and_keep_their_groups(batch, group, parts):
 def test_a_batch_that_cannot_be_shared_is_refused(folder):
     with pytest.raises(ValueError, match='make the batch a multiple of 8, or discriminator.group a divisor of 2'): rows_of(4, 4, 0, 2)
     with pytest.raises(ValueError, match='3 processes .* cannot share a batch of 4'): Trainer(RUN, Dataset(folder), world=World(0, 3))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    with pytest.raises(ValueError, match='process 2 of this machine has no GPU of its own: there are 2, .*--nproc-per-node=2'): own_gpu(2)
 
 
 # ---- two are one -----------------------------------------------------------------------------------------------------

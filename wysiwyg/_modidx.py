@@ -980,4 +980,5 @@ d = { 'settings': { 'branch': 'main',
                                'wysiwyg.world.World.share': ('world.html#world.share', 'wysiwyg/world.py'),
                                'wysiwyg.world._together': ('world.html#_together', 'wysiwyg/world.py'),
                                'wysiwyg.world.join_world': ('world.html#join_world', 'wysiwyg/world.py'),
+                               'wysiwyg.world.own_gpu': ('world.html#own_gpu', 'wysiwyg/world.py'),
                                'wysiwyg.world.rows_of': ('world.html#rows_of', 'wysiwyg/world.py')}}}

@@ -593,7 +593,7 @@ def write_set(path: Path,
         write_zip(pictures, entries)
         digest = np.array(pictures_digest(pictures))
         with open(true, 'wb') as f: np.savez_compressed(f, pictures=digest, **arrays)
-    return path                                                  # the truth is renamed first: no set without truth
+    return path                                                  # the truth is renamed first
 
 def _check_place(path: Path, digest: str):
     "May `path` be rendered to? A word where other heads lie there; ValueError where they are not ours."

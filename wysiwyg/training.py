@@ -212,7 +212,7 @@ class Trainer(Objective):
         self.parts = micro_batches(run.train, world)
         torch.manual_seed(run.train.seed)
         self.g = Generator(run).to(self.device)
-        self.g.view = data.view                                  # snapshots look from where pictures were taken
+        self.g.view = data.view                                  # snapshots look from where the data do
         self.d = Discriminator(run.discriminator, run.resolution, run.backbone.label_dim).to(self.device)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
         self.g_opt, self.d_opt = make_optimizers(self.g, self.d, run.train)
@@ -252,7 +252,7 @@ class Trainer(Objective):
 
     def improve(self, opt: torch.optim.Adam, net: torch.nn.Module, loss_of: Callable) -> tuple[bool, dict[str, float]]:
         """Average the gradients of loss_of(part) over parts and processes; step `opt` if all is finite.
-        Returns whether it was, and the averaged values. NotFinite where the weights are not finite after it."""
+        Returns whether it was, and the averaged values. NotFinite where that leaves weights not finite."""
         opt.zero_grad(set_to_none=True); means = {}
         for part in range(self.parts):
             loss, values = loss_of(part)
@@ -355,7 +355,8 @@ def check_checkpoint(path: Path) -> dict:
     except (OSError, ValueError, RecursionError):
         raise Damaged(f'{path.name} has no manifest: its writing was cut short') from None
     told = meta if isinstance(meta, dict) else {}
-    odd = [k for k, kind in (('sha256', str), ('run', dict), ('data', str)) if not isinstance(told.get(k), kind)]
+    kinds = dict(sha256=str, run=dict, data=str)
+    odd = [k for k, kind in kinds.items() if not isinstance(told.get(k), kind)]
     if odd: raise Damaged(f'the manifest of {path.name} is damaged: it does not say {", ".join(odd)}')
     if meta['sha256'] != file_sha(path):
         raise Damaged(f'{path.name} is damaged: its digest differs from its manifest')
@@ -422,8 +423,9 @@ def state_fault(t: Trainer, state) -> str:
     return f'holds another state: {faults[0]}' if faults else ''
 
 # %% ../nbs/15_training.ipynb #c81d4f03
-FREE = ('name', 'data.path', 'data.skip_bad', 'schedule.total', 'train.checkpoint_images', 'train.snapshot_images',
-        'train.keep', 'train.micro_batch', 'train.network', 'train.ema_images', 'heads.workers')   # may differ on resuming
+FREE = ('name', 'data.path', 'data.skip_bad', 'schedule.total', 'train.checkpoint_images',
+        'train.snapshot_images', 'train.keep', 'train.micro_batch', 'train.network', 'train.ema_images',
+        'heads.workers')   # may differ on resuming
 
 def read_state(raw: bytes):
     "What a checkpoint's bytes hold, on the CPU; ValueError where they are not plain data."
@@ -440,7 +442,8 @@ def check_run(t: Trainer, path: Path):
         raise Damaged(f'{path.name} was written by another version of the program: {e}') from None
     ours = flat(t.run)
     for k in (k for k in ours if theirs[k] != ours[k] and k not in FREE):
-        raise ValueError(f'{path.name} was trained with {k} = {theirs[k]}, not {ours[k]}: give the same value, or start anew')
+        raise ValueError(f'{path.name} was trained with {k} = {theirs[k]}, not {ours[k]}: '
+                         'give the same value, or start anew')
     if meta['data'] != t.data.sha:
         digests = f'digest {meta["data"][:12]}, here {t.data.sha[:12]}'
         raise ValueError(f'{path.name} was trained on other data ({digests})')
@@ -535,9 +538,10 @@ def fit_proposal(cnn: ProposalCNN, example: Callable, images: int, lr: float, lo
 PEOPLE = 8   # in a snapshot
 
 @torch.no_grad()
-def snapshot(g: Generator, n: int = PEOPLE, resolution: int = None, seed: int = 0, trunc: float = 1.) -> Tensor:
-    """[3n, 3, R, R]: n people's colours, then camera-space normals, then depths, at fixed seeds and cameras (a fan
-    of yaws); as many people at a time as `render.max_points` allows."""
+def snapshot(g: Generator, n: int = PEOPLE, resolution: int = None, seed: int = 0,
+             trunc: float = 1.) -> Tensor:
+    """[3n, 3, R, R]: n people's colours, then camera-space normals, then depths, at fixed seeds and cameras
+    (a fan of yaws); as many people at a time as `render.max_points` allows."""
     c, device, samples = g.run.render, g.mapping.w_mean.device, 2*g.run.probe.samples
     z = torch.randn(n, g.run.backbone.z_dim, generator=rng(seed, 'snapshot')).to(device)
     level = torch.zeros(n)
@@ -575,7 +579,7 @@ def open_data(run: Run, progress: bool = True,
 # %% ../nbs/15_training.ipynb #d2a7e302
 @contextlib.contextmanager
 def claimed(outdir: Path):
-    "Hold a run's folder for one training, by a lock that ends with the process. ValueError names who holds it."
+    "Hold a folder for one training, by a lock that ends with the process; ValueError names who holds it."
     from filelock import FileLock, Timeout
     path = outdir/'train.lock'
     lock = FileLock(path, timeout=0)
@@ -592,8 +596,8 @@ def claimed(outdir: Path):
     finally: lock.release()
 
 def check_start(run: Run, outdir: str|Path, resume: str = None):
-    """ValueError for what needs no data to be refused: a folder in use, one that holds another run, a file that
-    is not there. Writes nothing."""
+    """ValueError for what needs no data to be refused: a folder in use, one that holds another run, a file
+    that is not there. Writes nothing."""
     outdir = Path(outdir)
     if resume and resume != 'latest' and not Path(resume).exists():
         raise ValueError(f'there is no {resume}: --resume takes latest, a checkpoint, or a folder of them')
@@ -615,7 +619,7 @@ def find_checkpoint(t: Trainer, outdir: Path, resume: str|None) -> Path|None:
                      'start anew in another folder')
 
 def set_aside(outdir: Path, images: int, start: Path):
-    "Move what an earlier course left later than `images`, where checkpoint `start` ends, to a folder of its own."
+    "Move what an earlier course left after `images`, where checkpoint `start` ends, to a folder of its own."
     own = start.resolve().parent == outdir.resolve()
     stale = [p for p in checkpoints(outdir) if not (own and p.name <= start.name) and intact(p)]
     if not stale: return
@@ -629,8 +633,8 @@ def set_aside(outdir: Path, images: int, start: Path):
         aside.mkdir()
         for p in (*stale, *[p.with_suffix('.json') for p in stale], *later):
             if p.exists(): os.replace(p, aside/p.name)
-    print(f'warning: {stale[-1].name} and what else an earlier course left after image {images} is now in {aside}',
-          file=sys.stderr)
+    print(f'warning: {stale[-1].name} and what else an earlier course left after image {images} '
+          f'is now in {aside}', file=sys.stderr)
 
 # %% ../nbs/15_training.ipynb #a3c01d23
 class Sheltered:
@@ -649,7 +653,7 @@ class Sheltered:
 
 @contextlib.contextmanager
 def recording(recorder, resumed: bool):
-    "Yields a sheltered recorder: the one given, or what `recorder(resumed)` opens and is told how the run ended."
+    "Yields a sheltered recorder: the one given, or the one that `recorder(resumed)` opens and closes."
     manager = recorder(resumed) if callable(recorder) else contextlib.nullcontext(recorder)
     shelter, why = Sheltered(manager.__enter__()), (None, None, None)
     try: yield shelter
@@ -660,10 +664,10 @@ def recording(recorder, resumed: bool):
 
 # %% ../nbs/15_training.ipynb #a3c01d24
 def train(run: Run, outdir: str|Path, data: Dataset = None,
-          resume: str = None,           # 'latest', a checkpoint, a folder whose latest is meant; None: start anew
-          recorder=Silent(),            # has `metrics` and `image`; or recorder(resumed: bool) opens one in a `with`
-          progress: bool = True,        # a bar, and what is trained, on stderr
-          stop_at: float = None,        # end early, at this many images, keeping the schedule
+          resume: str = None,        # 'latest', a checkpoint, a folder whose latest is meant; None: start anew
+          recorder=Silent(),         # has `metrics` and `image`; or recorder(resumed: bool) opens one in a `with`
+          progress: bool = True,     # a bar, and what is trained, on stderr
+          stop_at: float = None,     # end early, at this many images, keeping the schedule
           world: World = World()) -> Trainer:
     """Train to the end of the schedule (or `stop_at` images).
     Raises DataError, ValueError (nothing done yet), WriteError, NotFinite, PeerLost, and Interrupted after a checkpoint."""
@@ -719,7 +723,7 @@ def reported(t: Trainer, outdir: Path):
         raise
 
 def begin(t: Trainer, outdir: Path, resume: str|None) -> str:
-    "Read the checkpoint that is gone on from; returns its path, '' where the run starts anew. Writes nothing."
+    "Read the checkpoint to go on from; returns its path, '' where the run starts anew. Writes nothing."
     path = find_checkpoint(t, outdir, resume) if t.world.lead else None
     if path := t.world.share(str(path or '').encode()).decode(): load_checkpoint(t, path)
     elif t.run.train.network: start_from(t, t.run.train.network)
@@ -755,8 +759,9 @@ def opening(t: Trainer, outdir: Path, total: float) -> str:
     run, data, scale = t.run, t.data, t.data.factor
     size = f'{data.resolution} px' + (f' (averaged down from {data.resolution*scale})' if scale > 1 else '')
     start = f'from image {t.images:,} ' if t.images else ''
-    what = f'training {run.name}, seed {run.train.seed}: {len(data):,} pictures of {size} from {data.path.name}'
-    return f'{what}; {start}to image {total:,.0f} in batches of {run.train.batch} on {t.device}; folder {outdir}'
+    what = f'{run.name}, seed {run.train.seed}: {len(data):,} pictures of {size} from {data.path.name}'
+    where = f'in batches of {run.train.batch} on {t.device}; folder {outdir}'
+    return f'training {what}; {start}to image {total:,.0f} {where}'
 
 def closing(t: Trainer, outdir: Path) -> str:
     "What was made, and what can be done with it."
@@ -786,7 +791,7 @@ def pace(t: Trainer) -> dict[str, float]:
     return {'perf/images_per_second': speed, 'perf/memory_gib': memory(t.device)}
 
 def log_step(t: Trainer, values: dict[str, float], outdir: Path, recorder, bar):
-    "One line of metrics.jsonl (means since the last; what is finite), the same to the recorder, the essentials to the bar."
+    "One line of metrics.jsonl (means since the last; what is finite), to the recorder and the bar as well."
     means, path = values | t.curve.means() | pace(t), outdir/'metrics.jsonl'
     line = {'images': t.images} | {k: v for k, v in means.items() if math.isfinite(v)}
     with writing(path, GO_ON), open(path, 'a', encoding='utf8') as f: f.write(json.dumps(line)+'\n')
