@@ -35,7 +35,7 @@ def study_jobs(arms: dict, seeds, base: Run = None) -> dict[str, tuple]:
 @plainly()
 def run_study(study: str,
               arms: dict[str, object],          # arm -> Run, dictionary, or (with `base`) dotted overrides or base -> Run
-              measure: Callable,                # (recorder, params, seed) -> metrics, logged at step 0, or after their curve
+              measure: Callable,                # (recorder, params, seed) -> metrics, for step 0 or after their curve
               seeds=(0,),                       # for all arms, or arm -> seeds
               base: Run = None, dry_run: bool = False,
               executor: str|Pool = None,        # 'local', 'local:4', 'ray:8'; WYSIWYG_EXECUTOR when not given
@@ -52,8 +52,8 @@ def run_study(study: str,
     if not dry_run and (todo or not concluded(study, jobs)):
         with study_run(study, jobs, **tags) as parent:
             tell_progress(study, status)
-            runs = visible_last(todo, baseline)
-            for name, said in measure_jobs(study, runs, measure, executor_of(executor), notes(study, jobs), tags):
+            runs, pool = visible_last(todo, baseline), executor_of(executor)
+            for name, said in measure_jobs(study, runs, measure, pool, notes(study, jobs), tags):
                 status[name] = said
                 tell_progress(study, status, name)
             conclude(parent, study, jobs, status, baseline, note)
@@ -145,7 +145,7 @@ def notes(study: str, jobs: dict[str, tuple]) -> dict[str, str]:
             for name, (arm, seed, _) in jobs.items()}
 
 def tell_progress(study: str, status: dict[str, str], run: str = ''):
-    "A line {study, total, done, run, status} in the file WYSIWYG_PROGRESS: at the start, and when a run ends."
+    "A line {study, total, done, run, status} in the file WYSIWYG_PROGRESS, at first and when a run ends."
     if not (path := os.environ.get('WYSIWYG_PROGRESS')): return
     done = sum(said != 'to do' for said in status.values())                   # kept runs too
     line = {'study': study, 'total': len(status), 'done': done, 'run': run, 'status': status.get(run, '')}
@@ -235,7 +235,7 @@ def scaled_duration(known: list[tuple[float, dict]], sizes: dict) -> float:
 def estimate_study(study: str, runs: list[dict], workers: int = 1,
                    sizes: dict[str, dict] = None   # of a journal's entry
                   ) -> float|None:
-    "Seconds that a journal's runs 'to do' take together, by equal runs, else by recorded ones; None: unknown."
+    "Seconds that runs 'to do' take together, by equal runs, else by recorded ones; None where unknown."
     known, recorded = durations(study), recorded_durations(study)
     todo = [r for r in runs if r['status'] == 'to do']
     seconds = {}

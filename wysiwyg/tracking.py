@@ -26,7 +26,7 @@ from .training import Silent
 # %% ../nbs/17_tracking.ipynb #b57a2178
 os.environ |= {'MLFLOW_DISABLE_TELEMETRY': 'true', 'DO_NOT_TRACK': 'true'}
 os.environ['MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR'] = 'false'
-for limit, value in (('MAX_RETRIES', '1'), ('TIMEOUT', '20')):   # the spool is patient, its requests need not be
+for limit, value in (('MAX_RETRIES', '1'), ('TIMEOUT', '20')):   # the spool is patient
     os.environ.setdefault(f'MLFLOW_HTTP_REQUEST_{limit}', value)
 
 def tracking_uri() -> str:
@@ -100,7 +100,7 @@ def _open(uri: str, pid: int):
 def _client(uri: str):
     import logging
     from mlflow import MlflowClient
-    for name in ('alembic', 'mlflow'): logging.getLogger(name).setLevel(logging.CRITICAL)   # they also raise it
+    for name in ('alembic', 'mlflow'): logging.getLogger(name).setLevel(logging.CRITICAL)
     client = MlflowClient(uri)
     client.search_experiments(max_results=1)
     return client
@@ -290,7 +290,8 @@ def silence(run) -> float:
 def reap(study: str) -> list[str]:
     "Mark as KILLED what dead processes of this host left RUNNING; returns their run names."
     client, dead = open_store(), []
-    for run in client.search_runs([experiment_id(client, study)], "attributes.status = 'RUNNING'", max_results=5000):
+    running = "attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment_id(client, study)], running, max_results=5000):
         who = recorded_by(run)
         if alive(who) and alive(run.data.tags.get('wysiwyg.leader', who)): continue
         client.set_terminated(run.info.run_id, 'KILLED')
@@ -300,11 +301,12 @@ def reap(study: str) -> list[str]:
 def find_runs(client, study: str, **tags) -> list:
     "Runs of a study with these `wysiwyg.` tags, newest first."
     where = ' and '.join(f"tags.`wysiwyg.{k}` = '{v}'" for k, v in tags.items())
-    return client.search_runs([experiment_id(client, study)], where, max_results=5000, order_by=['attributes.start_time DESC'])
+    newest = ['attributes.start_time DESC']
+    return client.search_runs([experiment_id(client, study)], where, max_results=5000, order_by=newest)
 
 # %% ../nbs/17_tracking.ipynb #e83b5c10
 class Sender:
-    "How each kind of entry is sent; every request may come twice. Has `client`, `run`, `doubt` and `refused`."
+    "How each kind of entry is sent; every request may come twice."
     def send(self, batch: list):
         "One request for all metrics of a batch, less what was delivered before; then the rest, in order."
         from mlflow.entities import Metric
@@ -341,7 +343,8 @@ class Sender:
 def for_good(error: Exception) -> bool:
     "Will the store never take this?"
     code = getattr(error, 'error_code', '')
-    return isinstance(error, (ValueError, TypeError)) or code in ('INVALID_PARAMETER_VALUE', 'RESOURCE_DOES_NOT_EXIST')
+    wrong = isinstance(error, (ValueError, TypeError))
+    return wrong or code in ('INVALID_PARAMETER_VALUE', 'RESOURCE_DOES_NOT_EXIST')
 
 # %% ../nbs/17_tracking.ipynb #8d167a8b
 BEAT = 60.   # seconds between two signs of life
@@ -349,15 +352,16 @@ BEAT = 60.   # seconds between two signs of life
 def spool_dir() -> Path: return runs_dir()/'spool'
 
 class Spool(Sender):
-    """Delivers what a run records once each, in order, in the background. Entries are ('metric', key, value, ms, step),
-    ('image', path, key, step), ('file', path, folder), ('tag', key, value), ('dataset', name, digest, source, context),
-    ('experiment', id, text), ('end', status)."""
+    """Delivers what a run records once each, in order, in the background. Entries are
+    ('metric', key, value, ms, step), ('image', path, key, step), ('file', path, folder), ('tag', key, value),
+    ('dataset', name, digest, source, context), ('experiment', id, text), ('end', status)."""
     live: set[str] = set()   # runs whose spool is open in this process
     def __init__(self, client, run: str,
                  over: bool = False):   # the run ended, and only its spool is left
         self.client, self.run, self.path = client, run, spool_dir()/f'{run}.jsonl'
         self.more, self.closing, self.told, self.beaten = threading.Condition(), False, set(), time.time()
-        self.doubt, self.torn, self.refused = True, False, []              # refused: what the store will never take
+        self.doubt, self.torn = True, False
+        self.refused = []                                                  # what the store will never take
         self.last = last_steps(client, run) | last_pictures(client, run)   # of each: the last step queued
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.waiting = [e for e in read_spool(self.path) if e[0] != 'end' or over]
@@ -380,7 +384,7 @@ class Spool(Sender):
         start = b'\n' if self.torn else b''       # ends the line that found no room
         try: self.torn = self.file.write(start+lines) < len(start+lines)
         except OSError: self.torn = True
-        if self.torn: self.tell('disk', f'{self.path.parent} has no room: values wait for MLflow in memory alone')
+        if self.torn: self.tell('disk', f'{self.path.parent} has no room: values wait for MLflow in memory')
     def passed(self, entries: list):
         "Remember how far each metric and picture has come."
         for e in entries:
@@ -432,7 +436,7 @@ class Spool(Sender):
         self.refused.append(entry)
         with open(aside, 'a', encoding='utf8') as f: f.write(json.dumps(entry)+'\n')
         why = str(error).splitlines()[0][:200]
-        self.tell('refused', f'the MLflow store refuses {entry[:2]} of run {self.run}, kept in {aside}: {why}')
+        self.tell('refused', f'the MLflow store refuses {entry[:2]}, which {aside} keeps: {why}')
     def tell(self, kind: str, what: str):
         "A warning on stderr, once per outage."
         if kind not in self.told: warn(what)
@@ -488,7 +492,7 @@ def read_spool(path: Path) -> list[list]:
     return [json.loads(line) for line in lines if line.startswith('[') and line.endswith(']')]
 
 def deliver_left(client) -> list[str]:
-    "Deliver what dead processes of this host, or closed recorders of this one, left in their spools; the runs."
+    "Deliver what dead processes of this host, or closed recorders of this one, left; returns the runs."
     if not list(spool_dir().glob('*.jsonl')): return []
     with store_lock():                                            # one process at a time
         return [path.stem for path in sorted(spool_dir().glob('*.jsonl')) if _deliver(client, path.stem)]
@@ -552,16 +556,16 @@ def log_parameters(client, run: str, params):
 
 # %% ../nbs/17_tracking.ipynb #364ef062
 class Recorder(NullRecorder):
-    "One MLflow run. Once open, no trouble of the store or the disk raises; `dropped` counts what was not finite."
+    "One MLflow run. Once open, no trouble of store or disk raises; `dropped` counts what was not finite."
     def __init__(self, study: str, arm: str, seed: int = 0,
-                 params=None,                       # a Run or a dictionary; a run is continued only with equal ones
-                 name: str = '',                    # what MLflow calls it; '<arm>-s<seed>' when not given
-                 resume: str = 'none',              # or 'any', or 'checkpoint': go on with the run of equal dataset_sha and outdir
-                 **tags: str):                      # e.g. dataset_sha=..., outdir=..., extractor=...
-        mark = {'study': study, 'arm': safe(arm), 'seed': seed, 'config_sha': digest(params), 'method': 'wysiwyg'}
-        mark |= {'process': this_process()} | provenance() | tags
+                 params=None,             # a Run or a dictionary; a run is continued only with equal ones
+                 name: str = '',          # what MLflow calls it; '<arm>-s<seed>' when not given
+                 resume: str = 'none',    # 'any', or 'checkpoint': go on with the run of equal dataset_sha and outdir
+                 **tags: str):            # e.g. dataset_sha=..., outdir=..., extractor=...
+        mark = {'study': study, 'arm': safe(arm), 'seed': seed, 'config_sha': digest(params)}
+        mark |= {'method': 'wysiwyg', 'process': this_process()} | provenance() | tags
         marks = {f'wysiwyg.{k}': str(v)[:5000] for k, v in mark.items()} | origin()
-        texts(params)                               # refused before anything is made
+        texts(params)   # refused before anything is made
         with plainly():
             self.client = open_store()
             deliver_left(self.client)
@@ -643,7 +647,7 @@ def facts(title: str, values: dict[str, object]) -> str:
     return f'{title}\n\n| | |\n|---|---|\n' + ''.join(f'| {k} | {v} |\n' for k, v in values.items())
 
 def find_training(outdir: str|Path) -> str|None:
-    "The newest run of the trainings that wrote into this folder, by the tag `outdir`; None where none is known."
+    "The newest run of the trainings that wrote into this folder (tag `outdir`); None where none is known."
     if not store_exists() or not experiment_id(open_store(), 'train', make=False): return None
     place = str(Path(outdir).resolve())
     found = [r for r in find_runs(open_store(), 'train') if r.data.tags.get('wysiwyg.outdir') == place]
