@@ -557,6 +557,18 @@ def test_data_sets_sources_and_names(study):
     assert (data.dataset.name, data.dataset.digest, data.tags[0].value) == ('heads32', 'abc', 'training')
 
 
+def test_a_training_is_called_what_it_is_and_found_by_its_folder(fresh, tmp_path):
+    assert tracking.training_name(tiny()) == 'tiny-13k-heads32-s0'
+    assert tracking.training_name(override(tiny(1.2e6), **{'data.path': 'sets/faces.zip', 'train.seed': 3})) == 'tiny-1.2M-faces-s3'
+    assert tracking.find_training(tmp_path) is None
+    for outdir in ('a', 'b'):
+        with Recorder('train', 'tiny', outdir=str(tmp_path/outdir)) as r: r.metrics({'x': 1.}, 1)
+    with tracking.reopen(tracking.find_training(tmp_path/'b')) as again: again.metrics({'eval/fd': 2.})
+    run = r.client.get_run(r.id)
+    assert again.id == r.id and run.info.status == 'FINISHED' and run.data.metrics == {'x': 1., 'eval/fd': 2.}
+    assert tracking.facts('Why.', {'data': 'heads32'}) == 'Why.\n\n| | |\n|---|---|\n| data | heads32 |\n'
+
+
 def test_links_open_on_runs_and_not_on_the_empty_page(study, monkeypatch):
     with Recorder(study, 'a') as r: pass
     number = r.client.get_run(r.id).info.experiment_id

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXECUTORS', 'Failed', 'Lost', 'attempt', 'Pool', 'shipped_cache', 'shipping', 'Parcel', 'work', 'limit_threads',
-           'ending', 'environment', 'gpu_of', 'Local', 'Ray', 'ray_work', 'executor_of']
+           'ending', 'environment', 'gpu_of', 'Local', 'Ray', 'ray_work', 'this_python', 'executor_of']
 
 # %% ../nbs/16a_executors.ipynb #7b74ac86
 import contextlib, multiprocessing, os, signal, sys, threading
@@ -169,6 +169,20 @@ def ray_work(function, task: tuple, settings: dict[str, str]):
     "A task on a worker of a cluster, with the settings of the study's machine."
     os.environ.update(settings)
     return attempt(function, task)
+
+# %% ../nbs/16a_executors.ipynb #c0ffee02
+def this_python() -> type:
+    "A kernel manager for nbclient and papermill (`kernel_manager_class`) that runs notebooks in this Python; ValueError where that has no kernel."
+    import importlib.util
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+    if not importlib.util.find_spec('ipykernel'):
+        raise ValueError(f'{sys.executable} cannot run notebooks: install ipykernel there')
+    command = [sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}', '--log-level=CRITICAL']
+    class ThisPython(AsyncKernelManager):
+        @property
+        def kernel_spec(self): return KernelSpec(argv=command, display_name='this Python', language='python')
+    return ThisPython
 
 # %% ../nbs/16a_executors.ipynb #c7e90f09
 EXECUTORS = {'local': Local, 'ray': Ray}
