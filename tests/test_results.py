@@ -55,6 +55,20 @@ def test_a_comparison_stars_what_it_knows(study):
     assert text.loc['b', 'psnr_within_20_evaluations'] == '–' and text.loc['a', 'psnr_within_20_evaluations'] == '40 ± 0 ★'
 
 
+def test_a_study_without_scores_has_nothing_to_compare(store, tmp_path):
+    for arm in 'ab':
+        with Recorder('times', arm) as r: r.metrics({'perf/ms': 3.})
+    with Recorder('times', 'study'): pass
+    for of in (compare, report):
+        with pytest.raises(ValueError, match='times has no metric eval/...: there is nothing to compare'): of('times', 'a')
+    file = export_runs('times')
+    other = tmp_path/'gone.runs.json'
+    text = file.read_text(encoding='utf8').replace('"times"', '"gone"')
+    for run in json.loads(text): text = text.replace(run['run_id'], run['run_id'][::-1])
+    other.write_text(text, encoding='utf8')
+    assert set(import_runs(other).values()) == {'imported'} and not pictures_file('times').exists()
+
+
 def test_a_page_shows_what_the_baseline_has_and_no_single_views(study):
     assert reported(read_study(study), 'a') == ['eval/inverted_overlap', 'eval/mine', 'eval/psnr_at_17.6_samples', 'eval/psnr_within_20_evaluations']
     assert 'eval/psnr_within_20_evaluations' not in reported(read_study(study), 'b') and reported(read_study(study), 'nobody') == []
@@ -149,7 +163,7 @@ def test_an_evaluation_becomes_a_run(store):
     assert run.data.tags['wysiwyg.commit'] == 'abc' and run.data.params['command'] == 'wysiwyg eval --record shipped'
     rows_of('shipped', {'eval/fd_x_500': 41.})                                   # measured again: another run
     assert import_results([path]) == {'shipped.json': ['imported']} and len(find_runs(store, 'eval', arm='shipped')) == 2
-    with pytest.raises(ValueError, match='neither exported runs nor the rows of an evaluation'): import_rows(other)
+    with pytest.raises(ValueError, match='neither exported runs nor rows of `wysiwyg eval`'): import_rows(other)
 
 
 def test_the_projects_own_files_can_be_imported(monkeypatch):

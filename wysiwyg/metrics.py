@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['INCEPTION_SHA', 'METRICS', 'SOLID', 'PIXELS', 'CHEAP', 'PROTOCOLS', 'frechet', 'clean_fid', 'kernel_distance',
            'bootstrap', 'intervals', 'Extractor', 'efflite0', 'inception', 'resize', 'features', 'protocol', 'is_full',
-           'same_protocol', 'is_distance', 'Metric', 'metric', 'bare_name', 'normal_images', 'known_normals',
-           'true_normals', 'cut_density', 'cut_depth', 'non_flatness', 'psnr', 'worst_psnr', 'depth_error',
-           'normal_error', 'reproject', 'consistency', 'latents', 'fakes', 'real_index', 'real_features', 'close_look',
-           'distances', 'check_weights', 'evaluate', 'real_floor', 'Protocol', 'ready', 'measure', 'frontal_flatness']
+           'same_protocol', 'is_distance', 'Metric', 'read_table', 'metric', 'bare_name', 'normal_images',
+           'known_normals', 'true_normals', 'cut_density', 'cut_depth', 'non_flatness', 'psnr', 'worst_psnr',
+           'depth_error', 'normal_error', 'reproject', 'consistency', 'latents', 'fakes', 'real_index', 'real_features',
+           'close_look', 'distances', 'check_weights', 'evaluate', 'real_floor', 'Protocol', 'ready', 'measure',
+           'frontal_flatness']
 
 # %% ../nbs/16_metrics.ipynb #1c3e480e
 import hashlib, importlib, io, math, os, re, sys
@@ -192,7 +193,7 @@ def _difference(a: str, b: str) -> str:
 # %% ../nbs/16_metrics.ipynb #57f7417b
 @dataclass(frozen=True)
 class Metric:
-    "What a logged name means. `better`: +1 where more is, -1 where less is, 0 where neither is, or nobody said."
+    "What a logged name means. `better`: +1 more, -1 less, 0 neither, or nobody said."
     name: str       # pattern of what stands behind the group
     unit: str
     better: int
@@ -201,77 +202,87 @@ class Metric:
     @property
     def arrow(self) -> str: return {1: '↑', -1: '↓', 0: ''}[self.better]
 
-METRICS = tuple(Metric(*row) for row in (
-    ('fd', '', -1, 'a Frechet distance whose protocol its name does not tell: compare with nothing'),
-    ('fid50k_full', '', -1, 'FID: canonical Inception, 50 000 fakes against every real picture'),
-    ('normal_fid10k', '', -1, 'FID of normal maps: canonical Inception, 10 000 fakes'),
-    ('non_flatness*', 'bins', 0, 'depth bins that frontal pictures use, 1 (flat) to 64 (noise): neither end is good'),
-    ('render_psnr', 'dB', 1, "an ordinary frame against a dense one of the same generator: judges the sampler"),
-    ('render_psnr_worst5', 'dB', 1, 'the same over the worst 5 % of pixels'),
-    ('render_depth_error', 'world units', -1, 'depth of an ordinary frame against a dense one, where there is a surface'),
-    ('consistency_psnr', 'dB', 1, 'colours of one view found again in another, over points that both see'),
-    ('consistency_share', 'share', 1, "of the target's surface, the part that finds itself in the other view"),
-    ('beta', 'world units', 0, 'mean softness of the surface where there is one'),
-    ('kept_bins', 'bins', -1, 'size of the smallest set of bins of a ray that hits something'),
-    ('fog', '% of rays', -1, 'rays neither stopped nor free: opacity between .1 and .9'),
-    ('speckle', '% of pixels', -1, 'pixels whose depth leaves that of their neighbours'),
-    ('inverted_overlap', 'share', 1, 'silhouettes of an inverted head and the true one: intersection over union'),
-    ('inverted_psnr', 'dB', 1, 'picture of an inverted head against the true one'),
-    ('inverted_depth', 'world units', -1, 'depth of an inverted head against the truth'),
-    ('inverted_spot_depth', 'world units', -1, 'the same inside highlights'),
-    ('inverted_normal', 'degrees', -1, 'normals of an inverted head against the truth'),
-    ('inverted_spot_normal', 'degrees', -1, 'the same inside highlights'),
-    ('inverted_dent', 'world units', 0, 'how far highlights sink into an inverted head; below zero: stand out'),
-    ('psnr_worst5', 'dB', 1, 'PSNR over the worst 5 % of pixels'),
-    ('psnr_worst1', 'dB', 1, 'PSNR over the worst 1 % of pixels'),
-    ('psnr_person', 'dB', 1, 'PSNR of one person against a dense frame, mean over people'),
-    ('psnr_view*', 'dB', 1, 'PSNR of one view against a dense frame'),
-    ('psnr*', 'dB', 1, 'a frame against a dense one of the same field'),
-    ('paper_psnr*', 'dB', 1, 'a frame under the published sampler against a dense one'),
-    ('refined_psnr*', 'dB', 1, 'a frame under the refined sampler against a dense one'),
-    ('person*', 'dB', 1, 'PSNR of one person'),
-    ('[0-9]*', 'dB', 1, 'PSNR of one person'),
-    ('worst5_*', 'dB', 1, 'PSNR over the worst 5 % of pixels of one scene'),
-    ('kept_*', 'bins', -1, 'size of the smallest set of bins in one scene'),
-    ('depth_error', 'world units', -1, 'expected depth against a dense frame, where there is a surface'),
-    ('evaluations', 'per ray', -1, 'field evaluations, the probe counted'),
-    ('final_samples', 'per ray', 0, 'field evaluations of the final pass alone'),
-    ('samples', 'per ray', -1, 'samples of the final pass'),
-    ('with_probe', 'per ray', -1, 'samples with those of the probe'),
-    ('ms*', 'ms', -1, 'time of a frame or of a training step'),
-    ('best_ms', 'ms', -1, 'least time of several rounds'),
-    ('mib', 'MiB', -1, 'memory kept for one backward pass'),
-    ('images_per_s', 'images/s', 1, 'throughput of training'),
-    ('loss/r1', '', 0, "slope of the critic at real pictures, squared"),
-    ('loss/D', 'nats', 0, 'adversarial loss of the critic'),
-    ('loss/adversarial', 'nats', 0, 'adversarial loss of the generator'),
-    ('loss/sampler', 'nats', -1, 'cross-entropy of the proposal network'),
-    ('loss/*', '', 0, 'a term of the training loss, with its weight'),
-    ('cross_entropy', 'nats', -1, 'cross-entropy of the proposal network'),
-    ('D/real', 'logit', 0, 'what the critic says of real pictures'),
-    ('D/fake', 'logit', 0, 'what the critic says of fakes'),
-    ('D/sign', '', 0, 'share of real pictures called real, less that called fake: above .6, augmentation grows'),
-    ('geometry/opacity', 'share', 0, 'mean opacity of training frames'),
-    ('geometry/inside', 'share', 0, 'samples with a negative distance'),
-    ('geometry/beta', 'world units', 0, 'mean softness of what is opaque'),
-    ('schedule/resolution', 'pixels', 0, 'side of training frames'),
-    ('schedule/beta_target', 'world units', 0, 'beta that the surface loss asks for'),
-    ('ada_p', 'probability', 0, 'of augmentation'),
-    ('skipped', 'steps', -1, 'left out because something was not finite')))
+_TABLE = """
+fd                   -               a Frechet distance whose name tells no protocol: compare with nothing
+fid50k_full          -               FID: canonical Inception, 50 000 fakes against every real picture
+normal_fid10k        -               FID of normal maps: canonical Inception, 10 000 fakes
+non_flatness*        0  bins         depth bins that frontal pictures use, 1 (flat) to 64 (noise): no best
+render_psnr          +  dB           an ordinary frame against a dense one: judges the sampler
+render_psnr_worst5   +  dB           the same over the worst 5 % of pixels
+render_depth_error   -  world units  depth of an ordinary frame against a dense one, on surfaces
+consistency_psnr     +  dB           colours of one view found again in another, over points that both see
+consistency_share    +  share        of a view's surface, the part that finds itself in another view
+beta                 0  world units  mean softness of the surface where there is one
+kept_bins            -  bins         size of the smallest set of bins of a ray that hits something
+fog                  -  % of rays    rays neither stopped nor free: opacity between .1 and .9
+speckle              -  % of pixels  pixels whose depth leaves that of their neighbours
+inverted_overlap     +  share        silhouettes of an inverted head and the true one: intersection over union
+inverted_psnr        +  dB           picture of an inverted head against the true one
+inverted_depth       -  world units  depth of an inverted head against the truth
+inverted_spot_depth  -  world units  the same inside highlights
+inverted_normal      -  degrees      normals of an inverted head against the truth
+inverted_spot_normal -  degrees      the same inside highlights
+inverted_dent        0  world units  how far highlights sink into an inverted head; below zero: stand out
+psnr_worst5          +  dB           PSNR over the worst 5 % of pixels
+psnr_worst1          +  dB           PSNR over the worst 1 % of pixels
+psnr_person          +  dB           PSNR of one person against a dense frame, mean over people
+psnr_view*           +  dB           PSNR of one view against a dense frame
+psnr*                +  dB           a frame against a dense one of the same field
+paper_psnr*          +  dB           a frame under the published sampler against a dense one
+refined_psnr*        +  dB           a frame under the refined sampler against a dense one
+person*              +  dB           PSNR of one person
+[0-9]*               +  dB           PSNR of one person
+worst5_*             +  dB           PSNR over the worst 5 % of pixels of one scene
+kept_*               -  bins         size of the smallest set of bins in one scene
+depth_error          -  world units  expected depth against a dense frame, where there is a surface
+evaluations          -  per ray      field evaluations, the probe counted
+final_samples        0  per ray      field evaluations of the final pass alone
+samples              -  per ray      samples of the final pass
+with_probe           -  per ray      samples with those of the probe
+ms*                  -  ms           time of a frame or of a training step
+best_ms              -  ms           least time of several rounds
+mib                  -  MiB          memory kept for one backward pass
+images_per_s         +  images/s     throughput of training
+loss/r1              0               slope of the critic at real pictures, squared
+loss/D               0  nats         adversarial loss of the critic
+loss/adversarial     0  nats         adversarial loss of the generator
+loss/sampler         -  nats         cross-entropy of the proposal network
+loss/*               0               a term of the training loss, with its weight
+cross_entropy        -  nats         cross-entropy of the proposal network
+D/real               0  logit        what the critic says of real pictures
+D/fake               0  logit        what the critic says of fakes
+D/sign               0               real pictures called real, less those called fake, as a share
+geometry/opacity     0  share        mean opacity of training frames
+geometry/inside      0  share        samples with a negative distance
+geometry/beta        0  world units  mean softness of what is opaque
+schedule/resolution  0  pixels       side of training frames
+schedule/beta_target 0  world units  beta that the surface loss asks for
+ada_p                0  probability  of augmentation
+skipped              -  steps        left out because something was not finite
+"""
+
+def read_table(text: str) -> tuple[Metric, ...]:
+    "Lines of a pattern (20 characters), + or - or 0, a unit (12 characters) and a meaning."
+    better = {'+': 1, '-': -1, '0': 0}
+    lines = text.strip().splitlines()
+    return tuple(Metric(x[:20].strip(), x[24:36].strip(), better[x[21]], x[37:].strip()) for x in lines)
+
+METRICS = read_table(_TABLE)
 
 _GROUPS = r'(eval|floor|sample|perf|train|people|by_\w+|(?:eval|floor)-(?:low|high))/'
 _BUDGET = r'_(at|within)_(?P<amount>[\d.]+)_(?P<of>samples|evaluations|ms)'
 _DISTANCE = {'fd': 'Frechet distance', 'kd': 'kernel distance (unbiased, may be negative)'}
 
 def metric(name: str) -> Metric:
-    "The entry of the table for 'eval/fd_efflite0at96_48', 'train/loss/D', ...; without one, a metric of no direction."
+    "The table's entry for 'eval/fd_efflite0at96_48', 'train/loss/D', ...; without one, of no direction."
     bare = re.sub(_BUDGET, '', bare_name(name))
     budget = re.search(_BUDGET, name)
     if parts := _parts(bare): return _distance(bare, **parts.groupdict())
     found = next((m for m in METRICS if fnmatchcase(bare, m.name)), Metric(bare, '', 0, ''))
     if not budget: return found
-    of = {'samples': 'samples per ray in the final pass', 'evaluations': 'field evaluations per ray', 'ms': 'ms'}
-    return replace(found, meaning=f'{found.meaning}, {budget[1]} {budget["amount"]} {of[budget["of"]]}')
+    of = {'samples': 'samples per ray in the final pass', 'evaluations': 'field evaluations per ray'}
+    spent = f'{budget["amount"]} {of.get(budget["of"], budget["of"])}'
+    return replace(found, meaning=f'{found.meaning}, {budget[1]} {spent}')
 
 def bare_name(name: str) -> str:
     "A name without the groups that say how it was taken."
@@ -279,7 +290,9 @@ def bare_name(name: str) -> str:
 
 def _distance(name: str, kind: str, extractor: str, count: str) -> Metric:
     of, kind = ('normal maps', kind[-2:]) if kind.startswith('normal_') else ('pictures', kind)
-    return Metric(name, '', -1, f'{_DISTANCE[kind]} between {count} generated and {count} real {of}, in features of {extractor}; compare only at equal {count}')
+    sets = f'{count} generated and {count} real {of}'
+    said = f'{_DISTANCE[kind]} between {sets}, in features of {extractor}; compare only at equal {count}'
+    return Metric(name, '', -1, said)
 
 # %% ../nbs/16_metrics.ipynb #7c2272eb
 def normal_images(normal: Tensor, mask: Tensor, camera: Camera = None) -> Tensor:   # [B, 3, R, R] uint8
@@ -409,11 +422,14 @@ def real_features(data: Dataset, extractor: Extractor, n: int, seed: int = 0, no
     return x
 
 # %% ../nbs/16_metrics.ipynb #6f8e5935
-def close_look(g: Generator, few: int = 8, seed: int = 0, trunc: float = 1., samples: int = 257) -> dict[str, Tensor]:
-    "Scores of `few` frontal people, [few] each or fewer: whoever is not seen is left out with a warning; `samples`: uniform samples per ray of the reference."
+def close_look(g: Generator, few: int = 8, seed: int = 0, trunc: float = 1.,
+               samples: int = 257    # uniform, per ray of the reference
+              ) -> dict[str, Tensor]:
+    "Scores of `few` frontal people, [few] each or fewer: whoever is not seen is left out with a warning."
     rows = [_close_look(g, i, seed, trunc, samples) for i in range(few)]
     if unseen := sum(not row for row in rows):
-        print(f'warning: nothing is seen of {unseen} of {few} people from the front ({_where(g)}): they have no scores', file=sys.stderr)
+        who = f'{unseen} of {few} people from the front ({_where(g)})'
+        print(f'warning: nothing is seen of {who}: they have no scores', file=sys.stderr)
     return {k: torch.tensor([x[k] for x in rows if k in x], dtype=torch.float64) for k in sorted(set().union(*rows))}
 
 def _where(g: Generator) -> str:
@@ -427,11 +443,12 @@ def _close_look(g: Generator, i: int, seed: int, trunc: float, samples: int) -> 
     dense = integrate(m, c.far, c.background)
     if not (hit := dense.opacity > .5).any(): return {}
     out, other = [g.render(planes, v, key=(seed, 'look', i)) for v in (front, side)]
-    row = {'non_flatness': non_flatness(cut_depth(m, c.far), c.near, c.far),
-           'render_psnr': psnr(out.rgb, dense.rgb), 'render_psnr_worst5': worst_psnr(out.rgb, dense.rgb),
-           'render_depth_error': depth_error(out.surface_depth(c.far), dense.surface_depth(c.far), hit)}
-    if (other.opacity > SOLID).any(): row['consistency_psnr'], row['consistency_share'] = consistency(out, front, other, side, c.far)
-    return row
+    row = {'non_flatness': non_flatness(cut_depth(m, c.far), c.near, c.far)}
+    row |= {'render_psnr': psnr(out.rgb, dense.rgb), 'render_psnr_worst5': worst_psnr(out.rgb, dense.rgb)}
+    row['render_depth_error'] = depth_error(out.surface_depth(c.far), dense.surface_depth(c.far), hit)
+    if not (other.opacity > SOLID).any(): return row
+    both = consistency(out, front, other, side, c.far)
+    return row | dict(zip(('consistency_psnr', 'consistency_share'), both))
 
 # %% ../nbs/16_metrics.ipynb #7be02c40
 CHEAP = 1000   # pictures up to which a distance gets its interval
@@ -449,7 +466,8 @@ def check_weights(g: Generator):
     "Refuse a generator whose weights are not finite: its pictures may look finite, and mean nothing."
     for name, x in g.state_dict().items():
         if x.is_floating_point() and not x.isfinite().all():
-            raise ValueError(f'{name} holds {(~x.isfinite()).sum()} values that are not finite: take an earlier checkpoint')
+            bad = (~x.isfinite()).sum()
+            raise ValueError(f'{name} holds {bad} values that are not finite: take an earlier checkpoint')
 
 def evaluate(g: Generator, data: Dataset,
              n: int = 500,                 # fakes, and as many real pictures
@@ -528,5 +546,6 @@ def frontal_flatness(g: Generator, i: int, seed: int = 0, trunc: float = 1., sam
     c, front = g.run.render, g.orbit(0., 0.)
     planes = g.synthesize(g.map(latents(g, range(i, i+1), seed).to(front.cam2world.device), front, trunc))
     m = g.dense_march(planes, camera_rays(front, g.run.resolution), samples)
-    if not (integrate(m, c.far, c.background).opacity > .5).any(): raise ValueError(f'nothing is seen of person {i} from the front ({_where(g)}): there is no depth to judge')
+    if not (integrate(m, c.far, c.background).opacity > .5).any():
+        raise ValueError(f'nothing is seen of person {i} from the front ({_where(g)}): no depth to judge')
     return non_flatness(cut_depth(m, c.far), c.near, c.far)

@@ -14,6 +14,7 @@ __all__ = ['read_study', 'studies', 'history', 'curves', 'interval95', 'bootstra
 # %% ../nbs/17a_results.ipynb #6acb2a5a
 import base64, html, io, json, math, re
 from datetime import date
+from itertools import product
 from pathlib import Path
 import numpy as np
 import torch
@@ -105,6 +106,7 @@ def compare(study: str, baseline: str,
     for arm in (baseline, *arms):
         if arm not in set(runs.arm): raise ValueError(f'study {study} has no finished arm {arm!r}; finished: {", ".join(runs.arm.unique()) or "none"}')
     metrics = metrics or sorted(k for k in runs if k.startswith('eval/'))
+    if not metrics: raise ValueError(f'study {study} has no metric eval/...: there is nothing to compare')
     if missing := [m for m in metrics if m not in runs]: raise ValueError(f'study {study} has no metric {missing[0]!r}; it has {", ".join(k for k in runs if "/" in k)}')
     check_alike(study, runs, metrics, arms+[baseline]*(baseline not in arms))
     for m in metrics: out |= {(m, k): v for k, v in compare_one(runs, m, baseline, arms).items()}
@@ -126,15 +128,15 @@ def compare_one(runs, m: str, baseline: str, arms: list[str]) -> dict:
 
 # %% ../nbs/17a_results.ipynb #8f98352d
 def show_compare(study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None):
-    "The comparison as a table for people: ★ best, Δ to the baseline in brackets, ~ where that may be noise, – not measured (pandas)."
+    "The comparison for people: ★ best, Δ to the baseline in brackets, ~ may be noise, – not measured (pandas)."
     return written(compare(study, baseline, metrics, arms, where), baseline)
 
 def written(table, baseline: str):
     "A table of `compare` as text, arms by metrics (pandas)."
     import pandas as pd
     names = table.columns.get_level_values(0).unique()
-    cells = {m.removeprefix('eval/'): [_cell(table.loc[a, m], a == baseline) for a in table.index] for m in names}
-    return pd.DataFrame(cells, index=table.index.rename('arm'))
+    def column(m): return [_cell(table.loc[a, m], a == baseline) for a in table.index]
+    return pd.DataFrame({m.removeprefix('eval/'): column(m) for m in names}, index=table.index.rename('arm'))
 
 def _cell(r, base: bool) -> str:
     if math.isnan(r['mean']): return '–'
@@ -149,7 +151,8 @@ def _short(v: float, sign: str = '') -> str: return f'{v:{sign}.3g}' if abs(v) <
 def look(g: Generator, n: int = 4, seed: int = 0) -> dict[str, Tensor]:   # each [n, 3, R, R] in [0, 1]
     "n people at fixed seeds and cameras, as the generator's own sampler renders them: 'image', 'normal', 'depth', 'samples' (0 dark, twice the budget bright)."
     c = g.run.render
-    front, camera = g.orbit(torch.zeros(n), torch.zeros(n)), g.orbit(torch.linspace(-.5, .5, n), torch.zeros(n))
+    front = g.orbit(torch.zeros(n), torch.zeros(n))
+    camera = g.orbit(torch.linspace(-.5, .5, n), torch.zeros(n))
     z = torch.randn(n, g.run.backbone.z_dim, generator=rng(seed, 'look')).to(front.cam2world.device)
     trace = g.render(g.synthesize(g.map(z, front)), camera, normals=True, trace=True)
     out, counts = trace.rendering, sample_counts(trace)
@@ -180,9 +183,9 @@ def _parameters(row) -> dict:
 
 # %% ../nbs/17a_results.ipynb #7ebd21db
 def reported(runs, baseline: str) -> list[str]:
-    "The scores that a comparison shows: every 'eval/...' that all runs of the baseline have, single people and views left out."
-    of, alone = runs[runs.arm == baseline], re.compile(r'eval/(psnr_view|person)\d+$')
-    return [k for k in sorted(runs) if k.startswith('eval/') and not alone.match(k) and len(of) and of[k].notna().all()]
+    "The scores of a comparison: every 'eval/...' that the baseline's runs have, but of single people or views."
+    of = runs[runs.arm == baseline].dropna(axis=1)
+    return [k for k in sorted(of) if k.startswith('eval/') and len(of) and not re.match(r'eval/(psnr_view|person)\d+$', k)]
 
 def heading(name: str) -> str:
     "A metric's name, which way is better and its unit, as text."
@@ -210,37 +213,44 @@ def report(study: str, baseline: str, metrics: list[str] = None, arms=None, wher
     table, figures = compare(study, baseline, metrics, arms, where), []
     if metrics: figures.append(bars(table, runs, baseline))
     if curve := curve_figure(runs): figures.append(curve)
-    said = f'{runs.seed.nunique()} seed(s). ± 95 % interval over seeds; in brackets the difference to {baseline}, ~ where it may be noise; ★ best, ↑ more is better, ↓ less is.'
-    parts = [f'<h1>{html.escape(study)}</h1><p>{html.escape(note)}</p>', compare_html(table, runs, baseline),
-             f'<p>{html.escape(said)}</p>', _definitions(metrics), *map(svg, figures), pictures(runs)]
+    said = f'{runs.seed.nunique()} seed(s). ± 95 % interval over seeds; in brackets the difference to {baseline}, '
+    said += '~ where it may be noise; ★ best, ↑ more is better, ↓ less is.'
+    parts = [f'<h1>{html.escape(study)}</h1>', f'<p>{html.escape(note)}</p>', compare_html(table, runs, baseline)]
+    parts += [f'<p>{html.escape(said)}</p>', _definitions(metrics), *map(svg, figures), pictures(runs)]
     return _PAGE.format(title=html.escape(study), body='\n'.join(parts))
 
 def compare_html(table, runs, baseline: str) -> str:
-    "A table of `compare` beside the parameters in which the arms differ, in HTML; its heads explain themselves."
+    "A table of `compare` beside the parameters in which arms differ, in HTML; its heads explain themselves."
     shown, metrics = written(table, baseline), table.columns.get_level_values(0).unique()
     changes = differing({r['arm']: _parameters(r) for _, r in runs.iterrows()})
     names = list(dict.fromkeys(k for c in changes.values() for k in c))
-    row = lambda arm: [arm, *(encode(changes[arm][k]) if k in changes[arm] else '' for k in names), *shown.loc[arm]]
+    def row(arm):
+        told = [encode(changes[arm][k]) if k in changes[arm] else '' for k in names]
+        return ''.join(f'<td>{html.escape(str(x))}</td>' for x in (arm, *told, *shown.loc[arm]))
     head = ''.join(f'<th>{x}</th>' for x in ('arm', *map(html.escape, names), *map(_head, metrics)))
-    body = ''.join('<tr>'+''.join(f'<td>{html.escape(str(x))}</td>' for x in row(arm))+'</tr>' for arm in shown.index)
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    rows = ''.join(f'<tr>{x}</tr>' for x in (head, *map(row, shown.index)))
+    return f'<div class="wide"><table>{rows}</table></div>'
 
 def _head(name: str) -> str:
     m = metric(name)
     breakable = html.escape(bare_name(name)).replace('_', '_<wbr>')
-    return f'<abbr title="{html.escape(m.meaning)}">{breakable}</abbr> {m.arrow}<br><small>{html.escape(m.unit)}</small>'
+    name = f'<abbr title="{html.escape(m.meaning)}">{breakable}</abbr>'
+    return f'{name} {m.arrow}<br><small>{html.escape(m.unit)}</small>'
 
 def _definitions(metrics: list[str]) -> str:
-    items = ''.join(f'<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>' for k, v in meanings(metrics).items())
+    told = {html.escape(k): html.escape(v) for k, v in meanings(metrics).items()}
+    items = ''.join(f'<dt>{k}</dt><dd>{v}</dd>' for k, v in told.items())
     return f'<details open><summary>what the metrics mean</summary><dl>{items}</dl></details>' if items else ''
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2em; color: #222 }} p, dl {{ max-width: 80em }}
 table {{ border-collapse: collapse; margin: 1em 0 }} small {{ font-weight: normal; color: #666 }}
-th, td {{ padding: .3em .8em; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; vertical-align: bottom }} th {{ white-space: normal }}
+th, td {{ padding: .3em .8em; text-align: left; border-bottom: 1px solid #ddd; vertical-align: bottom }}
+td {{ white-space: nowrap }}
 div.wide {{ overflow-x: auto }} svg {{ max-width: 100%; height: auto; display: block }}
 dt {{ font-family: monospace }} dd {{ margin: 0 0 .4em 2em }}
-div.grid {{ display: flex; flex-wrap: wrap; gap: 1em }} figure {{ margin: 0 }} img {{ image-rendering: pixelated; width: 512px; max-width: 100% }}
+div.grid {{ display: flex; flex-wrap: wrap; gap: 1em }} figure {{ margin: 0 }}
+img {{ image-rendering: pixelated; width: 512px; max-width: 100% }}
 </style>{body}</html>"""
 
 # %% ../nbs/17a_results.ipynb #ca1daa08
@@ -248,7 +258,8 @@ def svg(figure) -> str:
     "A matplotlib figure as the text of an <svg>."
     from matplotlib import rc_context
     text = io.StringIO()
-    with rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'wysiwyg'}): figure.savefig(text, format='svg', metadata={'Date': None})
+    with rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'wysiwyg'}):
+        figure.savefig(text, format='svg', metadata={'Date': None})
     return text.getvalue()[text.getvalue().index('<svg'):]
 
 def _panels(count: int, height: float, across: int = 3):
@@ -256,7 +267,8 @@ def _panels(count: int, height: float, across: int = 3):
     from matplotlib.figure import Figure
     rows = -(-count//across)
     figure = Figure(figsize=(12, rows*height))
-    figure.subplots_adjust(left=.2, right=.98, wspace=.12, top=1-.4/(rows*height), bottom=.6/(rows*height), hspace=.35)
+    inch = 1/(rows*height)
+    figure.subplots_adjust(left=.2, right=.98, wspace=.12, top=1-.4*inch, bottom=.6*inch, hspace=.35)
     return figure, figure.subplots(rows, across, squeeze=False).ravel()
 
 def bars(table, runs, baseline: str):
@@ -277,11 +289,12 @@ def bars(table, runs, baseline: str):
     return figure
 
 _AXES = {'train': 'images seen', 'by_evaluations': 'field evaluations per ray', 'by_samples': 'samples per ray'}
-_CURVES = ('by_', 'train/loss/adversarial', 'train/loss/D', 'train/geometry/beta', 'train/cross_entropy', 'train/')   # those shown, the first of them first
+_CURVES = ('by_', 'train/loss/adversarial', 'train/loss/D', 'train/geometry/beta', 'train/cross_entropy', 'train/')
 
 def curve_names(runs, most: int = 3) -> list[str]:
-    "The curves that a report shows: error against what was spent, else a loss and beta, else what there is; those of single people never."
-    names = [k for k in runs if k.split('/')[0] in _AXES and not re.search(r'/person\d+$', k) and runs[k].notna().any()]
+    "The curves that a report shows: error against what was spent, else a loss and beta; of single people never."
+    known = [k for k in runs.dropna(axis=1, how='all') if k.split('/')[0] in _AXES]
+    names = [k for k in known if not re.search(r'/person\d+$', k)]
     rank = lambda k: next(i for i, p in enumerate(_CURVES) if k.startswith(p))
     return sorted(names, key=lambda k: (rank(k), '/psnr' not in k, k))[:most]
 
@@ -313,15 +326,21 @@ def pictures(runs) -> str:
     first = runs.sort_values('seed').groupby('arm', sort=False).first().loc[list(runs.arm.unique())]
     kept = {arm: run_pictures(r.run_id) for arm, r in first.iterrows()}
     names = list(dict.fromkeys(name for row in kept.values() for name in row))
-    return '\n'.join(_gallery(name, {arm: row[name] for arm, row in kept.items() if name in row}) for name in names)
+    def of(name): return {arm: row[name] for arm, row in kept.items() if name in row}
+    return '\n'.join(_gallery(name, of(name)) for name in names)
 
 def _gallery(name: str, kept: dict[str, bytes]) -> str:
-    def one(arm, data): return f'<figure><img alt="{html.escape(f"{name}, {arm}")}" src="data:image/png;base64,{base64.b64encode(data).decode()}"><figcaption>{html.escape(arm)}</figcaption></figure>'
-    return f'<h2>{html.escape(name)}</h2><div class="grid">{"".join(one(arm, data) for arm, data in kept.items())}</div>'
+    title = html.escape(name)
+    def one(arm, data):
+        said, source = html.escape(arm), f'data:image/png;base64,{base64.b64encode(data).decode()}'
+        return f'<figure><img alt="{title}, {said}" src="{source}"><figcaption>{said}</figcaption></figure>'
+    figures = ''.join(one(arm, data) for arm, data in kept.items())
+    return f'<h2>{title}</h2><div class="grid">{figures}</div>'
 
 def run_pictures(run_id: str) -> dict[str, bytes]:
     "The newest picture (PNG) of each name that a run kept by `keep_look`."
-    return {name.removeprefix('look '): data for name, (_, data) in newest_pictures(run_id).items() if name.startswith('look ')}
+    found = newest_pictures(run_id)
+    return {name.removeprefix('look '): found[name][1] for name in found if name.startswith('look ')}
 
 def newest_pictures(run_id: str) -> dict[str, tuple[int, bytes]]:
     "Name -> (step, PNG) of the newest picture of each name that a run kept."
@@ -369,8 +388,10 @@ def interval_rows(table,             # of `compare`
                   digits: int = 3) -> list[dict]:
     "Rows '<metric>: <arm>' and '<metric>: <arm> ±', and with a Δ '<metric>: <arm> Δ' and '... Δ±', for `write_results`; for the runs behind them see `export_runs`."
     ends = {'mean': '', '±': ' ±', 'Δ': ' Δ', 'Δ±': ' Δ±'}
-    return [{'what': f'{m}: {arm}{end}', 'value': round(float(v), digits), 'unit': metric(m).unit} for m in dict.fromkeys(table.columns.get_level_values(0))
-            for arm in table.index for key, end in ends.items() if math.isfinite(v := float(table.loc[arm, (m, key)]))]
+    cells = product(dict.fromkeys(table.columns.get_level_values(0)), table.index, ends)
+    found = {(m, arm, key): float(table.loc[arm, (m, key)]) for m, arm, key in cells}
+    def row(m, arm, key, v): return {'what': f'{m}: {arm}{ends[key]}', 'value': round(v, digits), 'unit': metric(m).unit}
+    return [row(*place, v) for place, v in found.items() if math.isfinite(v)]
 
 # %% ../nbs/17a_results.ipynb #7d4f86ab
 def imported(run) -> bool: return 'wysiwyg.imported_from' in run.data.tags
@@ -405,16 +426,21 @@ def read_runs(study: str) -> list[dict]:
 def pictures_file(study: str) -> Path: return data_dir()/'results'/f'{safe(study)}.pictures.json'
 
 def export_pictures(study: str, runs: list, budget: int = 100_000) -> Path|None:
-    "The newest pictures of each arm's first run as small WebP files in data/results/<study>.pictures.json: name by name, all arms or none, while they fit `budget` bytes."
-    first, kept, spent = {r.data.tags['wysiwyg.arm']: r for r in sorted(runs, key=lambda r: -int(r.data.tags['wysiwyg.seed']))}, [], 0
-    found = {r.info.run_id: newest_pictures(r.info.run_id) for r in first.values()}
+    "Pictures of each arm's first run in data/results/<study>.pictures.json, name by name, while they fit `budget` bytes."
+    seed = lambda r: int(r.data.tags['wysiwyg.seed'])
+    first = {r.data.tags['wysiwyg.arm']: r.info.run_id for r in sorted(runs, key=seed, reverse=True)}
+    found = {id: newest_pictures(id) for id in first.values()}
+    kept = []
     for name in dict.fromkeys(k for of in found.values() for k in of):
-        same = [{'run_id': id, 'name': name, 'step': of[name][0], 'webp': _webp(of[name][1])} for id, of in found.items() if name in of]
-        spent += sum(len(x['webp']) for x in same)
-        if spent <= budget: kept += same
+        more = [_portable_picture(id, name, *of[name]) for id, of in found.items() if name in of]
+        if sum(len(x['webp']) for x in kept+more) <= budget: kept += more
     if not kept: return None
-    with atomic(pictures_file(study)) as tmp: tmp.write_text('[\n'+',\n'.join(map(json.dumps, kept))+'\n]\n', encoding='utf8')
+    lines = ',\n'.join(map(json.dumps, kept))
+    with atomic(pictures_file(study)) as tmp: tmp.write_text(f'[\n{lines}\n]\n', encoding='utf8')
     return pictures_file(study)
+
+def _portable_picture(run_id: str, name: str, step: int, png: bytes) -> dict:
+    return {'run_id': run_id, 'name': name, 'step': step, 'webp': _webp(png)}
 
 def _webp(png: bytes) -> str:
     from PIL import Image
@@ -423,13 +449,14 @@ def _webp(png: bytes) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 # %% ../nbs/17a_results.ipynb #bb703cb6
-def import_results(files: list[Path] = None,   # *.runs.json, and rows of `wysiwyg eval --record`; all in data/results when not given
+def import_results(files: list[Path] = None,   # *.runs.json, or rows of `wysiwyg eval --record`; else all there are
                    progress: bool = False) -> dict[str, list[str]]:
     "Recorded results into the store: file -> of each run 'imported', or 'there'."
     from tqdm.auto import tqdm
     files = recorded_files() if files is None else [Path(f) for f in files]
     bar = tqdm(files, disable=not progress, desc='import', unit='file')
-    return {f.name: list((import_runs if f.name.endswith('.runs.json') else import_rows)(f).values()) for f in bar}
+    kind = {True: import_runs, False: import_rows}
+    return {f.name: list(kind[f.name.endswith('.runs.json')](f).values()) for f in bar}
 
 def recorded_files() -> list[Path]:
     "What data/results holds that can be imported."
@@ -439,13 +466,15 @@ def recorded_files() -> list[Path]:
 def _scores(path: Path) -> dict[str, float]:
     "The rows of a file that `wysiwyg eval` wrote, by name; none of any other."
     rows = json.loads(path.read_text(encoding='utf8')) if path.name.count('.') == 1 else []
-    if not isinstance(rows, list) or not all(re.fullmatch(r'(eval|floor)(-\w+)?/[^: ]+', r.get('what', '')) for r in rows): return {}
+    score = re.compile(r'(eval|floor)(-\w+)?/[^: ]+')
+    if not isinstance(rows, list) or not all(score.fullmatch(r.get('what', '')) for r in rows): return {}
     return {r['what']: float(r['value']) for r in rows}
 
 def import_runs(path: str|Path) -> dict[str, str]:
     "Exported runs into the store: name -> 'imported', or 'there' when it already was or is this store's own."
     path, client, status, here = Path(path), open_store(), {}, {}
-    runs = sorted(json.loads(path.read_text(encoding='utf8')), key=lambda run: run['tags']['wysiwyg.arm'] != STUDY)       # the study's own first
+    of_arm = lambda run: run['tags']['wysiwyg.arm'] != STUDY
+    runs = sorted(json.loads(path.read_text(encoding='utf8')), key=of_arm)     # the study's own first
     for run in runs: check_digest(path.name, run)
     known = {study: here_already(client, study) for study in {run['tags']['wysiwyg.study'] for run in runs}}
     for run in runs:
@@ -458,10 +487,11 @@ def import_runs(path: str|Path) -> dict[str, str]:
 def check_digest(name: str, run: dict):
     "Refuse a run whose parameters are not those of its digest."
     params = {k: decode(v) for k, v in run['params'].items()} or None
-    if digest(params) != run['tags']['wysiwyg.config_sha']: raise ValueError(f'{name}: the parameters of {run["name"]} are not those of its digest; export the study again')
+    if digest(params) == run['tags']['wysiwyg.config_sha']: return
+    raise ValueError(f'{name}: the parameters of {run["name"]} are not those of its digest; export the study again')
 
 def here_already(client, study: str) -> dict[str, str]:
-    "Runs of a study in this store by the id that they have or were imported from; what an interrupted import left is removed."
+    "Runs of a study here by the id that they have or were imported from; half imported ones are removed."
     if not experiment_id(client, study, make=False): return {}
     out = {}
     for r in find_runs(client, study):
@@ -485,7 +515,7 @@ def import_run(client, run: dict, source: str, here: dict[str, str]) -> str:
 
 # %% ../nbs/17a_results.ipynb #0cecd6d4
 def import_page(client, path: Path, runs: list[dict], here: dict[str, str]):
-    "What a study shows beside numbers: the pictures that were exported with it, its description, and its report, made anew."
+    "What a study shows beside numbers: its exported pictures, its description, and its report, made anew."
     from PIL import Image
     study = runs[0]['tags']['wysiwyg.study']
     kept = path.with_name(path.name.replace('.runs.json', '.pictures.json'))
@@ -493,14 +523,15 @@ def import_page(client, path: Path, runs: list[dict], here: dict[str, str]):
         if x['run_id'] not in here or list_pictures(client, here[x['run_id']]).get(x['name']): continue
         picture = Image.open(io.BytesIO(base64.b64decode(x['webp'])))
         client.log_image(here[x['run_id']], picture, key=x['name'], step=x['step'])
-    for own in (run for run in runs if run['tags']['wysiwyg.arm'] == STUDY): _import_report(client, study, runs, here[own['run_id']], own['tags'])
+    for own in (run for run in runs if run['tags']['wysiwyg.arm'] == STUDY):
+        _import_report(client, study, runs, here[own['run_id']], own['tags'])
 
 def _import_report(client, study: str, runs: list[dict], run_id: str, tags: dict):
     import tempfile
-    note = tags.get('mlflow.note.content', '')
-    experiment = client.get_experiment(experiment_id(client, study))
-    if note and 'mlflow.note.content' not in experiment.tags: client.set_experiment_tag(experiment.experiment_id, 'mlflow.note.content', note)
-    arms = list(dict.fromkeys(run['tags']['wysiwyg.arm'] for run in sorted(runs, key=lambda run: run['start'])))
+    key, experiment = 'mlflow.note.content', client.get_experiment(experiment_id(client, study))
+    note = tags.get(key, '')
+    if note and key not in experiment.tags: client.set_experiment_tag(experiment.experiment_id, key, note)
+    arms = [run['tags']['wysiwyg.arm'] for run in sorted(runs, key=lambda run: run['start'])]
     baseline = tags.get('wysiwyg.baseline') or next((arm for arm in arms if arm != STUDY), None)
     try: page = report(study, baseline, note=note.split('\n')[0])
     except ValueError: return                                                  # arms that may not be compared
@@ -509,15 +540,18 @@ def _import_report(client, study: str, runs: list[dict], run_id: str, tags: dict
         client.log_artifact(run_id, str(file))
 
 def import_rows(path: str|Path) -> dict[str, str]:
-    "What `wysiwyg eval --record` wrote, as a run of the experiment wysiwyg/eval: name -> 'imported' or 'there'."
+    "What `wysiwyg eval --record` wrote, as a run of wysiwyg/eval: name -> 'imported' or 'there'."
     path, client = Path(path), open_store()
-    if not (scores := _scores(path)): raise ValueError(f'{path.name} holds neither exported runs nor the rows of an evaluation: nothing to import')
+    scores = _scores(path)
+    if not scores: raise ValueError(f'{path.name} holds neither exported runs nor rows of `wysiwyg eval`: nothing to import')
     row = json.loads(path.read_text(encoding='utf8'))[0]
-    params, when = {k: encode(row[k]) for k in ('command', 'date')}, int(np.datetime64(row['date'], 'ms').astype(int))
-    tags = {'study': 'eval', 'arm': path.stem, 'seed': '0', 'method': 'wysiwyg', 'config_sha': digest({k: decode(v) for k, v in params.items()})}
-    tags = {f'wysiwyg.{k}': v for k, v in (tags | {k: row[k] for k in ('commit', 'versions', 'hardware')}).items()}
-    run = {'run_id': f'{path.stem} {file_sha(path)[:12]}', 'name': path.stem, 'start': when, 'end': when, 'tags': tags, 'params': params,
-           'metrics': {k: [[0, v]] for k, v in scores.items()}}
+    when = int(np.datetime64(row['date'], 'ms').astype(int))
+    params = {k: row[k] for k in ('command', 'date')}
+    tags = {'study': 'eval', 'arm': path.stem, 'seed': '0', 'method': 'wysiwyg', 'config_sha': digest(params)}
+    tags |= {k: row[k] for k in ('commit', 'versions', 'hardware')}
+    run = {'run_id': f'{path.stem} {file_sha(path)[:12]}', 'name': path.stem, 'start': when, 'end': when}
+    run |= {'tags': {f'wysiwyg.{k}': v for k, v in tags.items()}, 'params': {k: encode(v) for k, v in params.items()}}
+    run['metrics'] = {k: [[0, v]] for k, v in scores.items()}
     if run['run_id'] in here_already(client, 'eval'): return {path.stem: 'there'}
     import_run(client, run, path.name, {})
     return {path.stem: 'imported'}
