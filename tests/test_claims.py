@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 from wysiwyg.claims import CLAIMS, Claim, find, judge, recorded
-from wysiwyg.studies import fog, loosen, speckle
+from wysiwyg.studies import best_within, fog, loosen, speckle, step_means
 from wysiwyg.results import interval_rows, markdown_table
 
 ROWS = {'eval/fd_a: x': 10., 'eval/fd_a: x ±': 3., 'eval/fd_a: y': 4., 'eval/fd_a: y ±': 4.}
@@ -25,12 +25,13 @@ def test_sign_and_margin(sign, margin, word): assert judge(Claim('c', '', '', 'm
 
 def test_nothing_is_claimed_without_an_interval():
     v = judge(CLAIM, {k: x for k, x in ROWS.items() if '±' not in k})
-    assert v.word == 'not reproduced' and 'no interval' in v.reason and math.isnan(v.half)
+    assert v.word == 'not measured' and 'no interval' in v.reason and math.isnan(v.half)
 
 
 def test_what_is_missing_is_named():
     assert 'has not been recorded' in judge(CLAIM, {}).reason
     assert 'eval/fd_*: y' in judge(CLAIM, {'eval/fd_a: x': 1.}).reason
+    assert judge(CLAIM, {}).word == judge(CLAIM, {'eval/fd_a: x': 1.}).word == 'not measured'
     assert recorded('no_such_study') == {}
 
 
@@ -51,7 +52,9 @@ def test_speckle_counts_lone_pixels_only():
     lone, step = flat.clone(), flat.clone()
     lone[0, 0, 8, 8] += .2; step[..., 8:] += .2
     assert speckle(lone, all_hit, .1) == pytest.approx(100/14**2) and speckle(step, all_hit, .1) == 0
-    assert speckle(lone, 0*all_hit, .1) == 0 and speckle(lone, all_hit, .3) == 0
+    assert speckle(lone, all_hit, .3) == 0
+    for of in (lambda: speckle(lone, 0*all_hit, .1), lambda: fog(0*all_hit)):
+        with pytest.raises(ValueError, match='nothing is seen'): of()
 
 
 def test_fog_is_neither_stopped_nor_free(): assert fog(torch.tensor([0., .1, .5, .89, .95])) == pytest.approx(40.)
@@ -69,3 +72,28 @@ def test_rows_leave_out_what_is_not_there():
     table = pd.DataFrame({('eval/psnr', 'mean'): [1., 2.], ('eval/psnr', '±'): [float('nan'), .5], ('eval/psnr', 'Δ'): [0., 1.], ('eval/psnr', 'Δ±'): [0., float('nan')]}, index=['a', 'b'])
     rows = {r['what']: r['value'] for r in interval_rows(table)}
     assert rows == {'eval/psnr: a': 1., 'eval/psnr: b': 2., 'eval/psnr: b ±': .5, 'eval/psnr: a Δ': 0., 'eval/psnr: b Δ': 1., 'eval/psnr: a Δ±': 0.}
+
+
+@pytest.mark.parametrize('budget, best', [(3.9, math.nan), (4, 20.), (8, 30.), (16, 30.), (32, 30.), (10**6, 30.)])
+def test_more_budget_never_buys_less(budget, best):
+    "The dearest setting is not the best; settings come in any order, and what one may not spend does not count."
+    assert best_within(budget, [8., 4., 16.], [30., 20., 25.]) == pytest.approx(best, nan_ok=True)
+
+
+def test_a_budget_between_settings_is_interpolated(): assert best_within(32**.5, [4., 8.], [20., 30.]) == pytest.approx(25.)
+
+
+def test_step_means():
+    steps = [{'loss/D': 1., 'train/skipped': 0, 'schedule/resolution': 32}, {'loss/D': 3., 'loss/r1': 5., 'train/skipped': 2, 'schedule/resolution': 64}, {'loss/D': math.nan}]
+    assert step_means(steps) == {'loss/D': 2., 'loss/r1': 5., 'skipped': 2, 'schedule/resolution': 64}
+
+
+def test_claims_read_as_before():
+    "Words and reasons of recorded numbers, read by hand."
+    rows = {'eval/psnr: a': 34.5, 'eval/psnr: b': 41.7, 'eval/psnr: a Δ±': 4.8}
+    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', 1, -1.), rows)
+    assert (v.word, v.reason) == ('not reproduced', '-7.2 ± 4.8, below -1')
+    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', -1), rows)
+    assert (v.word, v.reason) == ('shown at toy scale', '7.2 ± 4.8')
+    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', -1, 5.), rows)
+    assert (v.word, v.reason) == ('not reproduced', '7.2 ± 4.8, within noise of 5')

@@ -1,14 +1,18 @@
 "The generator's promises: finite on empty and full rays, rows independent, work counted."
-import copy, math
+import copy, json, math, os, tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
+from wysiwyg import kernels
 from wysiwyg.camera import orbit
 from wysiwyg.config import override, tiny
 from wysiwyg.core import Rays
-from wysiwyg.generator import Generator, load_generator, save_generator
+from wysiwyg.generator import Generator, load_generator, save_generator, save_tensors
 from wysiwyg.probe import bins_march, integrate
 from wysiwyg.sampler import root, two_pass
 
@@ -87,6 +91,96 @@ def test_weights_that_are_not_finite_are_refused_by_name(scene, tmp_path):
     g.field.sdf1.weight.data[0, 1] = math.inf
     save_generator(g, tmp_path/'burnt.safetensors')
     with pytest.raises(ValueError, match='burnt.safetensors: field.sdf1.weight is not finite'): load_generator(tmp_path/'burnt.safetensors')
+
+
+def written(path: Path, header: dict, data: bytes = b'') -> Path:
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, 'little')+text+data)
+    return path
+
+
+def saved(g) -> tuple[dict, bytes]:
+    "Header and data of a generator's file."
+    with tempfile.TemporaryDirectory() as d:
+        save_generator(g, f'{d}/g.safetensors')
+        all_of_it = Path(f'{d}/g.safetensors').read_bytes()
+    end = 8+int.from_bytes(all_of_it[:8], 'little')
+    return json.loads(all_of_it[8:end]), all_of_it[end:]
+
+
+def with_run(h, **changes):
+    run = json.loads(h['__metadata__']['run'])
+    for key, value in changes.items(): run[key.split('__')[0]][key.split('__')[1]] = value
+    h['__metadata__']['run'] = json.dumps(run)
+
+
+def overlapping(h): h['field.sdf1.weight']['data_offsets'] = h['field.sdf0.bias']['data_offsets']
+def resized(h): h['field.sdf1.weight']['shape'] = h['field.sdf1.weight']['shape'][::-1]+[1]
+HOSTILE = {
+    'its configuration is \\[\\]': lambda h: h['__metadata__'].update(run='[]'), 'its configuration is null': lambda h: h['__metadata__'].update(run='null'),
+    'RecursionError': lambda h: h['__metadata__'].update(run='['*100_000), 'unknown config key magic': lambda h: h['__metadata__'].update(run='{"magic": 1}'),
+    'holds no configuration': lambda h: h.pop('__metadata__'), 'its notes are no strings': lambda h: h['__metadata__'].update(run=3),
+    'field.sdf1.weight is missing': lambda h: h.update({'z.other': h.pop('field.sdf1.weight')}), 'is no dictionary': lambda h: [1],
+    'field.sdf1.weight is I32': lambda h: h['field.sdf1.weight'].update(dtype='I32'), 'overlap or leave gaps|bytes for': overlapping,
+    'field.sdf1.weight is .*its configuration says': resized, 'KeyError': lambda h: h['field.sdf1.weight'].__delitem__('shape'),
+    'render.near': lambda h: with_run(h, render__near=3.2, render__far=2.2), 'TypeError|must be': lambda h: with_run(h, render__near=[]),
+    'its configuration says|is outside': lambda h: with_run(h, proposal__width=10**6), 'more layers|is outside': lambda h: with_run(h, backbone__mapping_layers=10**9),
+    'a header of|not a safetensors': lambda h: b'', 'view = ': lambda h: h['__metadata__'].update(view='{}')}
+
+
+@pytest.mark.parametrize('says', HOSTILE)
+def test_files_that_are_no_generators_are_told_in_a_line(scene, tmp_path, says):
+    "Before anything of the size that they claim is made."
+    header, data = saved(scene[0])
+    other = HOSTILE[says](header)
+    path = written(tmp_path/'x.safetensors', other if isinstance(other, list) else header, data)
+    if other == b'': path.write_bytes(b'')
+    with pytest.raises(ValueError, match=says) as told: load_generator(path)
+    assert str(told.value).startswith('x.safetensors') and '\n' not in str(told.value)
+
+
+def test_the_same_generator_has_the_same_bytes(scene, tmp_path):
+    notes = dict(images='1', data='2', a='3', z='4')
+    for i in range(2): save_generator(scene[0], tmp_path/f'{i}.safetensors', **dict(sorted(notes.items(), reverse=bool(i))))
+    assert (tmp_path/'0.safetensors').read_bytes() == (tmp_path/'1.safetensors').read_bytes()
+    with safe_open(tmp_path/'0.safetensors', 'pt') as f:
+        assert f.metadata()['images'] == '1' and torch.equal(f.get_tensor('field.sdf1.weight'), scene[0].field.sdf1.weight)
+    mask = os.umask(0o22); os.umask(mask)
+    assert (tmp_path/'0.safetensors').stat().st_mode & 0o777 == 0o666 & ~mask
+    save_tensors({'x': torch.ones(2, dtype=torch.bfloat16), 'y': torch.arange(3.)}, tmp_path/'mixed.safetensors', {})
+    assert load_file(tmp_path/'mixed.safetensors')['x'].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_no_more_points_at_once_than_allowed(scene, kind, monkeypatch):
+    g = copy.deepcopy(scene[0])
+    g.run = override(RUN, **{'render.max_points': 10_000, 'sampler.kind': kind, 'backbone.z_dim': 64})
+    asked, geometry = [], g.field.geometry
+    def counting(planes, x):
+        asked.append(x.shape[:2].numel())
+        return geometry(planes, x)
+    monkeypatch.setattr(g.field, 'geometry', counting)
+    with kernels.using('torch'), torch.no_grad():
+        out = g.render(scene[1], scene[2], 64, normals=True)
+        g.dense(scene[1][:1], scene[2][:1], 32, 192, normals=True); g.two_pass(scene[1][:1], scene[2][:1], 24, 24, 64)
+        g.propose(scene[1], scene[2], 'maxpool', 128)
+    assert max(asked) <= 10_000 and out.normal.norm(dim=-1).amax() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_nobody_and_hardly_any_samples(scene, kind):
+    g, nobody = scene[0], torch.zeros(0)
+    sampler = replace(RUN.sampler, kind=kind)
+    assert g(torch.zeros(0, 64), orbit(nobody, nobody), resolution=16, sampler=sampler, normals=True).normal.shape == (0, 256, 3)
+    few = [replace(sampler, samples=n) for n in range(1, 5)]
+    for config in few[3:] if kind in ('two_pass', 'root') else few: assert g.render(scene[1], scene[2], 8, config).rgb.isfinite().all()
+    if kind in ('two_pass', 'root'):
+        for config in few[:3]:
+            with pytest.raises(ValueError, match=f'{kind} needs at least 2 coarse samples'): g.render(scene[1], scene[2], 8, config)
+
+
+def test_normals_of_a_single_ray_are_refused(scene):
+    with pytest.raises(ValueError, match='normals need two rays at least'): scene[0].render(scene[1], scene[2], 1, normals=True)
 
 
 def test_a_generator_carries_its_view(scene, tmp_path):

@@ -15,7 +15,7 @@ from wysiwyg.config import FieldConfig
 from wysiwyg.core import take_rays
 from wysiwyg.generator import load_generator
 from wysiwyg.kernels import How
-from wysiwyg.sdf import Field
+from wysiwyg.sdf import Field, density
 
 TOLERANCE = dict(                # largest error against float64, relative to the largest value where that is above 1
     certainty=0,                 # whole numbers
@@ -274,10 +274,144 @@ def test_shapes_must_agree(backend):
     with pytest.raises(ValueError, match='index'): K.draw_robust(pdf, index.int(), 3, .98, NEAR, FAR, u, backend)
 
 
+def test_rays_that_are_not_there(backend):
+    pdf, index, u = on(backend, pdfs(0, 3.), *rays(6, 3))
+    def draw(index, pdf=pdf, tau=.98): return K.draw_robust(pdf, index, 3, tau, NEAR, FAR, u, backend)
+    for wrong in (6, -1, 10**10):
+        bad = index.clone()
+        bad[0, 1] = wrong
+        if backend == 'cpu':
+            with pytest.raises(ValueError, match=f'^index must be rays 0 to 5, got .*{wrong}'): draw(bad)
+        t = K._draw_robust(pdf, bad, 3, .98, NEAR, FAR, u, K.how(backend, 32)).t
+        assert t[0, 1].isnan().all() and t[0, 0].isfinite().all() and t[1].isfinite().all()
+    with pytest.raises(ValueError, match='^index must have shape'): draw(index, pdf[:1])
+    with pytest.raises(ValueError, match='^pdf must have shape'): draw(index, pdf[0])
+
+
+def test_the_smallest_tau_keeps_the_largest_bin(backend):
+    pdf, index, u = torch.tensor([[[.2, .5, .3]]]), torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1, 4), .5)
+    for impl in (backend, 'torch'):
+        t = K.draw_robust(*on(backend, pdf, index), 4, 1e-46, 0., 3., *on(backend, u), impl).t
+        assert torch.allclose(t.cpu(), torch.tensor([1.125, 1.375, 1.625, 1.875]))
+
+
+def test_more_mass_than_32_bits_hold(backend):
+    "4096 bins of weight 1 are 2^32 units."
+    pdf, index, u = on(backend, torch.ones(1, 1, 4096), torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1, 4096), .5))
+    assert K.certainty(pdf, 4096, backend).item() == 2**32
+    t = K.draw_robust(pdf, index, 4096, 1., 0., 4096., u, backend).t
+    assert torch.allclose(t[0, 0].cpu(), torch.arange(4096)+.5)
+
+
+def test_certainty_of_rays_in_any_shape(backend):
+    pdf, = on(backend, pdfs(0, 3.))
+    assert torch.equal(K.certainty(pdf[0], 16, backend), K.certainty(pdf, 16, backend)[0])
+
+
+def test_planes_must_have_the_channels_of_the_weights(backend):
+    planes, x, dirs = on(backend, *march(6, 3))
+    for impl in (backend, 'torch'):
+        with pytest.raises(ValueError, match=r'^planes must have shape .*C.: 16'): K.field(on(backend, mlp())[0], planes[:, :, :12], x, dirs, impl)
+
+
+def test_a_launcher_looks_at_what_lies_at_an_address():
+    x, out = torch.rand(1, 2, 3, 48), torch.zeros(6, dtype=torch.int32)
+    def launch(*args): K._check_arguments('certainty', args)
+    launch(x, out, 6, 16)
+    for bad in (x.bfloat16(), x.double(), x[..., ::2], x.transpose(0, 1)[:, :1]):
+        if not bad.is_contiguous() or bad.dtype != torch.float32:
+            with pytest.raises(ValueError, match='certainty: pdf must be contiguous torch.float32 on cpu, got'): launch(bad, out, 6, 16)
+    with pytest.raises(ValueError, match='certainty: out must be contiguous torch.int32 on cpu, got contiguous torch.int64'): launch(x, out.long(), 6, 16)
+    with pytest.raises(ValueError, match='certainty: out must be .* got contiguous torch.int32 on meta'): launch(x, out.to('meta'), 6, 16)
+    with pytest.raises(ValueError, match='certainty: N must be a number, got Tensor'): launch(x, out, out, 16)
+    assert {k: len(K._signature(K.PARTS[K.KERNELS[k][-1]], k)) for k in K.KERNELS} == dict(
+        triplane=8, triplane_backward=9, certainty=4, robust=12, composite=9, composite_backward=12, field=15, field_mma=16)
+
+
+def test_shared_memory_is_asked_for_or_refused():
+    function = SimpleNamespace(max_dynamic_shared_size_bytes=0)
+    K._allow_shared('field', function, 48*1024, 64*1024)
+    assert function.max_dynamic_shared_size_bytes == 0
+    K._allow_shared('field', function, 64*1024, 64*1024)
+    assert function.max_dynamic_shared_size_bytes == 64*1024
+    with pytest.raises(ValueError, match='field: 65540 bytes of shared memory'): K._allow_shared('field', function, 65540, 64*1024)
+
+
+GIVEN = 'planes', 'points', 'dirs', *[n for n, _ in mlp().named_parameters()]
+
+
+@pytest.mark.parametrize('name', GIVEN)
+def test_no_gradient_is_dropped(backend, name):
+    "Whatever one thing asks for a gradient gets torch's, also where the kernel is insisted on."
+    f, x = mlp(), dict(zip(('planes', 'points', 'dirs'), march(3, 2)))
+    f, *x_list = on(backend, f, *x.values())
+    x = dict(zip(x, x_list))
+    leaf = x[name] if name in x else f.get_parameter(name)
+    leaf.requires_grad_()
+    for impl in ('auto', backend):
+        grad, = torch.autograd.grad(sum(v.square().sum() for v in K.field(f, **x, impl=impl)), leaf)
+        want, = torch.autograd.grad(sum(v.square().sum() for v in f(**x)), leaf)
+        assert torch.equal(grad, want) and grad.any()
+    with torch.no_grad(): assert not K.field(f, **x, impl=backend)[0].requires_grad
+
+
+def test_places_keep_their_gradient(backend):
+    pdf, index, u = on(backend, pdfs(0, 3.), *rays(6, 3))
+    assert K.draw_robust(pdf, index, 3, .98, NEAR, FAR, u.requires_grad_(), backend).t.requires_grad
+
+
+@pytest.mark.parametrize('type', [torch.bfloat16, torch.float16])
+def test_autocast_changes_no_kernel(backend, type, fp32):
+    f, *x = on(backend, mlp(), *march(23, 19))
+    with torch.no_grad():
+        want = K.field(f, *x, backend)
+        with torch.autocast(backend, type): got = K.field(f, *x, backend)
+    assert all(torch.equal(a, b) for a, b in zip(got, want))
+
+
 def test_kernels_have_one_derivative(backend):
     planes, x = on(backend, torch.randn(1, 3, 12, 9, 11), points(1, 8))
     g, = torch.autograd.grad(K.sample_planes(planes.requires_grad_(), x, impl=backend).square().sum(), planes, create_graph=True)
     with pytest.raises(RuntimeError, match='once_differentiable'): g.square().sum().backward()
+
+
+@pytest.mark.parametrize('freqs', [(0, 2), (6, 0), (0, 0)], ids=str)
+def test_a_field_without_octaves(backend, freqs):
+    "Nothing encoded: coordinates and direction alone, in torch, in fp32 and on tensor cores."
+    f = Field(FieldConfig(hidden=32, geo_features=16, color_hidden=16, pos_freqs=freqs[0], dir_freqs=freqs[1]), 16).requires_grad_(False)
+    x = march(5, 3)
+    want = copy.deepcopy(f).double()(*map(double, x))
+    for got, w in zip(f(*x), want): close(got, w, 'field')
+    f, *x = on(backend, f, *x)
+    for got, w in zip(K._field(f, *x, backend), want): close(got, w, 'field')
+    for got, w in zip(K._field_mma(f, *x, backend), want): close(got, w, 'field_mma')
+
+
+def test_density_has_its_derivative_on_the_surface_too(backend):
+    "-1/(2 beta^2) at distance 0, by torch and by the kernel."
+    beta = torch.tensor([.004, .03]).reshape(1, 1, 2)
+    s = torch.zeros(1, 1, 2, dtype=torch.double, requires_grad=True)
+    assert torch.allclose(torch.autograd.grad(density(s, beta.double()).sum(), s)[0], -1/(2*beta.double()**2))
+    x = [torch.zeros(1, 1, 2), torch.full((1, 1, 2), .01), torch.zeros(1, 1, 2), beta, torch.rand(1, 1, 2, 3)]
+    grads = []
+    for impl in ('torch', backend):
+        t, delta, sdf, b, rgb = on(backend, *x) if impl == backend else x
+        opacity = K.composite(t, delta, sdf.requires_grad_(), b, rgb, FAR, (0, 0, 0), impl)[1].opacity
+        grads.append(torch.autograd.grad(opacity.sum(), sdf)[0].cpu())
+    assert torch.allclose(*grads, rtol=1e-5) and grads[0].abs().min() > 0
+
+
+@needs_compiler
+def test_a_compiler_with_words_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path)); K.build_cpu.cache_clear()
+    for cxx in ('', 'env g++ -DTWICE=2'):
+        monkeypatch.setenv('CXX', cxx)
+        assert K.compiler() and turned('NONE', 'forward')[0] == 31
+    K.build_cpu.cache_clear()
+    monkeypatch.setenv('CXX', 'env g++ -DTWICE=2 -DTHRICE=3')
+    with pytest.raises(K.BuildError, match='env g[+][+] -DTWICE=2 -DTHRICE=3 .* kernel.cpp'):
+        K.build_cpu('turn', text='no kernel', SHARED_FLOATS=1)
+    K.build_cpu.cache_clear()
 
 
 def test_a_kernel_that_does_not_compile_names_its_cell(backend, monkeypatch):
@@ -479,6 +613,19 @@ def test_processes_may_build_at_once(tmp_path):
 def scene():
     g, camera = load_generator(device='cpu'), orbit(torch.tensor([.4]), torch.tensor([.1]))
     return g, g.synthesize(g.map(torch.randn(1, g.run.backbone.z_dim, generator=torch.Generator().manual_seed(0)), camera)), camera
+
+
+@pytest.mark.parametrize('impl', ['torch', 'auto'])
+def test_below_the_planes_autocast_and_the_planes_type_change_nothing(scene, impl):
+    g, planes, camera = scene
+    def go(planes): return [g.render(planes, camera, 16).rgb, g.dense(planes, camera, 16, 24).rgb, g.two_pass(planes, camera, 8, 8, 16).rgb, g.probe(planes, camera).weights]
+    with K.using(impl), torch.no_grad():
+        want = go(planes)
+        with torch.autocast('cpu', torch.bfloat16): got = go(planes)
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+        for a, b in zip(go(planes.double()), want): assert torch.equal(a, b)
+        for a, b in zip(go(planes.half()), want): assert a.dtype == torch.float32 and (a-b).abs().mean() < 1e-2
+    with pytest.raises(ValueError, match='planes are torch.float16 and points torch.float32'): g.field.geometry(planes.half(), torch.zeros(1, 1, 3))
 
 
 def test_a_rendering_is_the_same(backend, scene, fp32):

@@ -1,7 +1,9 @@
 "Metrics: closed forms, clean-fid as the oracle, properties that hold for any input, and the evaluation of a generator."
+import json
 import math
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +13,15 @@ from hypothesis import given, strategies as st
 
 from wysiwyg.camera import empirical_cameras, gaussian_cameras, orbit
 from wysiwyg.config import override, tiny
-from wysiwyg.core import Rendering, rng
+from wysiwyg.core import Rendering, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator
 from wysiwyg.probe import March
 from wysiwyg.metrics import (CHEAP, INCEPTION_SHA, PROTOCOLS, Extractor, Protocol, bootstrap, clean_fid, close_look, consistency, cut_density, cut_depth,
-                             depth_error, distances, evaluate, fakes, features, frechet, inception, intervals, kernel_distance, measure, non_flatness,
+                             depth_error, distances, evaluate, fakes, features, frechet, frontal_flatness, inception, intervals, kernel_distance, measure, metric,
+                             non_flatness,
                              normal_error, normal_images, protocol, psnr, ready, real_features, real_index, same_protocol, worst_psnr)
+from wysiwyg.studies import tightness
 
 SEED = st.integers(0, 10**6)
 MEAN = Extractor('means', 16, 'a'*64, lambda x: F.adaptive_avg_pool2d(x, 4).flatten(1))   # a network of no weights
@@ -247,12 +251,82 @@ def test_real_features_know_data_and_seed(data, tmp_path):
     assert torch.equal(a, real_features(data, MEAN, 5, 0, cache=tmp_path))
 
 
-def test_close_look_survives_an_empty_volume(g):
+def unseen(g):
+    "The same generator with nothing but free space."
     empty = Generator(RUN, start=False).eval()
     empty.load_state_dict(g.state_dict())
     empty.field_at = lambda planes: lambda p, d: (torch.ones(p.shape[:-1]), torch.full(p.shape[:-1], .01), torch.zeros_like(p))
-    out = close_look(empty, 1, samples=9)
-    assert out['non_flatness'].tolist() == pytest.approx([1], abs=1e-6) and out['render_psnr'].tolist() == [100] and 'render_depth_error' not in out
+    return empty
+
+
+def test_a_frame_in_which_nothing_is_seen_has_no_score(g, data, tmp_path, capsys):
+    empty = unseen(g)
+    assert close_look(empty, 2, samples=9) == {} and 'nothing is seen of 2 of 2 people' in capsys.readouterr().err
+    scores = evaluate(empty, data, n=4, extractor=MEAN, few=1, cache=tmp_path, floors=False)
+    assert set(scores) >= {'eval/fd_means_4'} and not {'eval/render_psnr', 'eval/non_flatness'} & set(scores)
+    with pytest.raises(ValueError, match='nothing is seen of person 3 from the front .camera radius 2.7, near 2.2'): frontal_flatness(empty, 3, samples=9)
+    with pytest.raises(ValueError, match='nothing is seen'): tightness(empty, 1, samples=9)
+
+
+def test_views_are_those_of_the_generator(g):
+    near = Generator(RUN, start=False).eval()
+    near.load_state_dict(g.state_dict())
+    near.view = (2.71, 4.3)
+    assert not torch.equal(close_look(near, 1, samples=9)['non_flatness'], close_look(g, 1, samples=9)['non_flatness'])
+
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_not_scored(g, data, tmp_path, bad):
+    broken = Generator(RUN, start=False).eval()
+    broken.load_state_dict(g.state_dict())
+    broken.field.sdf1.weight.data[0, 0] = bad
+    with pytest.raises(ValueError, match='field.sdf1.weight holds 1 values that are not finite'): evaluate(broken, data, n=4, extractor=MEAN, cache=tmp_path)
+
+
+@pytest.mark.parametrize('n', [-1, 0, 1])
+def test_a_distribution_has_two_pictures(g, data, tmp_path, n, monkeypatch):
+    monkeypatch.setattr(Generator, 'render', lambda *a, **k: pytest.fail('rendered'))
+    with pytest.raises(ValueError, match=f'n = {n} pictures make no distribution: give at least 2'): evaluate(g, data, n=n, extractor=MEAN, cache=tmp_path)
+
+
+def test_fakes_of_large_pictures_come_one_at_a_time(g):
+    asked = []
+    class Stop(Exception): pass
+    class Large:
+        mapping = g.mapping
+        def __init__(self, side): self.run = SimpleNamespace(resolution=side, backbone=RUN.backbone)
+        def __call__(self, z, camera, **k):
+            asked.append(len(camera))
+            raise Stop
+    for side in (64, 128, 256, 512, 1024):
+        with pytest.raises(Stop): next(fakes(Large(side), gaussian_cameras(16, rng(1))))
+    assert asked == [16, 16, 4, 1, 1]
+
+
+# ---- the table of metrics --------------------------------------------------------------------------------------------
+
+def recorded_names() -> set[str]:
+    "Every metric of every recorded run."
+    runs = [run for f in (data_dir()/'results').glob('*.runs.json') for run in json.loads(f.read_text(encoding='utf8'))]
+    return {name for run in runs for name in run['metrics']}
+
+
+def test_every_recorded_metric_is_in_the_table():
+    assert len(recorded_names()) > 50 and not [k for k in recorded_names() if not metric(k).meaning]
+
+
+@pytest.mark.parametrize('name, better, unit', [
+    ('eval/fd_efflite0at96_48', -1, ''), ('eval-high/normal_kd_efflite0at96_48', -1, ''), ('floor/fid50k_full', -1, ''), ('eval/inverted_overlap', 1, 'share'),
+    ('eval/non_flatness', 0, 'bins'), ('eval/non_flatness256', 0, 'bins'), ('eval/psnr_worst5_at_17.6_samples', 1, 'dB'), ('eval/psnr_within_20_evaluations', 1, 'dB'),
+    ('eval/depth_error_at_17.6_samples', -1, 'world units'), ('train/train/skipped', -1, 'steps'), ('train/geometry/beta', 0, 'world units'), ('perf/ms_torch', -1, 'ms'),
+    ('eval/accuracy', 0, ''), ('mine', 0, ''), ('eval/fdr', 0, '')])
+def test_a_metric_says_which_way_is_better(name, better, unit): assert (metric(name).better, metric(name).unit) == (better, unit)
+
+
+def test_a_budget_in_a_name_is_said():
+    assert metric('eval/psnr_at_17.6_samples').meaning.endswith(', at 17.6 samples per ray in the final pass')
+    assert metric('eval/psnr_within_20_evaluations').meaning.endswith(', within 20 field evaluations per ray')
+    assert '48 generated and 48 real normal maps' in metric('eval/normal_fd_efflite0at96_48').meaning
 
 
 # ---- canonical protocols ---------------------------------------------------------------------------------------------

@@ -69,6 +69,14 @@ def test_a_pdf_without_mass_falls_back_to_uniform(pdf):
     assert s.t.isfinite().all() and s.delta.isfinite().all()
 
 
+@pytest.mark.parametrize('type', [torch.float16, torch.bfloat16, torch.float64])
+def test_bins_in_every_type_of_number(type):
+    pdf = torch.tensor([[[.5, .25, .125, .125]]], dtype=type)
+    assert certainty(pdf, 2).item() == 3*2**18
+    s = draw_robust(pdf, 4, .8, 0., 4., torch.full((1, 1, 4), .5))
+    assert torch.allclose(s.t.float(), torch.tensor([.25, .75, 1.5, 2.5]))
+
+
 def test_a_second_pass_falls_half_an_interval_before_what_the_first_one_saw():
     "One interval of eight places is full: smoothed it is 1/2, 1, 1/2 over a floor of 0.01, around its near end."
     t, weights = torch.arange(8.).expand(1, 1, 8), torch.zeros(1, 1, 7)

@@ -543,8 +543,9 @@ def _rows(config: HeadsConfig):
 class WriteError(OSError):
     "The system refused to write; the message names the file and the mend."
 
-_MENDS = {errno.ENOSPC: 'free some space', errno.EDQUOT: 'free some of your quota', errno.EACCES: 'make its folder writable',
-          errno.EPERM: 'make its folder writable', errno.EROFS: 'choose another --outdir'}
+_MENDS = {errno.ENOSPC: 'free some space', errno.EDQUOT: 'free some of your quota',
+          errno.EACCES: 'make its folder writable', errno.EPERM: 'make its folder writable',
+          errno.EROFS: 'choose another --outdir'}
 
 @contextlib.contextmanager
 def writing(path: Path, then: str = ''):   # then: how to go on, after the mend
@@ -552,7 +553,8 @@ def writing(path: Path, then: str = ''):   # then: how to go on, after the mend
     try: yield
     except OSError as e:
         mend = _MENDS.get(e.errno, 'see to that')
-        raise WriteError(f'{path.name} could not be written to {path.parent.name}/ ({e.strerror}): {mend}{then}') from e
+        place = f'{path.name} could not be written to {path.parent.name}/'
+        raise WriteError(f'{place} ({e.strerror}): {mend}{then}') from e
 
 # %% ../nbs/04_heads.ipynb #5f828618
 TRUTH_PIXELS = 2**25   # the truth of a set is kept for as many of its first heads as have this many pixels
@@ -572,7 +574,7 @@ def _labels_fit(path: Path, names, labels) -> bool:
     return all(np.array_equal(np.array(rows[n], np.float32), label) for n, label in zip(names, labels))
 
 def set_digest(path: str|Path) -> str:
-    "The digest of the configuration whose pictures and truth lie there; '' where one is missing, cut short, or another set's."
+    "The digest of the configuration whose pictures and truth lie there; '' where they are no whole pair."
     try:
         with np.load(truth_path(path), allow_pickle=False) as d:
             names, labels = d['names'].tolist(), d['labels']
@@ -583,12 +585,15 @@ def set_digest(path: str|Path) -> str:
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error): return ''
 
 # %% ../nbs/04_heads.ipynb #5f828619
-def write_set(path: Path, entries: list[tuple[str, bytes, list[float]]], arrays: dict[str, np.ndarray]) -> Path:
+def write_set(path: Path,
+              entries: list[tuple[str, bytes, list[float]]],     # as `write_zip` takes them
+              arrays: dict[str, np.ndarray]) -> Path:
     "Pictures and their truth: both whole, or neither taken for a set."
     with writing(path), atomic(path) as pictures, atomic(truth_path(path)) as true:
         write_zip(pictures, entries)
-        with open(true, 'wb') as f: np.savez_compressed(f, pictures=np.array(pictures_digest(pictures)), **arrays)
-    return path                                                  # the truth was renamed first: a set without truth is no set
+        digest = np.array(pictures_digest(pictures))
+        with open(true, 'wb') as f: np.savez_compressed(f, pictures=digest, **arrays)
+    return path                                                  # the truth is renamed first: no set without truth
 
 def _check_place(path: Path, digest: str):
     "May `path` be rendered to? A word where other heads lie there; ValueError where they are not ours."
@@ -597,7 +602,8 @@ def _check_place(path: Path, digest: str):
         raise ValueError(f'{path.name} is there and has no truth beside it, so it was not rendered here: '
                          'choose another path, or move it away')
     found = set_digest(path)
-    why = f'holds other heads (digest {found}, here {digest})' if found else 'holds pictures and truth that are not of one set'
+    torn = 'holds pictures and truth that are not of one set'
+    why = f'holds other heads (digest {found}, here {digest})' if found else torn
     print(f'warning: {path.name} {why}: rendered anew', file=sys.stderr)
 
 def render_heads(config: HeadsConfig, path: str|Path = None, progress: bool = True) -> Path:
@@ -616,8 +622,8 @@ def render_heads(config: HeadsConfig, path: str|Path = None, progress: bool = Tr
         if i < kept: rows.append(true)
     arrays = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
     labels = np.array([e[2] for e in entries[:kept]], np.float32)
-    mark = dict(digest=np.array(digest), depth_step=config.radius/DEPTH_STEPS, names=np.array(names[:kept]), labels=labels)
-    return write_set(path, entries, mark | arrays)
+    mark = {'digest': np.array(digest), 'depth_step': config.radius/DEPTH_STEPS}
+    return write_set(path, entries, mark | {'names': np.array(names[:kept]), 'labels': labels} | arrays)
 
 # %% ../nbs/04_heads.ipynb #8f3b6c98
 def truth(path: str|Path) -> dict[str, np.ndarray]:
@@ -626,8 +632,10 @@ def truth(path: str|Path) -> dict[str, np.ndarray]:
     ValueError where there is none, or it is another set's."""
     if not truth_path(path).exists(): raise ValueError(f'no truth beside {Path(path).name}: only sets written by render_heads have one')
     if Path(path).is_file() and not set_digest(path):
-        raise ValueError(f'{truth_path(path).name} is not the truth of {Path(path).name}: render the set again with `wysiwyg heads`')
-    with np.load(truth_path(path), allow_pickle=False) as d: out = {k: d[k] for k in d.files if k not in ('digest', 'pictures')}
+        raise ValueError(f'{truth_path(path).name} is not the truth of {Path(path).name}: '
+                         'render the set again with `wysiwyg heads`')
+    with np.load(truth_path(path), allow_pickle=False) as d:
+        out = {k: d[k] for k in d.files if k not in ('digest', 'pictures')}
     out['depth'] = (out['depth']*out.pop('depth_step')).astype(np.float32)
     pose = out['labels'][:, :16].reshape(-1, 4, 4)[:, :3, :3]
     return out | {'normal_cam': np.einsum('nyxk,nkc->nyxc', out['normal'].astype(np.float32), pose).astype(np.float16)}   # R^T n

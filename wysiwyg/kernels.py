@@ -9,7 +9,7 @@ __all__ = ['PARTS', 'KERNELS', 'HEADER', 'SCHEDULES', 'IMPLS', 'cuda_source', 'B
            'field', 'pack_tiles', 'nvrtc_report', 'paper_sizes']
 
 # %% ../nbs/11_kernels.ipynb #0558c5e5
-import contextlib, contextvars, ctypes, functools, hashlib, importlib.util, math, os, platform, re, shutil, subprocess, sys, tempfile
+import contextlib, contextvars, ctypes, functools, hashlib, importlib.util, math, os, platform, re, shlex, shutil, subprocess, sys, tempfile
 from dataclasses import dataclass
 from pathlib import Path
 import torch
@@ -67,15 +67,17 @@ _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fopenmp', '-fPIC', *(['-mprefe
 _FAST = {'field': ('-ffast-math',)}     # lets g++ vectorise sines and exponentials, and think that nothing is NaN: the others compare
 
 def compiler() -> str|None:
-    "The C++ compiler's path: CXX, else g++; None where there is none."
-    return shutil.which(os.environ.get('CXX', 'g++'))
+    "The C++ compiler's path: the first word of CXX, else g++; None where there is none."
+    return shutil.which(_cxx()[0])
+
+def _cxx() -> list[str]: return shlex.split(os.environ.get('CXX', '')) or ['g++']
 
 @functools.cache
 def machine() -> str:
     "What -march=native means here."
     info = Path('/proc/cpuinfo')
-    flags = re.search('^flags.*$', info.read_text(), re.M) if info.exists() else None
-    version = subprocess.run([compiler(), '--version'], capture_output=True, text=True).stdout
+    flags = re.search('^flags.*$', info.read_text('utf8'), re.M) if info.exists() else None
+    version = subprocess.run([*_cxx(), '--version'], capture_output=True, text=True, encoding='utf8', errors='replace').stdout
     return platform.machine()+(flags[0] if flags else platform.processor())+version
 
 def cache_dir() -> Path:
@@ -95,7 +97,7 @@ def build_cpu(kernel: str, extra: tuple[str, ...] = (), text: str = None, **cons
     source = f'#define SHARED_FLOATS {constants.pop("SHARED_FLOATS")}\n#include "{HEADER}"\n' + (text or cuda_source(kernel, **constants))
     source += f'\nextern "C" const char* run(int grid, int block, int schedule, int threads, void** args) {{ return shim::start({kernel}, grid, block, schedule, threads, args); }}\n'
     flags = [*_FLAGS, *_FAST.get(kernel, ()), *extra]
-    key = hashlib.sha256('\0'.join((source, header.read_text(), *flags, machine())).encode()).hexdigest()[:20]
+    key = hashlib.sha256('\0'.join((source, header.read_text('utf8'), *flags, machine())).encode()).hexdigest()[:20]
     path = cache_dir()/f'{kernel}-{key}.so'
     if not path.exists(): _compile(source, header.parent, flags, path)
     run = ctypes.CDLL(str(path)).run
@@ -105,14 +107,33 @@ def build_cpu(kernel: str, extra: tuple[str, ...] = (), text: str = None, **cons
 def _compile(source: str, include: Path, flags: list[str], path: Path):
     "Two steps: linking with -ffast-math would switch the whole process to flushing denormals."
     with tempfile.TemporaryDirectory() as tmp, atomic(path) as out:
-        (Path(tmp)/'kernel.cpp').write_text(source)
+        (Path(tmp)/'kernel.cpp').write_text(source, 'utf8')
         link = [f for f in flags if f.startswith('-fsanitize')]
-        for command in ([compiler(), *flags, f'-I{include}', '-c', 'kernel.cpp', '-o', 'kernel.o'], [compiler(), '-shared', '-fopenmp', *link, 'kernel.o', '-o', str(out)]):
-            done = subprocess.run(command, cwd=tmp, capture_output=True, text=True)
-            if done.returncode: raise BuildError(f'{path.stem.split("-")[0]} did not compile:\n{done.stderr[:3000]}')
+        compiling = [*_cxx(), *flags, f'-I{include}', '-c', 'kernel.cpp', '-o', 'kernel.o']
+        for command in (compiling, [*_cxx(), '-shared', '-fopenmp', *link, 'kernel.o', '-o', str(out)]):
+            done = subprocess.run(command, cwd=tmp, capture_output=True, text=True, encoding='utf8', errors='replace')
+            if done.returncode: raise BuildError(f'{path.stem.split("-")[0]} did not compile:\n{shlex.join(command)}\n{done.stderr[:3000]}')
 
 # %% ../nbs/11_kernels.ipynb #27ffc04b
 SCHEDULES = dict(loop=0, forward=1, reverse=2, seeded=3)
+_ELEMENTS = {'float': torch.float32, 'int': torch.int32, 'long long': torch.int64, 'uint2': torch.bfloat16}
+
+@functools.cache
+def _signature(source: str, kernel: str) -> list[tuple[str, torch.dtype|None]]:
+    "The name of each argument of a kernel; of an array also the type of its elements."
+    arguments = re.search(rf'void {kernel}\((.*?)\)\s*{{', re.sub('//.*', '', source), re.S)[1]
+    parts = [re.fullmatch(r'(?:const )?([\w ]+)(\*?) (\w+)', a.strip()) for a in arguments.split(',')]
+    return [(p[3], _ELEMENTS[p[1]] if p[2] else None) for p in parts]
+
+def _check_arguments(kernel: str, args: tuple, text: str = None):
+    "An address says nothing of what lies there: a ValueError unless each tensor is as the kernel will read it, and all on one device."
+    device = next(a.device for a in args if torch.is_tensor(a))
+    for (name, kind), a in zip(_signature(text or PARTS[KERNELS[kernel][-1]], kernel), args, strict=True):
+        is_array = torch.is_tensor(a)
+        if is_array != (kind is not None): raise ValueError(f'{kernel}: {name} must be {"a tensor" if kind else "a number"}, got {type(a).__name__}')
+        if is_array and not (a.dtype == kind and a.is_contiguous() and a.device == device):
+            got = f'{"" if a.is_contiguous() else "non-"}contiguous {a.dtype} on {a.device}'
+            raise ValueError(f'{kernel}: {name} must be contiguous {kind} on {device}, got {got}')
 
 def _c_argument(a):
     "A tensor as its address, an int as int, a float as float."
@@ -121,6 +142,7 @@ def _c_argument(a):
 
 def launch_cpu(kernel: str, grid: int, block: int, args: tuple, schedule: str = 'loop', **constants):
     "Run a grid on the CPU; tensors are passed by address and must be contiguous."
+    _check_arguments(kernel, args, constants.get('text'))
     values = [_c_argument(a) for a in args]
     pointers = (ctypes.c_void_p*len(values))(*[ctypes.cast(ctypes.pointer(v), ctypes.c_void_p) for v in values])
     run = build_cpu(kernel, **constants)
@@ -139,10 +161,18 @@ def build_cuda(kernel: str, device: int, **constants):
 def launch_cuda(kernel: str, grid: int, block: int, args: tuple, shared: int = 0, **constants):
     "Run a grid on torch's current stream; `shared` is in bytes."
     import cupy, numpy as np
+    _check_arguments(kernel, args)
     device = next(a.device.index for a in args if torch.is_tensor(a))
     number = lambda a: np.uint64(a.data_ptr()) if torch.is_tensor(a) else np.int32(a) if isinstance(a, int) else np.float32(a)
     with cupy.cuda.Device(device), cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream, device):
-        build_cuda(kernel, device, **constants)((grid,), (block,), tuple(number(a) for a in args), shared_mem=shared)
+        function = build_cuda(kernel, device, **constants)
+        _allow_shared(kernel, function, shared, cupy.cuda.Device(device).attributes['MaxSharedMemoryPerBlockOptin'])
+        function((grid,), (block,), tuple(number(a) for a in args), shared_mem=shared)
+
+def _allow_shared(kernel: str, function, shared: int, most: int):
+    "Above 48 KiB shared memory must be asked for; a ValueError where the GPU has less."
+    if shared > most: raise ValueError(f"{kernel}: {shared} bytes of shared memory a block are asked for, this GPU has {most}: use impl='torch', or smaller layers")
+    if shared > 48*1024: function.max_dynamic_shared_size_bytes = shared
 
 # %% ../nbs/11_kernels.ipynb #1fce1b19
 IMPLS = ('auto', 'torch', 'cpu', 'cuda')
@@ -176,7 +206,7 @@ def choose(impl: str, *tensors: Tensor) -> str:
     where = {t.device.type for t in tensors}
     if where == {'cuda'}: return _prefer('cuda', _has_cupy(), 'torch on the GPU; for kernels install cupy-cuda13x')
     if where != {'cpu'} or torch.is_grad_enabled() and any(t.requires_grad for t in tensors): return 'torch'       # torch's backward is the faster one on a CPU
-    return _prefer('cpu', _can_build(compiler()), 'torch on the CPU; for kernels install g++ with OpenMP')
+    return _prefer('cpu', _can_build(compiler() and shlex.join(_cxx())), 'torch on the CPU; for kernels install g++ with OpenMP')
 
 def _prefer(backend: str, there: bool, otherwise: str) -> str:
     _say(f'{backend} backend' if there else otherwise)
@@ -468,13 +498,14 @@ extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
     float* t, float* delta,                                // [B, n, S]
     int B, int N, int n, int S, float tau, float near, float width)
 {
-    int i = item(), j = min(i, B*n-1);
-    Row r = read_row(pdf, (size_t)(j/n)*N+index[j]);
+    int i = item(), j = min(i, B*n-1); bool outside = index[j] < 0 || index[j] >= N;
+    Row r = read_row(pdf, (size_t)(j/n)*N+(outside ? 0 : index[j]));
+    if (outside) near = nanf("");                          // no such ray
     int total = 0;
     for (int b = 0; b < PER; b++) total += r.units[b];
     total = lane_sum(total);
     if (total == 0) { for (int b = 0; b < PER; b++) r.units[b] = b*LANES+lane() < K; total = K; tau = 1; }   // no mass: every bin
-    int need = min((int)ceilf(tau*(float)total), total), v = level<true>(r, need), above = count_above(r, v);
+    int need = max(min((int)ceilf(tau*(float)total), total), 1), v = level<true>(r, need), above = count_above(r, v);
     int ties = (need-mass_above(r, v)+v-1)/v, c = above+ties;          // the smallest set: all above v, and the nearest `ties` at v
     int each = S/c, rest = S%c, w = level<false>(r, max(rest, 1)), extra = rest-count_above(r, w);   // one more for the `rest` largest
     int start = 0, at_v = 0, at_w = 0;
@@ -494,14 +525,16 @@ extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
 '''
 
 # %% ../nbs/11_kernels.ipynb #1f1fb8ab
+_MOST_BINS = 2047      # of 2^20 units each, whose sum 32 bits hold
+
 def certainty(pdf: Tensor, top: int, impl: str = 'auto') -> Tensor:
-    "Mass of the `top` largest bins of [B, N, K-1] in units of 2^-20: [B, N] int32."
+    "Mass of the `top` largest bins of [..., K-1] in units of 2^-20: [...] int32."
     backend = choose(impl, pdf)
-    if backend == 'torch': return sampler.certainty(pdf, top)
+    if backend == 'torch' or pdf.shape[-1] > _MOST_BINS: return sampler.certainty(pdf, top)
     return _certainty(pdf, top, how(backend, 32))
 
 def _certainty(pdf, top, h):
-    out, k = pdf.new_empty(pdf.shape[:2], dtype=torch.int32), pdf.shape[-1]
+    out, k = pdf.new_empty(pdf.shape[:-1], dtype=torch.int32), pdf.shape[-1]
     h.run('certainty', out.numel(), (pdf.contiguous(), out, out.numel(), min(top, k)), K=k)
     return out
 
@@ -511,15 +544,18 @@ def draw_robust(pdf: Tensor,     # [B, N, K-1]
                 u: Tensor,       # [B, n, S] in [0, 1)
                 impl: str = 'auto') -> Samples:    # [B, n, S]
     "`sampler.draw_robust` for some of the rays. Bins are the same, bit for bit, on every backend."
-    backend = choose(impl, pdf, index, u)
-    if backend == 'torch': return sampler.draw_robust(take_rays(pdf, index), samples, tau, near, far, u)
+    backend, sizes = choose(impl, pdf, index, u), expect(pdf, 'pdf', 'B N K')
+    expect(u, 'u', 'B n S', S=samples, **expect(index, 'index', 'B n', B=sizes['B']))
+    in_torch = backend == 'torch' or sizes['K'] > _MOST_BINS or torch.is_grad_enabled() and u.requires_grad
+    if in_torch: return sampler.draw_robust(take_rays(pdf, index), samples, tau, near, far, u)
     if not 0 < tau <= 1: raise ValueError(f'tau must be in (0, 1], got {tau}')
     if index.dtype != torch.int64: raise ValueError(f'index must be int64, got {index.dtype}')
+    if backend == 'cpu' and index.numel() and not 0 <= index.min() <= index.max() < sizes['N']:       # on a GPU such rays get places that are NaN
+        raise ValueError(f'index must be rays 0 to {sizes["N"]-1}, got {index.min().item()} to {index.max().item()}')
     return _draw_robust(pdf, index, samples, tau, near, far, u, how(backend, 32))
 
 def _draw_robust(pdf, index, samples, tau, near, far, u, h):
     (b, n), k = index.shape, pdf.shape[-1]
-    expect(u, 'u', 'B n S', B=b, n=n, S=samples)
     t, delta = torch.empty_like(u, memory_format=torch.contiguous_format), torch.empty_like(u, memory_format=torch.contiguous_format)
     h.run('robust', b*n, (pdf.contiguous(), index.contiguous(), u.contiguous(), t, delta, b, pdf.shape[1], n, samples, tau, near, (far-near)/k), K=k)
     return Samples(t, delta)
@@ -725,8 +761,11 @@ def field(f: Field,
           dirs: Tensor,      # [B, N, 3]
           impl: str = 'auto') -> tuple[Tensor, Tensor, Tensor]:    # sdf [B, N, S], beta [B, N, S], rgb [B, N, S, 3]
     "`Field.forward` in one kernel: look-up, encoding and both networks; for inference, in bf16 on tensor cores. Where a gradient is asked for, torch does it."
-    backend = choose(impl, planes, points, dirs, f.sdf0.weight)
-    if backend == 'torch' or torch.is_grad_enabled() and any(x.requires_grad for x in (planes, points, f.sdf0.weight)): return f(planes, points, dirs)
+    given, sizes = (planes, points, dirs, *f.parameters()), expect(points, 'points', 'B N S 3')
+    expect(dirs, 'dirs', 'B N 3', B=sizes['B'], N=sizes['N'])
+    expect(planes, 'planes', 'B 3 C H W', B=sizes['B'], C=f.sdf0.in_features-3-6*f.config.pos_freqs)
+    backend = choose(impl, *given)
+    if backend == 'torch' or torch.is_grad_enabled() and any(x.requires_grad for x in given): return f(planes, points, dirs)
     tensor_cores = backend == 'cuda' and torch.cuda.get_device_capability(planes.device) >= (8, 0)
     return (_field_mma if tensor_cores else _field)(f, planes, points, dirs, backend)
 
@@ -755,9 +794,9 @@ def _field_mma(f, planes, points, dirs, backend, schedule='forward', threads=128
 
 def _launch_field(kernel, f, planes, points, dirs, backend, weights, constants, points_per_block, threads, schedule):
     (b, n, s, _), c = points.shape, f.config
-    expect(dirs, 'dirs', 'B N 3', B=b, N=n); expect(planes, 'planes', 'B 3 C H W', B=b)
     constants = constants | _triplane_constants(planes, f.combine, backend)
-    texels, view = _texels(planes), split_linear(f.dir0, *octaves(dirs, c.dir_freqs))
+    texels = _texels(planes)
+    with torch.autocast(points.device.type, enabled=False): view = split_linear(f.dir0, *octaves(dirs, c.dir_freqs))
     out = points.new_empty(b, n, s), points.new_empty(b, n, s), points.new_empty(b, n, s, 3)
     args = (texels, points.contiguous(), view.contiguous(), *weights, *out, b, n, s, *texels.shape[2:4], 2/f.box, c.beta_init, c.beta_min)
     grid = -(-b*n*s//points_per_block)

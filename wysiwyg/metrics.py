@@ -202,6 +202,7 @@ class Metric:
     def arrow(self) -> str: return {1: '↑', -1: '↓', 0: ''}[self.better]
 
 METRICS = tuple(Metric(*row) for row in (
+    ('fd', '', -1, 'a Frechet distance whose protocol its name does not tell: compare with nothing'),
     ('fid50k_full', '', -1, 'FID: canonical Inception, 50 000 fakes against every real picture'),
     ('normal_fid10k', '', -1, 'FID of normal maps: canonical Inception, 10 000 fakes'),
     ('non_flatness*', 'bins', 0, 'depth bins that frontal pictures use, 1 (flat) to 64 (noise): neither end is good'),
@@ -229,6 +230,7 @@ METRICS = tuple(Metric(*row) for row in (
     ('paper_psnr*', 'dB', 1, 'a frame under the published sampler against a dense one'),
     ('refined_psnr*', 'dB', 1, 'a frame under the refined sampler against a dense one'),
     ('person*', 'dB', 1, 'PSNR of one person'),
+    ('[0-9]*', 'dB', 1, 'PSNR of one person'),
     ('worst5_*', 'dB', 1, 'PSNR over the worst 5 % of pixels of one scene'),
     ('kept_*', 'bins', -1, 'size of the smallest set of bins in one scene'),
     ('depth_error', 'world units', -1, 'expected depth against a dense frame, where there is a surface'),

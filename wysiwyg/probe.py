@@ -112,8 +112,12 @@ class Probe(Record):
     opacity: Tensor   # [B, 1, r, r]
 
 def probe(field, camera: Camera, config: ProbeConfig, render: RenderConfig) -> Probe:
-    "Render r x r rays with K uniform samples."
+    "Render r x r rays with K uniform samples; without gradients in chunks of at most `render.max_points` of them."
     rays = camera_rays(camera, config.resolution)
-    m, sdf = bins_march(field, rays, render.near, render.far, config.samples)
-    out = integrate(m, render.far, render.background)
-    return Probe(*[to_image(x) for x in (m.weights, out.rgb, rays.dirs, sdf, out.opacity)])
+    def look(rays):
+        m, sdf = bins_march(field, rays, render.near, render.far, config.samples)
+        out = integrate(m, render.far, render.background)
+        return m.weights, out.rgb, rays.dirs, sdf, out.opacity
+    size = rays.dirs.shape[1] if torch.is_grad_enabled() else max(1, render.max_points//max(1, len(camera)*config.samples))
+    parts = [look(rays.map(lambda x: x[:, i:i+size])) for i in range(0, rays.dirs.shape[1], size)]
+    return Probe(*[to_image(x[0] if len(x) == 1 else torch.cat(x, 1)) for x in zip(*parts)])

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['read_study', 'studies', 'history', 'curves', 'interval95', 'bootstrap95', 'case_scores', 'check_alike', 'compare',
-           'compare_one', 'show_compare', 'look', 'sample_counts', 'keep_look', 'differing', 'reported', 'heading',
-           'meanings', 'brief', 'report', 'compare_html', 'svg', 'bars', 'curve_names', 'curve_figure', 'pictures',
-           'run_pictures', 'newest_pictures', 'markdown_table', 'holds', 'write_results', 'read_results',
+           'compare_one', 'show_compare', 'written', 'look', 'sample_counts', 'keep_look', 'differing', 'reported',
+           'heading', 'meanings', 'brief', 'report', 'compare_html', 'svg', 'bars', 'curve_names', 'curve_figure',
+           'pictures', 'run_pictures', 'newest_pictures', 'markdown_table', 'holds', 'write_results', 'read_results',
            'interval_rows', 'imported', 'runs_file', 'export_runs', 'portable', 'read_runs', 'pictures_file',
            'export_pictures', 'import_results', 'recorded_files', 'import_runs', 'check_digest', 'here_already',
            'import_run', 'import_page', 'import_rows']
@@ -127,16 +127,22 @@ def compare_one(runs, m: str, baseline: str, arms: list[str]) -> dict:
 # %% ../nbs/17a_results.ipynb #8f98352d
 def show_compare(study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None):
     "The comparison as a table for people: ★ best, Δ to the baseline in brackets, ~ where that may be noise, – not measured (pandas)."
+    return written(compare(study, baseline, metrics, arms, where), baseline)
+
+def written(table, baseline: str):
+    "A table of `compare` as text, arms by metrics (pandas)."
     import pandas as pd
-    table = compare(study, baseline, metrics, arms, where)
-    number = lambda v, sign='': f'{v:{sign}.3g}' if abs(v) < 1000 else f'{v:{sign}.0f}'
-    def cell(r, arm):
-        if math.isnan(r['mean']): return '–'
-        text = number(r['mean'])+('' if math.isnan(r['±']) else f' ± {number(r["±"])}')
-        if arm != baseline: text += f' ({number(r["Δ"], "+")}{" ~" if r["noise"] else ""})'
-        return text+(' ★' if r['best'] else '')
     names = table.columns.get_level_values(0).unique()
-    return pd.DataFrame({m.removeprefix('eval/'): [cell(table.loc[a, m], a) for a in table.index] for m in names}, index=table.index.rename('arm'))
+    cells = {m.removeprefix('eval/'): [_cell(table.loc[a, m], a == baseline) for a in table.index] for m in names}
+    return pd.DataFrame(cells, index=table.index.rename('arm'))
+
+def _cell(r, base: bool) -> str:
+    if math.isnan(r['mean']): return '–'
+    text = _short(r['mean'])+('' if math.isnan(r['±']) else f' ± {_short(r["±"])}')
+    if not base: text += f' ({_short(r["Δ"], "+")}{" ~" if r["noise"] else ""})'
+    return text+(' ★' if r['best'] else '')
+
+def _short(v: float, sign: str = '') -> str: return f'{v:{sign}.3g}' if abs(v) < 1000 else f'{v:{sign}.0f}'
 
 # %% ../nbs/17a_results.ipynb #c70d7a95
 @torch.no_grad()
@@ -205,13 +211,13 @@ def report(study: str, baseline: str, metrics: list[str] = None, arms=None, wher
     if metrics: figures.append(bars(table, runs, baseline))
     if curve := curve_figure(runs): figures.append(curve)
     said = f'{runs.seed.nunique()} seed(s). ± 95 % interval over seeds; in brackets the difference to {baseline}, ~ where it may be noise; ★ best, ↑ more is better, ↓ less is.'
-    parts = [f'<h1>{html.escape(study)}</h1><p>{html.escape(note)}</p>', compare_html(study, baseline, metrics, arms, where),
+    parts = [f'<h1>{html.escape(study)}</h1><p>{html.escape(note)}</p>', compare_html(table, runs, baseline),
              f'<p>{html.escape(said)}</p>', _definitions(metrics), *map(svg, figures), pictures(runs)]
     return _PAGE.format(title=html.escape(study), body='\n'.join(parts))
 
-def compare_html(study: str, baseline: str, metrics: list[str], arms=None, where: dict = None) -> str:
-    "`show_compare` beside the parameters in which the arms differ, as an HTML table whose heads explain themselves."
-    shown, runs = show_compare(study, baseline, metrics, arms, where), read_study(study, arms, where)
+def compare_html(table, runs, baseline: str) -> str:
+    "A table of `compare` beside the parameters in which the arms differ, in HTML; its heads explain themselves."
+    shown, metrics = written(table, baseline), table.columns.get_level_values(0).unique()
     changes = differing({r['arm']: _parameters(r) for _, r in runs.iterrows()})
     names = list(dict.fromkeys(k for c in changes.values() for k in c))
     row = lambda arm: [arm, *(encode(changes[arm][k]) if k in changes[arm] else '' for k in names), *shown.loc[arm]]
@@ -221,7 +227,8 @@ def compare_html(study: str, baseline: str, metrics: list[str], arms=None, where
 
 def _head(name: str) -> str:
     m = metric(name)
-    return f'<abbr title="{html.escape(m.meaning)}">{html.escape(bare_name(name))}</abbr> {m.arrow}<br><small>{html.escape(m.unit)}</small>'
+    breakable = html.escape(bare_name(name)).replace('_', '_<wbr>')
+    return f'<abbr title="{html.escape(m.meaning)}">{breakable}</abbr> {m.arrow}<br><small>{html.escape(m.unit)}</small>'
 
 def _definitions(metrics: list[str]) -> str:
     items = ''.join(f'<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>' for k, v in meanings(metrics).items())
@@ -230,7 +237,7 @@ def _definitions(metrics: list[str]) -> str:
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2em; color: #222 }} p, dl {{ max-width: 80em }}
 table {{ border-collapse: collapse; margin: 1em 0 }} small {{ font-weight: normal; color: #666 }}
-th, td {{ padding: .3em .8em; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; vertical-align: bottom }}
+th, td {{ padding: .3em .8em; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; vertical-align: bottom }} th {{ white-space: normal }}
 div.wide {{ overflow-x: auto }} svg {{ max-width: 100%; height: auto; display: block }}
 dt {{ font-family: monospace }} dd {{ margin: 0 0 .4em 2em }}
 div.grid {{ display: flex; flex-wrap: wrap; gap: 1em }} figure {{ margin: 0 }} img {{ image-rendering: pixelated; width: 512px; max-width: 100% }}
@@ -248,7 +255,8 @@ def _panels(count: int, height: float, across: int = 3):
     "A figure of `count` panels, at most three in a row."
     from matplotlib.figure import Figure
     rows = -(-count//across)
-    figure = Figure(figsize=(12, rows*height), layout='constrained')
+    figure = Figure(figsize=(12, rows*height))
+    figure.subplots_adjust(left=.2, right=.98, wspace=.12, top=1-.4/(rows*height), bottom=.6/(rows*height), hspace=.35)
     return figure, figure.subplots(rows, across, squeeze=False).ravel()
 
 def bars(table, runs, baseline: str):
@@ -275,7 +283,7 @@ def curve_names(runs, most: int = 3) -> list[str]:
     "The curves that a report shows: error against what was spent, else a loss and beta, else what there is; those of single people never."
     names = [k for k in runs if k.split('/')[0] in _AXES and not re.search(r'/person\d+$', k) and runs[k].notna().any()]
     rank = lambda k: next(i for i, p in enumerate(_CURVES) if k.startswith(p))
-    return sorted(names, key=lambda k: (rank(k), k))[:most]
+    return sorted(names, key=lambda k: (rank(k), '/psnr' not in k, k))[:most]
 
 def curve_figure(runs):
     "The curves of `curve_names`, a line for each run (matplotlib); None where there is none."
@@ -287,7 +295,7 @@ def curve_figure(runs):
     for ax, name in zip(axes, names): _draw_curves(ax, runs, name, color)
     for ax in axes[len(names):]: ax.axis('off')
     lines = {line.get_label(): line for ax in axes for line in ax.lines}
-    figure.legend(lines.values(), lines.keys(), loc='outside lower left', ncols=6, fontsize=9)
+    figure.legend(lines.values(), lines.keys(), loc='center left', fontsize=8, bbox_to_anchor=(0, .5))
     return figure
 
 def _draw_curves(ax, runs, name: str, color: dict):

@@ -19,6 +19,7 @@ _UNITS = 1 << 20   # probabilities are counted in 2^-20
 
 def to_units(pdf: Tensor) -> Tensor:
     "Probabilities as whole numbers of 2^-20; NaN counts as nothing."
+    if pdf.dtype == torch.float16: pdf = pdf.float()                        # whose largest number is 65504
     return (pdf.nan_to_num(0).clamp(0, 1)*_UNITS).round().int()
 
 def smallest_set(pdf: Tensor,   # [..., K-1], sums to 1
@@ -29,7 +30,7 @@ def smallest_set(pdf: Tensor,   # [..., K-1], sums to 1
     mass, order = to_units(pdf).sort(dim=-1, descending=True, stable=True)
     before = mass.cumsum(-1)-mass                                           # mass of the more likely bins
     total = mass.sum(-1, keepdim=True)
-    kept = (before < (tau*total).ceil()) | (total == 0)
+    kept = (before < (tau*total).ceil().clamp_min(1)) | (total == 0)
     rank = torch.empty_like(order).scatter_(-1, order, torch.arange(pdf.shape[-1], device=pdf.device).expand_as(order))
     return kept.gather(-1, rank), rank
 
@@ -128,7 +129,8 @@ def merge(t: Tensor, more: Tensor, first: tuple, second: tuple) -> tuple[Tensor,
     return pick(t, more), [pick(a, b) for a, b in zip(first, second)]
 
 def root(field, rays: Rays, near: float, far: float, coarse: int, steps: int, skin: int, half: float = 4.) -> March:
-    "First sign change among `coarse` samples, `steps` secant steps, then `skin` samples over +-`half` betas around the root."
+    "At least 2 `coarse` ones and 1 in the `skin`. First sign change among `coarse` samples, `steps` secant steps, then `skin` samples over +-`half` betas around the root."
+    if coarse < 2 or skin < 1: raise ValueError(f'root needs at least 2 coarse samples and 1 in the skin, got {coarse} and {skin}')
     s = uniform_samples(rays, near, far, coarse)
     with torch.no_grad(): m = march(field, rays, s)
     inside = m.sdf < 0

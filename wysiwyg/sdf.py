@@ -19,8 +19,9 @@ def density(sdf: Tensor,    # [...] signed distance, negative inside
             beta: Tensor    # [...] > 0, world units: the width of the surface
            ) -> Tensor:     # [...] extinction per world unit, at most 1/beta
     "Laplace CDF of -sdf over beta (Eq. 1); written so that no exponent is positive."
-    half = .5*torch.exp(-sdf.abs()/beta)
-    return torch.where(sdf > 0, half, 1-half)/beta
+    outside = sdf > 0
+    half = .5*torch.exp(torch.where(outside, -sdf, sdf)/beta)         # abs would have no derivative at 0, where the density's is -1/(2 beta^2)
+    return torch.where(outside, half, 1-half)/beta
 
 # %% ../nbs/07_sdf.ipynb #c8f87103
 def octaves(x: Tensor,    # [..., 3]
@@ -34,7 +35,8 @@ def split_linear(layer: nn.Linear, *inputs: Tensor) -> Tensor:
     "`layer` of the concatenated inputs, as a sum: the same result without the copy, which costs more than the product."
     parts = layer.weight.split([x.shape[-1] for x in inputs], -1)
     out = layer.bias.expand(inputs[0].shape[:-1].numel(), -1)
-    for x, w in zip(inputs, parts): out = torch.addmm(out, x.reshape(-1, x.shape[-1]), w.T)
+    for x, w in zip(inputs, parts):
+        if x.shape[-1]: out = torch.addmm(out, x.reshape(-1, x.shape[-1]), w.T)      # no octaves: nothing to add
     return out.reshape(*inputs[0].shape[:-1], out.shape[-1])
 
 # %% ../nbs/07_sdf.ipynb #53847cff
@@ -108,7 +110,7 @@ def sdf_normals(sdf,               # points [B, M, 3] -> distances [B, M]
     "Central-difference gradient of an SDF, normalised."
     step = eps*torch.eye(3, dtype=x.dtype, device=x.device)
     shifted = torch.cat([x+s for s in step] + [x-s for s in step], 1)
-    hi, lo = sdf(shifted).reshape(len(x), 6, -1).split(3, 1)
+    hi, lo = sdf(shifted).reshape(len(x), 6, x.shape[1]).split(3, 1)
     return F.normalize((hi-lo).transpose(1, 2), dim=-1)
 
 # %% ../nbs/07_sdf.ipynb #08efb0c9

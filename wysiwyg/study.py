@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'resolve', 'study_jobs', 'run_study', 'common', 'size_words', 'study_run', 'visible_last', 'measure_jobs',
-           'measure_arm', 'release', 'study_runs', 'kept_runs', 'finished', 'exit_code', 'notes', 'tell_progress',
-           'write_journal', 'conclude', 'other_pages', 'jobs_digest', 'concluded', 'conclusion', 'recorded_durations',
-           'durations', 'scaled_duration', 'estimate_study']
+           'measure_arm', 'undelivered', 'release', 'study_runs', 'kept_runs', 'finished', 'exit_code', 'notes',
+           'tell_progress', 'write_journal', 'conclude', 'made_of', 'other_pages', 'jobs_digest', 'concluded',
+           'conclusion', 'recorded_durations', 'durations', 'scaled_duration', 'estimate_study']
 
 # %% ../nbs/17b_study.ipynb #9ed01c79
 import hashlib, json, math, os, time
@@ -21,7 +21,7 @@ from .tracking import *
 
 # %% ../nbs/17b_study.ipynb #514de34c
 def resolve(arm, base: Run = None):
-    "An arm as parameters: overrides of `base` (dictionary or function) when there is one, else as it is; ValueError where a Run cannot be run."
+    "An arm as parameters: overrides of `base` (dictionary or function), else as it is; a Run is checked."
     if base is not None: arm = arm(base) if callable(arm) else override(base, **arm)
     texts(arm)
     return check(arm) if isinstance(arm, Run) else arm
@@ -35,7 +35,7 @@ def study_jobs(arms: dict, seeds, base: Run = None) -> dict[str, tuple]:
 @plainly()
 def run_study(study: str,
               arms: dict[str, object],          # arm -> Run, dictionary, or (with `base`) dotted overrides or base -> Run
-              measure: Callable,                # (recorder, params, seed) -> dict of metrics, logged at step 0, or where their curve ends
+              measure: Callable,                # (recorder, params, seed) -> metrics, logged at step 0, or after their curve
               seeds=(0,),                       # for all arms, or arm -> seeds
               base: Run = None, dry_run: bool = False,
               executor: str|Pool = None,        # 'local', 'local:4', 'ray:8'; WYSIWYG_EXECUTOR when not given
@@ -52,7 +52,8 @@ def run_study(study: str,
     if not dry_run and (todo or not concluded(study, jobs)):
         with study_run(study, jobs, **tags) as parent:
             tell_progress(study, status)
-            for name, said in measure_jobs(study, visible_last(todo, baseline), measure, executor_of(executor), notes(study, jobs), tags):
+            runs = visible_last(todo, baseline)
+            for name, said in measure_jobs(study, runs, measure, executor_of(executor), notes(study, jobs), tags):
                 status[name] = said
                 tell_progress(study, status, name)
             conclude(parent, study, jobs, status, baseline, note)
@@ -60,7 +61,7 @@ def run_study(study: str,
     return status
 
 # %% ../nbs/17b_study.ipynb #2f60c9ab
-SIZES = ('images', 'schedule.total', 'views', 'repeats', 'n', 'heads', 'heads.n')   # parameters by which a study is large or small
+SIZES = ('images', 'schedule.total', 'views', 'repeats', 'n', 'heads', 'heads.n')   # what makes a study large
 
 def common(jobs: dict[str, tuple]) -> dict:
     "The parameters in which all runs of a study agree."
@@ -85,21 +86,27 @@ def visible_last(jobs: dict[str, tuple], baseline: str) -> dict[str, tuple]:
 # %% ../nbs/17b_study.ipynb #a2abe23e
 def measure_jobs(study: str, jobs: dict, measure: Callable, pool: Pool, notes: dict[str, str], tags: dict):
     "Yields (name, 'done' or 'failed: ...') as the runs end."
-    names, tasks = list(jobs), [(study, *job, notes[name], tags | {'leader': this_process()}) for name, job in jobs.items()]
+    names, mark = list(jobs), tags | {'leader': this_process()}
+    tasks = [(study, *job, notes[name], mark) for name, job in jobs.items()]
     for i, out in pool.run(partial(measure_arm, measure), tasks, lost=lambda i: release(study, *jobs[names[i]])):
         yield names[i], f'failed: {out.reason}' if isinstance(out, Failed) else out
 
 def measure_arm(measure: Callable, study: str, arm: str, seed: int, params, note: str, tags: dict) -> str:
-    "One run, wherever this is; its duration becomes a tag, by which dry runs estimate. Not 'done' before its values are delivered."
+    "One run, wherever this is, with a tag of its seconds; not 'done' before its values are delivered."
     with Recorder(study, arm, seed, params, **tags) as r:
         begun = time.time()
         r.note(note)
         scores, ends = measure(r, params, seed) or {}, dict(r.spool.last)
         for name, value in scores.items(): r.metrics({name: value}, ends.get(name, -1)+1)
         r.tag('seconds', f'{time.time()-begun:.1f}')
-    if r.spool.refused: return f'failed: the MLflow store refused {len(r.spool.refused)} of its values, such as {r.spool.refused[0][1]}'
-    if r.spool.waiting: return f'failed: {len(r.spool.waiting)} of its values wait for the MLflow store; they are delivered by the next call, and nothing is measured again'
-    return 'done'
+    return undelivered(r.spool) or 'done'
+
+def undelivered(spool: Spool) -> str:
+    "How an arm has failed whose values are not in the store; empty where they are."
+    lost, waiting = len(spool.refused), len(spool.waiting)
+    if lost: return f'failed: the MLflow store refused {lost} of its values, such as {spool.refused[0][1]}'
+    again = 'the next call delivers them and measures nothing again'
+    return f'failed: {waiting} of its values wait for the MLflow store; {again}' if waiting else ''
 
 def release(study: str, arm: str, seed: int, params):
     "Mark as KILLED the run of a worker that was lost."
@@ -118,7 +125,8 @@ def study_runs(study: str, **tags) -> list:
 
 def kept_runs(study: str) -> set[tuple[str, str, str]]:
     "(arm, seed, config_sha) of the runs of a study that finished here."
-    return {tuple(r.data.tags[f'wysiwyg.{k}'] for k in ('arm', 'seed', 'config_sha')) for r in study_runs(study)}
+    names = [f'wysiwyg.{k}' for k in ('arm', 'seed', 'config_sha')]
+    return {tuple(r.data.tags[k] for k in names) for r in study_runs(study)}
 
 def finished(study: str, arm: str, seed: int, params) -> bool:
     "Is there a finished run of this arm, seed and configuration, measured here?"
@@ -137,33 +145,40 @@ def notes(study: str, jobs: dict[str, tuple]) -> dict[str, str]:
             for name, (arm, seed, _) in jobs.items()}
 
 def tell_progress(study: str, status: dict[str, str], run: str = ''):
-    "One line {study, total, done, run, status} in the file that WYSIWYG_PROGRESS names, if it does: at the start, and when a run ends; kept runs count as done."
+    "A line {study, total, done, run, status} in the file WYSIWYG_PROGRESS: at the start, and when a run ends."
     if not (path := os.environ.get('WYSIWYG_PROGRESS')): return
-    done = sum(said != 'to do' for said in status.values())
+    done = sum(said != 'to do' for said in status.values())                   # kept runs too
     line = {'study': study, 'total': len(status), 'done': done, 'run': run, 'status': status.get(run, '')}
     with open(path, 'a', encoding='utf8') as f: f.write(json.dumps(line)+'\n')
 
 def write_journal(study: str, jobs: dict[str, tuple], status: dict[str, str]):
-    "One line in the file that WYSIWYG_JOURNAL names, if it does; `sizes`: config_sha -> what makes its runs long or short."
+    "One line in the file WYSIWYG_JOURNAL; `sizes`: config_sha -> what makes its runs long or short."
     if not (path := os.environ.get('WYSIWYG_JOURNAL')): return
-    runs = [{'run': name, 'arm': arm, 'seed': seed, 'config_sha': digest(p), 'status': status[name]} for name, (arm, seed, p) in jobs.items()]
+    about = lambda arm, seed, p: {'arm': arm, 'seed': seed, 'config_sha': digest(p)}
+    runs = [{'run': name} | about(*job) | {'status': status[name]} for name, job in jobs.items()]
     sizes = {digest(p): _sizes(flat_params(p)) for _, _, p in jobs.values()}
-    with open(path, 'a', encoding='utf8') as f: f.write(json.dumps({'study': study, 'runs': runs, 'sizes': sizes})+'\n')
+    line = {'study': study, 'runs': runs, 'sizes': sizes}
+    with open(path, 'a', encoding='utf8') as f: f.write(json.dumps(line)+'\n')
 
 # %% ../nbs/17b_study.ipynb #ac97f7e4
-def conclude(parent: Recorder, study: str, jobs: dict[str, tuple], status: dict[str, str], baseline: str, note: str):
+def conclude(parent: Recorder, study: str, jobs: dict, status: dict[str, str], baseline: str, note: str):
     "When a study ends: its page's text and its report, of these arms and no others."
     arms = {arm: p for arm, _, p in jobs.values()}
     bad = [f'- **{name}** {said}' for name, said in status.items() if said.startswith('failed')]
     parent.tag('failed', len(bad))
     try: text = conclusion(parent, study, baseline, arms, note)
     except ValueError as e: text = f'No comparison: {e}.'                     # e.g. the baseline failed
-    seeds = sorted({seed for _, seed, _ in jobs.values()})
-    made_of = ', '.join(x for x in (size_words(common(jobs)), f'{len(arms)} arms', f'seeds {", ".join(map(str, seeds))}') if x)
-    page = '\n\n'.join(x for x in (note, f'Of {made_of}.', text, *bad) if x)
+    page = '\n\n'.join(x for x in (note, made_of(jobs), text, *bad) if x)
     parent.note(page)
-    parent.spool.add(('experiment', experiment_id(parent.client, study), '\n\n---\n\n'.join([page, *other_pages(parent, study)])[:20_000]))
+    pages = '\n\n---\n\n'.join([page, *other_pages(parent, study)])
+    parent.spool.add(('experiment', experiment_id(parent.client, study), pages[:20_000]))
     parent.tag('concluded', jobs_digest(jobs))
+
+def made_of(jobs: dict[str, tuple]) -> str:
+    "Sizes, arms and seeds, in a sentence."
+    arms, seeds = {arm for arm, _, _ in jobs.values()}, sorted({seed for _, seed, _ in jobs.values()})
+    parts = size_words(common(jobs)), f'{len(arms)} arms', f'seeds {", ".join(map(str, seeds))}'
+    return f'Of {", ".join(x for x in parts if x)}.'
 
 def other_pages(parent: Recorder, study: str) -> list[str]:
     "What the study concluded at other sizes."
@@ -176,13 +191,15 @@ def jobs_digest(jobs: dict[str, tuple]) -> str:
 
 def concluded(study: str, jobs: dict[str, tuple]) -> bool:
     "Has the page of exactly these runs been written?"
-    return any(r.data.tags.get('wysiwyg.concluded') == jobs_digest(jobs) for r in study_runs(study, arm=STUDY))
+    known = [r.data.tags.get('wysiwyg.concluded') for r in study_runs(study, arm=STUDY)]
+    return jobs_digest(jobs) in known
 
 def conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: str) -> str:
     "Write the report, where there is something to compare; the table for the page."
     runs = read_study(study, arms)
     arms = {arm: p for arm, p in arms.items() if arm in set(runs.arm)}
-    if runs.empty or not (metrics := [k for k in sorted(runs) if k.startswith('eval/') and runs[k].notna().all()]): return ''
+    metrics = [k for k in sorted(runs) if k.startswith('eval/') and runs[k].notna().all()]
+    if runs.empty or not metrics: return ''
     parent.text(report(study, baseline, metrics, arms, note=note), 'compare.html')
     table = show_compare(study, baseline, metrics, arms).reset_index()
     return markdown_table(list(table), table.values.tolist())
@@ -218,8 +235,9 @@ def scaled_duration(known: list[tuple[float, dict]], sizes: dict) -> float:
 def estimate_study(study: str, runs: list[dict], workers: int = 1,
                    sizes: dict[str, dict] = None   # of a journal's entry
                   ) -> float|None:
-    "Seconds that the runs 'to do' of a journal's entry will take together, by runs of equal parameters, else by recorded ones of other sizes; None where none is known."
-    known, recorded, todo = durations(study), recorded_durations(study), [r for r in runs if r['status'] == 'to do']
+    "Seconds that a journal's runs 'to do' take together, by equal runs, else by recorded ones; None: unknown."
+    known, recorded = durations(study), recorded_durations(study)
+    todo = [r for r in runs if r['status'] == 'to do']
     seconds = {}
     for arm, sha in {(r['arm'], r['config_sha']) for r in todo}:
         like = [x for (a, _), runs in recorded.items() if a == arm for x in runs]

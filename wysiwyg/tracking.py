@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LONGEST', 'STALE', 'BEAT', 'STUDY', 'tracking_uri', 'store_file', 'store_exists', 'store_lock', 'StoreError',
-           'trouble', 'plainly', 'open_store', 'make_store', 'patiently', 'experiment_id', 'safe', 'metric_name',
-           'ui_address', 'experiment_link', 'run_link', 'encode', 'decode', 'flat_params', 'digest', 'texts',
-           'versions', 'hardware', 'origin', 'provenance', 'NullRecorder', 'this_process', 'alive', 'recorded_by',
-           'silence', 'reap', 'find_runs', 'Sender', 'for_good', 'spool_dir', 'Spool', 'last_steps', 'place_of',
-           'list_pictures', 'last_pictures', 'read_spool', 'deliver_left', 'open_run', 'go_on', 'same_work',
-           'log_parameters', 'Recorder']
+           'trouble', 'plainly', 'open_store', 'make_store', 'warn', 'patiently', 'experiment_id', 'safe',
+           'metric_name', 'ui_address', 'experiment_link', 'run_link', 'encode', 'decode', 'flat_params', 'digest',
+           'texts', 'versions', 'hardware', 'origin', 'provenance', 'NullRecorder', 'this_process', 'alive',
+           'recorded_by', 'silence', 'reap', 'find_runs', 'Sender', 'for_good', 'spool_dir', 'Spool', 'last_steps',
+           'counted', 'place_of', 'list_pictures', 'last_pictures', 'read_spool', 'deliver_left', 'open_run', 'go_on',
+           'same_work', 'log_parameters', 'Recorder', 'training_name', 'facts', 'find_training', 'reopen']
 
 # %% ../nbs/17_tracking.ipynb #dd72c8f1
 import contextlib, getpass, hashlib, json, math, os, platform, posixpath, re, shlex, shutil, socket, subprocess, sys
@@ -24,8 +24,9 @@ from .core import *
 from .training import Silent
 
 # %% ../nbs/17_tracking.ipynb #b57a2178
-os.environ |= {'MLFLOW_DISABLE_TELEMETRY': 'true', 'DO_NOT_TRACK': 'true', 'MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR': 'false'}
-for limit, value in (('MAX_RETRIES', '1'), ('TIMEOUT', '20')):               # the spool is patient, its requests need not be
+os.environ |= {'MLFLOW_DISABLE_TELEMETRY': 'true', 'DO_NOT_TRACK': 'true'}
+os.environ['MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR'] = 'false'
+for limit, value in (('MAX_RETRIES', '1'), ('TIMEOUT', '20')):   # the spool is patient, its requests need not be
     os.environ.setdefault(f'MLFLOW_HTTP_REQUEST_{limit}', value)
 
 def tracking_uri() -> str:
@@ -54,14 +55,16 @@ def store_lock():
 class StoreError(OSError):
     "The MLflow store does not answer, or refuses; one line that says why and what to do."
 
-_TROUBLE = {                                                                  # what the store's own words mean
+_TROUBLE = {   # what the store's own words mean
     'locked': 'is locked by another process: wait for it, or end it',
     'disk is full|disk I/O|No space left': 'has no room: free some space, and go on',
     'already exists|duplicate column|no such table|no such column|malformed|not a database|locate revision':
         'is not whole: its making was interrupted, or it is damaged; move its file away and start again',
-    'filesystem tracking backend': 'is a folder, which MLflow no longer writes: name sqlite:///FILE instead, move it there by '
+    'filesystem tracking backend':
+        'is a folder, which MLflow no longer writes: name sqlite:///FILE instead, move it there by '
         '`mlflow migrate-filestore`, or set MLFLOW_ALLOW_FILE_STORE=true',
-    'unsupported URI|No module named': 'cannot be used: MLFLOW_TRACKING_URI takes sqlite:///FILE or http://HOST:PORT',
+    'unsupported URI|No module named':
+        'cannot be used: MLFLOW_TRACKING_URI takes sqlite:///FILE or http://HOST:PORT',
     'unable to open': 'cannot be opened: may its folder be written?'}
 _SILENT = 'does not answer: start the server that MLFLOW_TRACKING_URI names, or train with --no-track'
 
@@ -72,17 +75,19 @@ def trouble(error: Exception) -> str:
     address = re.sub(r'//[^/@]*@', '//', tracking_uri())
     return f'the MLflow store {address} {said} ({type(error).__name__}: {text[:160]})'
 
+_SOURCES = ('mlflow', 'sqlalchemy', 'sqlite3', 'requests', 'urllib3')
+
 @contextlib.contextmanager
 def plainly():
     "What MLflow or its database raises inside leaves as a StoreError."
     try: yield
     except Exception as e:
-        if type(e).__module__.split('.')[0] not in ('mlflow', 'sqlalchemy', 'sqlite3', 'requests', 'urllib3'): raise
+        if type(e).__module__.split('.')[0] not in _SOURCES: raise
         raise StoreError(trouble(e)) from e
 
 # %% ../nbs/17_tracking.ipynb #5a3c8f61
 def open_store():
-    "An MLflow client on the project's store; the store is made where there is none. StoreError where that cannot be."
+    "An MLflow client on the project's store, made where there is none; StoreError where that cannot be."
     return _open(tracking_uri(), os.getpid())
 
 @lru_cache(4)
@@ -95,21 +100,24 @@ def _open(uri: str, pid: int):
 def _client(uri: str):
     import logging
     from mlflow import MlflowClient
-    for name in ('alembic', 'mlflow'): logging.getLogger(name).setLevel(logging.CRITICAL)   # what they log they also raise
+    for name in ('alembic', 'mlflow'): logging.getLogger(name).setLevel(logging.CRITICAL)   # they also raise it
     client = MlflowClient(uri)
     client.search_experiments(max_results=1)
     return client
 
 def make_store(file: Path):
-    "Make a SQLite store under another name and put it in its place whole; whoever is interrupted leaves none."
+    "Make a SQLite store under another name and put it in its place whole."
     import sqlite3
     for left in file.parent.glob(f'.{file.name}.*.making'): shutil.rmtree(left, ignore_errors=True)
-    for orphan in ('-journal', '-wal', '-shm'): file.with_name(file.name+orphan).unlink(missing_ok=True)    # of a store that was deleted
+    for orphan in ('-journal', '-wal', '-shm'):                   # of a store that was deleted
+        file.with_name(file.name+orphan).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory('.making', f'.{file.name}.', file.parent) as folder:
         made = Path(folder)/file.name
         _client(f'sqlite:///{made}')
         with atomic(file) as tmp, contextlib.closing(sqlite3.connect(made)) as db:
             db.execute('VACUUM INTO ?', (str(tmp),))
+
+def warn(what: str): print(f'warning: {what}', file=sys.stderr)
 
 def patiently(ask, seconds: float = 60.):
     "What `ask` returns, asked again while another process has the store locked."
@@ -118,23 +126,24 @@ def patiently(ask, seconds: float = 60.):
         try: return ask()
         except Exception as e:
             if 'locked' not in str(e) or time.time() > end: raise
-            if not told: print('warning: the MLflow store is locked by another process; waiting', file=sys.stderr)
+            if not told: warn('the MLflow store is locked by another process; waiting')
             told = True
             time.sleep(1)
 
 # %% ../nbs/17_tracking.ipynb #97c16aa9
 def experiment_id(client, study: str, make: bool = True) -> str|None:
-    "The experiment `wysiwyg/<study>`; made when missing, None when it may not be. StoreError where it was deleted."
+    "The experiment `wysiwyg/<study>`, made when missing, None when it may not be; StoreError if deleted."
     with plainly(), store_lock():
         found = client.get_experiment_by_name(f'wysiwyg/{safe(study)}')
         if found and found.lifecycle_stage == 'deleted': raise StoreError(_deleted(found))
         if found or not make: return found and found.experiment_id
-        place = (runs_dir()/'artifacts'/study).as_uri() if store_file() else None     # a server has a place of its own
+        place = (runs_dir()/'artifacts'/study).as_uri() if store_file() else None   # a server has its own
         return client.create_experiment(f'wysiwyg/{study}', artifact_location=place)
 
 def _deleted(experiment) -> str:
-    restore = f'mlflow experiments restore --experiment-id {experiment.experiment_id}'
-    return f'the experiment {experiment.name} was deleted in MLflow: restore it by `MLFLOW_TRACKING_URI={tracking_uri()} {restore}`'
+    command = f'mlflow experiments restore --experiment-id {experiment.experiment_id}'
+    restore = f'`MLFLOW_TRACKING_URI={tracking_uri()} {command}`'
+    return f'the experiment {experiment.name} was deleted in MLflow: restore it by {restore}'
 
 def safe(name: str) -> str:
     "The name of a study, arm or artifact, if it can be neither a path nor markup."
@@ -143,8 +152,10 @@ def safe(name: str) -> str:
 
 def metric_name(name: str) -> str:
     "The name of a metric or parameter, if MLflow takes it."
-    if re.fullmatch(r'[\w.\- :/]{1,250}', name) and posixpath.normpath(name) == name and not re.match(r'/|\.$|\.\.', name): return name
-    raise ValueError(f'{name!r} cannot name a metric or parameter: MLflow takes up to 250 letters, digits, spaces and _ - . : /')
+    path = posixpath.normpath(name) == name and not re.match(r'/|\.$|\.\.', name)
+    if re.fullmatch(r'[\w.\- :/]{1,250}', name) and path: return name
+    takes = 'up to 250 letters, digits, spaces and _ - . : /'
+    raise ValueError(f'{name!r} cannot name a metric or parameter: MLflow takes {takes}')
 
 # %% ../nbs/17_tracking.ipynb #7c1d20e4
 def ui_address(port: int = None) -> str:
@@ -154,7 +165,7 @@ def ui_address(port: int = None) -> str:
     return f'http://127.0.0.1:{port or os.environ.get("PORT") or 5000}'
 
 def experiment_link(study: str, charts: bool = True, port: int = None) -> str|None:
-    "A link that opens on the charts of a study, or on the table of its runs; None where there is no such study."
+    "A link that opens on a study's charts, or on the table of its runs; None where there is no such study."
     found = experiment_id(open_store(), study, make=False)
     mode = '&compareRunsMode=CHART' if charts else ''
     return found and f'{ui_address(port)}/#/experiments/{found}/runs?workflowType=machine_learning{mode}'
@@ -183,7 +194,7 @@ def flat_params(params) -> dict:
     return flat(params) if is_dataclass(params) else dict(params or {})
 
 def digest(params) -> str:
-    "Twelve hex digits that change with any parameter; a field that came later and says what was meant before changes nothing."
+    "Twelve hex digits that change with any parameter, but not with a later field at its `LATER` value."
     known = identity(flat_params(params))
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
@@ -193,7 +204,9 @@ def texts(params) -> dict[str, str]:
     "Parameters as MLflow is told them; ValueError where it would refuse or cut one."
     out = {metric_name(k): encode(v) for k, v in flat_params(params).items()}
     for k, v in out.items():
-        if len(v) > LONGEST: raise ValueError(f'parameter {k} takes {len(v)} characters, of which MLflow keeps {LONGEST}: name a file or a rule in its place')
+        if len(v) <= LONGEST: continue
+        mend = 'name a file or a rule in its place'
+        raise ValueError(f'parameter {k} takes {len(v)} characters, of which MLflow keeps {LONGEST}: {mend}')
     return out
 
 # %% ../nbs/17_tracking.ipynb #4116cba9
@@ -214,12 +227,13 @@ def hardware() -> str:
     return f'{platform.machine()}, {os.cpu_count()} cores, {round(psutil.virtual_memory().total/2**30)} GiB{gpu}'
 
 def origin() -> dict[str, str]:
-    "Command and user, for MLflow's columns Source and Created by; WYSIWYG_COMMAND says what started a notebook."
+    "Command and user, for MLflow's columns; WYSIWYG_COMMAND says what started a notebook."
     program, *rest = sys.argv or ['']
     command = 'notebook' if 'ipykernel' in program else shlex.join([Path(program).name, *rest])
+    source = os.environ.get('WYSIWYG_COMMAND', command)[:500]
     try: user = getpass.getuser()
     except (OSError, KeyError): user = 'unknown'
-    return {'mlflow.source.name': (os.environ.get('WYSIWYG_COMMAND') or command)[:500], 'mlflow.source.type': 'LOCAL', 'mlflow.user': user}
+    return {'mlflow.source.name': source, 'mlflow.source.type': 'LOCAL', 'mlflow.user': user}
 
 def provenance() -> dict[str, str]:
     "Commit, dirty flag, versions, hardware."
@@ -292,7 +306,7 @@ def find_runs(client, study: str, **tags) -> list:
 class Sender:
     "How each kind of entry is sent; every request may come twice. Has `client`, `run`, `doubt` and `refused`."
     def send(self, batch: list):
-        "One request for all metrics of a batch, less what an earlier one that failed has delivered; then the rest, in order."
+        "One request for all metrics of a batch, less what was delivered before; then the rest, in order."
         from mlflow.entities import Metric
         there = last_steps(self.client, self.run) if self.doubt else {}
         self.doubt = True
@@ -301,7 +315,8 @@ class Sender:
         for kind, *what in (e for e in batch if e[0] != 'metric'): getattr(self, f'send_{kind}')(*what)
         self.doubt = False
     def send_tag(self, key: str, value: str): self.client.set_tag(self.run, key, value)
-    def send_experiment(self, experiment: str, text: str): self.client.set_experiment_tag(experiment, 'mlflow.note.content', text)
+    def send_experiment(self, experiment: str, text: str):
+        self.client.set_experiment_tag(experiment, 'mlflow.note.content', text)
     def send_end(self, status: str):
         "A run whose values were refused has not finished."
         self.client.set_terminated(self.run, 'FAILED' if self.refused else status)
@@ -325,7 +340,8 @@ class Sender:
 
 def for_good(error: Exception) -> bool:
     "Will the store never take this?"
-    return isinstance(error, (ValueError, TypeError)) or getattr(error, 'error_code', '') in ('INVALID_PARAMETER_VALUE', 'RESOURCE_DOES_NOT_EXIST')
+    code = getattr(error, 'error_code', '')
+    return isinstance(error, (ValueError, TypeError)) or code in ('INVALID_PARAMETER_VALUE', 'RESOURCE_DOES_NOT_EXIST')
 
 # %% ../nbs/17_tracking.ipynb #8d167a8b
 BEAT = 60.   # seconds between two signs of life
@@ -333,14 +349,16 @@ BEAT = 60.   # seconds between two signs of life
 def spool_dir() -> Path: return runs_dir()/'spool'
 
 class Spool(Sender):
-    """Delivers what a run records once each, in order, in the background. Entries are ('metric', key, value, ms, step), ('tag', key, value), ('file', path, folder),
-    ('image', path, key, step), ('dataset', name, digest, source, context), ('experiment', id, text), ('end', status)."""
-    live: set[str] = set()                                                     # runs whose spool is open in this process
-    def __init__(self, client, run: str, over: bool = False):                  # over: the run ended, and only its spool is left
+    """Delivers what a run records once each, in order, in the background. Entries are ('metric', key, value, ms, step),
+    ('image', path, key, step), ('file', path, folder), ('tag', key, value), ('dataset', name, digest, source, context),
+    ('experiment', id, text), ('end', status)."""
+    live: set[str] = set()   # runs whose spool is open in this process
+    def __init__(self, client, run: str,
+                 over: bool = False):   # the run ended, and only its spool is left
         self.client, self.run, self.path = client, run, spool_dir()/f'{run}.jsonl'
         self.more, self.closing, self.told, self.beaten = threading.Condition(), False, set(), time.time()
-        self.doubt, self.torn, self.refused = True, False, []                  # refused: entries that the store will never take
-        self.last = last_steps(client, run) | last_pictures(client, run)       # of each metric and picture: the last step queued
+        self.doubt, self.torn, self.refused = True, False, []              # refused: what the store will never take
+        self.last = last_steps(client, run) | last_pictures(client, run)   # of each: the last step queued
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.waiting = [e for e in read_spool(self.path) if e[0] != 'end' or over]
         self.passed(self.waiting)
@@ -350,7 +368,7 @@ class Spool(Sender):
         self.thread.start()
     def add(self, *entries):
         "Queue entries; a metric or picture whose step is there already is left out."
-        new = [e for e in entries if e[0] not in ('metric', 'image') or e[-1] > self.last.get(place_of(e), -1)]
+        new = [e for e in entries if not counted(e) or e[-1] > self.last.get(place_of(e), -1)]
         self.passed(new)
         self.write(new)
         with self.more:
@@ -359,28 +377,29 @@ class Spool(Sender):
     def write(self, entries: list):
         "Entries into the file, from which a successor delivers; where the disk is full they wait in memory."
         lines = ''.join(json.dumps(e)+'\n' for e in entries).encode()
-        start = b'\n' if self.torn else b''                                    # ends the line that found no room
+        start = b'\n' if self.torn else b''       # ends the line that found no room
         try: self.torn = self.file.write(start+lines) < len(start+lines)
         except OSError: self.torn = True
-        if self.torn: self.tell('disk', f'{self.path.parent} has no room: values wait for the MLflow store in memory alone')
+        if self.torn: self.tell('disk', f'{self.path.parent} has no room: values wait for MLflow in memory alone')
     def passed(self, entries: list):
         "Remember how far each metric and picture has come."
         for e in entries:
-            if e[0] in ('metric', 'image'): self.last[place_of(e)] = max(e[-1], self.last.get(place_of(e), -1))
+            if counted(e): self.last[place_of(e)] = max(e[-1], self.last.get(place_of(e), -1))
     def keep(self, source: Path) -> Path:
         "A place of the spool's own for a copy of a file until it is delivered."
         folder = self.path.with_suffix('')/str(time.time_ns())
         folder.mkdir(parents=True)
         return folder/source.name
     def work(self):
-        "The thread: send what waits; after a failure wait for 1, 2, 4 ... 60 s, and when closing leave it in the file."
+        "The thread: send what waits; after a failure wait for 1, 2, 4 ... 60 s; when closing leave it."
         pause = 1.
         while (batch := self.next_batch()) or not self.closing:
             try:
                 self.beat()
                 self.deliver(batch)
             except Exception as e:
-                if batch: self.tell('store', f'{len(self.waiting)} values wait for the MLflow store ({type(e).__name__})')
+                waiting = f'{len(self.waiting)} values wait for the MLflow store ({type(e).__name__})'
+                if batch: self.tell('store', waiting)
                 if self.closing: return
                 with self.more: self.more.wait_for(lambda: self.closing, pause)
                 pause = min(2*pause, 60)
@@ -412,10 +431,11 @@ class Spool(Sender):
         aside = self.path.with_suffix('.refused')
         self.refused.append(entry)
         with open(aside, 'a', encoding='utf8') as f: f.write(json.dumps(entry)+'\n')
-        self.tell('refused', f'the MLflow store refuses {entry[:2]} of run {self.run}, kept in {aside}: {str(error).splitlines()[0][:200]}')
+        why = str(error).splitlines()[0][:200]
+        self.tell('refused', f'the MLflow store refuses {entry[:2]} of run {self.run}, kept in {aside}: {why}')
     def tell(self, kind: str, what: str):
         "A warning on stderr, once per outage."
-        if kind not in self.told: print(f'warning: {what}', file=sys.stderr)
+        if kind not in self.told: warn(what)
         self.told.add(kind)
     def wait(self, seconds: float = 60.) -> bool:
         "Wait until all is delivered; was it?"
@@ -434,25 +454,28 @@ class Spool(Sender):
     def leave(self):
         "The file as what still waits, where the disk was full in between."
         if 'disk' not in self.told: return
+        lines = ''.join(json.dumps(e)+'\n' for e in self.waiting)
         try:
-            with atomic(self.path) as tmp: tmp.write_text(''.join(json.dumps(e)+'\n' for e in self.waiting), encoding='utf8')
-        except OSError as e: print(f'warning: {len(self.waiting)} values of run {self.run} are lost, {self.path} has no room ({e})', file=sys.stderr)
+            with atomic(self.path) as tmp: tmp.write_text(lines, encoding='utf8')
+        except OSError as e: warn(f'{len(self.waiting)} values of run {self.run} are lost to MLflow ({e})')
 
 # %% ../nbs/17_tracking.ipynb #1fcd8275
 def last_steps(client, run: str) -> dict[str, int]:
     "How far each metric of a run has come in the store."
     return {k: max(m.step for m in client.get_metric_history(run, k)) for k in client.get_run(run).data.metrics}
 
+def counted(entry: list) -> bool: return entry[0] in ('metric', 'image')
+
 def place_of(entry: list) -> str:
     "What a metric's or a picture's steps are counted by."
     return entry[1] if entry[0] == 'metric' else f'images/{entry[2]}'
 
 def list_pictures(client, run: str) -> dict[str, dict[int, str]]:
-    "The pictures that a run kept by `Recorder.image`: name -> step -> path of the PNG among its artifacts, by rising step."
+    "Pictures that a run kept by `Recorder.image`: name -> step -> path of the PNG, by rising step."
     out = {}
     for a in client.list_artifacts(run, 'images'):
-        found = re.fullmatch(r'images/(.+)[+%]step[+%](\d+)[+%]timestamp[+%].*\.png', a.path) or re.fullmatch(r'images/(.+)-(\d+)\.png', a.path)
-        if found: out.setdefault(found[1].replace('~', '/'), {})[int(found[2])] = a.path
+        found = re.fullmatch(r'images/(.+?)(?:[+%]step[+%](\d+)[+%]timestamp[+%].*|-(\d{10}))\.png', a.path)
+        if found: out.setdefault(found[1].replace('~', '/'), {})[int(found[2] or found[3])] = a.path
     return {name: dict(sorted(steps.items())) for name, steps in out.items()}
 
 def last_pictures(client, run: str) -> dict[str, int]:
@@ -465,9 +488,10 @@ def read_spool(path: Path) -> list[list]:
     return [json.loads(line) for line in lines if line.startswith('[') and line.endswith(']')]
 
 def deliver_left(client) -> list[str]:
-    "Deliver what dead processes of this host left in their spools, and what this one could not deliver, one process at a time; returns the runs."
+    "Deliver what dead processes of this host, or closed recorders of this one, left in their spools; the runs."
     if not list(spool_dir().glob('*.jsonl')): return []
-    with store_lock(): return [path.stem for path in sorted(spool_dir().glob('*.jsonl')) if _deliver(client, path.stem)]
+    with store_lock():                                            # one process at a time
+        return [path.stem for path in sorted(spool_dir().glob('*.jsonl')) if _deliver(client, path.stem)]
 
 def _deliver(client, run: str) -> bool:
     try: process = recorded_by(client.get_run(run))
@@ -480,27 +504,31 @@ def _deliver(client, run: str) -> bool:
 STUDY = 'study'   # the arm of a study's own run
 
 def open_run(study: str, arm: str, seed: int, params, name: str, resume: str, tags: dict[str, str]) -> str:
-    "Id of the run to continue, or of a new one that has its tags from the beginning; refuses what another process is recording."
+    "Id of the run to continue, or of a new one with its tags; refuses what another process is recording."
     client = open_store()
     with store_lock():
-        same = [r for r in find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params)) if 'wysiwyg.imported_from' not in r.data.tags]
+        like = find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params))
+        same = [r for r in like if 'wysiwyg.imported_from' not in r.data.tags]
         for r in same: _only_recorder(client, r, study, arm)
         for r in same:
-            if resume == 'any' or (resume == 'checkpoint' and same_work(r, tags)): return go_on(client, r.info.run_id, tags)
+            fits = resume == 'any' or (resume == 'checkpoint' and same_work(r, tags))
+            if fits: return go_on(client, r.info.run_id, tags)
         name = name or (study if arm == STUDY else f'{arm}-s{seed}')
         return client.create_run(experiment_id(client, study), run_name=name, tags=tags).info.run_id
 
 def go_on(client, run: str, tags: dict[str, str]) -> str:
     "Open a run again."
     client.update_run(run, status='RUNNING')
-    for k, v in (tags | {'wysiwyg.stopped_at': '', 'wysiwyg.seen': int(time.time())}).items(): client.set_tag(run, k, v)
+    now = {'wysiwyg.stopped_at': '', 'wysiwyg.seen': int(time.time())}
+    for k, v in (tags | now).items(): client.set_tag(run, k, v)
     return run
 
 def same_work(run, tags: dict[str, str]) -> bool:
-    "Did this run make the checkpoint? It has the same data and folder; one that finished is known by its folder alone."
+    "Did this run make the checkpoint? It has its data and folder; one that finished must tell its folder."
     known = run.data.tags
-    same = [known[k] == tags[k] for k in ('wysiwyg.dataset_sha', 'wysiwyg.outdir') if k in known and k in tags]
-    return all(same) and (run.info.status != 'FINISHED' or known.get('wysiwyg.outdir', '') == tags.get('wysiwyg.outdir'))
+    told = [k for k in ('wysiwyg.dataset_sha', 'wysiwyg.outdir') if k in known and k in tags]
+    same = all(known[k] == tags[k] for k in told)
+    return same and (run.info.status != 'FINISHED' or 'wysiwyg.outdir' in told)
 
 def _only_recorder(client, run, study: str, arm: str):
     "Refuse a run that another process is recording; one of a host that has been silent for long is closed."
@@ -508,36 +536,41 @@ def _only_recorder(client, run, study: str, arm: str):
     if run.info.status != 'RUNNING' or recorded_by(run) == this_process(): return
     away = host != socket.gethostname()
     if away and silence(run) > STALE: return client.set_terminated(run.info.run_id, 'KILLED')
-    else_ = 'give one call more workers (--workers)' if arm == STUDY else 'train with --no-track' if study == 'train' else 'choose another arm or seed'
-    wait = f'; if {host} is gone, try again {math.ceil((STALE-silence(run))/60)} minutes from now' if away else ''
+    other = {'train': 'train with --no-track'}.get(study, 'choose another arm or seed')
+    if arm == STUDY: other = 'give one call more workers (--workers)'
+    minutes = math.ceil((STALE-silence(run))/60)
+    wait = f'; if {host} is gone, try again {minutes} minutes from now' if away else ''
     what = f'study {study} is being run' if arm == STUDY else f'{run.info.run_name} is being recorded'
-    raise ValueError(f'{what} by process {pid} of {host}, last heard of {silence(run):.0f} s ago: end that one first, or {else_}{wait}')
+    heard = f'last heard of {silence(run):.0f} s ago'
+    raise ValueError(f'{what} by process {pid} of {host}, {heard}: end that one first, or {other}{wait}')
 
 def log_parameters(client, run: str, params):
-    "All parameters, at the start and at every continuation: a run may have ended between its making and its parameters."
+    "All parameters, at every continuation too: a run may have ended before it had them."
     from mlflow.entities import Param
     items = [Param(k, v) for k, v in texts(params).items()]
     for i in range(0, len(items), 100): client.log_batch(run, params=items[i:i+100])
 
 # %% ../nbs/17_tracking.ipynb #364ef062
 class Recorder(NullRecorder):
-    "One MLflow run; `dropped` counts values that were not finite. Once open it never raises because of the store or a full disk."
+    "One MLflow run. Once open, no trouble of the store or the disk raises; `dropped` counts what was not finite."
     def __init__(self, study: str, arm: str, seed: int = 0,
                  params=None,                       # a Run or a dictionary; a run is continued only with equal ones
                  name: str = '',                    # what MLflow calls it; '<arm>-s<seed>' when not given
-                 resume: str = 'none',              # what to continue: 'none', 'any', or 'checkpoint', the run of equal dataset_sha and outdir whose checkpoint is resumed from
+                 resume: str = 'none',              # or 'any', or 'checkpoint': go on with the run of equal dataset_sha and outdir
                  **tags: str):                      # e.g. dataset_sha=..., outdir=..., extractor=...
-        mark = {'study': study, 'arm': safe(arm), 'seed': seed, 'config_sha': digest(params), 'method': 'wysiwyg', 'process': this_process(), **provenance(), **tags}
-        texts(params)                                                          # refused before anything is made
+        mark = {'study': study, 'arm': safe(arm), 'seed': seed, 'config_sha': digest(params), 'method': 'wysiwyg'}
+        mark |= {'process': this_process()} | provenance() | tags
+        marks = {f'wysiwyg.{k}': str(v)[:5000] for k, v in mark.items()} | origin()
+        texts(params)                               # refused before anything is made
         with plainly():
             self.client = open_store()
             deliver_left(self.client)
             reap(study)
-            self.id = open_run(study, arm, seed, params, name, resume, {f'wysiwyg.{k}': str(v)[:5000] for k, v in mark.items()} | origin())
+            self.id = open_run(study, arm, seed, params, name, resume, marks)
             log_parameters(self.client, self.id, params)
             self.spool = Spool(self.client, self.id)
     def metrics(self, values: dict[str, float], step: int = 0):
-        "Log finite values at `step` (images seen); count the others. Returns at once; ValueError for a name that MLflow does not take."
+        "Log finite values at `step` (images seen), at once; ValueError for a name that MLflow does not take."
         for name in values.keys()-self.spool.last.keys(): metric_name(name)
         good, now = {k: float(v) for k, v in values.items() if math.isfinite(v)}, int(time.time()*1000)
         self.dropped += len(values)-len(good)
@@ -563,10 +596,10 @@ class Recorder(NullRecorder):
             return str(path)
         except OSError as e: self.spool.tell('file', f'{name} is not kept for MLflow ({e.strerror or e})')
     def image(self, array: np.ndarray, name: str, step: int = 0):   # [H, W, 3] uint8
-        "Keep a picture for MLflow's image grid, whose slider runs over steps; `list_pictures` finds it again."
+        "Keep a picture for MLflow's image grid, whose slider runs over steps; see `list_pictures`."
         from PIL import Image
         if not re.fullmatch(r'[\w .-]+', safe(name), re.ASCII):
-            raise ValueError(f'{name!r} cannot name a picture: MLflow takes letters, digits, spaces and _ - .')
+            raise ValueError(f'{name!r} cannot name a picture: use letters, digits, spaces and _ - .')
         path = self.kept(f'{name}.png', Image.fromarray(np.ascontiguousarray(array)).save)
         if path: self.spool.add(('image', path, name, int(step)))
     def file(self, path: str|Path, folder: str = None):
@@ -592,5 +625,37 @@ class Recorder(NullRecorder):
         self.spool.add(('end', status))
         self.spool.close()
     def __exit__(self, kind, error, trace):
-        if kind: self.tag('traceback', ''.join(traceback.format_exception(kind, error, trace))[-5000:])
-        self.end(self.status if kind is None else 'KILLED' if issubclass(kind, KeyboardInterrupt) else 'FAILED')
+        if kind:
+            self.tag('traceback', ''.join(traceback.format_exception(kind, error, trace))[-5000:])
+            self.status = 'KILLED' if issubclass(kind, KeyboardInterrupt) else 'FAILED'
+        self.end(self.status)
+
+# %% ../nbs/17_tracking.ipynb #f6a1d2b8
+def training_name(run: Run) -> str:
+    "What a training is called in MLflow: preset, images, data and seed, e.g. 'tiny-13k-heads32-s0'."
+    images, seed = run.schedule.total, run.train.seed
+    size = f'{images/1e6:g}M' if images >= 1e6 else f'{images/1e3:g}k'
+    data = Path(run.data.path).stem or f'heads{run.heads.resolution}'
+    return f'{run.name}-{size}-{data}-s{seed}'
+
+def facts(title: str, values: dict[str, object]) -> str:
+    "A run's description (markdown): a sentence, and a table of what there is to know."
+    return f'{title}\n\n| | |\n|---|---|\n' + ''.join(f'| {k} | {v} |\n' for k, v in values.items())
+
+def find_training(outdir: str|Path) -> str|None:
+    "The newest run of the trainings that wrote into this folder, by the tag `outdir`; None where none is known."
+    if not store_exists() or not experiment_id(open_store(), 'train', make=False): return None
+    place = str(Path(outdir).resolve())
+    found = [r for r in find_runs(open_store(), 'train') if r.data.tags.get('wysiwyg.outdir') == place]
+    return found[0].info.run_id if found else None
+
+def reopen(run_id: str) -> Recorder:
+    "A run that ended, opened for more, such as the evaluation of its generator; it ends again as it was."
+    r = Recorder.__new__(Recorder)
+    with plainly():
+        r.client, r.id = open_store(), run_id
+        run = r.client.get_run(run_id)
+        if run.info.status == 'RUNNING': raise ValueError(f'{run.info.run_name} is still being recorded')
+        r.status, r.dropped = run.info.status, int(run.data.tags.get('wysiwyg.dropped', 0))
+        r.spool = Spool(r.client, run_id)
+    return r

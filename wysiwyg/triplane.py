@@ -30,6 +30,7 @@ def sample_planes(planes: Tensor,          # [B, 3, C, H, W]
                  ) -> Tensor:              # [B, M, C]
     "Bilinear features of points: f_xy * f_xz * f_yz. Points outside the box read the border, points that are NaN give NaN."
     s = expect(planes, 'planes', 'B 3 C H W'); expect(x, 'x', 'B M 3', B=s['B'])
+    if planes.dtype != x.dtype: raise ValueError(f'planes are {planes.dtype} and points {x.dtype}: give both one type')
     lost = x.isnan().any(-1, keepdim=True)                                          # there torch's backward reads outside its memory
     some = x.device.type != 'cpu' or bool(lost.any())                               # to ask a GPU is to wait for it
     uv = project_to_planes(x.masked_fill(lost, 0) if some else x, box).flatten(0, 1)[:, :, None]                        # [3B, M, 1, 2]
