@@ -49,7 +49,7 @@ lint: $(STAMP)    ## ruff
 	@$(BIN)/ruff check .
 
 export: $(STAMP)  ## clean the notebooks, write the modules and the README
-	@$(BIN)/nbdev_clean && $(BIN)/nbdev_export && $(BIN)/python scripts/readme.py
+	@$(BIN)/python scripts/drift.py names && $(BIN)/nbdev_clean && $(BIN)/nbdev_export && $(BIN)/python scripts/readme.py
 
 readme: $(STAMP)  ## README.md from nbs/index.ipynb
 	@$(BIN)/python scripts/readme.py
@@ -84,12 +84,16 @@ bench: $(STAMP)   ## kernels, frames and training steps on the CPU beside their 
 gpu:         ## all that wants a GPU: tests, compute-sanitizer, benchmarks, training throughput (OUT=folder for the results)
 	@OUT="$(OUT)" bash scripts/gpu.sh
 
-lab: $(STAMP)     ## JupyterLab on 127.0.0.1 (PORT=8888)
-	@$(BIN)/jupyter lab --ip 127.0.0.1 --port $(or $(PORT),8888) --notebook-dir "$(CURDIR)"
+# JupyterLab's defaults here: no questions about news, no look for newer versions.
+$(VENV)/share/jupyter/lab/settings/overrides.json: $(STAMP)
+	@mkdir -p $(@D)
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $@
 
-ui: $(STAMP)      ## MLflow on 127.0.0.1 (PORT=5000)
-	@mkdir -p runs
-	@$(BIN)/mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "sqlite:///$(CURDIR)/runs/mlflow.db"
+lab: $(VENV)/share/jupyter/lab/settings/overrides.json   ## JupyterLab on 127.0.0.1 (PORT=8888)
+	@$(BIN)/jupyter lab --ip 127.0.0.1 --port $(or $(PORT),8888) --notebook-dir "$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
+
+ui: $(STAMP)      ## MLflow on 127.0.0.1 (PORT=5000), with a link to each study
+	@$(BIN)/wysiwyg ui --port $(or $(PORT),5000)
 
 hooks: $(STAMP)   ## git: check before each commit, readable notebook diffs, notebook merges
 	@git config core.hooksPath .githooks

@@ -176,7 +176,7 @@ def table(rows: list[dict]):
 def save(folder: Path, name: str, **content):
     "Write the results with command and provenance."
     meta = dict(command=' '.join(['python', 'scripts/bench.py', *sys.argv[1:]]), threads=torch.get_num_threads(), **provenance())
-    with atomic(folder/f'{name}.json') as tmp: tmp.write_text(json.dumps(dict(meta=meta, **content), indent=1)+'\n')
+    with atomic(folder/f'{name}.json') as tmp: tmp.write_text(json.dumps(dict(meta=meta, **content), indent=1)+'\n', encoding='utf8')
 
 
 def main():

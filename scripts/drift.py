@@ -1,8 +1,9 @@
 """Do the notebooks, the modules and the README agree? Cleans and exports a copy, then compares it with the tree as it is; changes nothing.
 
     python scripts/drift.py          exit code 1 and the differences when they do not agree
+    python scripts/drift.py names    only: do two notebooks write the same module?
 """
-import os, shutil, subprocess, sys, tempfile
+import json, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 from readme import write
@@ -30,7 +31,20 @@ def drift(root: Path = ROOT) -> str:
         return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
 
 
+def same_names(root: Path = ROOT) -> str:
+    "Notebooks that would write one module, as a line for each such module; empty when there are none."
+    writers = {}
+    for path in sorted((root/'nbs').rglob('*.ipynb')):
+        if any(part[0] in '._' for part in path.relative_to(root).parts): continue
+        sources = [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf8'))['cells'] if c['cell_type'] == 'code']
+        for name in {m[1] for s in sources if (m := re.match(r'#\|\s*default_exp\s+([\w.]+)', s))}: writers.setdefault(name, []).append(path.name)
+    return '\n'.join(f'{" and ".join(names)} both write the module {module}: give one another `default_exp`, or move it away'
+                     for module, names in writers.items() if len(names) > 1)
+
+
 if __name__ == '__main__':
+    if found := same_names(): sys.exit(found)
+    if sys.argv[1:] == ['names']: sys.exit()
     if found := drift():
         print(found[:20000] + '\nThese would change: run `make export`, look, commit.')
         sys.exit(1)

@@ -31,6 +31,6 @@ minutes="${TRAIN_MINUTES:-0}"; run="${RUN:-$out/small}"
 echo "[5/5] training small for $minutes minutes"
 if [ "$minutes" != 0 ]; then
     timeout -s INT -k 60 "${minutes}m" $python -m wysiwyg.cli train --cfg small --outdir "$run" --resume latest --no-track --heads.workers "$(nproc)" ${DATA:+--data "$DATA"} 2>&1 | tail -n 5
-    $python -m wysiwyg.cli eval --network "$run/generator.safetensors" ${DATA:+--data "$DATA"} --n 1000 --json > "$out/small_eval.json" || status=1
+    $python -m wysiwyg.cli eval --network "$run/generator.safetensors" ${DATA:+--data "$DATA"} --n 1000 --no-track --json > "$out/small_eval.json" || status=1
 fi
 exit $status

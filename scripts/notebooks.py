@@ -39,13 +39,14 @@ def execute(path: Path, seconds: float, save: bool):
     "Run one notebook in a fresh kernel within `seconds`; with `save`, keep its outputs but not what it wrote to stderr."
     import nbformat
     from nbclient import NotebookClient
+    from wysiwyg.executors import this_python
 
     class Client(NotebookClient):
         async def async_execute_cell(self, cell, *args, **kwargs):
             return cell if skipped(cell.source) else await super().async_execute_cell(cell, *args, **kwargs)
 
     end, nb = time.monotonic() + seconds, nbformat.read(path, 4)
-    client = Client(nb, kernel_name='python3', timeout_func=lambda cell: max(1, end - time.monotonic()), startup_timeout=120,
+    client = Client(nb, kernel_manager_class=this_python(), timeout_func=lambda cell: max(1, end - time.monotonic()), startup_timeout=120,
                     resources={'metadata': {'path': str(path.parent)}})
     client.execute()
     if not save: return

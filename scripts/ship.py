@@ -17,10 +17,10 @@ CURVE = ('images', 'loss/D', 'loss/adversarial', 'loss/r1', 'loss/surface', 'los
 def main():
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument('folder', type=Path); ask.add_argument('--command', required=True); a = ask.parse_args()
-    run = from_dict(Run, json.loads((a.folder/'run.json').read_text()))
+    run = from_dict(Run, json.loads((a.folder/'run.json').read_text(encoding='utf8')))
     t = load_checkpoint(Trainer(run, open_data(run)), latest_checkpoint(a.folder))
     save_pair(t, data_dir(), command=a.command)
-    curve = pd.DataFrame(map(json.loads, (a.folder/'metrics.jsonl').read_text().splitlines()))
+    curve = pd.DataFrame(map(json.loads, (a.folder/'metrics.jsonl').read_text(encoding='utf8').splitlines()))
     with atomic(data_dir()/'generator_curve.csv') as tmp: curve[[k for k in CURVE if k in curve]].round(5).to_csv(tmp, index=False)
     print(f'{t.images} images of {run.name} are in {data_dir()}')
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from wysiwyg.executors import EXECUTORS, Failed, Local, Lost, Ray, environment, executor_of
+from wysiwyg.executors import EXECUTORS, Failed, Local, Lost, Ray, environment, executor_of, this_python
 from wysiwyg.results import history
 from wysiwyg.study import exit_code, run_study
 from wysiwyg.tracking import STUDY, decode, find_runs, open_store
@@ -181,3 +181,28 @@ def test_an_arm_that_ended_unheard_is_kept(tmp_path):
         assert run_study('silent', {'a': {}}, measure) == {'a-s0': 'kept'}
         run, = find_runs(open_store(), 'silent', arm='a')
         assert run.info.status == 'FINISHED' and run.data.metrics['eval/psnr'] == 30.5
+
+
+# ---- notebooks -------------------------------------------------------------------------------------------------------
+
+def test_notebooks_run_in_this_python(tmp_path, monkeypatch, capfd):
+    "Whatever stands for python3 among Jupyter's kernels; and the kernel says nothing on stderr."
+    import nbformat
+    import papermill
+    kernel = tmp_path/'jp'/'kernels'/'python3'
+    kernel.mkdir(parents=True)
+    (kernel/'kernel.json').write_text(json.dumps({'argv': ['no-such-python', '-f', '{connection_file}'], 'display_name': 'p', 'language': 'python'}))
+    monkeypatch.setenv('JUPYTER_PATH', str(tmp_path/'jp'))
+    parts = nbformat.v4
+    cells = [parts.new_code_cell('n = 0', metadata={'tags': ['parameters']}), parts.new_code_cell('import sys; (sys.executable, n)')]
+    nb = parts.new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python3', 'display_name': 'p', 'language': 'python'}})
+    nbformat.write(nb, tmp_path/'n.ipynb')
+    how = dict(kernel_name='python3', kernel_manager_class=this_python(), progress_bar=False)
+    done = papermill.execute_notebook(str(tmp_path/'n.ipynb'), None, {'n': 7}, **how)
+    assert done.cells[-1].outputs[0].data['text/plain'] == repr((sys.executable, 7)) and 'eavesdropping' not in capfd.readouterr().err
+
+
+def test_a_python_without_kernel_is_named(monkeypatch):
+    import importlib.util
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(ValueError, match='cannot run notebooks: install ipykernel'): this_python()

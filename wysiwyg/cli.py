@@ -8,13 +8,14 @@ __all__ = ['STUDY_DEFAULTS', 'HINTS', 'HELP', 'EXAMPLES', 'COMMANDS', 'MOST_LINE
            'read_gamma', 'help_end', 'parse_seeds', 'parse_angles', 'heads', 'train_command', 'plan', 'tell_size',
            'estimate_command', 'recorded', 'recorder', 'run_title', 'about', 'verdict', 'keep_files', 'model_card',
            'open_generator', 'eval_command', 'eval_data', 'protocol_scores', 'record_scores', 'tell_scores',
-           'keep_scores', 'eval_text', 'columns_text', 'render', 'look_at', 'warn_empty', 'save_png', 'study_names',
-           'study_titles', 'studies_command', 'read_notebook', 'notebook_parameters', 'check_parameters',
+           'keep_scores', 'eval_text', 'narrower', 'columns_text', 'render', 'look_at', 'warn_empty', 'save_png',
+           'study_names', 'study_titles', 'studies_command', 'read_notebook', 'notebook_parameters', 'check_parameters',
            'study_notebook', 'run_notebook', 'run_cells', 'up_to_first_study', 'parse_setting', 'study_parameters',
-           'one_seed', 'ablate', 'study_page', 'ablate_text', 'execute', 'arms_bar', 'watch_arms', 'read_journal',
-           'journal_digest', 'dry_run', 'matrix_text', 'results_command', 'ui', 'tell_links', 'study_links', 'answers',
-           'refuse_taken', 'serve', 'demo', 'processes_for', 'train_in_processes', 'say', 'demo_text', 'lines_text',
-           'parse', 'read_options', 'usage', 'version', 'plain', 'error_text', 'main', 'failed', 'tune_allocator']
+           'one_seed', 'ablate', 'study_page', 'ablate_text', 'execute', 'arms_bar', 'watch_arms', 'show_arms',
+           'read_journal', 'journal_digest', 'dry_run', 'matrix_text', 'results_command', 'ui', 'tell_links',
+           'study_links', 'answers', 'refuse_taken', 'serve', 'demo', 'processes_for', 'train_in_processes', 'say',
+           'demo_text', 'lines_text', 'parse', 'read_options', 'usage', 'version', 'plain', 'error_text', 'main',
+           'failed', 'tune_allocator']
 
 # %% ../nbs/21_cli.ipynb #5ecaeb89
 import contextlib, functools, json, math, os, re, shlex, signal, subprocess, sys, tempfile, threading, time
@@ -424,7 +425,12 @@ def eval_text(a: Eval, scores: dict[str, float]) -> str:
         rows.append((k, short('eval', k), ' to '.join(ends) if all(ends) else '', short('floor', k), better))
     return columns_text(rows)
 
-def columns_text(rows: list[tuple]) -> str:
+def narrower(rows: list) -> str:
+    "A table as columns, or turned, whichever takes less width."
+    turned = [columns_text(rows), columns_text(list(zip(*rows)))]
+    return min(turned, key=lambda text: max(map(len, text.splitlines())))
+
+def columns_text(rows: list) -> str:
     "Rows of texts as columns: the first to the left, numbers to the right."
     widths = [max(len(str(r[i])) for r in rows) for i in range(len(rows[0]))]
     left = (0, len(widths)-1)
@@ -596,9 +602,8 @@ def ablate_text(a: Ablate, result: dict) -> str:
     parts = []
     for s in result['studies']:
         head = list(s['table'][0]) if s['table'] else []
-        flat_rows = [tuple(head), *[tuple(r.get(k, '') for k in head) for r in s['table']]]
-        wide = sum(max(len(x) for x in column)+2 for column in zip(*flat_rows)) > 120
-        table = columns_text([*zip(*flat_rows)] if wide else flat_rows) if head else 'no table: nothing to compare'
+        rows = [head, *[[r.get(k, '') for k in head] for r in s['table']]]
+        table = narrower(rows) if head else 'no table: nothing to compare'
         parts.append(f'{s["study"]}\n\n{table}\n\n{s["conclusion"]}\n\nMLflow: {s["mlflow"]}')
     return '\n\n'.join([*parts, f'notebook: {result["notebook"]}'])
 
@@ -617,7 +622,7 @@ def arms_bar(path: Path):
     "Yields a file of progress lines, {study, total, done, run, status}, and shows them as a bar on stderr while they come."
     from tqdm.auto import tqdm
     ended = threading.Event()
-    with tqdm(total=0, unit='arm', ascii=not sys.stderr.isatty(), bar_format='{desc}: {n}/{total} arms, {elapsed} {bar} {postfix}') as bar:
+    with tqdm(total=0, unit='arm', ascii=not sys.stderr.isatty(), bar_format='{desc}: {n}/{total} arms, {elapsed}{postfix}') as bar:
         watcher = threading.Thread(target=watch_arms, args=(path, bar, ended), daemon=True)
         watcher.start()
         try: yield path
@@ -626,18 +631,22 @@ def arms_bar(path: Path):
             watcher.join()
 
 def watch_arms(path: Path, bar, ended: threading.Event, pause: float = .5):
-    "Follow the file until `ended`, and once more."
+    "Follow the file until `ended`, and once more; off a terminal a line only when an arm ends."
     bar.set_description('preparing')
+    seen = 0
     while True:
         last = ended.wait(pause)
         lines = path.read_text(encoding='utf8').splitlines() if path.exists() else []
-        if lines:
-            told = json.loads(lines[-1])
-            bar.total, bar.n = told['total'], told['done']
-            bar.set_description(told['study'], refresh=False)
-            bar.set_postfix_str(f'{told["run"]} {told["status"]}'[:60], refresh=False)
-        bar.refresh()
+        if len(lines) > seen: show_arms(bar, json.loads(lines[-1]))
+        elif sys.stderr.isatty(): bar.refresh()
+        seen = len(lines)
         if last: return
+
+def show_arms(bar, told: dict):
+    "The last progress line on the bar."
+    bar.total, bar.n = told['total'], told['done']
+    bar.set_description(told['study'], refresh=False)
+    bar.set_postfix_str(f'{told["run"]} {told["status"]}'[:60])
 
 def read_journal(journal: Path) -> list[dict]:
     return [json.loads(line) for line in journal.read_text(encoding='utf8').splitlines()] if journal.exists() else []
