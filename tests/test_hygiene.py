@@ -2,7 +2,7 @@
 
 Checkers take a notebook as a dictionary or a text, so that the planted faults below need no files.
 """
-import ast, json, re, shutil, subprocess, sys
+import ast, builtins, dis, importlib, json, re, shutil, subprocess, sys, types
 from pathlib import Path
 
 import pytest
@@ -483,3 +483,18 @@ def test_notebook_diffs_are_text(tmp_path):
     path = tmp_path/'a.ipynb'
     path.write_text(json.dumps(book(('tau = 1', shown(), ['parameters']))))
     assert text(path) == '# %% parameters\ntau = 1\n'
+
+
+def _codes(code):
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType): yield from _codes(inner)
+
+
+@pytest.mark.parametrize('path', sorted((ROOT/'wysiwyg').glob('[a-z]*.py')), ids=lambda p: p.stem)
+def test_every_global_name_is_defined(path):
+    "Star imports hide a missing name from the linter."
+    module = importlib.import_module(f'wysiwyg.{path.stem}')
+    code = compile(path.read_text(encoding='utf8'), path.name, 'exec')
+    used = {i.argval for c in _codes(code) for i in dis.get_instructions(c) if i.opname == 'LOAD_GLOBAL'}
+    assert not [name for name in used if not hasattr(module, name) and not hasattr(builtins, name)]

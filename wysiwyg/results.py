@@ -412,8 +412,9 @@ def export_runs(study: str, most: int = 200) -> Path:
 
 def portable(run, most: int) -> dict:
     "A run without what only its own machine can use."
-    tags = {k: v for k, v in run.data.tags.items() if k.startswith('wysiwyg.') and k.split('.')[1] not in ('process', 'leader', 'traceback')}
-    tags |= {k: v for k, v in run.data.tags.items() if k in ('mlflow.note.content', 'mlflow.parentRunId')}
+    own = ('process', 'leader', 'traceback', 'outdir', 'seen', 'concluded')
+    tags = {k: v for k, v in run.data.tags.items() if k.startswith('wysiwyg.') and k.split('.')[1] not in own}
+    tags |= {k: v for k, v in run.data.tags.items() if k == 'mlflow.note.content'}
     curve = {k: history(run.info.run_id, k).values.tolist() for k in sorted(run.data.metrics)}
     thin = {k: [v[int(i)] for i in np.linspace(0, len(v)-1, min(most, len(v)))] for k, v in curve.items()}
     return {'run_id': run.info.run_id, 'name': run.info.run_name, 'start': run.info.start_time, 'end': run.info.end_time, 'tags': tags, 'params': run.data.params, 'metrics': thin}
@@ -479,7 +480,7 @@ def import_runs(path: str|Path) -> dict[str, str]:
     known = {study: here_already(client, study) for study in {run['tags']['wysiwyg.study'] for run in runs}}
     for run in runs:
         id = known[run['tags']['wysiwyg.study']].get(run['run_id'])
-        here[run['run_id']] = id or import_run(client, run, path.name, here)
+        here[run['run_id']] = id or import_run(client, run, path.name)
         status[run['name']] = 'there' if id else 'imported'
     if 'imported' in status.values(): import_page(client, path, runs, here)
     return status
@@ -500,11 +501,11 @@ def here_already(client, study: str) -> dict[str, str]:
         else: out[source or r.info.run_id] = r.info.run_id
     return out
 
-def import_run(client, run: dict, source: str, here: dict[str, str]) -> str:
+def import_run(client, run: dict, source: str) -> str:
     "One run with its identity, parameters and curves; FINISHED last of all."
     from mlflow.entities import Metric, Param
     tags = run['tags'] | {'wysiwyg.imported_from': source, 'wysiwyg.imported_id': run['run_id'], 'wysiwyg.process': this_process()}
-    if parent := here.get(tags.pop('mlflow.parentRunId', None)): tags['mlflow.parentRunId'] = parent
+    tags.pop('mlflow.parentRunId', None)                                       # arms lie flat
     new = client.create_run(experiment_id(client, tags['wysiwyg.study']), run['start'], tags, run['name']).info.run_id
     params = [Param(k, v) for k, v in run['params'].items()]
     values = [Metric(k, v, run['end'], int(step)) for k, curve in run['metrics'].items() for step, v in curve]
@@ -553,5 +554,5 @@ def import_rows(path: str|Path) -> dict[str, str]:
     run |= {'tags': {f'wysiwyg.{k}': v for k, v in tags.items()}, 'params': {k: encode(v) for k, v in params.items()}}
     run['metrics'] = {k: [[0, v]] for k, v in scores.items()}
     if run['run_id'] in here_already(client, 'eval'): return {path.stem: 'there'}
-    import_run(client, run, path.name, {})
+    import_run(client, run, path.name)
     return {path.stem: 'imported'}

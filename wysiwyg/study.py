@@ -166,6 +166,7 @@ def conclude(parent: Recorder, study: str, jobs: dict, status: dict[str, str], b
     arms = {arm: p for arm, _, p in jobs.values()}
     bad = [f'- **{name}** {said}' for name, said in status.items() if said.startswith('failed')]
     parent.tag('failed', len(bad))
+    parent.tag('baseline', baseline)
     try: text = conclusion(parent, study, baseline, arms, note)
     except ValueError as e: text = f'No comparison: {e}.'                     # e.g. the baseline failed
     page = '\n\n'.join(x for x in (note, made_of(jobs), text, *bad) if x)
@@ -198,11 +199,10 @@ def conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: st
     "Write the report, where there is something to compare; the table for the page."
     runs = read_study(study, arms)
     arms = {arm: p for arm, p in arms.items() if arm in set(runs.arm)}
-    metrics = [k for k in sorted(runs) if k.startswith('eval/') and runs[k].notna().all()]
+    metrics = reported(runs, baseline)
     if runs.empty or not metrics: return ''
     parent.text(report(study, baseline, metrics, arms, note=note), 'compare.html')
-    table = show_compare(study, baseline, metrics, arms).reset_index()
-    return markdown_table(list(table), table.values.tolist())
+    return brief(study, baseline, metrics, arms)
 
 # %% ../nbs/17b_study.ipynb #5eb00b64
 def _sizes(params: dict) -> dict[str, float]:
