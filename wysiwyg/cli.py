@@ -149,8 +149,10 @@ HINTS = {   # command -> field -> what its empty value stands for
     Heads: dict(outdir='data/sets of the project'),
     Short: dict(data='heads are rendered') | _same('kimg batch gamma snap seed', "the preset's"),
     Train: dict(outdir='runs/NAME-DIGEST', resume='start anew', stop_at='never'),
-    Eval: dict(network='the shipped generator', data='heads like those it was trained on', normals='those beside the heads',
-               inception='WYSIWYG_INCEPTION', inception_sha='the canonical one') | _same('protocol record', 'none'),
+    Eval: dict(network='the shipped generator', data='heads like those it was trained on',
+               normals='those beside the heads', inception='WYSIWYG_INCEPTION',
+               inception_sha='the canonical one')
+          | _same('protocol record', 'none'),
     Render: dict(network='the shipped generator', resolution='what it was trained for', samples='none')
             | _same('radius focal', "the generator's"),
     Ablate: STUDY_DEFAULTS | _same('set record', 'none'),
@@ -196,8 +198,8 @@ def base_run(a: Short) -> Run:
     if a.kimg is None: run = make()
     elif a.cfg in ('paper', 'cats'): run = replace(make(), schedule=scaled(make().schedule, a.kimg*1e3))
     else: run = make(total=a.kimg*1e3)
-    changes = {'train.batch': a.batch, 'train.seed': a.seed, 'data.path': a.data or None, 'data.mirror': a.mirror or None,
-               'train.snapshot_images': None if a.snap is None else a.snap*1e3}
+    changes = {'train.batch': a.batch, 'train.seed': a.seed, 'train.snapshot_images': a.snap and a.snap*1e3,
+               'data.path': a.data or None, 'data.mirror': a.mirror or None}
     return override(run, **{k: v for k, v in changes.items() if v is not None})
 
 def read_gamma(text: str, run: Run) -> float:
@@ -226,15 +228,17 @@ EXAMPLES = {   # command -> lines that `--help` ends with
     'ui': ['wysiwyg ui --port 5001'],
     'demo': ['wysiwyg demo']}
 
-EVERY = 'every field of the configuration is an option too, such as --sampler.tau .9: wysiwyg train --help-all'
+EVERY = 'every field of the configuration is an option, such as --sampler.tau .9: wysiwyg train --help-all'
 
 def help_end(name: str) -> str:
     "What `--help` ends with: presets or studies, and examples."
     def words(make): return re.split('[.;:](?: |$)', make.__doc__)[0]
     presets = [f'  {n:8}{make().resolution:4} px  {words(make)}' for n, make in PRESETS.items()]
-    lists = {'train': ['presets:', *presets, '', EVERY, '']}
-    if name == 'ablate': lists['ablate'] = ['studies:', *(f'  {n:24}{title}' for n, title in study_titles().items()), '']
-    return '\n'.join([*lists.get(name, []), 'examples:', *(f'  {line}' for line in EXAMPLES[name])])
+    parts = ['examples:', *(f'  {line}' for line in EXAMPLES[name])]
+    if name == 'train': parts = ['presets:', *presets, '', EVERY, '', *parts]
+    if name != 'ablate': return '\n'.join(parts)
+    titles = [f'  {n:24}{title}' for n, title in study_titles().items()]
+    return '\n'.join(['studies:', *titles, '', *parts])
 
 # %% ../nbs/21_cli.ipynb #5ebf29a6
 def parse_seeds(text: str) -> list[int]:
@@ -263,8 +267,8 @@ def heads(a: Heads) -> dict:
     return {'path': str(path), 'images': a.heads.n, 'sha': Dataset(path).sha}
 
 def train_command(a: Train) -> dict:
-    """Check configuration and data, then train, with the other processes of torchrun if there are any; interrupted,
-    leave a checkpoint. Rank 0 alone records and answers."""
+    """Check configuration and data, then train, with the other processes of torchrun if there are any;
+    interrupted, leave a checkpoint. Rank 0 alone records and answers."""
     told, folder = {}, Path(a.outdir or runs_dir()/f'{a.run.name}-{sha(a.run)}')
     if a.dry_run: return plan(a, folder)
     check(a.run)
@@ -281,7 +285,7 @@ def train_command(a: Train) -> dict:
     return made | {'generator': str(folder/'generator.safetensors')} | told
 
 def plan(a: Train, folder: Path) -> dict:
-    "The schedule on stdout, and every field as the result; ValueError where the run, or its data, would be refused."
+    "The schedule on stdout, every field as the result; ValueError where run or data would be refused."
     texts = schedule_text(a.run.schedule), schedule_plot(a.run.schedule)
     if not a.json: print(*texts, sep='\n\n', end='\n\n')
     check(a.run)
@@ -311,7 +315,7 @@ def estimate_command(a: Train, data: Dataset, world: World) -> dict:
 # %% ../nbs/21_cli.ipynb #a1c0de04
 @contextlib.contextmanager
 def recorded(a: Train, data: Dataset, folder: Path, told: dict, resumed: bool):
-    "The run in MLflow, or nothing: what it learns from, how, and at the end its files. `told` gets the run's link."
+    "The run in MLflow, or nothing: its data, how it is made, at the end its files. `told` gets the link."
     begun = time.time()
     with recorder(a, data, folder, resumed) as r:
         if r.id:
@@ -352,7 +356,8 @@ def about(a: Train, data: Dataset, folder: Path, end: str = RUNNING) -> str:
     source = f'`{data.path.name}`, {len(data):,} pictures of {data.resolution} pixels'
     how = f'seed {a.run.train.seed}, batches of {a.run.train.batch}, on {default_device()}'
     command = shlex.join(['wysiwyg', *sys.argv[1:]])
-    parts = [f'Preset **{a.cfg}** on {source}, {how}.', f'    {command}', f'Folder: `{folder.resolve()}`', end]
+    head, place = f'Preset **{a.cfg}** on {source}, {how}.', f'Folder: `{folder.resolve()}`'
+    parts = [head, f'    {command}', place, end]
     return '\n\n'.join(parts)+'\n'
 
 def verdict(run: Run, folder: Path, seconds: float) -> str:
@@ -362,7 +367,8 @@ def verdict(run: Run, folder: Path, seconds: float) -> str:
     opaque = last.get('geometry/opacity', math.nan)
     flaws = [f'{last["train/skipped"]:.0f} steps were skipped'] if last.get('train/skipped') else []
     if opaque < .05: flaws.append(f'nothing is seen (mean opacity {opaque:.3f})')
-    if last['images'] < run.schedule.total: flaws.append(f'it ended before its {run.schedule.total:,.0f} images')
+    total = run.schedule.total
+    if last['images'] < total: flaws.append(f'it ended before its {total:,.0f} images')
     said = '; '.join(flaws) or 'complete, nothing skipped'
     return f'{last["images"]:,} images in {seconds/60:.1f} min of this call. Verdict: {said}.'
 
@@ -377,11 +383,11 @@ def keep_files(r, a: Train, data: Dataset, folder: Path, begun: float):
 
 CARD = """# {name}
 
-A 3D generator (What You See is What You GAN), {resolution} pixels, trained by `wysiwyg train --cfg {cfg}` with seed {seed}.
+A 3D generator of {resolution} pixels, trained by `wysiwyg train --cfg {cfg}`, seed {seed}.
 
 {end}
 
-- data: `{data}`, {count:,} pictures, digest `{sha}`; rights to the pictures pass on to what is made with this file
+- data: `{data}`, {count:,} pictures, digest `{sha}`; who uses this file needs the rights to them
 - weights: `{network}`, SHA-256 `{weights}`
 - not measured yet: `wysiwyg eval --network {network}`
 
@@ -436,7 +442,8 @@ def protocol_scores(a: Eval, g: Generator) -> dict[str, float]:
 def record_scores(a: Eval, scores: dict[str, float]):
     "Metrics with their floors into data/results."
     from wysiwyg.results import write_results
-    named = ['network', 'data', 'protocol', 'inception_sha', 'normals', *([] if a.protocol else ['n']), 'seed', 'record']
+    size = [] if a.protocol else ['n']
+    named = ['network', 'data', 'protocol', 'inception_sha', 'normals', *size, 'seed', 'record']
     options = ''.join(f' --{k.replace("_", "-")} {getattr(a, k)}' for k in named if getattr(a, k))
     command = f'wysiwyg eval{options}' + (' --untrained' if a.untrained else '')
     write_results(a.record, [{'what': k, 'value': round(v, 4)} for k, v in scores.items()], command)
@@ -449,13 +456,14 @@ def tell_scores(network: str, scores: dict[str, float], how: str):
     except (ImportError, OSError) as e: print(f'warning: {e}; the scores are not in MLflow', file=sys.stderr)
 
 def keep_scores(network: str, scores: dict[str, float], how: str) -> str:
-    """Write scores at step 0 into the run that made the generator, by the digest of its file; one of unknown origin
-    gets a run in `wysiwyg/eval`. The run's id."""
+    """Write scores at step 0 into the run that made the generator, known by the digest of its file; one of
+    unknown origin gets a run in `wysiwyg/eval`. The run's id."""
     from wysiwyg.tracking import Recorder
     path = Path(network) if network else shipped()
     digest = file_sha(path)
     if run := maker_of(digest): return add_scores(run, scores, how)
-    name = re.sub(r'[^\w .,+=·%()-]', '_', f'{path.resolve().parent.name} {path.stem}' if network else 'shipped')[:90]
+    origin = f'{path.resolve().parent.name} {path.stem}' if network else 'shipped'
+    name = re.sub(r'[^\w .,+=·%()-]', '_', origin)[:90]
     params = {'network': str(path), 'generator_sha': digest, 'how': how}
     with Recorder('eval', name, 0, params, f'{name}, {how}') as r: r.metrics(scores, 0)
     return r.id
@@ -492,7 +500,8 @@ def eval_text(a: Eval, scores: dict[str, float]) -> str:
     rows = [('metric', 'value', '95 % interval', 'floor', '')]
     for k in metric_names(scores):
         ends = [short(f'eval-{end}', k) for end in ('low', 'high')]
-        rows.append((k, short('eval', k), ' to '.join(ends) if all(ends) else '', short('floor', k), better(k)))
+        interval = ' to '.join(ends) if all(ends) else ''
+        rows.append((k, short('eval', k), interval, short('floor', k), better(k)))
     return columns_text(rows)
 
 def narrower(rows: list) -> str:
@@ -517,18 +526,21 @@ def render(a: Render) -> dict:
     if a.resolution < 0 or a.samples < 0: raise UsageError('--resolution and --samples count: give 0 or more')
     g = open_generator(a.network)
     g.view = a.radius or g.view[0], a.focal or g.view[1]
-    views = {f'_yaw{i}' if len(yaws) > 1 else '': g.orbit(torch.tensor([y]), torch.tensor([a.pitch])) for i, y in enumerate(yaws)}
+    names = [f'_yaw{i}' for i in range(len(yaws))] if len(yaws) > 1 else ['']
+    views = {name: g.orbit(torch.tensor([y]), torch.tensor([a.pitch])) for name, y in zip(names, yaws)}
     people = {s: look_at(g, s, views, a) for s in seeds}
     if a.grid:
         sheets = torch.cat([x for person in people.values() for x in person.values()])
         return {'files': [save_png(folder/'grid.png', sheets, 3*len(views))]}
-    return {'files': [save_png(folder/f'seed{s:04d}{name}.png', x, 1) for s, person in people.items() for name, x in person.items()]}
+    files = {folder/f'seed{s:04d}{name}.png': x for s, person in people.items() for name, x in person.items()}
+    return {'files': [save_png(path, x, 1) for path, x in files.items()]}
 
 def look_at(g: Generator, seed: int, views: dict, a: Render) -> dict[str, torch.Tensor]:
-    "'<view>_image', '<view>_normal', '<view>_depth' of one person, each [1, 3, R, R] in [0, 1]; a warning where nothing is seen."
-    device, c = g.mapping.w_mean.device, g.run.render
-    z, front = torch.randn(1, g.run.backbone.z_dim, generator=rng(seed, 'z')), g.orbit(torch.zeros(1), torch.zeros(1))
-    planes, size, out = g.synthesize(g.map(z.to(device), front, a.trunc)), a.resolution or None, {}
+    "'<view>_image', '<view>_normal' and '<view>_depth' of one person, each [1, 3, R, R] in [0, 1]."
+    c, size, out = g.run.render, a.resolution or None, {}
+    front = g.orbit(torch.zeros(1), torch.zeros(1))
+    z = torch.randn(1, g.run.backbone.z_dim, generator=rng(seed, 'z')).to(g.mapping.w_mean.device)
+    planes = g.synthesize(g.map(z, front, a.trunc))
     for view, camera in views.items():
         if a.samples: x = g.dense(planes, camera, size, a.samples, normals=True)
         else: x = g.render(planes, camera, size, normals=True)
@@ -568,7 +580,7 @@ def notebook_parameters(path: Path) -> dict[str, object]:
     "Names and defaults of the cell tagged `parameters`; ValueError names what could not be checked."
     import ast
     cells = [c for c in read_notebook(path)['cells'] if 'parameters' in c['metadata'].get('tags', [])]
-    if not cells: raise ValueError(f'{path.name} has no cell tagged `parameters`: papermill would run its defaults')
+    if not cells: raise ValueError(f'{path.name} has no cell tagged `parameters`: it would run its defaults')
     out, code = {}, ''.join(cells[0]['source'])
     try: body = ast.parse(code).body
     except SyntaxError as e: refuse_parameter(path, e.text or code)
@@ -578,7 +590,7 @@ def notebook_parameters(path: Path) -> dict[str, object]:
     return out
 
 def assigned(node) -> dict[str, object]:
-    "Names and value of `a = b = 1` or `a: int = 1`; ValueError or AttributeError where a statement is anything else."
+    "Names and value of `a = b = 1` or `a: int = 1`; ValueError or AttributeError for anything else."
     import ast
     if not isinstance(node, (ast.Assign, ast.AnnAssign)): raise ValueError(node)
     targets, value = getattr(node, 'targets', None) or [node.target], ast.literal_eval(node.value)
@@ -653,7 +665,8 @@ def given_options(a: Ablate, known: dict) -> dict:
     "Options of the command line; one that the notebook does not know is refused."
     given = {k: getattr(a, k) for k in STUDY_DEFAULTS if getattr(a, k) is not None}
     if a.record: given['record'] = a.record
-    if 'seeds' in given and 'seeds' not in known and 'seed' in known: given['seed'] = one_seed(a.study, given.pop('seeds'))
+    alone = 'seed' in known and 'seeds' not in known
+    if alone and 'seeds' in given: given['seed'] = one_seed(a.study, given.pop('seeds'))
     if not (unknown := [k for k in given if k not in known]): return given
     raise UsageError(f'{a.study} does not take --{unknown[0]}; its parameters are {", ".join(known)} '
                      '(others than the options by --set name=value)')
@@ -665,7 +678,7 @@ def one_seed(study: str, text: str) -> int:
     return seeds[0]
 
 def ablate(a: Ablate) -> dict:
-    "Run a study; its table comes back from MLflow. A failed arm, or a cell that fails, is an error when all the others are done."
+    "Run a study; its table comes back from MLflow. What failed is an error when all the others are done."
     if a.workers < 1: raise UsageError(f'--workers must be at least 1, got {a.workers}')
     parameters, out = study_parameters(a), runs_dir()/'notebooks'/f'{a.study}.ipynb'
     if a.dry_run: return dry_run(a, parameters)
@@ -674,7 +687,8 @@ def ablate(a: Ablate) -> dict:
         fault = execute(a.study, parameters, out, journal)
         studied = read_journal(journal)
     refuse_failed(a.study, [r for s in studied for r in s['runs']], fault, out)
-    return {'study': a.study, 'parameters': parameters, 'notebook': str(out), 'studies': [study_page(s) for s in studied]}
+    pages = [study_page(s) for s in studied]
+    return {'study': a.study, 'parameters': parameters, 'notebook': str(out), 'studies': pages}
 
 def refuse_failed(study: str, runs: list[dict], fault: str, out: Path):
     "A ValueError that names the runs that failed, or the cell that did."
@@ -690,8 +704,8 @@ def study_page(studied: dict) -> dict:
     table = [line.strip('| ').split(' | ') for line in text.splitlines() if line.startswith('|')]
     rows = [dict(zip(table[0], row)) for row in table[2:]] if table else []
     words = '\n'.join(line for line in text.splitlines() if line and not line.startswith('|'))
-    runs = {r['run']: r['status'] for r in studied['runs']}
-    return {'study': study, 'runs': runs, 'table': rows, 'conclusion': words, 'mlflow': experiment_link(study)}
+    runs, link = {r['run']: r['status'] for r in studied['runs']}, experiment_link(study)
+    return {'study': study, 'runs': runs, 'table': rows, 'conclusion': words, 'mlflow': link}
 
 def page_text(studied: dict) -> str:
     "What the study's own run says of exactly these runs, or else the newest of its runs (markdown)."
@@ -717,7 +731,8 @@ def execute(study: str, parameters: dict, out: Path, journal: Path) -> str:
     "Run the notebook with a journal and a bar that counts arms; the first error of a cell, or ''."
     import papermill
     progress = journal.with_name('progress')
-    told = dict(WYSIWYG_JOURNAL=str(journal), WYSIWYG_PROGRESS=str(progress), WYSIWYG_COMMAND=shlex.join(['wysiwyg', *sys.argv[1:]]))
+    command = shlex.join(['wysiwyg', *sys.argv[1:]])
+    told = dict(WYSIWYG_JOURNAL=str(journal), WYSIWYG_PROGRESS=str(progress), WYSIWYG_COMMAND=command)
     with arms_bar(progress), environment(**told):
         try: run_notebook(study, parameters, out)
         except papermill.PapermillExecutionError as e: return f'{e.ename}: {e.evalue}'[:500]
@@ -774,7 +789,8 @@ def dry_run(a: Ablate, parameters: dict) -> dict:
     todo = [r for p in planned for r in p['runs'] if r['status'] == 'to do']
     if None in seconds: known = 'unknown: nothing like it has been run or recorded'
     else: known = f'{sum(seconds)/60:.1f} min with {a.workers} worker(s), up to the end of the first study'
-    return {'study': a.study, 'parameters': parameters, 'to do': len(todo), 'estimate': known, 'store': tracking_uri()}
+    return {'study': a.study, 'parameters': parameters, 'to do': len(todo), 'estimate': known,
+            'store': tracking_uri()}
 
 def planned_studies(study: str, parameters: dict) -> list[dict]:
     "The journal of a notebook that is run no further than to its first study, which does nothing."
@@ -801,10 +817,10 @@ def results_command(a: Results) -> dict:
     "Export studies, or import files of exported runs."
     from wysiwyg.results import export_runs, import_runs
     if a.action == 'export':
-        if not a.names: raise UsageError('results export needs the name of a study, as `wysiwyg studies` lists them')
+        if not a.names: raise UsageError('results export needs the name of a study: see `wysiwyg studies`')
         return {study: str(export_runs(study)) for study in a.names}
     files = [Path(n) for n in a.names] or sorted((data_dir()/'results').glob('*.runs.json'))
-    if not files: raise ValueError('data/results holds no *.runs.json: name a file, or `wysiwyg results export STUDY`')
+    if not files: raise ValueError('data/results holds no *.runs.json: write one by `results export STUDY`')
     for f in files:
         if not f.is_file(): raise FileNotFoundError(f'there is no file {f} to import')
     done = {f.name: list(import_runs(f).values()) for f in files}
@@ -844,13 +860,16 @@ def answers(port: int) -> bool:
 
 def refuse_taken(port: int):
     "A ValueError where the port is in use."
-    if answers(port): raise ValueError(f'port {port} is in use: give another one, --port {port+1}, or end what uses it')
+    if answers(port): raise ValueError(f'port {port} is in use: give another one, such as --port {port+1}')
 
 def serve(uri: str, port: int):
     "MLflow's server on this machine, one process, without its warnings; its links when it answers."
-    command = [sys.executable, '-m', 'mlflow', 'server', '--host', '127.0.0.1', '--port', str(port), '--workers', '1',
-               '--backend-store-uri', uri, '--registry-store-uri', uri, '--uvicorn-opts', '--log-level warning']
-    quiet = dict(MLFLOW_SERVER_ENABLE_JOB_EXECUTION='false', PYTHONWARNINGS='ignore', MLFLOW_LOGGING_LEVEL='ERROR')
+    here = ['--host', '127.0.0.1', '--port', str(port)]
+    where = [*here, '--backend-store-uri', uri, '--registry-store-uri', uri]
+    one = ['--workers', '1', '--uvicorn-opts', '--log-level warning']
+    command = [sys.executable, '-m', 'mlflow', 'server', *where, *one]
+    quiet = dict(PYTHONWARNINGS='ignore', MLFLOW_LOGGING_LEVEL='ERROR')
+    quiet |= dict(MLFLOW_SERVER_ENABLE_JOB_EXECUTION='false')
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print('starting, some 15 seconds; Ctrl-C ends it', file=sys.stderr, flush=True)
     with environment(**quiet), subprocess.Popen(command, start_new_session=True) as server:
@@ -879,13 +898,15 @@ def demo(a: Demo):
     say('3/5 evaluation, against the untrained start and the floor')
     scores = demo_scores(run, data, trained)
     say('4/5 two studies of the shipped generator')
-    made = [ablate(Ablate('a01_paper_table', images=32, n=48, heads=1000)), ablate(Ablate('a02_samples', n=48, views=2, repeats=1))]
+    first = ablate(Ablate('a01_paper_table', images=32, n=48, heads=1000))
+    made = [first, ablate(Ablate('a02_samples', n=48, views=2, repeats=1))]
     say('5/5 comparison')
     print(demo_text(scores), *(ablate_text(None, m) for m in made), sep='\n\n')
     say(f'done in {(time.time()-begun)/60:.1f} minutes')
-    print('in MLflow (start it by make ui), these open on the runs:', *study_links(), '', 'next:',
-          f'  wysiwyg render --network {trained} --outdir pictures --grid', '  make lab   opens the notebooks in JupyterLab',
-          '', f'pictures: {folder}', f'notebooks: {runs_dir()/"notebooks"}', sep='\n')
+    then = [f'  wysiwyg render --network {trained} --outdir pictures --grid',
+            '  make lab   opens the notebooks in JupyterLab', '  make ui    serves MLflow']
+    places = ['', f'pictures: {folder}', f'notebooks: {runs_dir()/"notebooks"}']
+    print('in MLflow, these open on the runs:', *study_links(), '', 'next:', *then, *places, sep='\n')
 
 def demo_scores(run: Run, data: Dataset, trained: Path) -> dict[str, dict[str, float]]:
     "Of the untrained start, with floors, and of the trained generator, whose go to its run in MLflow."
@@ -903,12 +924,13 @@ def processes_for(run: Run) -> int:
     return max(n for n in range(1, (os.cpu_count() or 1)+1) if groups % n == 0)
 
 def train_in_processes(parts: int, *args: str):
-    """`wysiwyg train ARGS` in `parts` processes. Interrupted when Ctrl-C or SIGTERM came and a checkpoint is written;
-    ChildProcessError where training ends with an error."""
-    launch = ['torch.distributed.run', '--standalone', f'--nproc-per-node={parts}', '-m', 'wysiwyg.cli', 'train', *args]
-    command, threads = [sys.executable, '-m', *launch], str(max(1, (os.cpu_count() or 1)//parts))
-    apart = dict(stdout=2, start_new_session=True)
-    with deferred_interrupt() as came, environment(OMP_NUM_THREADS=threads), subprocess.Popen(command, **apart) as job:
+    """`wysiwyg train ARGS` in `parts` processes. Interrupted when Ctrl-C or SIGTERM came and a checkpoint is
+    written; ChildProcessError where training ends with an error."""
+    launch = ['torch.distributed.run', '--standalone', f'--nproc-per-node={parts}']
+    command = [sys.executable, '-m', *launch, '-m', 'wysiwyg.cli', 'train', *args]
+    threads, apart = max(1, (os.cpu_count() or 1)//parts), dict(stdout=2, start_new_session=True)
+    quiet = environment(OMP_NUM_THREADS=str(threads))
+    with deferred_interrupt() as came, quiet, subprocess.Popen(command, **apart) as job:
         while job.poll() is None:
             if came:
                 job.terminate()
@@ -925,7 +947,8 @@ def demo_text(scores: dict[str, dict[str, float]]) -> str:
     "Start, trained and floor of each metric, and which way is better."
     rows = [('metric', 'untrained', 'tiny, trained', 'floor, real against real', '')]
     for k in metric_names(scores['tiny']):
-        found = [scores[at].get(f'{group}/{k}') for at, group in (('start', 'eval'), ('tiny', 'eval'), ('start', 'floor'))]
+        start, end = scores['start'], scores['tiny']
+        found = [start.get(f'eval/{k}'), end[f'eval/{k}'], start.get(f'floor/{k}')]
         rows.append((k, *('' if x is None else f'{x:.4g}' for x in found), better(k)))
     return columns_text(rows)
 
@@ -965,7 +988,7 @@ def read_options(name: str, args: list[str]):
     kind = COMMANDS[name][0]
     if kind is Train: return read_train(args)
     if kind is Heads:
-        Heads.__annotations__['heads'] = Annotated[HeadsConfig, tyro.conf.arg(name='')]     # --n, and --heads.n as in train
+        Heads.__annotations__['heads'] = Annotated[HeadsConfig, tyro.conf.arg(name='')]     # --n or --heads.n
         args = [re.sub('^--heads[.]', '--', a) for a in args]
     config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.UseAppendAction)
     return tyro.cli(described(kind), args=args, prog=f'wysiwyg {name}', config=config)
@@ -1025,7 +1048,8 @@ def failed(e: BaseException) -> int:
 
 def tune_allocator():
     "Start again with glibc keeping large blocks, unless the environment already says so."
-    settings = {'MALLOC_MMAP_THRESHOLD_': '4000000000', 'MALLOC_TRIM_THRESHOLD_': '16000000000', 'MALLOC_TOP_PAD_': '268435456'}
+    sizes = {'MMAP_THRESHOLD': '4000000000', 'TRIM_THRESHOLD': '16000000000', 'TOP_PAD': '268435456'}
+    settings = {f'MALLOC_{k}_': v for k, v in sizes.items()}
     if sys.platform != 'linux' or 'MALLOC_TOP_PAD_' in os.environ: return
     os.execve(sys.executable, [sys.executable, '-m', 'wysiwyg.cli', *sys.argv[1:]], os.environ | settings)
 
