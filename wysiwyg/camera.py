@@ -94,7 +94,8 @@ def pixel_rays(camera: Camera,
     k = camera.intrinsics[:, None]                                    # [B, 1, 3, 3]
     y = (uv[..., 1]-k[..., 1, 2])/k[..., 1, 1]
     x = (uv[..., 0]-k[..., 0, 2]-k[..., 0, 1]*y)/k[..., 0, 0]         # K^-1 (u, v, 1), skew included
-    d = torch.stack([x, y, torch.ones_like(x)], -1) @ camera.cam2world[:, :3, :3].transpose(1, 2)
+    with torch.autocast(uv.device.type, enabled=False):               # a ray in bfloat16 would miss its pixel
+        d = torch.stack([x, y, torch.ones_like(x)], -1) @ camera.cam2world[:, :3, :3].transpose(1, 2)
     return Rays(camera.cam2world[:, None, :3, 3].expand_as(d), F.normalize(d, dim=-1))
 
 def camera_rays(camera: Camera, resolution: int,

@@ -498,12 +498,11 @@ def start_from_shipped(t: Trainer) -> Trainer:
 def save_pair(t: Trainer, folder: str|Path, **notes: str):
     """Write the averaged generator and the discriminator into `folder`; shipping is doing so into data/.
     WriteError and NotFinite as for checkpoints."""
-    from safetensors.torch import save
     path, judge = [Path(folder)/f.name for f in (shipped(), shipped_discriminator())]
-    d = {k: v.contiguous() for k, v in t.d.state_dict().items()}
+    d = t.d.state_dict()
     refuse_not_finite(t, {'ema': t.ema.state_dict(), 'd': d}, path.name)
     with writing(path, GO_ON): save_generator(t.ema, path, images=str(t.images), data=t.data.sha, **notes)
-    with writing(judge, GO_ON), atomic(judge) as tmp: tmp.write_bytes(save(d))
+    with writing(judge, GO_ON): save_tensors(d, judge, {})
 
 # %% ../nbs/15_training.ipynb #48e745a5
 def proposal_examples(g: Generator, seed: int = 0, proposal: ProposalConfig = None) -> Callable[[int], tuple[Probe, Tensor, Tensor, Tensor]]:
