@@ -743,7 +743,7 @@ def arms_bar(path: Path):
     "A bar on stderr of the progress lines, {study, total, done, run, status}, that come into a file."
     from tqdm.auto import tqdm
     ended = threading.Event()
-    with tqdm(total=0, bar_format='{desc}: {n}/{total} arms, {elapsed}{postfix}') as bar:
+    with tqdm(total=0, bar_format='{desc}{n}/{total} arms, {elapsed}{postfix}') as bar:
         watcher = threading.Thread(target=watch_arms, args=(path, bar, ended), daemon=True)
         watcher.start()
         try: yield
