@@ -45,11 +45,11 @@ test: $(STAMP)    ## install, then drift check, lint, every notebook, every test
 drift: $(STAMP)   ## would clean + export + readme change anything?
 	@$(BIN)/python scripts/drift.py
 
-lint: $(STAMP)    ## ruff
-	@$(BIN)/ruff check .
+lint: $(STAMP)    ## ruff: errors, and the format of everything that is not generated
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-export: $(STAMP)  ## clean the notebooks, write the modules and the README
-	@$(BIN)/python scripts/drift.py names && $(BIN)/nbdev_clean && $(BIN)/nbdev_export && $(BIN)/python scripts/readme.py
+export: $(STAMP)  ## format and clean the notebooks, write the modules and the README
+	@$(BIN)/python scripts/drift.py names && $(BIN)/ruff format . && $(BIN)/nbdev_clean && $(BIN)/nbdev_export && $(BIN)/python scripts/readme.py
 
 readme: $(STAMP)  ## README.md from nbs/index.ipynb
 	@$(BIN)/python scripts/readme.py

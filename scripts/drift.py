@@ -1,8 +1,9 @@
 """Do the notebooks, the modules and the README agree? Cleans and exports a copy, then compares it with the tree as it is; changes nothing.
 
-    python scripts/drift.py          exit code 1 and the differences when they do not agree
-    python scripts/drift.py names    only: do two notebooks write the same module?
+python scripts/drift.py          exit code 1 and the differences when they do not agree
+python scripts/drift.py names    only: do two notebooks write the same module?
 """
+
 import json, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
@@ -16,17 +17,21 @@ BIN = Path(sys.executable).parent
 def drift(root: Path = ROOT) -> str:
     "What clean + export + readme would change under `root`, as a diff; empty when all agree."
     with tempfile.TemporaryDirectory() as folder:
-        before, after = Path(folder)/'tree', Path(folder)/'expected'
+        before, after = Path(folder) / 'tree', Path(folder) / 'expected'
         for copy in before, after:
-            for part in 'nbs', 'wysiwyg': shutil.copytree(root/part, copy/part, ignore=IGNORE)
-        shutil.copy(root/'settings.ini', after)
-        for stale in set((after/'wysiwyg').rglob('*.py')) - {after/'wysiwyg/__init__.py'}: stale.unlink()
-        for tool in 'nbdev_clean', 'nbdev_export': subprocess.run([BIN/tool], cwd=after, check=True, env=os.environ | {'PYTHONPATH': ''})
-        (after/'settings.ini').unlink()
+            for part in 'nbs', 'wysiwyg':
+                shutil.copytree(root / part, copy / part, ignore=IGNORE)
+        shutil.copy(root / 'settings.ini', after)
+        for stale in set((after / 'wysiwyg').rglob('*.py')) - {after / 'wysiwyg/__init__.py'}:
+            stale.unlink()
+        for tool in 'nbdev_clean', 'nbdev_export':
+            subprocess.run([BIN / tool], cwd=after, check=True, env=os.environ | {'PYTHONPATH': ''})
+        (after / 'settings.ini').unlink()
         write(after)
-        shutil.copy(root/'README.md', before)
+        shutil.copy(root / 'README.md', before)
         for copy in before, after:
-            for cache in list(copy.rglob('.last_checked')): cache.unlink()
+            for cache in list(copy.rglob('.last_checked')):
+                cache.unlink()
         command = 'git diff --no-index --exit-code --no-color --no-ext-diff --no-textconv --stat --patch tree expected'.split()
         return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
 
@@ -34,17 +39,28 @@ def drift(root: Path = ROOT) -> str:
 def same_names(root: Path = ROOT) -> str:
     "Notebooks that would write one module, as a line for each such module; empty when there are none."
     writers = {}
-    for path in sorted((root/'nbs').rglob('*.ipynb')):
-        if any(part[0] in '._' for part in path.relative_to(root).parts): continue
-        sources = [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf8'))['cells'] if c['cell_type'] == 'code']
-        for name in {m[1] for s in sources if (m := re.match(r'#\|\s*default_exp\s+([\w.]+)', s))}: writers.setdefault(name, []).append(path.name)
-    return '\n'.join(f'{" and ".join(names)} both write the module {module}: give one another `default_exp`, or move it away'
-                     for module, names in writers.items() if len(names) > 1)
+    for path in sorted((root / 'nbs').rglob('*.ipynb')):
+        if any(part[0] in '._' for part in path.relative_to(root).parts):
+            continue
+        sources = [
+            ''.join(c['source'])
+            for c in json.loads(path.read_text(encoding='utf8'))['cells']
+            if c['cell_type'] == 'code'
+        ]
+        for name in {m[1] for s in sources if (m := re.match(r'#\|\s*default_exp\s+([\w.]+)', s))}:
+            writers.setdefault(name, []).append(path.name)
+    return '\n'.join(
+        f'{" and ".join(names)} both write the module {module}: give one another `default_exp`, or move it away'
+        for module, names in writers.items()
+        if len(names) > 1
+    )
 
 
 if __name__ == '__main__':
-    if found := same_names(): sys.exit(found)
-    if sys.argv[1:] == ['names']: sys.exit()
+    if found := same_names():
+        sys.exit(found)
+    if sys.argv[1:] == ['names']:
+        sys.exit()
     if found := drift():
         print(found[:20000] + '\nThese would change: run `make export`, look, commit.')
         sys.exit(1)

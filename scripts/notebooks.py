@@ -1,22 +1,25 @@
 """Run the notebooks, or show one as text.
 
-    python scripts/notebooks.py run [--save] [--workers 2] [--timeout 300] [NOTEBOOK ...]    all of nbs/ when none is named
-    python scripts/notebooks.py text NOTEBOOK                                                 sources only, for git diff
+python scripts/notebooks.py run [--save] [--workers 2] [--timeout 300] [NOTEBOOK ...]    all of nbs/ when none is named
+python scripts/notebooks.py text NOTEBOOK                                                 sources only, for git diff
 """
+
 import argparse, os, re, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NBS = ROOT/'nbs'
-HEAP = dict(MALLOC_MMAP_THRESHOLD_='4000000000', MALLOC_TRIM_THRESHOLD_='16000000000', MALLOC_TOP_PAD_='268435456')   # as in the Makefile
+NBS = ROOT / 'nbs'
+HEAP = dict(
+    MALLOC_MMAP_THRESHOLD_='4000000000', MALLOC_TRIM_THRESHOLD_='16000000000', MALLOC_TOP_PAD_='268435456'
+)  # as in the Makefile
 
 
 def settings() -> dict:
     "settings.ini as a dictionary."
     parser = ConfigParser(delimiters=['='], interpolation=None)
-    parser.read(ROOT/'settings.ini', encoding='utf8')
+    parser.read(ROOT / 'settings.ini', encoding='utf8')
     return dict(parser['DEFAULT'])
 
 
@@ -26,7 +29,8 @@ def notebooks() -> list[Path]:
     return sorted(found, key=lambda p: (len(p.parts), p.name == 'index.ipynb', str(p)))
 
 
-def name(path: Path) -> str: return path.resolve().relative_to(NBS).with_suffix('').as_posix()
+def name(path: Path) -> str:
+    return path.resolve().relative_to(NBS).with_suffix('').as_posix()
 
 
 def skipped(source: str, flags=tuple(settings()['tst_flags'].split())) -> bool:
@@ -46,12 +50,19 @@ def execute(path: Path, seconds: float, save: bool):
             return cell if skipped(cell.source) else await super().async_execute_cell(cell, *args, **kwargs)
 
     end, nb = time.monotonic() + seconds, nbformat.read(path, 4)
-    client = Client(nb, kernel_manager_class=this_python(), timeout_func=lambda cell: max(1, end - time.monotonic()), startup_timeout=120,
-                    resources={'metadata': {'path': str(path.parent)}})
+    client = Client(
+        nb,
+        kernel_manager_class=this_python(),
+        timeout_func=lambda cell: max(1, end - time.monotonic()),
+        startup_timeout=120,
+        resources={'metadata': {'path': str(path.parent)}},
+    )
     client.execute()
-    if not save: return
+    if not save:
+        return
     for cell in nb.cells:
-        if cell.cell_type == 'code': cell.outputs = [o for o in cell.outputs if o.get('name') != 'stderr']
+        if cell.cell_type == 'code':
+            cell.outputs = [o for o in cell.outputs if o.get('name') != 'stderr']
     nb.metadata.pop('widgets', None)
     temporary = path.with_suffix('.tmp')
     nbformat.write(nb, temporary)
@@ -60,48 +71,86 @@ def execute(path: Path, seconds: float, save: bool):
 
 def run(path: Path, seconds: float = 300, save: bool = False, workers: int = 2) -> tuple[bool, float, str]:
     "Run one notebook in a process of its own -> (passed, seconds, what it said)."
-    threads = str(max(1, (os.cpu_count() or 1)//workers))
-    env = os.environ | HEAP | {'MPLBACKEND': 'module://matplotlib_inline.backend_inline', 'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads,
-                        'MLFLOW_DISABLE_TELEMETRY': 'true', 'DO_NOT_TRACK': 'true', 'PYTHONWARNINGS': 'ignore::RuntimeWarning:zmq'}
-    command = [sys.executable, __file__, 'one', str(path), '--timeout', str(seconds)] + ['--save']*save
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    env = (
+        os.environ
+        | HEAP
+        | {
+            'MPLBACKEND': 'module://matplotlib_inline.backend_inline',
+            'OMP_NUM_THREADS': threads,
+            'MKL_NUM_THREADS': threads,
+            'MLFLOW_DISABLE_TELEMETRY': 'true',
+            'DO_NOT_TRACK': 'true',
+            'PYTHONWARNINGS': 'ignore::RuntimeWarning:zmq',
+        }
+    )
+    command = [sys.executable, __file__, 'one', str(path), '--timeout', str(seconds)] + ['--save'] * save
     start = time.monotonic()
     try:
-        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              timeout=seconds + 150)
+        done = subprocess.run(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds + 150,
+        )
         passed, said = done.returncode == 0, done.stdout
-    except subprocess.TimeoutExpired: passed, said = False, f'no end after {seconds + 150:.0f} s'
+    except subprocess.TimeoutExpired:
+        passed, said = False, f'no end after {seconds + 150:.0f} s'
     return passed, time.monotonic() - start, re.sub(r'\x1b\[[0-9;]*m', '', said)
 
 
 def run_all(paths: list[Path], **kw) -> bool:
     "Run notebooks side by side, one line for each as it ends; True when all passed."
+
     def one(path):
         passed, took, said = run(path, **kw)
-        print(f'{"ok  " if passed else "FAIL"} {took:6.1f} s  {name(path)}' + ('' if passed else '\n' + said), flush=True)
+        print(
+            f'{"ok  " if passed else "FAIL"} {took:6.1f} s  {name(path)}' + ('' if passed else '\n' + said),
+            flush=True,
+        )
         return passed
-    with ThreadPoolExecutor(kw.get('workers', 2)) as pool: return all(list(pool.map(one, paths)))
+
+    with ThreadPoolExecutor(kw.get('workers', 2)) as pool:
+        return all(list(pool.map(one, paths)))
 
 
 def text(path: Path) -> str:
     "The sources of the cells."
     import json
+
     cells = json.loads(path.read_text(encoding='utf8'))['cells']
-    def head(c): return ' '.join(['# %%'] + ['md']*(c['cell_type'] != 'code') + c['metadata'].get('tags', []))
+
+    def head(c):
+        return ' '.join(['# %%'] + ['md'] * (c['cell_type'] != 'code') + c['metadata'].get('tags', []))
+
     return '\n\n'.join(head(c) + '\n' + ''.join(c['source']) for c in cells) + '\n'
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('action', choices=['run', 'one', 'text'])
     parser.add_argument('paths', nargs='*', type=Path)
     parser.add_argument('--save', action='store_true')
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--timeout', type=float, default=300, help='seconds per notebook')
     args = parser.parse_intermixed_args()
-    if args.action == 'text': return print(text(args.paths[0]), end='')
-    if args.action == 'one': return execute(args.paths[0], args.timeout, args.save)
-    passed = run_all([p.resolve() for p in args.paths] or notebooks(), seconds=args.timeout, save=args.save, workers=args.workers)
+    if args.action == 'text':
+        return print(text(args.paths[0]), end='')
+    if args.action == 'one':
+        return execute(args.paths[0], args.timeout, args.save)
+    passed = run_all(
+        [p.resolve() for p in args.paths] or notebooks(),
+        seconds=args.timeout,
+        save=args.save,
+        workers=args.workers,
+    )
     sys.exit(not passed)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

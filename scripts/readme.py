@@ -1,7 +1,8 @@
 """Write README.md from nbs/index.ipynb: hidden cells and directives out, outputs as text, links from the project root, pictures beside the notebook.
 
-    python scripts/readme.py
+python scripts/readme.py
 """
+
 import base64, json, posixpath, re
 from pathlib import Path
 
@@ -17,10 +18,16 @@ def relink(markdown: str) -> str:
 
 def output(o: dict) -> str:
     "An output as markdown: its markdown where it has one, else its text; HTML stays in the notebook."
-    if o['output_type'] == 'stream': return '' if o['name'] == 'stderr' else fenced(''.join(o['text']), '')
+    if o['output_type'] == 'stream':
+        return '' if o['name'] == 'stderr' else fenced(''.join(o['text']), '')
     data = o.get('data', {})
-    if 'text/markdown' in data: return relink(''.join(data['text/markdown']).strip())
-    return fenced(''.join(data['text/plain']), '') if 'text/plain' in data and not any(k.startswith('image/') for k in data) else ''
+    if 'text/markdown' in data:
+        return relink(''.join(data['text/markdown']).strip())
+    return (
+        fenced(''.join(data['text/plain']), '')
+        if 'text/plain' in data and not any(k.startswith('image/') for k in data)
+        else ''
+    )
 
 
 def directives(c: dict) -> list[str]:
@@ -35,23 +42,36 @@ def alt(c: dict) -> str:
 
 def pictures(c: dict) -> dict[str, bytes]:
     "File name -> bytes of the picture that a cell with a `fig-alt` shows."
-    found = [(kind[6:], data) for o in c.get('outputs', []) for kind, data in o.get('data', {}).items() if kind in ('image/png', 'image/jpeg')]
+    found = [
+        (kind[6:], data)
+        for o in c.get('outputs', [])
+        for kind, data in o.get('data', {}).items()
+        if kind in ('image/png', 'image/jpeg')
+    ]
     return {f'index-{c["id"]}.{kind}': base64.b64decode(''.join(data)) for kind, data in found[:1] if alt(c)}
 
 
-def fenced(code: str, language: str) -> str: return f'```{language}\n{code.rstrip()}\n```'
+def fenced(code: str, language: str) -> str:
+    return f'```{language}\n{code.rstrip()}\n```'
 
 
 def cell(c: dict) -> str:
     "One cell as markdown; empty when there is nothing to show."
     source = ''.join(c['source'])
-    if c['cell_type'] == 'markdown': return relink(source.strip())
-    if c['cell_type'] != 'code': return ''
+    if c['cell_type'] == 'markdown':
+        return relink(source.strip())
+    if c['cell_type'] != 'code':
+        return ''
     said = directives(c)
-    if 'hide' in said or any(s.startswith('default_exp') for s in said): return ''
+    if 'hide' in said or any(s.startswith('default_exp') for s in said):
+        return ''
     code = '\n'.join(line for line in source.splitlines() if not line.startswith('#|')).strip()
     show = [] if 'hide_input' in c['metadata'].get('tags', []) or not code else [fenced(code, 'python')]
-    return '\n\n'.join(show + [text for o in c.get('outputs', []) if (text := output(o))] + [f'![{alt(c)}](nbs/{name})' for name in pictures(c)])
+    return '\n\n'.join(
+        show
+        + [text for o in c.get('outputs', []) if (text := output(o))]
+        + [f'![{alt(c)}](nbs/{name})' for name in pictures(c)]
+    )
 
 
 def readme(index: Path) -> str:
@@ -62,11 +82,14 @@ def readme(index: Path) -> str:
 
 def write(root: Path = ROOT):
     "README.md, and the pictures it shows as nbs/index-*."
-    index = root/'nbs/index.ipynb'
-    for stale in (root/'nbs').glob('index-*'): stale.unlink()
+    index = root / 'nbs/index.ipynb'
+    for stale in (root / 'nbs').glob('index-*'):
+        stale.unlink()
     for c in json.loads(index.read_text(encoding='utf8'))['cells']:
-        for name, data in pictures(c).items(): (root/'nbs'/name).write_bytes(data)
-    (root/'README.md').write_text(readme(index), encoding='utf8')
+        for name, data in pictures(c).items():
+            (root / 'nbs' / name).write_bytes(data)
+    (root / 'README.md').write_text(readme(index), encoding='utf8')
 
 
-if __name__ == '__main__': write()
+if __name__ == '__main__':
+    write()

@@ -1,11 +1,13 @@
 "The same quiet, deterministic surroundings for every test."
+
 import os, sys
 from pathlib import Path
 
 os.environ.update(MLFLOW_DISABLE_TELEMETRY='true', DO_NOT_TRACK='true', MPLBACKEND='agg')
-for name in 'MLFLOW_TRACKING_URI', 'MLFLOW_EXPERIMENT_NAME', 'WYSIWYG_HOME': os.environ.pop(name, None)
+for name in 'MLFLOW_TRACKING_URI', 'MLFLOW_EXPERIMENT_NAME', 'WYSIWYG_HOME':
+    os.environ.pop(name, None)
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT/'scripts'))
+sys.path.insert(0, str(ROOT / 'scripts'))
 
 import hypothesis
 import pytest
@@ -28,4 +30,5 @@ def same_seed():
 
 
 @pytest.fixture(scope='session')
-def root() -> Path: return ROOT
+def root() -> Path:
+    return ROOT

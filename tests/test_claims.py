@@ -1,4 +1,5 @@
 "Claims are decided by numbers and intervals alone; fog and speckle count what they say."
+
 import math
 
 import pytest
@@ -7,20 +8,39 @@ from wysiwyg.claims import CLAIMS, Claim, find, judge, recorded
 from wysiwyg.studies import best_within, fog, loosen, speckle, step_means
 from wysiwyg.results import interval_rows, markdown_table
 
-ROWS = {'eval/fd_a: x': 10., 'eval/fd_a: x ±': 3., 'eval/fd_a: y': 4., 'eval/fd_a: y ±': 4.}
+ROWS = {'eval/fd_a: x': 10.0, 'eval/fd_a: x ±': 3.0, 'eval/fd_a: y': 4.0, 'eval/fd_a: y ±': 4.0}
 CLAIM = Claim('x is worse', 'here', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y')
 
 
-@pytest.mark.parametrize('change, word', [({}, 'shown at toy scale'), ({'eval/fd_a: y': 6.}, 'not reproduced'), ({'eval/fd_a: x': -10.}, 'not reproduced'),
-                                          ({'eval/fd_a: x Δ±': 7.}, 'not reproduced'), ({'eval/fd_a: y': 6., 'eval/fd_a: x Δ±': 1.}, 'shown at toy scale')])
-def test_the_interval_decides(change, word): assert judge(CLAIM, ROWS | change).word == word
+@pytest.mark.parametrize(
+    'change, word',
+    [
+        ({}, 'shown at toy scale'),
+        ({'eval/fd_a: y': 6.0}, 'not reproduced'),
+        ({'eval/fd_a: x': -10.0}, 'not reproduced'),
+        ({'eval/fd_a: x Δ±': 7.0}, 'not reproduced'),
+        ({'eval/fd_a: y': 6.0, 'eval/fd_a: x Δ±': 1.0}, 'shown at toy scale'),
+    ],
+)
+def test_the_interval_decides(change, word):
+    assert judge(CLAIM, ROWS | change).word == word
 
 
-def test_independent_intervals_add_in_squares(): assert judge(CLAIM, ROWS).half == 5.
+def test_independent_intervals_add_in_squares():
+    assert judge(CLAIM, ROWS).half == 5.0
 
 
-@pytest.mark.parametrize('sign, margin, word', [(1, 0., 'shown'), (1, 2., 'not reproduced'), (-1, 0., 'not reproduced'), (-1, -12., 'shown')])
-def test_sign_and_margin(sign, margin, word): assert judge(Claim('c', '', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y', sign, margin), ROWS, toy=False).word == word
+@pytest.mark.parametrize(
+    'sign, margin, word',
+    [(1, 0.0, 'shown'), (1, 2.0, 'not reproduced'), (-1, 0.0, 'not reproduced'), (-1, -12.0, 'shown')],
+)
+def test_sign_and_margin(sign, margin, word):
+    assert (
+        judge(
+            Claim('c', '', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y', sign, margin), ROWS, toy=False
+        ).word
+        == word
+    )
 
 
 def test_nothing_is_claimed_without_an_interval():
@@ -30,70 +50,101 @@ def test_nothing_is_claimed_without_an_interval():
 
 def test_what_is_missing_is_named():
     assert 'has not been recorded' in judge(CLAIM, {}).reason
-    assert 'eval/fd_*: y' in judge(CLAIM, {'eval/fd_a: x': 1.}).reason
-    assert judge(CLAIM, {}).word == judge(CLAIM, {'eval/fd_a: x': 1.}).word == 'not measured'
+    assert 'eval/fd_*: y' in judge(CLAIM, {'eval/fd_a: x': 1.0}).reason
+    assert judge(CLAIM, {}).word == judge(CLAIM, {'eval/fd_a: x': 1.0}).word == 'not measured'
     assert recorded('no_such_study') == {}
 
 
 def test_a_pattern_fits_one_row():
-    with pytest.raises(ValueError, match='say which'): find(ROWS, 'eval/*')
+    with pytest.raises(ValueError, match='say which'):
+        find(ROWS, 'eval/*')
     assert find(ROWS, 'kd*') is None
 
 
 def test_patterns_do_not_confuse_intervals_with_values():
-    for c in CLAIMS: assert not any(p.endswith('*') and p.startswith('eval') for p in (c.ours, c.other)), c
+    for c in CLAIMS:
+        assert not any(p.endswith('*') and p.startswith('eval') for p in (c.ours, c.other)), c
 
 
-def test_tables_have_one_line_per_row(): assert markdown_table(['a', 'b'], [['1', '2']]) == '| a | b |\n| --- | --- |\n| 1 | 2 |'
+def test_tables_have_one_line_per_row():
+    assert markdown_table(['a', 'b'], [['1', '2']]) == '| a | b |\n| --- | --- |\n| 1 | 2 |'
 
 
 def test_speckle_counts_lone_pixels_only():
     flat, all_hit = torch.full((1, 1, 16, 16), 2.5), torch.ones(1, 1, 16, 16)
     lone, step = flat.clone(), flat.clone()
-    lone[0, 0, 8, 8] += .2; step[..., 8:] += .2
-    assert speckle(lone, all_hit, .1) == pytest.approx(100/14**2) and speckle(step, all_hit, .1) == 0
-    assert speckle(lone, all_hit, .3) == 0
-    for of in (lambda: speckle(lone, 0*all_hit, .1), lambda: fog(0*all_hit)):
-        with pytest.raises(ValueError, match='nothing is seen'): of()
+    lone[0, 0, 8, 8] += 0.2
+    step[..., 8:] += 0.2
+    assert speckle(lone, all_hit, 0.1) == pytest.approx(100 / 14**2) and speckle(step, all_hit, 0.1) == 0
+    assert speckle(lone, all_hit, 0.3) == 0
+    for of in (lambda: speckle(lone, 0 * all_hit, 0.1), lambda: fog(0 * all_hit)):
+        with pytest.raises(ValueError, match='nothing is seen'):
+            of()
 
 
-def test_fog_is_neither_stopped_nor_free(): assert fog(torch.tensor([0., .1, .5, .89, .95])) == pytest.approx(40.)
+def test_fog_is_neither_stopped_nor_free():
+    assert fog(torch.tensor([0.0, 0.1, 0.5, 0.89, 0.95])) == pytest.approx(40.0)
 
 
 def test_loosen_multiplies_beta_alone():
-    class G: field_at = staticmethod(lambda planes: lambda x, d: (x, x+1, d))
+    class G:
+        field_at = staticmethod(lambda planes: lambda x, d: (x, x + 1, d))
+
     x, d = torch.ones(2), torch.zeros(2)
-    s, beta, rgb = loosen(G(), 3.).field_at(None)(x, d)
-    assert s.equal(x) and beta.equal(3*(x+1)) and rgb.equal(d)
+    s, beta, rgb = loosen(G(), 3.0).field_at(None)(x, d)
+    assert s.equal(x) and beta.equal(3 * (x + 1)) and rgb.equal(d)
 
 
 def test_rows_leave_out_what_is_not_there():
     import pandas as pd
-    table = pd.DataFrame({('eval/psnr', 'mean'): [1., 2.], ('eval/psnr', '±'): [float('nan'), .5], ('eval/psnr', 'Δ'): [0., 1.], ('eval/psnr', 'Δ±'): [0., float('nan')]}, index=['a', 'b'])
+
+    table = pd.DataFrame(
+        {
+            ('eval/psnr', 'mean'): [1.0, 2.0],
+            ('eval/psnr', '±'): [float('nan'), 0.5],
+            ('eval/psnr', 'Δ'): [0.0, 1.0],
+            ('eval/psnr', 'Δ±'): [0.0, float('nan')],
+        },
+        index=['a', 'b'],
+    )
     rows = {r['what']: r['value'] for r in interval_rows(table)}
-    assert rows == {'eval/psnr: a': 1., 'eval/psnr: b': 2., 'eval/psnr: b ±': .5, 'eval/psnr: a Δ': 0., 'eval/psnr: b Δ': 1., 'eval/psnr: a Δ±': 0.}
+    assert rows == {
+        'eval/psnr: a': 1.0,
+        'eval/psnr: b': 2.0,
+        'eval/psnr: b ±': 0.5,
+        'eval/psnr: a Δ': 0.0,
+        'eval/psnr: b Δ': 1.0,
+        'eval/psnr: a Δ±': 0.0,
+    }
 
 
-@pytest.mark.parametrize('budget, best', [(3.9, math.nan), (4, 20.), (8, 30.), (16, 30.), (32, 30.), (10**6, 30.)])
+@pytest.mark.parametrize(
+    'budget, best', [(3.9, math.nan), (4, 20.0), (8, 30.0), (16, 30.0), (32, 30.0), (10**6, 30.0)]
+)
 def test_more_budget_never_buys_less(budget, best):
     "The dearest setting is not the best; settings come in any order, and what one may not spend does not count."
-    assert best_within(budget, [8., 4., 16.], [30., 20., 25.]) == pytest.approx(best, nan_ok=True)
+    assert best_within(budget, [8.0, 4.0, 16.0], [30.0, 20.0, 25.0]) == pytest.approx(best, nan_ok=True)
 
 
-def test_a_budget_between_settings_is_interpolated(): assert best_within(32**.5, [4., 8.], [20., 30.]) == pytest.approx(25.)
+def test_a_budget_between_settings_is_interpolated():
+    assert best_within(32**0.5, [4.0, 8.0], [20.0, 30.0]) == pytest.approx(25.0)
 
 
 def test_step_means():
-    steps = [{'loss/D': 1., 'train/skipped': 0, 'schedule/resolution': 32}, {'loss/D': 3., 'loss/r1': 5., 'train/skipped': 2, 'schedule/resolution': 64}, {'loss/D': math.nan}]
-    assert step_means(steps) == {'loss/D': 2., 'loss/r1': 5., 'skipped': 2, 'schedule/resolution': 64}
+    steps = [
+        {'loss/D': 1.0, 'train/skipped': 0, 'schedule/resolution': 32},
+        {'loss/D': 3.0, 'loss/r1': 5.0, 'train/skipped': 2, 'schedule/resolution': 64},
+        {'loss/D': math.nan},
+    ]
+    assert step_means(steps) == {'loss/D': 2.0, 'loss/r1': 5.0, 'skipped': 2, 'schedule/resolution': 64}
 
 
 def test_claims_read_as_before():
     "Words and reasons of recorded numbers, read by hand."
     rows = {'eval/psnr: a': 34.5, 'eval/psnr: b': 41.7, 'eval/psnr: a Δ±': 4.8}
-    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', 1, -1.), rows)
+    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', 1, -1.0), rows)
     assert (v.word, v.reason) == ('not reproduced', '-7.2 ± 4.8, below -1')
     v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', -1), rows)
     assert (v.word, v.reason) == ('shown at toy scale', '7.2 ± 4.8')
-    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', -1, 5.), rows)
+    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', -1, 5.0), rows)
     assert (v.word, v.reason) == ('not reproduced', '7.2 ± 4.8, within noise of 5')

@@ -1,4 +1,5 @@
 "The program as a user meets it: exit codes, streams, and nothing written before the input is known to be good."
+
 import json
 import os
 import shlex
@@ -13,37 +14,83 @@ import pytest
 import torch
 
 from wysiwyg.camera import gaussian_cameras
-from wysiwyg.cli import (COMMANDS, EXAMPLES, Ablate, Eval, check_parameters, error_text, eval_text, keep_scores, main,
-                         notebook_parameters, parse, plain, refuse_taken, run_notebook, study_links, study_page, watch_arms)
+from wysiwyg.cli import (
+    COMMANDS,
+    EXAMPLES,
+    Ablate,
+    Eval,
+    check_parameters,
+    error_text,
+    eval_text,
+    keep_scores,
+    main,
+    notebook_parameters,
+    parse,
+    plain,
+    refuse_taken,
+    run_notebook,
+    study_links,
+    study_page,
+    watch_arms,
+)
 from wysiwyg.core import file_sha, rng
 from wysiwyg.data import png_bytes, write_zip
 from wysiwyg.executors import environment
 from wysiwyg.study import run_study
 from wysiwyg.tracking import find_runs, open_store
 
-SMALL = ('--batch 2 --backbone.channel-base 256 --backbone.channel-max 8 --backbone.plane-channels 4 --backbone.plane-hidden 4 --proposal.width 8 --render.coarse 8 '
-         '--discriminator.channel-base 256 --discriminator.channel-max 8 --train.snapshot-images 100000 --no-track').split()
+SMALL = (
+    '--batch 2 --backbone.channel-base 256 --backbone.channel-max 8 --backbone.plane-channels 4 --backbone.plane-hidden 4 --proposal.width 8 --render.coarse 8 '
+    '--discriminator.channel-base 256 --discriminator.channel-max 8 --train.snapshot-images 100000 --no-track'
+).split()
 
 
 def program(*args, **kw):
     env = os.environ | {'OMP_NUM_THREADS': '1', 'MALLOC_TOP_PAD_': '268435456'}
-    return subprocess.Popen([sys.executable, '-m', 'wysiwyg.cli', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **kw)
+    return subprocess.Popen(
+        [sys.executable, '-m', 'wysiwyg.cli', *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        **kw,
+    )
 
 
 @pytest.fixture(scope='module')
 def own(tmp_path_factory):
     "A user's own posed set."
-    path, g = tmp_path_factory.mktemp('own')/'own.zip', rng(0)
+    path, g = tmp_path_factory.mktemp('own') / 'own.zip', rng(0)
     pictures = torch.randint(0, 256, (8, 64, 64, 3), generator=g, dtype=torch.uint8).numpy()
-    return write_zip(path, [(f'{i}.png', png_bytes(p), l) for i, (p, l) in enumerate(zip(pictures, gaussian_cameras(8, g).label.tolist()))])
+    return write_zip(
+        path,
+        [
+            (f'{i}.png', png_bytes(p), l)
+            for i, (p, l) in enumerate(zip(pictures, gaussian_cameras(8, g).label.tolist()))
+        ],
+    )
 
 
-@pytest.mark.parametrize('line, code', [('', 2), ('fly', 2), ('train --cfg huge', 2), ('train --sampler.tua 1', 2), ('train --kimg', 2), ('ablate --study a98_nothing', 1),
-                                        ('eval --network nowhere.safetensors', 1), ('render --outdir x --seeds a', 2), ('train --data nowhere.zip', 1)])
+@pytest.mark.parametrize(
+    'line, code',
+    [
+        ('', 2),
+        ('fly', 2),
+        ('train --cfg huge', 2),
+        ('train --sampler.tua 1', 2),
+        ('train --kimg', 2),
+        ('ablate --study a98_nothing', 1),
+        ('eval --network nowhere.safetensors', 1),
+        ('render --outdir x --seeds a', 2),
+        ('train --data nowhere.zip', 1),
+    ],
+)
 def test_exit_codes(line, code, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    try: got = main(line.split())
-    except SystemExit as e: got = e.code
+    try:
+        got = main(line.split())
+    except SystemExit as e:
+        got = e.code
     assert got == code and capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
@@ -57,21 +104,27 @@ def test_results_on_stdout_logs_on_stderr(capsys):
 def store(tmp_path_factory):
     "A folder of runs; its MLflow store is made once."
     folder = tmp_path_factory.mktemp('store')
-    with environment(WYSIWYG_RUNS=str(folder)): yield folder
+    with environment(WYSIWYG_RUNS=str(folder)):
+        yield folder
 
 
 def called(line, capsys):
     "Exit code, stdout and stderr of a command line."
-    try: code = main(shlex.split(line))
-    except SystemExit as e: code = e.code
+    try:
+        code = main(shlex.split(line))
+    except SystemExit as e:
+        code = e.code
     return code, *capsys.readouterr()
 
 
 @pytest.mark.parametrize('name', COMMANDS)
 def test_each_help_begins_with_what_people_use_and_ends_with_examples(name, capsys):
     code, out, _ = called(f'{name} --help', capsys)
-    assert code == 0 and out.rstrip().splitlines()[-len(EXAMPLES[name]):] == [f'  {line}' for line in EXAMPLES[name]]
-    for line in EXAMPLES[name]: assert isinstance(parse(shlex.split(line)[1:])[1], COMMANDS[name][0])
+    assert code == 0 and out.rstrip().splitlines()[-len(EXAMPLES[name]) :] == [
+        f'  {line}' for line in EXAMPLES[name]
+    ]
+    for line in EXAMPLES[name]:
+        assert isinstance(parse(shlex.split(line)[1:])[1], COMMANDS[name][0])
 
 
 def test_help_of_train_and_ablate(capsys):
@@ -80,13 +133,25 @@ def test_help_of_train_and_ablate(capsys):
     assert places == sorted(places) and places[0] < 400
     assert 'heads64   64 px' in short and '--sampler.tau FLOAT' not in short and '--sampler.tau FLOAT' in full
     assert short.count('\n') < 60 and 'a02_samples' in called('ablate --help', capsys)[1]
-    assert called('--version', capsys)[1].startswith('wysiwyg 0.') and 'a02_samples: samples per ray' in called('studies', capsys)[1]
+    assert (
+        called('--version', capsys)[1].startswith('wysiwyg 0.')
+        and 'a02_samples: samples per ray' in called('studies', capsys)[1]
+    )
 
 
-@pytest.mark.parametrize('line, why', [
-    ('--sampler.tau 2', 'sampler.tau = 2 is outside (0, 1]'), ('--kimg -1', 'a run of -1000 images'), ('--kimg 0', 'a run of 0 images'),
-    ('--data nosuch.zip', 'there is no nosuch.zip'), ('--cfg paper', 'give --data YOUR_SET'), ('--batch 7', 'multiple of 4'),
-    ('--gamma much', '--gamma must be a number or auto'), ('--resume nosuch.pt', 'there is no nosuch.pt')])
+@pytest.mark.parametrize(
+    'line, why',
+    [
+        ('--sampler.tau 2', 'sampler.tau = 2 is outside (0, 1]'),
+        ('--kimg -1', 'a run of -1000 images'),
+        ('--kimg 0', 'a run of 0 images'),
+        ('--data nosuch.zip', 'there is no nosuch.zip'),
+        ('--cfg paper', 'give --data YOUR_SET'),
+        ('--batch 7', 'multiple of 4'),
+        ('--gamma much', '--gamma must be a number or auto'),
+        ('--resume nosuch.pt', 'there is no nosuch.pt'),
+    ],
+)
 def test_the_dry_run_refuses_what_training_would(line, why, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = called(f'train --dry-run --outdir x {line}', capsys)
@@ -94,9 +159,17 @@ def test_the_dry_run_refuses_what_training_would(line, why, capsys, tmp_path, mo
 
 
 def test_dotted_options_win_over_short_ones():
-    run = parse('train --cfg heads64 --batch 8 --train.batch 4 --seed 3 --mirror --snap 2 --kimg 5 --gamma auto'.split())[1].run
-    assert (run.name, run.train.batch, run.train.seed, run.data.mirror, run.train.snapshot_images) == ('heads64', 4, 3, True, 2000)
-    assert run.schedule.total == 5000 and run.schedule.gamma(0) == .0002*64**2/4
+    run = parse(
+        'train --cfg heads64 --batch 8 --train.batch 4 --seed 3 --mirror --snap 2 --kimg 5 --gamma auto'.split()
+    )[1].run
+    assert (run.name, run.train.batch, run.train.seed, run.data.mirror, run.train.snapshot_images) == (
+        'heads64',
+        4,
+        3,
+        True,
+        2000,
+    )
+    assert run.schedule.total == 5000 and run.schedule.gamma(0) == 0.0002 * 64**2 / 4
 
 
 def test_pictures_of_another_size_are_told_of(own, capsys):
@@ -105,14 +178,26 @@ def test_pictures_of_another_size_are_told_of(own, capsys):
 
 
 def test_json_is_json(capsys):
-    def refuse(name): raise AssertionError(f'{name} is no JSON')
-    assert json.loads(called('train --dry-run --json', capsys)[1], parse_constant=refuse)['field.sharpness'] == 'inf'
-    assert plain({'a': [float('nan'), 1.], 'b': (2,)}) == {'a': ['nan', 1.], 'b': [2]}
+    def refuse(name):
+        raise AssertionError(f'{name} is no JSON')
+
+    assert (
+        json.loads(called('train --dry-run --json', capsys)[1], parse_constant=refuse)['field.sharpness']
+        == 'inf'
+    )
+    assert plain({'a': [float('nan'), 1.0], 'b': (2,)}) == {'a': ['nan', 1.0], 'b': [2]}
 
 
-@pytest.mark.parametrize('line, why', [('render --outdir x --seeds 3-1', 'run backwards: give 1-3'), ('render --outdir x --yaw left', '--yaw must look like'),
-                                       ('eval --n 1', '--n must be at least 2'), ('render --outdir x --network a/b/g.safetensors', 'no generator at a/b/g.safetensors'),
-                                       ('results import nosuch.json', 'there is no file nosuch.json')])
+@pytest.mark.parametrize(
+    'line, why',
+    [
+        ('render --outdir x --seeds 3-1', 'run backwards: give 1-3'),
+        ('render --outdir x --yaw left', '--yaw must look like'),
+        ('eval --n 1', '--n must be at least 2'),
+        ('render --outdir x --network a/b/g.safetensors', 'no generator at a/b/g.safetensors'),
+        ('results import nosuch.json', 'there is no file nosuch.json'),
+    ],
+)
 def test_refused_before_anything_is_done(line, why, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = called(line, capsys)
@@ -121,140 +206,227 @@ def test_refused_before_anything_is_done(line, why, capsys, tmp_path, monkeypatc
 
 def test_errors_are_bounded_and_hide_passwords(capsys, monkeypatch):
     from mlflow.exceptions import MlflowException
+
     text = error_text(ValueError('\n'.join(map(str, range(100)))))
     assert text.count('\n') == 40 and text.endswith('and 60 more lines')
     assert error_text(ValueError('http://me:secret@host/x')) == 'http://host/x'
-    def broken(a): raise MlflowException('the table\nis gone')
+
+    def broken(a):
+        raise MlflowException('the table\nis gone')
+
     monkeypatch.setitem(COMMANDS, 'studies', (*COMMANDS['studies'][:1], broken, *COMMANDS['studies'][2:]))
     assert called('studies', capsys) == (1, '', 'error: MLflow: the table is gone\n')
 
 
 def test_scores_are_a_table_with_floors_and_intervals():
-    scores = {'eval/psnr': 31.23456, 'eval/fd_x_8': 12.5, 'eval-low/fd_x_8': 11., 'eval-high/fd_x_8': 14., 'floor/fd_x_8': 3.}
+    scores = {
+        'eval/psnr': 31.23456,
+        'eval/fd_x_8': 12.5,
+        'eval-low/fd_x_8': 11.0,
+        'eval-high/fd_x_8': 14.0,
+        'floor/fd_x_8': 3.0,
+    }
     lines = eval_text(Eval(), scores).splitlines()
-    assert [line.split()[0] for line in lines] == ['metric', 'fd_x_8', 'psnr'] and lines[1].split()[1:6] == ['12.5', '11', 'to', '14', '3']
+    assert [line.split()[0] for line in lines] == ['metric', 'fd_x_8', 'psnr'] and lines[1].split()[1:6] == [
+        '12.5',
+        '11',
+        'to',
+        '14',
+        '3',
+    ]
     assert lines[2].split()[1] == '31.23'
 
 
 def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, capsys, store):
     options = ' '.join(SMALL).replace('--no-track', '')
     code, out, err = called(f'train --data {own} --kimg .008 --outdir {tmp_path}/a {options}', capsys)
-    network = tmp_path/'a'/'generator.safetensors'
+    network = tmp_path / 'a' / 'generator.safetensors'
     assert code == 0 and 'mlflow: http://127.0.0.1:' in out and 'MLflow: http' in err, err
     client = open_store()
     [run] = find_runs(client, 'train', generator_sha=file_sha(network))
     assert run.info.run_name == 'tiny on own, 32 px, 0.008k images, seed 0' and run.info.status == 'FINISHED'
-    assert {a.path for a in client.list_artifacts(run.info.run_id)} >= {'generator.safetensors', 'run.json', 'MODEL_CARD.md'}
-    assert run.inputs.dataset_inputs[0].dataset.name == 'own' and '8 images in' in run.data.tags['mlflow.note.content']
-    assert keep_scores(str(network), {'eval/psnr': 30., 'floor/fd': 2.}, 'n 8') == run.info.run_id
+    assert {a.path for a in client.list_artifacts(run.info.run_id)} >= {
+        'generator.safetensors',
+        'run.json',
+        'MODEL_CARD.md',
+    }
+    assert (
+        run.inputs.dataset_inputs[0].dataset.name == 'own'
+        and '8 images in' in run.data.tags['mlflow.note.content']
+    )
+    assert keep_scores(str(network), {'eval/psnr': 30.0, 'floor/fd': 2.0}, 'n 8') == run.info.run_id
     told = client.get_metric_history(run.info.run_id, 'eval/psnr')
-    assert [(m.step, m.value) for m in told] == [(0, 30.)] and client.get_run(run.info.run_id).info.status == 'FINISHED'
-    (tmp_path/'other.safetensors').write_bytes(b'of unknown origin')
-    other = client.get_run(keep_scores(str(tmp_path/'other.safetensors'), {'eval/psnr': 20.}, 'n 8'))
-    assert other.data.metrics == {'eval/psnr': 20.} and client.get_experiment(other.info.experiment_id).name == 'wysiwyg/eval'
-    assert {'eval', 'train'} <= {line.split()[0] for line in study_links()} and all('workflowType=machine_learning' in line for line in study_links())
+    assert [(m.step, m.value) for m in told] == [(0, 30.0)] and client.get_run(
+        run.info.run_id
+    ).info.status == 'FINISHED'
+    (tmp_path / 'other.safetensors').write_bytes(b'of unknown origin')
+    other = client.get_run(keep_scores(str(tmp_path / 'other.safetensors'), {'eval/psnr': 20.0}, 'n 8'))
+    assert (
+        other.data.metrics == {'eval/psnr': 20.0}
+        and client.get_experiment(other.info.experiment_id).name == 'wysiwyg/eval'
+    )
+    assert {'eval', 'train'} <= {line.split()[0] for line in study_links()} and all(
+        'workflowType=machine_learning' in line for line in study_links()
+    )
 
 
 def test_a_port_in_use_is_refused():
-    with socket.create_server(('127.0.0.1', 0)) as s, pytest.raises(ValueError, match='is in use'): refuse_taken(s.getsockname()[1])
+    with socket.create_server(('127.0.0.1', 0)) as s, pytest.raises(ValueError, match='is in use'):
+        refuse_taken(s.getsockname()[1])
 
 
 def test_a_users_own_set_trains_and_ctrl_c_leaves_a_checkpoint(own, tmp_path):
-    p = program('train', '--kimg', 8, '--data', own, '--outdir', tmp_path/'run', *SMALL)
-    end = time.time()+120
-    while not (tmp_path/'run'/'run.json').exists() and p.poll() is None and time.time() < end: time.sleep(.1)
+    p = program('train', '--kimg', 8, '--data', own, '--outdir', tmp_path / 'run', *SMALL)
+    end = time.time() + 120
+    while not (tmp_path / 'run' / 'run.json').exists() and p.poll() is None and time.time() < end:
+        time.sleep(0.1)
     time.sleep(4)
     p.send_signal(signal.SIGINT)
     _, err = p.communicate(timeout=60)
     assert p.returncode == 130, err
-    assert list((tmp_path/'run').glob('ckpt-*.pt')), err
+    assert list((tmp_path / 'run').glob('ckpt-*.pt')), err
 
 
 def test_faults_are_listed_before_the_first_step(own, tmp_path):
     "A set with a broken picture: named, exit 1, nothing written."
-    bad = tmp_path/'bad.zip'
-    blob = own.read_bytes(); at = blob.find(b'IDAT')+40
-    bad.write_bytes(blob[:at] + bytes([blob[at] ^ 255]) + blob[at+1:])
-    p = program('train', '--data', bad, '--outdir', tmp_path/'run', *SMALL)
+    bad = tmp_path / 'bad.zip'
+    blob = own.read_bytes()
+    at = blob.find(b'IDAT') + 40
+    bad.write_bytes(blob[:at] + bytes([blob[at] ^ 255]) + blob[at + 1 :])
+    p = program('train', '--data', bad, '--outdir', tmp_path / 'run', *SMALL)
     _, err = p.communicate(timeout=120)
-    assert p.returncode == 1 and '0.png' in err and not (tmp_path/'run').exists()
+    assert p.returncode == 1 and '0.png' in err and not (tmp_path / 'run').exists()
 
 
 def test_notebooks_without_parameters_are_refused(tmp_path):
-    path = tmp_path/'n.ipynb'
+    path = tmp_path / 'n.ipynb'
     path.write_text(json.dumps({'cells': [{'cell_type': 'code', 'metadata': {}, 'source': ['a = 1']}]}))
-    with pytest.raises(ValueError, match='no cell tagged'): notebook_parameters(path)
-    with pytest.raises(ValueError, match="no study"): run_notebook('a98_nothing', {}, tmp_path/'o.ipynb')
+    with pytest.raises(ValueError, match='no cell tagged'):
+        notebook_parameters(path)
+    with pytest.raises(ValueError, match='no study'):
+        run_notebook('a98_nothing', {}, tmp_path / 'o.ipynb')
 
 
-@pytest.mark.parametrize('code', ['(a, b) = 1, 2', 'import os', 'n = len("ab")', '%matplotlib inline', 'n: int', 'n += 1'])
+@pytest.mark.parametrize(
+    'code', ['(a, b) = 1, 2', 'import os', 'n = len("ab")', '%matplotlib inline', 'n: int', 'n += 1']
+)
 def test_unreadable_parameters_are_refused_by_name(code, tmp_path):
-    path = tmp_path/'n.ipynb'
+    path = tmp_path / 'n.ipynb'
     cell = {'cell_type': 'code', 'metadata': {'tags': ['parameters']}, 'source': [f'm = 1\n{code}']}
     path.write_text(json.dumps({'cells': [cell]}))
-    with pytest.raises(ValueError, match='n.ipynb: the parameters cell holds `'): notebook_parameters(path)
+    with pytest.raises(ValueError, match='n.ipynb: the parameters cell holds `'):
+        notebook_parameters(path)
 
 
 def test_typed_parameters_and_none(tmp_path):
-    path = tmp_path/'n.ipynb'
-    cell = {'cell_type': 'code', 'metadata': {'tags': ['parameters']}, 'source': ['n: int = 3\nseeds: str = "0"  # a list\nbest = None\na = b = -1.5']}
+    path = tmp_path / 'n.ipynb'
+    cell = {
+        'cell_type': 'code',
+        'metadata': {'tags': ['parameters']},
+        'source': ['n: int = 3\nseeds: str = "0"  # a list\nbest = None\na = b = -1.5'],
+    }
     path.write_text(json.dumps({'cells': [cell]}))
     assert notebook_parameters(path) == {'n': 3, 'seeds': '0', 'best': None, 'a': -1.5, 'b': -1.5}
     check_parameters(path, {'best': 'x', 'a': 2})
-    with pytest.raises(ValueError, match='n is int'): check_parameters(path, {'n': .5})
+    with pytest.raises(ValueError, match='n is int'):
+        check_parameters(path, {'n': 0.5})
 
 
 # ---- studies ---------------------------------------------------------------------------------------------------------
 
-NOTEBOOK = ["bad = 0\nscale = 1.\nseeds = '0'", 'from wysiwyg.study import *', """
+NOTEBOOK = [
+    "bad = 0\nscale = 1.\nseeds = '0'",
+    'from wysiwyg.study import *',
+    """
 def measure(recorder, p, seed):
     if p['k'] == p['bad']: raise RuntimeError('no memory')
     return {'eval/psnr': 30*scale/p['k']}
 status = run_study('small', {f'k{k}': {'k': k, 'scale': scale, 'bad': bad} for k in (1, 2)}, measure, [int(s) for s in seeds.split(',')])""",
-            "assert len(read_study('small')), 'nothing to read'"]
+    "assert len(read_study('small')), 'nothing to read'",
+]
 
 
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
     "A project with one ablation."
-    folder = tmp_path_factory.mktemp('project'); (folder/'nbs'/'ablations').mkdir(parents=True)
-    cells = [{'cell_type': 'code', 'source': c, 'outputs': [], 'execution_count': None, 'id': f'c{i}', 'metadata': {'tags': ['parameters']*(i == 0)}} for i, c in enumerate(NOTEBOOK)]
+    folder = tmp_path_factory.mktemp('project')
+    (folder / 'nbs' / 'ablations').mkdir(parents=True)
+    cells = [
+        {
+            'cell_type': 'code',
+            'source': c,
+            'outputs': [],
+            'execution_count': None,
+            'id': f'c{i}',
+            'metadata': {'tags': ['parameters'] * (i == 0)},
+        }
+        for i, c in enumerate(NOTEBOOK)
+    ]
     kernel = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
-    (folder/'nbs'/'ablations'/'a90_small.ipynb').write_text(json.dumps({'cells': cells, 'metadata': kernel, 'nbformat': 4, 'nbformat_minor': 5}))
+    (folder / 'nbs' / 'ablations' / 'a90_small.ipynb').write_text(
+        json.dumps({'cells': cells, 'metadata': kernel, 'nbformat': 4, 'nbformat_minor': 5})
+    )
     return folder
 
 
 @pytest.mark.slow
 def test_ablate_lists_runs_fails_and_exchanges(project, capsys, monkeypatch):
     monkeypatch.setenv('WYSIWYG_HOME', str(project))
-    def call(line): return main(line.split()), *capsys.readouterr()
+
+    def call(line):
+        return main(line.split()), *capsys.readouterr()
+
     code, out, _ = call('ablate --study a90_small --seeds 0,1 --dry-run')
-    assert code == 0 and out.count('to do  to do') == 2 and 'estimate: unknown' in out and [p.name for p in project.iterdir()] == ['nbs']
+    assert (
+        code == 0
+        and out.count('to do  to do') == 2
+        and 'estimate: unknown' in out
+        and [p.name for p in project.iterdir()] == ['nbs']
+    )
     code, out, err = call('ablate --study a90_small --seeds 0,1 --set bad=2 --workers 2')
-    assert code == 1 and '2 of 4 runs of a90_small failed, the others are kept' in err and 'k2-s1: failed: RuntimeError: no memory' in err
+    assert (
+        code == 1
+        and '2 of 4 runs of a90_small failed, the others are kept' in err
+        and 'k2-s1: failed: RuntimeError: no memory' in err
+    )
     code, out, err = call('ablate --study a90_small --seeds 0,1 --set bad=2 --dry-run --json')
     told = json.loads(out)
-    assert (code, told['to do'], told['parameters']) == (0, 2, {'seeds': '0,1', 'bad': 2}) and told['estimate'].startswith('0.0 min with 1 worker')
+    assert (code, told['to do'], told['parameters']) == (0, 2, {'seeds': '0,1', 'bad': 2}) and told[
+        'estimate'
+    ].startswith('0.0 min with 1 worker')
     code, out, err = call('results export small')
-    assert code == 0 and (project/'data'/'results'/'small.runs.json').exists()
+    assert code == 0 and (project / 'data' / 'results' / 'small.runs.json').exists()
     assert call('results import')[:2] == (0, 'small.runs.json: 0 imported, 3 already there\n')
     assert call('results export nothing')[0] == 1 and call('results export')[0] == 2
 
 
 def test_a_study_comes_back_as_table_words_and_link(tmp_path, store):
-    with environment(WYSIWYG_JOURNAL=str(tmp_path/'journal')):
-        run_study('told', {'a': {'k': 1}, 'b': {'k': 2}}, lambda r, p, s: {'eval/psnr': 30.*p['k']}, note='Which is better?')
-    page = study_page(json.loads((tmp_path/'journal').read_text()))
-    assert page['runs'] == {'a-s0': 'done', 'b-s0': 'done'} and [r['arm'] for r in page['table']] == ['a', 'b']
+    with environment(WYSIWYG_JOURNAL=str(tmp_path / 'journal')):
+        run_study(
+            'told',
+            {'a': {'k': 1}, 'b': {'k': 2}},
+            lambda r, p, s: {'eval/psnr': 30.0 * p['k']},
+            note='Which is better?',
+        )
+    page = study_page(json.loads((tmp_path / 'journal').read_text()))
+    assert page['runs'] == {'a-s0': 'done', 'b-s0': 'done'} and [r['arm'] for r in page['table']] == [
+        'a',
+        'b',
+    ]
     scores = {k.split()[0].strip(','): v for k, v in page['table'][1].items()}
-    assert '60' in scores['psnr'] and 'Which is better?' in page['conclusion'] and 'compareRunsMode=CHART' in page['mlflow']
+    assert (
+        '60' in scores['psnr']
+        and 'Which is better?' in page['conclusion']
+        and 'compareRunsMode=CHART' in page['mlflow']
+    )
     text = COMMANDS['ablate'][2](Ablate(), {'studies': [page], 'notebook': 'n'})
     assert text.startswith('told\n\narm') and page['mlflow'] in text
 
 
 def test_the_bar_counts_arms(tmp_path):
     from tqdm import tqdm
-    path, ended = tmp_path/'progress', threading.Event()
+
+    path, ended = tmp_path / 'progress', threading.Event()
     path.write_text('{"study": "s", "total": 10, "done": 4, "run": "a-s0", "status": "done"}\n')
     ended.set()
     with open(os.devnull, 'w') as f, tqdm(total=0, file=f) as bar:
@@ -262,12 +434,23 @@ def test_the_bar_counts_arms(tmp_path):
         assert (bar.n, bar.total, bar.desc) == (4, 10, 's: ')
 
 
-@pytest.mark.parametrize('line, code, why', [
-    ('--images 7', 2, 'a90_small does not take --images; its parameters are bad, scale, seeds'), ('--seeds 3-1', 2, 'run backwards'),
-    ('--set k=3', 1, "no parameter 'k'; it has bad, scale, seeds"), ('--set bad=.5', 1, 'bad is int, such as 0; got 0.5'), ('--set bad', 2, '--set takes name=value'),
-    ('--set scale=2 --set bad=x', 1, "bad is int"), ('--workers 0', 2, '--workers must be at least 1'), ('--executor dask', 2, '')])
+@pytest.mark.parametrize(
+    'line, code, why',
+    [
+        ('--images 7', 2, 'a90_small does not take --images; its parameters are bad, scale, seeds'),
+        ('--seeds 3-1', 2, 'run backwards'),
+        ('--set k=3', 1, "no parameter 'k'; it has bad, scale, seeds"),
+        ('--set bad=.5', 1, 'bad is int, such as 0; got 0.5'),
+        ('--set bad', 2, '--set takes name=value'),
+        ('--set scale=2 --set bad=x', 1, 'bad is int'),
+        ('--workers 0', 2, '--workers must be at least 1'),
+        ('--executor dask', 2, ''),
+    ],
+)
 def test_settings_are_checked_before_anything_runs(project, line, code, why, capsys, monkeypatch):
     monkeypatch.setenv('WYSIWYG_HOME', str(project))
-    try: got = main(['ablate', '--study', 'a90_small', *line.split()])
-    except SystemExit as e: got = e.code
+    try:
+        got = main(['ablate', '--study', 'a90_small', *line.split()])
+    except SystemExit as e:
+        got = e.code
     assert got == code and why in capsys.readouterr().err

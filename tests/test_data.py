@@ -1,4 +1,5 @@
 "Data sets: every fault is named, nothing is written, batches depend on (seed, position) alone."
+
 import io, json, os, stat, struct, time, zipfile, zlib
 import numpy as np
 import pytest, torch
@@ -11,150 +12,322 @@ from wysiwyg.data import *
 torch.set_num_threads(1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
 LABELS = gaussian_cameras(30, rng(0)).label.tolist()
-NAMES = [f'{i//10:05d}/img{i:08d}.png' for i in range(30)]
+NAMES = [f'{i // 10:05d}/img{i:08d}.png' for i in range(30)]
 ROWS = [(n, png_bytes(i), l) for n, i, l in zip(NAMES, IMAGES, LABELS)]
+
 
 def raw_zip(path, files, labels, compression=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, 'w', compression) as z:
-        for name, body in files: z.writestr(name, body)
-        if labels is not None: z.writestr('dataset.json', labels if isinstance(labels, (str, bytes)) else json.dumps({'labels': labels}))
+        for name, body in files:
+            z.writestr(name, body)
+        if labels is not None:
+            z.writestr(
+                'dataset.json', labels if isinstance(labels, (str, bytes)) else json.dumps({'labels': labels})
+            )
     return path
 
-def faults(path): return dict(validate(path).bad)
-def flat_png(*shape): return png_bytes(np.full(shape, 7, np.uint8))
+
+def faults(path):
+    return dict(validate(path).bad)
+
+
+def flat_png(*shape):
+    return png_bytes(np.full(shape, 7, np.uint8))
+
 
 def huge_png(side):
-    chunk = lambda kind, body: struct.pack('>I', len(body))+kind+body+struct.pack('>I', zlib.crc32(kind+body))
-    return b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0))+chunk(b'IDAT', zlib.compress(b''))+chunk(b'IEND', b'')
+    chunk = lambda kind, body: (
+        struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+    )
+    return (
+        b'\x89PNG\r\n\x1a\n'
+        + chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0))
+        + chunk(b'IDAT', zlib.compress(b''))
+        + chunk(b'IEND', b'')
+    )
+
 
 def label_with(i, **at):
     x = list(LABELS[i])
-    for k, v in at.items(): x[int(k[1:])] = v
+    for k, v in at.items():
+        x[int(k[1:])] = v
     return x
+
 
 @pytest.mark.filterwarnings('ignore:Duplicate name')
 def test_many_faults_in_one_archive_are_all_named_and_nothing_is_written(tmp_path):
     files, labels = [list(r[:2]) for r in ROWS], [[n, l] for n, _, l in ROWS]
-    files[0][1] = files[0][1][:-30]; files[1][1] = flat_png(16, 16); files[2][1] = flat_png(16, 16, 4); files[3][1] = flat_png(8, 8, 3)
-    files[4][1] = flat_png(16, 8, 3); files[5][1] = flat_png(12, 12, 3); files[6][1] = huge_png(5000); files[7][1] = huge_png(60000)
-    labels[8][1] = LABELS[8][:24]; labels[9][1] = LABELS[9]+[0.]; labels[10][1] = label_with(10, _3=float('nan')); labels[11][1] = label_with(11, _16=float('inf'))
-    labels[12][1] = label_with(12, _0=2.); labels[13][1] = label_with(13, **{f'_{k}': -LABELS[13][k] for k in (0, 4, 8)}); labels[14][1] = label_with(14, _18=.6)
-    labels[15][1] = label_with(15, _16=1105., _20=1105., _18=256., _21=256.); labels[16][0] = 'nobody.png'; labels.append([NAMES[17], LABELS[17]])
-    labels[19][1] = label_with(19, _4='x'); labels[20][1] = to_opengl(Camera.from_label(torch.tensor(LABELS[20:21]))).flatten().tolist()+LABELS[20][16:]
+    files[0][1] = files[0][1][:-30]
+    files[1][1] = flat_png(16, 16)
+    files[2][1] = flat_png(16, 16, 4)
+    files[3][1] = flat_png(8, 8, 3)
+    files[4][1] = flat_png(16, 8, 3)
+    files[5][1] = flat_png(12, 12, 3)
+    files[6][1] = huge_png(5000)
+    files[7][1] = huge_png(60000)
+    labels[8][1] = LABELS[8][:24]
+    labels[9][1] = LABELS[9] + [0.0]
+    labels[10][1] = label_with(10, _3=float('nan'))
+    labels[11][1] = label_with(11, _16=float('inf'))
+    labels[12][1] = label_with(12, _0=2.0)
+    labels[13][1] = label_with(13, **{f'_{k}': -LABELS[13][k] for k in (0, 4, 8)})
+    labels[14][1] = label_with(14, _18=0.6)
+    labels[15][1] = label_with(15, _16=1105.0, _20=1105.0, _18=256.0, _21=256.0)
+    labels[16][0] = 'nobody.png'
+    labels.append([NAMES[17], LABELS[17]])
+    labels[19][1] = label_with(19, _4='x')
+    labels[20][1] = (
+        to_opengl(Camera.from_label(torch.tensor(LABELS[20:21]))).flatten().tolist() + LABELS[20][16:]
+    )
     files += [[NAMES[18], files[18][1]], ['../../x.png', b''], ['/etc/y.png', b''], ['c:\\z.png', b'']]
-    link = zipfile.ZipInfo('link.png'); link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
-    files += [[link, b'/etc/passwd']]; labels.append('nonsense')
-    path = raw_zip(tmp_path/'bad.zip', files, labels)
+    link = zipfile.ZipInfo('link.png')
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    files += [[link, b'/etc/passwd']]
+    labels.append('nonsense')
+    path = raw_zip(tmp_path / 'bad.zip', files, labels)
     before = sorted(os.listdir(tmp_path)), file_sha(path)
-    want = {NAMES[0]: 'cannot be decoded', NAMES[1]: 'greyscale', NAMES[2]: 'alpha', NAMES[3]: 'is 8x8 where most are 16x16', NAMES[4]: 'not square', NAMES[5]: 'power of two', NAMES[6]: 'huge', NAMES[7]: 'huge',
-            NAMES[8]: '24 numbers', NAMES[9]: '26 numbers', NAMES[10]: 'NaN or infinity at position 3', NAMES[11]: 'NaN or infinity at position 16', NAMES[12]: 'not rigid', NAMES[13]: 'determinant -1',
-            NAMES[14]: 'off centre', NAMES[15]: 'in pixels', NAMES[16]: 'no label', NAMES[17]: 'two labels', NAMES[18]: 'appears 2 times', NAMES[19]: 'not a plain number',
-            NAMES[20]: 'looks away', '../../x.png': 'climbs out', '/etc/y.png': 'absolute', 'c:\\z.png': 'absolute', 'link.png': 'symlink', 'labels[31]': 'not a pair'}
-    with pytest.raises(DataError) as e: Dataset(path)
+    want = {
+        NAMES[0]: 'cannot be decoded',
+        NAMES[1]: 'greyscale',
+        NAMES[2]: 'alpha',
+        NAMES[3]: 'is 8x8 where most are 16x16',
+        NAMES[4]: 'not square',
+        NAMES[5]: 'power of two',
+        NAMES[6]: 'huge',
+        NAMES[7]: 'huge',
+        NAMES[8]: '24 numbers',
+        NAMES[9]: '26 numbers',
+        NAMES[10]: 'NaN or infinity at position 3',
+        NAMES[11]: 'NaN or infinity at position 16',
+        NAMES[12]: 'not rigid',
+        NAMES[13]: 'determinant -1',
+        NAMES[14]: 'off centre',
+        NAMES[15]: 'in pixels',
+        NAMES[16]: 'no label',
+        NAMES[17]: 'two labels',
+        NAMES[18]: 'appears 2 times',
+        NAMES[19]: 'not a plain number',
+        NAMES[20]: 'looks away',
+        '../../x.png': 'climbs out',
+        '/etc/y.png': 'absolute',
+        'c:\\z.png': 'absolute',
+        'link.png': 'symlink',
+        'labels[31]': 'not a pair',
+    }
+    with pytest.raises(DataError) as e:
+        Dataset(path)
     bad = dict(e.value.report.bad)
     assert bad.keys() == want.keys() and len(e.value.report.bad) == len(want)
-    for name, why in want.items(): assert why in bad[name], (name, bad[name]); assert f'{name}: ' in str(e.value)
-    assert e.value.report.notes == ('left out: 1 labels without a picture, such as nobody.png',) and 'nobody.png' in str(e.value)
+    for name, why in want.items():
+        assert why in bad[name], (name, bad[name])
+        assert f'{name}: ' in str(e.value)
+    assert e.value.report.notes == (
+        'left out: 1 labels without a picture, such as nobody.png',
+    ) and 'nobody.png' in str(e.value)
     assert (sorted(os.listdir(tmp_path)), file_sha(path)) == before
     assert Dataset(path, skip_bad=True).names == tuple(NAMES[21:])
 
+
 def test_any_flipped_bit_of_a_picture_is_found(tmp_path):
-    path = write_zip(tmp_path/'a.zip', ROWS[:2]); whole = path.read_bytes()
-    body = ROWS[0][1]; start = whole.index(body)
+    path = write_zip(tmp_path / 'a.zip', ROWS[:2])
+    whole = path.read_bytes()
+    body = ROWS[0][1]
+    start = whole.index(body)
     for at in range(0, len(body), 37):
-        broken = bytearray(whole); broken[start+at] ^= 1 << at % 8
-        bad = tmp_path/f'{at}.zip'; bad.write_bytes(broken)
-        assert list(faults(bad)) == [NAMES[0]]; bad.unlink()
-    for at in range(8, len(body), 37):                                   # in a folder PNG's own checksums must do
-        broken = bytearray(body); broken[at] ^= 1 << at % 8
-        with pytest.raises(ValueError): decode(bytes(broken))
+        broken = bytearray(whole)
+        broken[start + at] ^= 1 << at % 8
+        bad = tmp_path / f'{at}.zip'
+        bad.write_bytes(broken)
+        assert list(faults(bad)) == [NAMES[0]]
+        bad.unlink()
+    for at in range(8, len(body), 37):  # in a folder PNG's own checksums must do
+        broken = bytearray(body)
+        broken[at] ^= 1 << at % 8
+        with pytest.raises(ValueError):
+            decode(bytes(broken))
     for cut in range(0, len(body), 41):
-        with pytest.raises(ValueError): decode(body[:cut])
+        with pytest.raises(ValueError):
+            decode(body[:cut])
+
 
 def test_archives_that_are_not(tmp_path):
-    path = write_zip(tmp_path/'a.zip', ROWS[:5])
-    (tmp_path/'cut.zip').write_bytes(path.read_bytes()[:-50]); (tmp_path/'text.zip').write_text('hello'); (tmp_path/'empty').mkdir()
-    for name in ('cut.zip', 'text.zip'): assert 'neither a folder nor a whole zip' in faults(tmp_path/name)[name]
-    assert faults(tmp_path/'absent.zip') == {'absent.zip': f'there is no {tmp_path/"absent.zip"}'}
-    with pytest.raises(DataError, match='there is no no/such/god.zip'): Dataset('no/such/god.zip')
-    assert 'holds no pictures' in faults(tmp_path/'empty')['empty']
-    with pytest.raises(DataError, match='absent.zip'): Dataset(tmp_path/'absent.zip')
+    path = write_zip(tmp_path / 'a.zip', ROWS[:5])
+    (tmp_path / 'cut.zip').write_bytes(path.read_bytes()[:-50])
+    (tmp_path / 'text.zip').write_text('hello')
+    (tmp_path / 'empty').mkdir()
+    for name in ('cut.zip', 'text.zip'):
+        assert 'neither a folder nor a whole zip' in faults(tmp_path / name)[name]
+    assert faults(tmp_path / 'absent.zip') == {'absent.zip': f'there is no {tmp_path / "absent.zip"}'}
+    with pytest.raises(DataError, match='there is no no/such/god.zip'):
+        Dataset('no/such/god.zip')
+    assert 'holds no pictures' in faults(tmp_path / 'empty')['empty']
+    with pytest.raises(DataError, match='absent.zip'):
+        Dataset(tmp_path / 'absent.zip')
 
-@pytest.mark.parametrize('text', [None, '{', '[]', '{"labels": null}', '{"labels": {"a": 1}}', '{}', b'\xff\xfe\x00'])
+
+@pytest.mark.parametrize(
+    'text', [None, '{', '[]', '{"labels": null}', '{"labels": {"a": 1}}', '{}', b'\xff\xfe\x00']
+)
 def test_dataset_json_faults_say_what_to_write(tmp_path, text):
-    path = raw_zip(tmp_path/'a.zip', [r[:2] for r in ROWS[:3]], text)
-    assert faults(path).keys() == {'dataset.json'} and '{"labels": [["NAME.png"' in faults(path)['dataset.json']
-    with pytest.raises(DataError): Dataset(path, skip_bad=True)
+    path = raw_zip(tmp_path / 'a.zip', [r[:2] for r in ROWS[:3]], text)
+    assert (
+        faults(path).keys() == {'dataset.json'} and '{"labels": [["NAME.png"' in faults(path)['dataset.json']
+    )
+    with pytest.raises(DataError):
+        Dataset(path, skip_bad=True)
+
 
 def test_16_bits_palette_and_jpeg():
     from PIL import Image
-    def saved(im, kind): b = io.BytesIO(); im.save(b, kind); return b.getvalue()
+
+    def saved(im, kind):
+        b = io.BytesIO()
+        im.save(b, kind)
+        return b.getvalue()
+
     rgb = Image.fromarray(IMAGES[0])
     assert decode(saved(rgb, 'JPEG')).shape == (16, 16, 3)
-    for bytes_, why in ((saved(rgb.convert('P'), 'PNG'), 'not RGB'), (saved(rgb, 'BMP'), 'cannot be decoded'), (saved(Image.fromarray(np.zeros((16, 16), np.uint16)), 'PNG'), 'greyscale'), (b'', 'cannot be decoded')):
-        with pytest.raises(ValueError, match=why): decode(bytes_)
-    chunk = lambda kind, body: struct.pack('>I', len(body))+kind+body+struct.pack('>I', zlib.crc32(kind+body))
-    deep = b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', struct.pack('>IIBBBBB', 4, 4, 16, 2, 0, 0, 0))+chunk(b'IDAT', zlib.compress(b'\0'*(4*25)))+chunk(b'IEND', b'')
-    with pytest.raises(ValueError, match='16 bits'): decode(deep)
+    for bytes_, why in (
+        (saved(rgb.convert('P'), 'PNG'), 'not RGB'),
+        (saved(rgb, 'BMP'), 'cannot be decoded'),
+        (saved(Image.fromarray(np.zeros((16, 16), np.uint16)), 'PNG'), 'greyscale'),
+        (b'', 'cannot be decoded'),
+    ):
+        with pytest.raises(ValueError, match=why):
+            decode(bytes_)
+    chunk = lambda kind, body: (
+        struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+    )
+    deep = (
+        b'\x89PNG\r\n\x1a\n'
+        + chunk(b'IHDR', struct.pack('>IIBBBBB', 4, 4, 16, 2, 0, 0, 0))
+        + chunk(b'IDAT', zlib.compress(b'\0' * (4 * 25)))
+        + chunk(b'IEND', b'')
+    )
+    with pytest.raises(ValueError, match='16 bits'):
+        decode(deep)
+
 
 def test_oversized_entries_are_not_read(tmp_path, monkeypatch):
-    path = raw_zip(tmp_path/'a.zip', [*[r[:2] for r in ROWS[:2]], ('bomb.png', b'\0'*100_000)], [[n, l] for n, _, l in ROWS[:2]]+[['bomb.png', LABELS[2]]], zipfile.ZIP_DEFLATED)
-    monkeypatch.setattr(data, 'MAX_BYTES', 50_000); monkeypatch.setattr(data._Source, 'read', lambda self, name, old=data._Source.read: (_ for _ in ()).throw(AssertionError) if 'bomb' in name else old(self, name))
+    path = raw_zip(
+        tmp_path / 'a.zip',
+        [*[r[:2] for r in ROWS[:2]], ('bomb.png', b'\0' * 100_000)],
+        [[n, l] for n, _, l in ROWS[:2]] + [['bomb.png', LABELS[2]]],
+        zipfile.ZIP_DEFLATED,
+    )
+    monkeypatch.setattr(data, 'MAX_BYTES', 50_000)
+    monkeypatch.setattr(
+        data._Source,
+        'read',
+        lambda self, name, old=data._Source.read: (
+            (_ for _ in ()).throw(AssertionError) if 'bomb' in name else old(self, name)
+        ),
+    )
     assert 'huge: 100000 bytes' in faults(path)['bomb.png']
 
+
 def test_folder_zip_and_deflated_are_one(tmp_path):
-    write_zip(tmp_path/'a.zip', ROWS)
-    raw_zip(tmp_path/'b.zip', [r[:2] for r in reversed(ROWS)], [[n, l] for n, _, l in ROWS], zipfile.ZIP_DEFLATED)
-    for n, body, _ in ROWS: p = tmp_path/'c'/n; p.parent.mkdir(parents=True, exist_ok=True); p.write_bytes(body)
-    (tmp_path/'c/dataset.json').write_text(json.dumps({'labels': [[n, l] for n, _, l in ROWS]})); (tmp_path/'c/README.txt').write_text('kept apart')
-    a, b, c = (Dataset(tmp_path/n) for n in ('a.zip', 'b.zip', 'c'))
+    write_zip(tmp_path / 'a.zip', ROWS)
+    raw_zip(
+        tmp_path / 'b.zip',
+        [r[:2] for r in reversed(ROWS)],
+        [[n, l] for n, _, l in ROWS],
+        zipfile.ZIP_DEFLATED,
+    )
+    for n, body, _ in ROWS:
+        p = tmp_path / 'c' / n
+        p.parent.mkdir(parents=True, exist_ok=True)
+        p.write_bytes(body)
+    (tmp_path / 'c/dataset.json').write_text(json.dumps({'labels': [[n, l] for n, _, l in ROWS]}))
+    (tmp_path / 'c/README.txt').write_text('kept apart')
+    a, b, c = (Dataset(tmp_path / n) for n in ('a.zip', 'b.zip', 'c'))
     assert a.sha == b.sha == c.sha and a.resolution == 16 and len(a) == 30 and a.name == 'a'
-    assert torch.equal(a.batch(3, 9, 1)[0], b.batch(3, 9, 1)[0]) and torch.equal(a.batch(3, 9, 1)[0], c.batch(3, 9, 1)[0])
-    assert torch.equal(a.images(torch.arange(30)), torch.from_numpy(IMAGES).permute(0, 3, 1, 2)); assert torch.equal(a.labels, torch.tensor(LABELS))
-    other = write_zip(tmp_path/'d.zip', [(n, b, LABELS[0]) for n, b, _ in ROWS]); assert Dataset(other).sha != a.sha
-    (tmp_path/'c'/'link.png').symlink_to(tmp_path/'c'/NAMES[0]); (tmp_path/'c'/'dir').symlink_to(tmp_path)
-    assert faults(tmp_path/'c').keys() == {'link.png', 'dir'}
+    assert torch.equal(a.batch(3, 9, 1)[0], b.batch(3, 9, 1)[0]) and torch.equal(
+        a.batch(3, 9, 1)[0], c.batch(3, 9, 1)[0]
+    )
+    assert torch.equal(a.images(torch.arange(30)), torch.from_numpy(IMAGES).permute(0, 3, 1, 2))
+    assert torch.equal(a.labels, torch.tensor(LABELS))
+    other = write_zip(tmp_path / 'd.zip', [(n, b, LABELS[0]) for n, b, _ in ROWS])
+    assert Dataset(other).sha != a.sha
+    (tmp_path / 'c' / 'link.png').symlink_to(tmp_path / 'c' / NAMES[0])
+    (tmp_path / 'c' / 'dir').symlink_to(tmp_path)
+    assert faults(tmp_path / 'c').keys() == {'link.png', 'dir'}
+
 
 def test_symlinked_labels_are_refused(tmp_path):
-    (tmp_path/'x').mkdir(); (tmp_path/'x/a.png').write_bytes(ROWS[0][1]); (tmp_path/'o.json').write_text(json.dumps({'labels': [['a.png', LABELS[0]]]})); (tmp_path/'x/dataset.json').symlink_to(tmp_path/'o.json')
-    assert 'symlink' in faults(tmp_path/'x')['dataset.json'] and not validate(tmp_path/'x').good
+    (tmp_path / 'x').mkdir()
+    (tmp_path / 'x/a.png').write_bytes(ROWS[0][1])
+    (tmp_path / 'o.json').write_text(json.dumps({'labels': [['a.png', LABELS[0]]]}))
+    (tmp_path / 'x/dataset.json').symlink_to(tmp_path / 'o.json')
+    assert 'symlink' in faults(tmp_path / 'x')['dataset.json'] and not validate(tmp_path / 'x').good
+
 
 def test_validation_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
-    path = write_zip(tmp_path/'a.zip', ROWS[:4]); first = validate(path)
+    path = write_zip(tmp_path / 'a.zip', ROWS[:4])
+    first = validate(path)
     assert validate(path) is first
-    write_zip(path, ROWS[:5]); assert len(validate(path).good) == 5
+    write_zip(path, ROWS[:5])
+    assert len(validate(path).good) == 5
+
 
 def test_batches_depend_on_seed_and_position_alone(tmp_path):
-    path = write_zip(tmp_path/'a.zip', ROWS); ds = Dataset(path)
+    path = write_zip(tmp_path / 'a.zip', ROWS)
+    ds = Dataset(path)
     whole = ds.order(0, 150, seed=3)[0].reshape(5, 30)
-    assert all(sorted(e.tolist()) == list(range(30)) for e in whole) and len({tuple(e.tolist()) for e in whole}) == 5
+    assert (
+        all(sorted(e.tolist()) == list(range(30)) for e in whole)
+        and len({tuple(e.tolist()) for e in whole}) == 5
+    )
     for position, b in ((0, 1), (29, 2), (25, 64), (149, 1)):
-        assert torch.equal(ds.order(position, min(b, 150-position), 3)[0], whole.flatten()[position:position+b])
+        assert torch.equal(
+            ds.order(position, min(b, 150 - position), 3)[0], whole.flatten()[position : position + b]
+        )
     x, cam = ds.batch(50, 24, 3, mirror=True)
-    parts = [Dataset(path).batch(50+8*r, 8, 3, mirror=True) for r in (2, 0, 1)]
-    assert torch.equal(x, torch.cat([parts[i][0] for i in (1, 2, 0)])) and torch.equal(cam.label, torch.cat([parts[i][1].label for i in (1, 2, 0)]))
+    parts = [Dataset(path).batch(50 + 8 * r, 8, 3, mirror=True) for r in (2, 0, 1)]
+    assert torch.equal(x, torch.cat([parts[i][0] for i in (1, 2, 0)])) and torch.equal(
+        cam.label, torch.cat([parts[i][1].label for i in (1, 2, 0)])
+    )
     assert not torch.equal(ds.batch(0, 8, 0)[0], ds.batch(0, 8, 1)[0])
 
+
 def test_mirroring_flips_half_with_their_labels_and_keeps_the_order(tmp_path):
-    ds = Dataset(write_zip(tmp_path/'a.zip', ROWS)); n = 600
-    index, flips = ds.order(0, n, 5); assert .42 < flips.float().mean() < .58
+    ds = Dataset(write_zip(tmp_path / 'a.zip', ROWS))
+    n = 600
+    index, flips = ds.order(0, n, 5)
+    assert 0.42 < flips.float().mean() < 0.58
     (plain, c0), (mixed, c1) = ds.batch(0, n, 5), ds.batch(0, n, 5, mirror=True)
-    assert torch.equal(mixed, torch.where(flips[:, None, None, None], plain.flip(-1), plain)); assert torch.equal(c1.label[flips], mirror_label(c0.label[flips]))
+    assert torch.equal(mixed, torch.where(flips[:, None, None, None], plain.flip(-1), plain))
+    assert torch.equal(c1.label[flips], mirror_label(c0.label[flips]))
     assert torch.equal(c1.label[~flips], c0.label[~flips]) and torch.equal(c0.label, ds.labels[index])
     assert plain.dtype == torch.float32 and plain.min() >= -1 and plain.max() <= 1
 
+
 def test_large_sets_are_decoded_on_demand(tmp_path, monkeypatch):
-    path = write_zip(tmp_path/'a.zip', ROWS); kept = Dataset(path).batch(7, 40, 0)[0]
-    monkeypatch.setattr(data, 'KEEP_BYTES', 100); ds = Dataset(path)
+    path = write_zip(tmp_path / 'a.zip', ROWS)
+    kept = Dataset(path).batch(7, 40, 0)[0]
+    monkeypatch.setattr(data, 'KEEP_BYTES', 100)
+    ds = Dataset(path)
     assert torch.equal(ds.batch(7, 40, 0)[0], kept) and ds._kept is None
 
+
 def test_written_sets_are_whole_identical_or_absent(tmp_path):
-    a, b = (write_zip(tmp_path/n, iter(ROWS)) for n in 'ab'); assert a.read_bytes() == b.read_bytes()
+    a, b = (write_zip(tmp_path / n, iter(ROWS)) for n in 'ab')
+    assert a.read_bytes() == b.read_bytes()
     assert {i.compress_type for i in zipfile.ZipFile(a).infolist()} == {zipfile.ZIP_STORED}
-    def power_cut(): yield ROWS[0]; raise RuntimeError('power cut')
-    for rows, error, text in ((power_cut(), RuntimeError, 'cut'), ([ROWS[0], ROWS[0]], ValueError, 'appears twice'), ([('../x.png', *ROWS[0][1:])], ValueError, r'\.\./x\.png: climbs'),
-                        ([('x.png', b'no', LABELS[0])], ValueError, 'x.png: cannot be decoded'), ([('x.png', ROWS[0][1], LABELS[0][:3])], ValueError, 'x.png: label has 3')):
-        with pytest.raises(error, match=text): write_zip(tmp_path/'c', rows)
+
+    def power_cut():
+        yield ROWS[0]
+        raise RuntimeError('power cut')
+
+    for rows, error, text in (
+        (power_cut(), RuntimeError, 'cut'),
+        ([ROWS[0], ROWS[0]], ValueError, 'appears twice'),
+        ([('../x.png', *ROWS[0][1:])], ValueError, r'\.\./x\.png: climbs'),
+        ([('x.png', b'no', LABELS[0])], ValueError, 'x.png: cannot be decoded'),
+        ([('x.png', ROWS[0][1], LABELS[0][:3])], ValueError, 'x.png: label has 3'),
+    ):
+        with pytest.raises(error, match=text):
+            write_zip(tmp_path / 'c', rows)
     assert sorted(os.listdir(tmp_path)) == ['a', 'b']
 
 

@@ -1,4 +1,5 @@
 "Executors: a task's value, failure or lost worker, alike in this process, in fresh ones and on Ray; studies on them lose nothing and repeat nothing."
+
 import json
 import os
 import signal
@@ -20,13 +21,16 @@ from wysiwyg.tracking import STUDY, decode, find_runs, open_store
 def busy(n, folder):
     "Stands for a task; what it does depends on n."
     open(f'{folder}/{n}-{time.time_ns()}', 'w').close()
-    if n == 1: raise RuntimeError('no memory')
-    if n == 2 or (n == 3 and len(list(Path(folder).glob('3-*'))) < 2): os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(.2)
-    return n*n
+    if n == 1:
+        raise RuntimeError('no memory')
+    if n == 2 or (n == 3 and len(list(Path(folder).glob('3-*'))) < 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.2)
+    return n * n
 
 
-def local(function): return lambda *a: function(*a)      # a closure, which pickle alone cannot ship
+def local(function):
+    return lambda *a: function(*a)  # a closure, which pickle alone cannot ship
 
 
 def test_values_failures_and_lost_workers(tmp_path):
@@ -38,14 +42,21 @@ def test_values_failures_and_lost_workers(tmp_path):
 
 
 def test_never_more_than_its_workers(tmp_path):
-    def span(n): begun = time.time(); time.sleep(.3); return begun, time.time()
+    def span(n):
+        begun = time.time()
+        time.sleep(0.3)
+        return begun, time.time()
+
     spans = [s for _, s in Local(2).run(span, [(n,) for n in range(5)])]
     assert max(sum(b <= t < e for b, e in spans) for t, _ in spans) == 2
 
 
 def test_one_worker_is_this_process():
     calls = []
-    assert list(Local().run(lambda n: calls.append(n) or os.getpid(), [(1,), (2,)])) == [(0, os.getpid()), (1, os.getpid())] and calls == [1, 2]
+    assert list(Local().run(lambda n: calls.append(n) or os.getpid(), [(1,), (2,)])) == [
+        (0, os.getpid()),
+        (1, os.getpid()),
+    ] and calls == [1, 2]
     assert dict(Local().run(divmod, [(1, 0)]))[0].reason.startswith('ZeroDivisionError')
 
 
@@ -56,8 +67,10 @@ def test_what_cannot_be_shipped_is_a_failure():
 
 def test_cached_functions_travel(tmp_path):
     "As in a notebook: a cached function of __main__, which cloudpickle refuses."
-    code = ('from functools import lru_cache\nfrom wysiwyg.executors import *\n@lru_cache(2)\ndef f(n): return n+1\n'
-            'print(sorted(Local(2).run(lambda n: (f(n), f.cache_parameters()["maxsize"]), [(1,), (5,)])))')
+    code = (
+        'from functools import lru_cache\nfrom wysiwyg.executors import *\n@lru_cache(2)\ndef f(n): return n+1\n'
+        'print(sorted(Local(2).run(lambda n: (f(n), f.cache_parameters()["maxsize"]), [(1,), (5,)])))'
+    )
     said = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
     assert said.stdout.strip() == '[(0, (2, 2)), (1, (6, 2))]', said.stderr
 
@@ -69,29 +82,47 @@ import os, time
 from wysiwyg.executors import *
 def forever(n): open(f"{tmp_path}/{{os.getpid()}}", "w").close(); time.sleep(600)
 list(Local(2).run(forever, [(1,), (2,)]))'''
-    p = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))   # a shell's background job ignores it
-    end = time.time()+60
-    while len(pids := [int(f.name) for f in tmp_path.iterdir()]) < 2 and time.time() < end: time.sleep(.05)
-    os.kill(p.pid, how); p.wait(60)
-    while (left := [i for i in pids if Path(f'/proc/{i}').exists()]) and time.time() < end: time.sleep(.05)
+    p = subprocess.Popen(
+        [sys.executable, '-c', code],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # a shell's background job ignores it
+    end = time.time() + 60
+    while len(pids := [int(f.name) for f in tmp_path.iterdir()]) < 2 and time.time() < end:
+        time.sleep(0.05)
+    os.kill(p.pid, how)
+    p.wait(60)
+    while (left := [i for i in pids if Path(f'/proc/{i}').exists()]) and time.time() < end:
+        time.sleep(0.05)
     assert len(pids) == 2 and not left
 
 
 def test_names():
-    assert type(executor_of('ray:8')) is Ray and executor_of('ray:8').workers == 8 and executor_of().workers == 1 and executor_of(Local(3)).workers == 3
-    with environment(WYSIWYG_EXECUTOR='local:5'): assert executor_of().workers == 5
+    assert (
+        type(executor_of('ray:8')) is Ray
+        and executor_of('ray:8').workers == 8
+        and executor_of().workers == 1
+        and executor_of(Local(3)).workers == 3
+    )
+    with environment(WYSIWYG_EXECUTOR='local:5'):
+        assert executor_of().workers == 5
     for text in ('dask', 'local:0', 'local:-1', 'ray:x'):
-        with pytest.raises(ValueError, match='an executor reads like'): executor_of(text)
+        with pytest.raises(ValueError, match='an executor reads like'):
+            executor_of(text)
     before = dict(os.environ)
-    with environment(HOME=None, WYSIWYG_X='1'): assert 'HOME' not in os.environ and os.environ['WYSIWYG_X'] == '1'
+    with environment(HOME=None, WYSIWYG_X='1'):
+        assert 'HOME' not in os.environ and os.environ['WYSIWYG_X'] == '1'
     assert dict(os.environ) == before
 
 
 # ---- studies ---------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
-    with environment(WYSIWYG_HOME=str(path := tmp_path_factory.mktemp('home'))): yield path
+    with environment(WYSIWYG_HOME=str(path := tmp_path_factory.mktemp('home'))):
+        yield path
 
 
 FATES = ('fine', 'raises', 'dies once', 'dies')
@@ -100,28 +131,49 @@ FATES = ('fine', 'raises', 'dies once', 'dies')
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', EXECUTORS)
 def test_a_study_survives_its_workers(kind, home, tmp_path):
-    if kind == 'ray': pytest.importorskip('ray', reason="Ray is not installed: pip install -c constraints.txt -e '.[cluster]'")
+    if kind == 'ray':
+        pytest.importorskip(
+            'ray', reason="Ray is not installed: pip install -c constraints.txt -e '.[cluster]'"
+        )
+
     def measure(recorder, params, seed):
-        recorder.metrics({'train/loss': 1.}, 10)
+        recorder.metrics({'train/loss': 1.0}, 10)
         assert recorder.spool.wait()
-        if params['fate'] == 'raises': raise RuntimeError('no memory')
-        again = tmp_path/f'{params["fate"]}-again'
-        if params['fate'] == 'dies' or (params['fate'] == 'dies once' and not again.exists()): again.touch(); os.kill(os.getpid(), signal.SIGKILL)
-        recorder.metrics({'train/loss': .5}, 20)
-        return {'eval/psnr': 30.}
-    arms = {fate: {'fate': fate, 'text': '1', 'nested': [1, None, .5], 'far': float('inf')} for fate in FATES}
+        if params['fate'] == 'raises':
+            raise RuntimeError('no memory')
+        again = tmp_path / f'{params["fate"]}-again'
+        if params['fate'] == 'dies' or (params['fate'] == 'dies once' and not again.exists()):
+            again.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        recorder.metrics({'train/loss': 0.5}, 20)
+        return {'eval/psnr': 30.0}
+
+    arms = {
+        fate: {'fate': fate, 'text': '1', 'nested': [1, None, 0.5], 'far': float('inf')} for fate in FATES
+    }
     status = run_study(kind, arms, measure, executor=f'{kind}:2')
     assert exit_code(status) == 1 and status['fine-s0'] == status['dies once-s0'] == 'done'
-    assert status['raises-s0'] == 'failed: RuntimeError: no memory' and status['dies-s0'].startswith('failed: the worker was')
-    runs = {r.data.tags['wysiwyg.arm']: r for r in reversed(find_runs(open_store(), kind))}            # the last attempt of each
+    assert status['raises-s0'] == 'failed: RuntimeError: no memory' and status['dies-s0'].startswith(
+        'failed: the worker was'
+    )
+    runs = {
+        r.data.tags['wysiwyg.arm']: r for r in reversed(find_runs(open_store(), kind))
+    }  # the last attempt of each
     ended = {a: [r.info.status for r in find_runs(open_store(), kind, arm=a)] for a in (*FATES, STUDY)}
-    assert ended == dict(zip(FATES, (['FINISHED'], ['FAILED'], ['FINISHED', 'KILLED'], ['KILLED', 'KILLED']))) | {STUDY: ['FINISHED']}
-    assert {a: {k: decode(v) for k, v in runs[a].data.params.items()} for a in arms} == arms          # logged as requested
+    assert ended == dict(
+        zip(FATES, (['FINISHED'], ['FAILED'], ['FINISHED', 'KILLED'], ['KILLED', 'KILLED']))
+    ) | {STUDY: ['FINISHED']}
+    assert {
+        a: {k: decode(v) for k, v in runs[a].data.params.items()} for a in arms
+    } == arms  # logged as requested
     assert history(runs['dies once'].info.run_id, 'train/loss').step.tolist() == [10, 20]
-    assert runs[STUDY].data.tags['wysiwyg.failed'] == '2' and '**dies-s0** failed' in runs[STUDY].data.tags['mlflow.note.content']
+    assert (
+        runs[STUDY].data.tags['wysiwyg.failed'] == '2'
+        and '**dies-s0** failed' in runs[STUDY].data.tags['mlflow.note.content']
+    )
 
 
-KILLED = '''
+KILLED = """
 import json, os, time
 from wysiwyg.results import *
 from wysiwyg.study import *
@@ -134,35 +186,61 @@ def measure(recorder, params, seed):
     mark('end', params['k'])
     return {'eval/psnr': 30.+params['k']}
 print(json.dumps(run_study('killed', {f'k{k}': {'k': k} for k in range(4)}, measure, executor='local:4')))
-'''
+"""
 
 
 @pytest.mark.slow
 def test_a_killed_study_is_finished_by_the_next_call(tmp_path):
     "Four arms at once into a store that is not there yet; the study is killed, and started again."
-    env = os.environ | {'WYSIWYG_HOME': str(tmp_path), 'MARKS': str(tmp_path/'marks')}
-    marks = lambda: (tmp_path/'marks').read_text().split('\n') if (tmp_path/'marks').exists() else []
+    env = os.environ | {'WYSIWYG_HOME': str(tmp_path), 'MARKS': str(tmp_path / 'marks')}
+    marks = lambda: (tmp_path / 'marks').read_text().split('\n') if (tmp_path / 'marks').exists() else []
     with environment(WYSIWYG_HOME=str(tmp_path)):
-        p, end = subprocess.Popen([sys.executable, '-c', KILLED], env=env, stderr=subprocess.DEVNULL), time.time()+120
-        while p.poll() is None and time.time() < end and sum(m.startswith('end') for m in marks()) < 1: time.sleep(.02)
-        p.send_signal(signal.SIGSTOP); workers = psutil.Process(p.pid).children(recursive=True)    # it starts no more of them
-        p.kill(); p.wait()
-        assert not psutil.wait_procs(workers, 60)[1]                                       # they notice
+        p, end = (
+            subprocess.Popen([sys.executable, '-c', KILLED], env=env, stderr=subprocess.DEVNULL),
+            time.time() + 120,
+        )
+        while p.poll() is None and time.time() < end and sum(m.startswith('end') for m in marks()) < 1:
+            time.sleep(0.02)
+        p.send_signal(signal.SIGSTOP)
+        workers = psutil.Process(p.pid).children(recursive=True)  # it starts no more of them
+        p.kill()
+        p.wait()
+        assert not psutil.wait_procs(workers, 60)[1]  # they notice
         before = marks()
-        ended = {r.data.tags['wysiwyg.arm'] for r in find_runs(open_store(), 'killed') if r.info.status == 'FINISHED'}
-        said = subprocess.run([sys.executable, '-c', KILLED], env=env, capture_output=True, text=True, timeout=180)
+        ended = {
+            r.data.tags['wysiwyg.arm']
+            for r in find_runs(open_store(), 'killed')
+            if r.info.status == 'FINISHED'
+        }
+        said = subprocess.run(
+            [sys.executable, '-c', KILLED], env=env, capture_output=True, text=True, timeout=180
+        )
         assert said.returncode == 0, said.stderr
-        status = json.loads(said.stdout); kept = {arm[:2] for arm, how in status.items() if how == 'kept'}
-        assert set(status.values()) <= {'kept', 'done'} and ended <= kept and len(kept) < 4          # kept: also what ended and could not say so
-        assert {m.split()[1] for m in marks()[len(before)-1:] if m.startswith('begin')} == {str(k) for k in range(4) if f'k{k}' not in kept}
+        status = json.loads(said.stdout)
+        kept = {arm[:2] for arm, how in status.items() if how == 'kept'}
+        assert (
+            set(status.values()) <= {'kept', 'done'} and ended <= kept and len(kept) < 4
+        )  # kept: also what ended and could not say so
+        assert {m.split()[1] for m in marks()[len(before) - 1 :] if m.startswith('begin')} == {
+            str(k) for k in range(4) if f'k{k}' not in kept
+        }
         every = [r for r in find_runs(open_store(), 'killed') if r.data.tags['wysiwyg.arm'] != STUDY]
-        runs = [r for r in every if r.info.status == 'FINISHED']                           # of an arm that was cut short the first attempt stays
-        assert len(runs) == 4 and len({r.data.tags['wysiwyg.arm'] for r in runs}) == 4 and {r.info.status for r in every} <= {'FINISHED', 'KILLED'}
+        runs = [
+            r for r in every if r.info.status == 'FINISHED'
+        ]  # of an arm that was cut short the first attempt stays
+        assert (
+            len(runs) == 4
+            and len({r.data.tags['wysiwyg.arm'] for r in runs}) == 4
+            and {r.info.status for r in every} <= {'FINISHED', 'KILLED'}
+        )
         assert all(history(r.info.run_id, 'train/loss').step.tolist() == [1, 2, 3] for r in runs)
-        assert all({k: decode(v) for k, v in r.data.params.items()} == {'k': int(r.data.tags['wysiwyg.arm'][1:])} for r in runs)
+        assert all(
+            {k: decode(v) for k, v in r.data.params.items()} == {'k': int(r.data.tags['wysiwyg.arm'][1:])}
+            for r in runs
+        )
 
 
-SILENT = '''
+SILENT = """
 import os, time
 from wysiwyg.results import *
 from wysiwyg.study import *
@@ -171,7 +249,7 @@ Spool.close = lambda self: os._exit(0)
 Spool.next_batch = lambda self: time.sleep(1000)
 def measure(recorder, params, seed): recorder.samples('psnr', [30., 31.])
 run_study('silent', {'a': {}}, measure)
-'''
+"""
 
 
 def test_an_arm_that_ended_unheard_is_kept(tmp_path):
@@ -179,32 +257,51 @@ def test_an_arm_that_ended_unheard_is_kept(tmp_path):
     with environment(WYSIWYG_HOME=str(tmp_path)):
         assert subprocess.run([sys.executable, '-c', SILENT], timeout=120).returncode == 0
         assert [r.info.status for r in find_runs(open_store(), 'silent', arm='a')] == ['RUNNING']
-        def measure(recorder, params, seed): raise AssertionError('measured again')
+
+        def measure(recorder, params, seed):
+            raise AssertionError('measured again')
+
         assert run_study('silent', {'a': {}}, measure) == {'a-s0': 'kept'}
-        run, = find_runs(open_store(), 'silent', arm='a')
+        (run,) = find_runs(open_store(), 'silent', arm='a')
         assert run.info.status == 'FINISHED' and run.data.metrics['eval/psnr'] == 30.5
 
 
 # ---- notebooks -------------------------------------------------------------------------------------------------------
 
+
 def test_notebooks_run_in_this_python(tmp_path, monkeypatch, capfd):
     "Whatever stands for python3 among Jupyter's kernels; and the kernel says nothing on stderr."
     import nbformat
     import papermill
-    kernel = tmp_path/'jp'/'kernels'/'python3'
+
+    kernel = tmp_path / 'jp' / 'kernels' / 'python3'
     kernel.mkdir(parents=True)
-    (kernel/'kernel.json').write_text(json.dumps({'argv': ['no-such-python', '-f', '{connection_file}'], 'display_name': 'p', 'language': 'python'}))
-    monkeypatch.setenv('JUPYTER_PATH', str(tmp_path/'jp'))
+    (kernel / 'kernel.json').write_text(
+        json.dumps(
+            {'argv': ['no-such-python', '-f', '{connection_file}'], 'display_name': 'p', 'language': 'python'}
+        )
+    )
+    monkeypatch.setenv('JUPYTER_PATH', str(tmp_path / 'jp'))
     parts = nbformat.v4
-    cells = [parts.new_code_cell('n = 0', metadata={'tags': ['parameters']}), parts.new_code_cell('import sys; (sys.executable, n)')]
-    nb = parts.new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python3', 'display_name': 'p', 'language': 'python'}})
-    nbformat.write(nb, tmp_path/'n.ipynb')
+    cells = [
+        parts.new_code_cell('n = 0', metadata={'tags': ['parameters']}),
+        parts.new_code_cell('import sys; (sys.executable, n)'),
+    ]
+    nb = parts.new_notebook(
+        cells=cells, metadata={'kernelspec': {'name': 'python3', 'display_name': 'p', 'language': 'python'}}
+    )
+    nbformat.write(nb, tmp_path / 'n.ipynb')
     how = dict(kernel_name='python3', kernel_manager_class=this_python(), progress_bar=False)
-    done = papermill.execute_notebook(str(tmp_path/'n.ipynb'), None, {'n': 7}, **how)
-    assert done.cells[-1].outputs[0].data['text/plain'] == repr((sys.executable, 7)) and 'eavesdropping' not in capfd.readouterr().err
+    done = papermill.execute_notebook(str(tmp_path / 'n.ipynb'), None, {'n': 7}, **how)
+    assert (
+        done.cells[-1].outputs[0].data['text/plain'] == repr((sys.executable, 7))
+        and 'eavesdropping' not in capfd.readouterr().err
+    )
 
 
 def test_a_python_without_kernel_is_named(monkeypatch):
     import importlib.util
+
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(ValueError, match='cannot run notebooks: install ipykernel'): this_python()
+    with pytest.raises(ValueError, match='cannot run notebooks: install ipykernel'):
+        this_python()

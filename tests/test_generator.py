@@ -1,4 +1,5 @@
 "The generator's promises: finite on empty and full rays, rows independent, work counted."
+
 import copy, json, math, os, tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,15 @@ from wysiwyg.generator import Generator, load_generator, save_generator, save_te
 from wysiwyg.probe import bins_march, integrate
 from wysiwyg.sampler import root, two_pass
 
-RUN = override(tiny(resolution=64), **{'backbone.channel_base': 256, 'backbone.channel_max': 32, 'backbone.plane_channels': 8, 'proposal.width': 16})
+RUN = override(
+    tiny(resolution=64),
+    **{
+        'backbone.channel_base': 256,
+        'backbone.channel_max': 32,
+        'backbone.plane_channels': 8,
+        'proposal.width': 16,
+    },
+)
 KINDS = ('robust', 'refined', 'unstratified', 'unfiltered', 'two_pass', 'uniform', 'root')
 
 
@@ -24,7 +33,7 @@ KINDS = ('robust', 'refined', 'unstratified', 'unfiltered', 'two_pass', 'uniform
 def scene():
     torch.manual_seed(0)
     g = Generator(RUN).eval().requires_grad_(False)
-    camera = orbit(torch.tensor([0., .5, -.4]), torch.tensor([0., .1, .2]))
+    camera = orbit(torch.tensor([0.0, 0.5, -0.4]), torch.tensor([0.0, 0.1, 0.2]))
     return g, g.synthesize(g.map(torch.randn(3, 64), camera)), camera
 
 
@@ -32,9 +41,12 @@ def scene():
 def test_row_zero_equals_the_row_alone(scene, kind):
     g, planes, camera = scene
     sampler = replace(RUN.sampler, kind=kind, jitter=False)
-    if kind == 'unstratified': pytest.skip('independent draws differ with the shape of the batch')
+    if kind == 'unstratified':
+        pytest.skip('independent draws differ with the shape of the batch')
     both, alone = g.render(planes, camera, 64, sampler), g.render(planes[:1], camera[:1], 64, sampler)
-    differs = (both.rgb[:1]-alone.rgb).abs().amax(-1) > 1e-4          # a convolution rounds otherwise in another batch, and a bin at the edge of the set may flip
+    differs = (both.rgb[:1] - alone.rgb).abs().amax(
+        -1
+    ) > 1e-4  # a convolution rounds otherwise in another batch, and a bin at the edge of the set may flip
     assert differs.float().mean() < (2e-3 if kind in ('robust', 'unfiltered') else 1e-9)
 
 
@@ -43,10 +55,12 @@ def test_work_is_counted_and_planes_are_not_remade(scene, kind):
     g, planes, camera = scene
     before = g.evaluations, g.syntheses
     g.render(planes, camera, 64, replace(RUN.sampler, kind=kind))
-    per_ray = (g.evaluations-before[0])/(3*64*64)
-    probe = RUN.probe.samples/16
+    per_ray = (g.evaluations - before[0]) / (3 * 64 * 64)
+    probe = RUN.probe.samples / 16
     assert g.syntheses == before[1]
-    assert per_ray == pytest.approx(probe+17.6 if kind in ('robust', 'refined', 'unstratified', 'unfiltered') else 16, rel=.01)
+    assert per_ray == pytest.approx(
+        probe + 17.6 if kind in ('robust', 'refined', 'unstratified', 'unfiltered') else 16, rel=0.01
+    )
 
 
 def test_proposals_share_an_interface(scene):
@@ -54,48 +68,61 @@ def test_proposals_share_an_interface(scene):
     for kind in ('cnn', 'maxpool', 'sdf', 'oracle'):
         pdf = g.propose(planes, camera, kind)[1]
         assert pdf.shape == (3, 48, 64, 64) and torch.allclose(pdf.sum(1), torch.ones(3, 64, 64), atol=1e-4)
-    with pytest.raises(ValueError, match='proposal must be'): g.propose(planes, camera, 'magic')
+    with pytest.raises(ValueError, match='proposal must be'):
+        g.propose(planes, camera, 'magic')
 
 
-@pytest.mark.parametrize('level', [10., -10.])
+@pytest.mark.parametrize('level', [10.0, -10.0])
 def test_empty_and_full_rays_are_finite(level):
     "A field that is all outside (+10) or all inside (-10), with gradients."
     value = torch.tensor(level, requires_grad=True)
-    field = lambda p, d: (value.expand(p.shape[:-1]), torch.full(p.shape[:-1], .01), torch.ones_like(p)*.5)
-    rays = Rays(torch.zeros(1, 4, 3), torch.tensor([0., 0, 1]).expand(1, 4, 3))
-    for m in (bins_march(field, rays, 2.2, 3.2, 49)[0], two_pass(field, rays, 2.2, 3.2, 8, 8, torch.rand(1, 4, 16)), root(field, rays, 2.2, 3.2, 8, 3, 4)):
+    field = lambda p, d: (
+        value.expand(p.shape[:-1]),
+        torch.full(p.shape[:-1], 0.01),
+        torch.ones_like(p) * 0.5,
+    )
+    rays = Rays(torch.zeros(1, 4, 3), torch.tensor([0.0, 0, 1]).expand(1, 4, 3))
+    for m in (
+        bins_march(field, rays, 2.2, 3.2, 49)[0],
+        two_pass(field, rays, 2.2, 3.2, 8, 8, torch.rand(1, 4, 16)),
+        root(field, rays, 2.2, 3.2, 8, 3, 4),
+    ):
         out = integrate(m, 3.2, (0, 0, 0))
         out.rgb.sum().backward()
-        assert all(x.isfinite().all() for x in (out.rgb, out.depth, out.opacity, out.beta)) and value.grad.isfinite()
-        assert torch.allclose(out.opacity, torch.tensor(1. if level < 0 else 0.), atol=1e-3)
+        assert (
+            all(x.isfinite().all() for x in (out.rgb, out.depth, out.opacity, out.beta))
+            and value.grad.isfinite()
+        )
+        assert torch.allclose(out.opacity, torch.tensor(1.0 if level < 0 else 0.0), atol=1e-3)
 
 
 def test_the_sphere_of_the_start_is_where_it_should_be(scene):
     g, planes, camera = scene
     out = g.dense(planes[:1], camera[:1], 65, 193, normals=True)
-    middle = 65*32+32
-    assert out.depth[0, middle] == pytest.approx(2.7-RUN.field.radius, abs=.08)
-    assert out.normal[0, middle] @ torch.tensor([0., 0, 1]) > .7
+    middle = 65 * 32 + 32
+    assert out.depth[0, middle] == pytest.approx(2.7 - RUN.field.radius, abs=0.08)
+    assert out.normal[0, middle] @ torch.tensor([0.0, 0, 1]) > 0.7
 
 
 def test_a_proposal_that_is_nan_gives_no_picture(scene):
     g, planes, camera = scene
     p, pdf = g.propose(planes, camera)
     for kind in ('robust', 'refined', 'unstratified', 'unfiltered'):
-        rgb = g.render(planes, camera, 16, replace(RUN.sampler, kind=kind), proposed=(p, pdf*math.nan)).rgb
+        rgb = g.render(planes, camera, 16, replace(RUN.sampler, kind=kind), proposed=(p, pdf * math.nan)).rgb
         assert rgb.isnan().all()
 
 
 def test_weights_that_are_not_finite_are_refused_by_name(scene, tmp_path):
     g = copy.deepcopy(scene[0])
     g.field.sdf1.weight.data[0, 1] = math.inf
-    save_generator(g, tmp_path/'burnt.safetensors')
-    with pytest.raises(ValueError, match='burnt.safetensors: field.sdf1.weight is not finite'): load_generator(tmp_path/'burnt.safetensors')
+    save_generator(g, tmp_path / 'burnt.safetensors')
+    with pytest.raises(ValueError, match='burnt.safetensors: field.sdf1.weight is not finite'):
+        load_generator(tmp_path / 'burnt.safetensors')
 
 
 def written(path: Path, header: dict, data: bytes = b'') -> Path:
     text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, 'little')+text+data)
+    path.write_bytes(len(text).to_bytes(8, 'little') + text + data)
     return path
 
 
@@ -104,28 +131,45 @@ def saved(g) -> tuple[dict, bytes]:
     with tempfile.TemporaryDirectory() as d:
         save_generator(g, f'{d}/g.safetensors')
         all_of_it = Path(f'{d}/g.safetensors').read_bytes()
-    end = 8+int.from_bytes(all_of_it[:8], 'little')
+    end = 8 + int.from_bytes(all_of_it[:8], 'little')
     return json.loads(all_of_it[8:end]), all_of_it[end:]
 
 
 def with_run(h, **changes):
     run = json.loads(h['__metadata__']['run'])
-    for key, value in changes.items(): run[key.split('__')[0]][key.split('__')[1]] = value
+    for key, value in changes.items():
+        run[key.split('__')[0]][key.split('__')[1]] = value
     h['__metadata__']['run'] = json.dumps(run)
 
 
-def overlapping(h): h['field.sdf1.weight']['data_offsets'] = h['field.sdf0.bias']['data_offsets']
-def resized(h): h['field.sdf1.weight']['shape'] = h['field.sdf1.weight']['shape'][::-1]+[1]
+def overlapping(h):
+    h['field.sdf1.weight']['data_offsets'] = h['field.sdf0.bias']['data_offsets']
+
+
+def resized(h):
+    h['field.sdf1.weight']['shape'] = h['field.sdf1.weight']['shape'][::-1] + [1]
+
+
 HOSTILE = {
-    'its configuration is \\[\\]': lambda h: h['__metadata__'].update(run='[]'), 'its configuration is null': lambda h: h['__metadata__'].update(run='null'),
-    'RecursionError': lambda h: h['__metadata__'].update(run='['*100_000), 'unknown config key magic': lambda h: h['__metadata__'].update(run='{"magic": 1}'),
-    'holds no configuration': lambda h: h.pop('__metadata__'), 'its notes are no strings': lambda h: h['__metadata__'].update(run=3),
-    'field.sdf1.weight is missing': lambda h: h.update({'z.other': h.pop('field.sdf1.weight')}), 'is no dictionary': lambda h: [1],
-    'field.sdf1.weight is I32': lambda h: h['field.sdf1.weight'].update(dtype='I32'), 'overlap or leave gaps|bytes for': overlapping,
-    'field.sdf1.weight is .*its configuration says': resized, 'KeyError': lambda h: h['field.sdf1.weight'].__delitem__('shape'),
-    'render.near': lambda h: with_run(h, render__near=3.2, render__far=2.2), 'TypeError|must be': lambda h: with_run(h, render__near=[]),
-    'its configuration says|is outside': lambda h: with_run(h, proposal__width=10**6), 'more layers|is outside': lambda h: with_run(h, backbone__mapping_layers=10**9),
-    'a header of|not a safetensors': lambda h: b'', 'view = ': lambda h: h['__metadata__'].update(view='{}')}
+    'its configuration is \\[\\]': lambda h: h['__metadata__'].update(run='[]'),
+    'its configuration is null': lambda h: h['__metadata__'].update(run='null'),
+    'RecursionError': lambda h: h['__metadata__'].update(run='[' * 100_000),
+    'unknown config key magic': lambda h: h['__metadata__'].update(run='{"magic": 1}'),
+    'holds no configuration': lambda h: h.pop('__metadata__'),
+    'its notes are no strings': lambda h: h['__metadata__'].update(run=3),
+    'field.sdf1.weight is missing': lambda h: h.update({'z.other': h.pop('field.sdf1.weight')}),
+    'is no dictionary': lambda h: [1],
+    'field.sdf1.weight is I32': lambda h: h['field.sdf1.weight'].update(dtype='I32'),
+    'overlap or leave gaps|bytes for': overlapping,
+    'field.sdf1.weight is .*its configuration says': resized,
+    'KeyError': lambda h: h['field.sdf1.weight'].__delitem__('shape'),
+    'render.near': lambda h: with_run(h, render__near=3.2, render__far=2.2),
+    'TypeError|must be': lambda h: with_run(h, render__near=[]),
+    'its configuration says|is outside': lambda h: with_run(h, proposal__width=10**6),
+    'more layers|is outside': lambda h: with_run(h, backbone__mapping_layers=10**9),
+    'a header of|not a safetensors': lambda h: b'',
+    'view = ': lambda h: h['__metadata__'].update(view='{}'),
+}
 
 
 @pytest.mark.parametrize('says', HOSTILE)
@@ -133,22 +177,32 @@ def test_files_that_are_no_generators_are_told_in_a_line(scene, tmp_path, says):
     "Before anything of the size that they claim is made."
     header, data = saved(scene[0])
     other = HOSTILE[says](header)
-    path = written(tmp_path/'x.safetensors', other if isinstance(other, list) else header, data)
-    if other == b'': path.write_bytes(b'')
-    with pytest.raises(ValueError, match=says) as told: load_generator(path)
+    path = written(tmp_path / 'x.safetensors', other if isinstance(other, list) else header, data)
+    if other == b'':
+        path.write_bytes(b'')
+    with pytest.raises(ValueError, match=says) as told:
+        load_generator(path)
     assert str(told.value).startswith('x.safetensors') and '\n' not in str(told.value)
 
 
 def test_the_same_generator_has_the_same_bytes(scene, tmp_path):
     notes = dict(images='1', data='2', a='3', z='4')
-    for i in range(2): save_generator(scene[0], tmp_path/f'{i}.safetensors', **dict(sorted(notes.items(), reverse=bool(i))))
-    assert (tmp_path/'0.safetensors').read_bytes() == (tmp_path/'1.safetensors').read_bytes()
-    with safe_open(tmp_path/'0.safetensors', 'pt') as f:
-        assert f.metadata()['images'] == '1' and torch.equal(f.get_tensor('field.sdf1.weight'), scene[0].field.sdf1.weight)
-    mask = os.umask(0o22); os.umask(mask)
-    assert (tmp_path/'0.safetensors').stat().st_mode & 0o777 == 0o666 & ~mask
-    save_tensors({'x': torch.ones(2, dtype=torch.bfloat16), 'y': torch.arange(3.)}, tmp_path/'mixed.safetensors', {})
-    assert load_file(tmp_path/'mixed.safetensors')['x'].tolist() == [1, 1]
+    for i in range(2):
+        save_generator(
+            scene[0], tmp_path / f'{i}.safetensors', **dict(sorted(notes.items(), reverse=bool(i)))
+        )
+    assert (tmp_path / '0.safetensors').read_bytes() == (tmp_path / '1.safetensors').read_bytes()
+    with safe_open(tmp_path / '0.safetensors', 'pt') as f:
+        assert f.metadata()['images'] == '1' and torch.equal(
+            f.get_tensor('field.sdf1.weight'), scene[0].field.sdf1.weight
+        )
+    mask = os.umask(0o22)
+    os.umask(mask)
+    assert (tmp_path / '0.safetensors').stat().st_mode & 0o777 == 0o666 & ~mask
+    save_tensors(
+        {'x': torch.ones(2, dtype=torch.bfloat16), 'y': torch.arange(3.0)}, tmp_path / 'mixed.safetensors', {}
+    )
+    assert load_file(tmp_path / 'mixed.safetensors')['x'].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -156,13 +210,16 @@ def test_no_more_points_at_once_than_allowed(scene, kind, monkeypatch):
     g = copy.deepcopy(scene[0])
     g.run = override(RUN, **{'render.max_points': 10_000, 'sampler.kind': kind, 'backbone.z_dim': 64})
     asked, geometry = [], g.field.geometry
+
     def counting(planes, x):
         asked.append(x.shape[:2].numel())
         return geometry(planes, x)
+
     monkeypatch.setattr(g.field, 'geometry', counting)
     with kernels.using('torch'), torch.no_grad():
         out = g.render(scene[1], scene[2], 64, normals=True)
-        g.dense(scene[1][:1], scene[2][:1], 32, 192, normals=True); g.two_pass(scene[1][:1], scene[2][:1], 24, 24, 64)
+        g.dense(scene[1][:1], scene[2][:1], 32, 192, normals=True)
+        g.two_pass(scene[1][:1], scene[2][:1], 24, 24, 64)
         g.propose(scene[1], scene[2], 'maxpool', 128)
     assert max(asked) <= 10_000 and out.normal.norm(dim=-1).amax() == pytest.approx(1, abs=1e-5)
 
@@ -171,31 +228,38 @@ def test_no_more_points_at_once_than_allowed(scene, kind, monkeypatch):
 def test_nobody_and_hardly_any_samples(scene, kind):
     g, nobody = scene[0], torch.zeros(0)
     sampler = replace(RUN.sampler, kind=kind)
-    with pytest.raises(ValueError, match='planes are an empty batch'): g(torch.zeros(0, 64), orbit(nobody, nobody), resolution=16, sampler=sampler)
+    with pytest.raises(ValueError, match='planes are an empty batch'):
+        g(torch.zeros(0, 64), orbit(nobody, nobody), resolution=16, sampler=sampler)
     few = [replace(sampler, samples=n) for n in range(1, 5)]
-    for config in few[3:] if kind in ('two_pass', 'root') else few: assert g.render(scene[1], scene[2], 8, config).rgb.isfinite().all()
+    for config in few[3:] if kind in ('two_pass', 'root') else few:
+        assert g.render(scene[1], scene[2], 8, config).rgb.isfinite().all()
     if kind in ('two_pass', 'root'):
         for config in few[:3]:
-            with pytest.raises(ValueError, match=f'{kind} needs at least 2 coarse samples'): g.render(scene[1], scene[2], 8, config)
+            with pytest.raises(ValueError, match=f'{kind} needs at least 2 coarse samples'):
+                g.render(scene[1], scene[2], 8, config)
 
 
 def test_normals_of_a_single_ray_are_refused(scene):
-    with pytest.raises(ValueError, match='normals need two rays at least'): scene[0].render(scene[1], scene[2], 1, normals=True)
+    with pytest.raises(ValueError, match='normals need two rays at least'):
+        scene[0].render(scene[1], scene[2], 1, normals=True)
 
 
 def test_a_generator_carries_its_view(scene, tmp_path):
     "Distance and focal length of its pictures: the heads' own, or those of the data it learned from, also after a file."
     g = copy.deepcopy(scene[0])
-    assert g.view == (2.7, 4.2647) and torch.equal(g.orbit(.3, .1).label, orbit(.3, .1).label)
+    assert g.view == (2.7, 4.2647) and torch.equal(g.orbit(0.3, 0.1).label, orbit(0.3, 0.1).label)
     g.view = 1.35, 2.13
-    save_generator(g, tmp_path/'near.safetensors')
-    again = load_generator(tmp_path/'near.safetensors', torch.device('cpu'))
-    camera = again.orbit(torch.tensor([.3, 0.]), torch.zeros(2))
-    assert again.view == (1.35, 2.13) and torch.allclose(camera.cam2world[:, :3, 3].norm(dim=1), torch.tensor(1.35))
+    save_generator(g, tmp_path / 'near.safetensors')
+    again = load_generator(tmp_path / 'near.safetensors', torch.device('cpu'))
+    camera = again.orbit(torch.tensor([0.3, 0.0]), torch.zeros(2))
+    assert again.view == (1.35, 2.13) and torch.allclose(
+        camera.cam2world[:, :3, 3].norm(dim=1), torch.tensor(1.35)
+    )
     assert torch.equal(camera.intrinsics[:, 0, 0], torch.full((2,), 2.13))
-    assert load_generator(device=torch.device('cpu')).view == (2.7, 4.2647)        # a file without one
-    save_generator(g, tmp_path/'bad.safetensors', view='[0, 1]')
-    with pytest.raises(ValueError, match=r'bad.safetensors: view = \[0, 1\] must be'): load_generator(tmp_path/'bad.safetensors')
+    assert load_generator(device=torch.device('cpu')).view == (2.7, 4.2647)  # a file without one
+    save_generator(g, tmp_path / 'bad.safetensors', view='[0, 1]')
+    with pytest.raises(ValueError, match=r'bad.safetensors: view = \[0, 1\] must be'):
+        load_generator(tmp_path / 'bad.safetensors')
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -203,8 +267,11 @@ def test_a_nan_in_the_field_stays_one_and_ends_nothing(kind):
     "Distances that are NaN make places that are NaN: nothing is read there, and picture and gradient say so."
     g = Generator(override(RUN, **{'sampler.kind': kind}), start=False)
     g.field.sdf1.weight.data[0, 1] = math.nan
-    z, camera = torch.randn(2, 64), orbit(torch.tensor([0., .5]), torch.zeros(2))
-    for rgb in (g(z, camera, resolution=16).rgb, g.two_pass(g.synthesize(g.map(z, camera)), camera, 8, 8, 16).rgb):
+    z, camera = torch.randn(2, 64), orbit(torch.tensor([0.0, 0.5]), torch.zeros(2))
+    for rgb in (
+        g(z, camera, resolution=16).rgb,
+        g.two_pass(g.synthesize(g.map(z, camera)), camera, 8, 8, 16).rgb,
+    ):
         assert rgb.isnan().all()
         rgb.sum().backward()
     assert g.field.sdf0.weight.grad.isnan().any()

@@ -1,4 +1,5 @@
 "Posed heads: determinism, truth, framing and labels at a small size."
+
 import errno, json, os, shutil, zipfile
 from dataclasses import replace
 import numpy as np
@@ -9,55 +10,92 @@ from wysiwyg.config import HeadsConfig
 from wysiwyg.core import Camera, data_dir, file_sha
 from wysiwyg.data import Dataset, validate
 from wysiwyg import heads
-from wysiwyg.heads import (STYLES, TOP, WriteError, build_mesh, head_camera, heads_digest, inside_hair, load_head_model, render_head, render_heads, sample_light,
-                           sample_person, set_digest, truth, truth_path)
+from wysiwyg.heads import (
+    STYLES,
+    TOP,
+    WriteError,
+    build_mesh,
+    head_camera,
+    heads_digest,
+    inside_hair,
+    load_head_model,
+    render_head,
+    render_heads,
+    sample_light,
+    sample_person,
+    set_digest,
+    truth,
+    truth_path,
+)
 
 CONFIG = HeadsConfig(n=10, resolution=32, supersample=2)
 
 
 @pytest.fixture(scope='module')
-def model(): return load_head_model()
+def model():
+    return load_head_model()
 
 
 @pytest.fixture(scope='module')
-def made(tmp_path_factory): return render_heads(CONFIG, tmp_path_factory.mktemp('heads')/'a.zip', progress=False)
+def made(tmp_path_factory):
+    return render_heads(CONFIG, tmp_path_factory.mktemp('heads') / 'a.zip', progress=False)
 
 
-def one(model, i, config=CONFIG): return render_head(model, sample_person(model, config.seed, i), head_camera(config, i), sample_light(config.seed, i), config)
+def one(model, i, config=CONFIG):
+    return render_head(
+        model,
+        sample_person(model, config.seed, i),
+        head_camera(config, i),
+        sample_light(config.seed, i),
+        config,
+    )
 
 
 def test_model_file_is_small_free_and_whole(model):
-    path = data_dir()/'head_model.npz'
+    path = data_dir() / 'head_model.npz'
     assert path.stat().st_size <= 8e6
-    with np.load(path, allow_pickle=False) as d: assert str(d['licence']).startswith('CC0')
-    assert all(np.isfinite(x).all() for x in (model.mean, model.identity, model.expression, model.coefficients, model.phenotype))
-    edges = np.sort(np.concatenate([model.triangles[:, [0, 1]], model.triangles[:, [1, 2]], model.triangles[:, [2, 0]]]), 1)
+    with np.load(path, allow_pickle=False) as d:
+        assert str(d['licence']).startswith('CC0')
+    assert all(
+        np.isfinite(x).all()
+        for x in (model.mean, model.identity, model.expression, model.coefficients, model.phenotype)
+    )
+    edges = np.sort(
+        np.concatenate([model.triangles[:, [0, 1]], model.triangles[:, [1, 2]], model.triangles[:, [2, 0]]]),
+        1,
+    )
     assert np.unique(edges, axis=0, return_counts=True)[1].max() == 2
 
 
 def test_missing_model_and_truth_are_named(tmp_path):
-    with pytest.raises(ValueError, match='no head model gone.npz'): load_head_model(tmp_path/'gone.npz')
-    with pytest.raises(ValueError, match='no truth beside gone.zip'): truth(tmp_path/'gone.zip')
+    with pytest.raises(ValueError, match='no head model gone.npz'):
+        load_head_model(tmp_path / 'gone.npz')
+    with pytest.raises(ValueError, match='no truth beside gone.zip'):
+        truth(tmp_path / 'gone.zip')
 
 
 def test_same_bytes_whatever_the_workers(made, tmp_path):
-    other = render_heads(replace(CONFIG, workers=1), tmp_path/'b.zip', progress=False)
+    other = render_heads(replace(CONFIG, workers=1), tmp_path / 'b.zip', progress=False)
     assert file_sha(made) == file_sha(other) and file_sha(truth_path(made)) == file_sha(truth_path(other))
 
 
 def test_a_head_does_not_depend_on_how_many(made, tmp_path):
-    more = render_heads(replace(CONFIG, n=3), tmp_path/'c.zip', progress=False)
+    more = render_heads(replace(CONFIG, n=3), tmp_path / 'c.zip', progress=False)
     assert torch.equal(Dataset(more).images([0, 1, 2]), Dataset(made).images([0, 1, 2]))
 
 
 def test_reuse_and_replace(made):
     stamp = made.stat().st_mtime_ns
     assert render_heads(CONFIG, made, progress=False) == made and made.stat().st_mtime_ns == stamp
-    assert heads_digest(replace(CONFIG, workers=7)) == heads_digest(CONFIG) != heads_digest(replace(CONFIG, seed=1))
+    assert (
+        heads_digest(replace(CONFIG, workers=7))
+        == heads_digest(CONFIG)
+        != heads_digest(replace(CONFIG, seed=1))
+    )
 
 
 def test_another_configuration_is_not_mistaken(tmp_path):
-    path = tmp_path/'d.zip'
+    path = tmp_path / 'd.zip'
     first = file_sha(render_heads(replace(CONFIG, n=2), path, progress=False))
     assert file_sha(render_heads(replace(CONFIG, n=2, seed=9), path, progress=False)) != first
 
@@ -65,70 +103,99 @@ def test_another_configuration_is_not_mistaken(tmp_path):
 @pytest.mark.parametrize('cut', ['before the pictures', 'before the truth'])
 def test_a_rendering_that_is_cut_short_is_never_taken_for_a_set(tmp_path, monkeypatch, cut):
     "Whatever was renamed when the process died: the next call returns the pictures and the truth that it was asked for."
-    few, path, replace_ = replace(CONFIG, n=2, workers=1), tmp_path/'h.zip', os.replace
+    few, path, replace_ = replace(CONFIG, n=2, workers=1), tmp_path / 'h.zip', os.replace
     render_heads(few, path, progress=False)
-    wanted = render_heads(replace(few, seed=1), tmp_path/'fresh.zip', progress=False)
+    wanted = render_heads(replace(few, seed=1), tmp_path / 'fresh.zip', progress=False)
+
     def dies(source, target):
-        if str(target) == str(path if cut == 'before the pictures' else truth_path(path)): raise KeyboardInterrupt
+        if str(target) == str(path if cut == 'before the pictures' else truth_path(path)):
+            raise KeyboardInterrupt
         replace_(source, target)
+
     with monkeypatch.context() as m:
         m.setattr(os, 'replace', dies)
-        with pytest.raises(KeyboardInterrupt): render_heads(replace(few, seed=1), path, progress=False)
+        with pytest.raises(KeyboardInterrupt):
+            render_heads(replace(few, seed=1), path, progress=False)
     if cut == 'before the pictures':
-        with pytest.raises(ValueError, match='h.truth.npz is not the truth of h.zip'): truth(path)
+        with pytest.raises(ValueError, match='h.truth.npz is not the truth of h.zip'):
+            truth(path)
     again = render_heads(replace(few, seed=1), path, progress=False)
-    assert again.read_bytes() == wanted.read_bytes() and truth_path(again).read_bytes() == truth_path(wanted).read_bytes()
+    assert (
+        again.read_bytes() == wanted.read_bytes()
+        and truth_path(again).read_bytes() == truth_path(wanted).read_bytes()
+    )
     assert not list(tmp_path.glob('.*'))
 
 
 def test_truth_and_pictures_that_differ_in_light_alone_are_told_apart(tmp_path):
     "Same labels, same geometry: only the digest of the pictures knows."
     few = replace(CONFIG, n=2, workers=1)
-    matte, glossy = (render_heads(replace(few, gloss=g), tmp_path/f'{g}.zip', progress=False) for g in (0., 5.))
-    assert set_digest(matte) == heads_digest(replace(few, gloss=0.))
-    shutil.copy(truth_path(glossy), truth_path(matte)); assert set_digest(matte) == ''
+    matte, glossy = (
+        render_heads(replace(few, gloss=g), tmp_path / f'{g}.zip', progress=False) for g in (0.0, 5.0)
+    )
+    assert set_digest(matte) == heads_digest(replace(few, gloss=0.0))
+    shutil.copy(truth_path(glossy), truth_path(matte))
+    assert set_digest(matte) == ''
 
 
 def test_sets_of_earlier_versions_are_good_as_long_as_labels_fit(tmp_path):
     few = replace(CONFIG, n=2, workers=1)
-    old, other = (render_heads(replace(few, seed=s), tmp_path/f'{s}.zip', progress=False) for s in (0, 1))
+    old, other = (render_heads(replace(few, seed=s), tmp_path / f'{s}.zip', progress=False) for s in (0, 1))
+
     def forget(path, of):
-        with np.load(truth_path(of)) as d: arrays = {k: d[k] for k in d.files if k != 'pictures'}
+        with np.load(truth_path(of)) as d:
+            arrays = {k: d[k] for k in d.files if k != 'pictures'}
         np.savez_compressed(truth_path(path), **arrays)
-    forget(old, old); stamp = old.stat().st_mtime_ns
+
+    forget(old, old)
+    stamp = old.stat().st_mtime_ns
     assert render_heads(few, old, progress=False).stat().st_mtime_ns == stamp
-    forget(old, other); assert set_digest(old) == ''
+    forget(old, other)
+    assert set_digest(old) == ''
 
 
 def test_what_is_replaced_is_said_and_what_is_not_ours_is_kept(tmp_path, capsys):
-    few, path = replace(CONFIG, n=2, workers=1), tmp_path/'h.zip'
-    render_heads(few, path, progress=False); assert not capsys.readouterr().err
+    few, path = replace(CONFIG, n=2, workers=1), tmp_path / 'h.zip'
+    render_heads(few, path, progress=False)
+    assert not capsys.readouterr().err
     assert len(Dataset(render_heads(replace(few, n=3), path, progress=False))) == 3
     assert 'h.zip holds other heads' in capsys.readouterr().err
-    truth_path(path).unlink(); before = path.read_bytes()
-    with pytest.raises(ValueError, match='h.zip is there and has no truth .*choose another path'): render_heads(few, path, progress=False)
+    truth_path(path).unlink()
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match='h.zip is there and has no truth .*choose another path'):
+        render_heads(few, path, progress=False)
     assert path.read_bytes() == before
 
 
 def test_a_full_disk_names_file_and_mend(tmp_path, monkeypatch):
-    few, path = replace(CONFIG, n=2, workers=1), tmp_path/'set'/'h.zip'
-    render_heads(few, path, progress=False); before = path.read_bytes(), truth_path(path).read_bytes()
-    def full(*_): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    few, path = replace(CONFIG, n=2, workers=1), tmp_path / 'set' / 'h.zip'
+    render_heads(few, path, progress=False)
+    before = path.read_bytes(), truth_path(path).read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     monkeypatch.setattr(heads, 'write_zip', full)
-    with pytest.raises(WriteError, match=r'h.zip could not be written to set/ \(No space left on device\): free some space'):
+    with pytest.raises(
+        WriteError, match=r'h.zip could not be written to set/ \(No space left on device\): free some space'
+    ):
         render_heads(replace(few, seed=1), path, progress=False)
     assert (path.read_bytes(), truth_path(path).read_bytes()) == before and not list(path.parent.glob('.*'))
 
 
-@pytest.mark.parametrize('field, value', [('n', 0), ('n', -1), ('radius', .3), ('resolution', 48), ('focal', float('nan'))])
+@pytest.mark.parametrize(
+    'field, value', [('n', 0), ('n', -1), ('radius', 0.3), ('resolution', 48), ('focal', float('nan'))]
+)
 def test_impossible_heads_are_refused_before_any_is_rendered(tmp_path, monkeypatch, field, value):
     monkeypatch.setattr(heads, 'head_row', lambda *a: pytest.fail('rendered'))
-    with pytest.raises(ValueError, match=f'heads.{field} = '): render_heads(replace(CONFIG, **{field: value}), tmp_path/'h.zip', progress=False)
+    with pytest.raises(ValueError, match=f'heads.{field} = '):
+        render_heads(replace(CONFIG, **{field: value}), tmp_path / 'h.zip', progress=False)
 
 
 def test_set_is_valid_and_truth_belongs_to_it(made):
     assert not validate(made).bad
-    with zipfile.ZipFile(made) as z: labels = dict(json.loads(z.read('dataset.json'))['labels'])
+    with zipfile.ZipFile(made) as z:
+        labels = dict(json.loads(z.read('dataset.json'))['labels'])
     t = truth(made)
     assert list(t['names']) == sorted(labels) and len(t['names']) == CONFIG.n
     assert np.allclose(t['labels'], [labels[n] for n in t['names']], atol=1e-6)
@@ -139,10 +206,15 @@ def test_truth_is_consistent(made):
     t, images = truth(made), np.asarray(Dataset(made).images(list(range(CONFIG.n))))
     empty, full = t['mask'] == 0, t['mask'] == 255
     assert (t['depth'][empty] == 0).all() and (t['normal'][empty] == 0).all()
-    assert (images.transpose(0, 2, 3, 1)[empty] == np.round(np.array(CONFIG.background)*255).astype(np.uint8)).all()
-    assert .15 < full.mean() < .6 and (np.abs(t['depth'][full]-CONFIG.radius) < .45).all()
-    for k in ('normal', 'normal_cam'): assert np.allclose(np.linalg.norm(t[k][full].astype(np.float32), axis=-1), 1, atol=3e-3)
-    assert (t['normal_cam'][full][:, 2] < .35).mean() > .99                     # surfaces face the camera, whose z points away from it
+    assert (
+        images.transpose(0, 2, 3, 1)[empty] == np.round(np.array(CONFIG.background) * 255).astype(np.uint8)
+    ).all()
+    assert 0.15 < full.mean() < 0.6 and (np.abs(t['depth'][full] - CONFIG.radius) < 0.45).all()
+    for k in ('normal', 'normal_cam'):
+        assert np.allclose(np.linalg.norm(t[k][full].astype(np.float32), axis=-1), 1, atol=3e-3)
+    assert (
+        t['normal_cam'][full][:, 2] < 0.35
+    ).mean() > 0.99  # surfaces face the camera, whose z points away from it
 
 
 def test_depth_is_exact_through_the_label(model):
@@ -151,50 +223,62 @@ def test_depth_is_exact_through_the_label(model):
     p, camera = one(model, 4, config), head_camera(config, 4)
     camera = Camera.from_label(camera.label)
     rays = camera_rays(camera, 32)
-    x = rays.origins[0]+torch.from_numpy(p['depth']).reshape(-1, 1)*rays.dirs[0]
+    x = rays.origins[0] + torch.from_numpy(p['depth']).reshape(-1, 1) * rays.dirs[0]
     on = torch.from_numpy(p['mask'].reshape(-1) > 0)
     uv, distance = project(camera, x[on][None])
     assert torch.allclose(distance[0], torch.from_numpy(p['depth']).reshape(-1)[on], atol=1e-5)
     mesh = torch.from_numpy(build_mesh(model, sample_person(model, 0, 4)).vertices)
-    assert torch.cdist(x[on], mesh).min(1).values.max() < .06
+    assert torch.cdist(x[on], mesh).min(1).values.max() < 0.06
 
 
 def test_normals_agree_with_depth(model):
     config = replace(CONFIG, resolution=160, supersample=1)
     p, camera = one(model, 1, config), head_camera(config, 1)
     rays = camera_rays(camera, 160)
-    x = (rays.origins[0]+torch.from_numpy(p['depth']).reshape(-1, 1)*rays.dirs[0]).reshape(160, 160, 3).numpy()
-    m = np.cross(x[2:, 1:-1]-x[:-2, 1:-1], x[1:-1, 2:]-x[1:-1, :-2])
-    m /= np.linalg.norm(m, axis=-1, keepdims=True)+1e-12
+    x = (
+        (rays.origins[0] + torch.from_numpy(p['depth']).reshape(-1, 1) * rays.dirs[0])
+        .reshape(160, 160, 3)
+        .numpy()
+    )
+    m = np.cross(x[2:, 1:-1] - x[:-2, 1:-1], x[1:-1, 2:] - x[1:-1, :-2])
+    m /= np.linalg.norm(m, axis=-1, keepdims=True) + 1e-12
     on = p['mask'] == 255
     good = on[2:, 1:-1] & on[:-2, 1:-1] & on[1:-1, 2:] & on[1:-1, :-2]
-    assert np.median(np.degrees(np.arccos((m*p['normal'][1:-1, 1:-1]).sum(-1).clip(-1, 1)))[good]) < 7
+    assert np.median(np.degrees(np.arccos((m * p['normal'][1:-1, 1:-1]).sum(-1).clip(-1, 1)))[good]) < 7
 
 
 @pytest.mark.parametrize('cameras', ['gaussian', 'sphere'])
 def test_heads_stay_in_the_frame(model, cameras):
     config = replace(CONFIG, cameras=cameras, resolution=24, supersample=1)
     masks = np.stack([one(model, i, config)['mask'] for i in range(60)])
-    assert np.mean(masks[:, 0].any(1) | masks[:, :, 0].any(1) | masks[:, :, -1].any(1)) < .06
+    assert np.mean(masks[:, 0].any(1) | masks[:, :, 0].any(1) | masks[:, :, -1].any(1)) < 0.06
 
 
 def test_sphere_cameras_go_everywhere():
     config = replace(CONFIG, cameras='sphere')
     eyes = torch.cat([head_camera(config, i).cam2world[:, :3, 3] for i in range(200)])
     assert torch.allclose(eyes.norm(dim=1), torch.full((200,), config.radius), atol=1e-4)
-    assert ((eyes > .5).float().mean(0) > .2).all() and ((eyes < -.5).float().mean(0) > .2).all()
+    assert ((eyes > 0.5).float().mean(0) > 0.2).all() and ((eyes < -0.5).float().mean(0) > 0.2).all()
 
 
 def test_people_differ_and_styles_all_occur(model):
     people = [sample_person(model, 0, i) for i in range(120)]
-    assert np.std([p.skin.mean() for p in people]) > .08
-    assert {p.hair.density for p in people} == {s[-1] for s in STYLES.values()} and any(p.hair.end for p in people) and any(p.hair.bald for p in people)
-    assert all(np.isfinite(p.vertices).all() and p.vertices[:, 1].max() <= TOP+1e-6 for p in people)
+    assert np.std([p.skin.mean() for p in people]) > 0.08
+    assert (
+        {p.hair.density for p in people} == {s[-1] for s in STYLES.values()}
+        and any(p.hair.end for p in people)
+        and any(p.hair.bald for p in people)
+    )
+    assert all(np.isfinite(p.vertices).all() and p.vertices[:, 1].max() <= TOP + 1e-6 for p in people)
 
 
 def test_the_face_carries_no_hair(model):
     "Between brows and mouth, nothing grows in any style."
-    face = model.mean[(np.abs(model.mean[:, 0]) < .05) & (model.mean[:, 2] > .1) & (np.abs(model.mean[:, 1]+.05) < .05)]
+    face = model.mean[
+        (np.abs(model.mean[:, 0]) < 0.05)
+        & (model.mean[:, 2] > 0.1)
+        & (np.abs(model.mean[:, 1] + 0.05) < 0.05)
+    ]
     for i in range(40):
         p = sample_person(model, 3, i)
         assert (inside_hair(face, p.hair, p.phase) < 0).all()
@@ -203,8 +287,19 @@ def test_the_face_carries_no_hair(model):
 def test_light_changes_pictures_and_nothing_else():
     "Gloss and spread move colours alone; their usual values are the set of before."
     from wysiwyg.heads import head_row
-    usual, *others = [head_row(replace(CONFIG, **k), 1) for k in ({}, dict(gloss=0.), dict(gloss=5.), dict(light_spread=3.))]
+
+    usual, *others = [
+        head_row(replace(CONFIG, **k), 1)
+        for k in ({}, dict(gloss=0.0), dict(gloss=5.0), dict(light_spread=3.0))
+    ]
     for png, label, true in others:
-        assert png != usual[0] and label == usual[1] and all(np.array_equal(v, usual[2][k]) for k, v in true.items())
-    names = {heads_digest(replace(CONFIG, **k)) for k in ({}, dict(gloss=1., light_spread=1.), dict(gloss=0.), dict(light_spread=0.))}
+        assert (
+            png != usual[0]
+            and label == usual[1]
+            and all(np.array_equal(v, usual[2][k]) for k, v in true.items())
+        )
+    names = {
+        heads_digest(replace(CONFIG, **k))
+        for k in ({}, dict(gloss=1.0, light_spread=1.0), dict(gloss=0.0), dict(light_spread=0.0))
+    }
     assert len(names) == 3

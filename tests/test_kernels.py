@@ -1,4 +1,5 @@
 """Every kernel against torch in float64, on each backend that is there; and faults planted in kernels, which the CPU backend must catch."""
+
 import copy, ctypes, json, math, multiprocessing, os, subprocess, sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -17,29 +18,39 @@ from wysiwyg.generator import load_generator
 from wysiwyg.kernels import How
 from wysiwyg.sdf import Field, density
 
-TOLERANCE = dict(                # largest error against float64, relative to the largest value where that is above 1
-    certainty=0,                 # whole numbers
-    draw_robust=1e-6,            # distances; their bins are equal
-    composite=5e-7, composite_backward=2e-5,
-    sample_planes=2e-6, triplane_backward=2e-6,
-    field=5e-6, field_relu=5e-6, field_mma=2e-2)     # fp32, fp32, bf16
+TOLERANCE = dict(  # largest error against float64, relative to the largest value where that is above 1
+    certainty=0,  # whole numbers
+    draw_robust=1e-6,  # distances; their bins are equal
+    composite=5e-7,
+    composite_backward=2e-5,
+    sample_planes=2e-6,
+    triplane_backward=2e-6,
+    field=5e-6,
+    field_relu=5e-6,
+    field_mma=2e-2,
+)  # fp32, fp32, bf16
 NEAR, FAR = 2.2, 3.2
 NO_GPU = not (torch.cuda.is_available() and find_spec('cupy'))
 needs_compiler = pytest.mark.skipif(not K.compiler(), reason='no g++')
 needs_gpu = pytest.mark.skipif(NO_GPU, reason='no CUDA device with CuPy')
-BACKENDS = [pytest.param('cpu', marks=needs_compiler), pytest.param('cuda', marks=[pytest.mark.cuda, needs_gpu])]
+BACKENDS = [
+    pytest.param('cpu', marks=needs_compiler),
+    pytest.param('cuda', marks=[pytest.mark.cuda, needs_gpu]),
+]
 SCHEDULES = 'forward', 'reverse', 'seeded'
 
 
 @pytest.fixture(scope='module', params=BACKENDS)
-def backend(request): return request.param
+def backend(request):
+    return request.param
 
 
 @pytest.fixture(autouse=True, scope='module')
 def poisoned():
     "Memory that nobody wrote to holds NaN, and the environment's choice of backend does not matter."
     torch.use_deterministic_algorithms(True, warn_only=True)
-    with K.using('auto'): yield
+    with K.using('auto'):
+        yield
     torch.use_deterministic_algorithms(False)
 
 
@@ -57,55 +68,67 @@ def on(backend: str, *values):
 def close(got, want, kernel: str):
     got, want = got.detach().cpu().double(), want.detach().double()
     assert got.shape == want.shape
-    error = (got-want).abs().max()/want.abs().max().clamp_min(1)
+    error = (got - want).abs().max() / want.abs().max().clamp_min(1)
     assert error <= TOLERANCE[kernel], f'{kernel}: {error:.2g}'
 
 
 # ---- inputs ----------------------------------------------------------------------------------------------------------
 
+
 def points(b: int, m: int):
     "[B, M, 3] in and around the box; with corners, centre and a place far outside where there is room."
-    x = (torch.rand(b, m, 3)-.5)*1.3
-    special = torch.tensor([[.5, .5, .5], [-.5, .5, -.5], [0, 0, 0], [7, -.2, .1], [.5, -9, 0]])
-    if m > 5: x[:, :5] = special
+    x = (torch.rand(b, m, 3) - 0.5) * 1.3
+    special = torch.tensor([[0.5, 0.5, 0.5], [-0.5, 0.5, -0.5], [0, 0, 0], [7, -0.2, 0.1], [0.5, -9, 0]])
+    if m > 5:
+        x[:, :5] = special
     return x
 
 
 def pdfs(seed: int, scale: float, n: int = 6, k: int = 48):
     "[2, N, K]: random ones; then, where there is room, rays without mass, with one bin, level, with ties, with NaN and all NaN."
-    pdf = (torch.randn(2, n, k, generator=torch.Generator().manual_seed(seed))*scale).softmax(-1)
+    pdf = (torch.randn(2, n, k, generator=torch.Generator().manual_seed(seed)) * scale).softmax(-1)
     if n > 5:
         bins = torch.arange(k)
-        pdf[0, :4] = torch.stack([torch.zeros(k), 1.*(bins == k//2), torch.ones(k)/k, (bins % 3 == 0)/k])
-        pdf[0, 4, k//3], pdf[0, 5] = math.nan, math.nan
+        pdf[0, :4] = torch.stack(
+            [torch.zeros(k), 1.0 * (bins == k // 2), torch.ones(k) / k, (bins % 3 == 0) / k]
+        )
+        pdf[0, 4, k // 3], pdf[0, 5] = math.nan, math.nan
     return pdf
 
 
 def samples(n: int, s: int, f: int):
     "t, delta, sdf, beta [2, N, S] and features [2, N, S, F]; the first rays are empty, full and infinitely thin."
-    t, delta = torch.rand(2, n, s).sort(-1)[0]+NEAR, torch.rand(2, n, s)*.02
-    sdf, beta = torch.randn(2, n, s)*.02, torch.rand(2, n, s)*.01+1e-4
-    if n > 3: sdf[:, 0], sdf[:, 1], delta[:, 2] = 10, -10, 0
+    t, delta = torch.rand(2, n, s).sort(-1)[0] + NEAR, torch.rand(2, n, s) * 0.02
+    sdf, beta = torch.randn(2, n, s) * 0.02, torch.rand(2, n, s) * 0.01 + 1e-4
+    if n > 3:
+        sdf[:, 0], sdf[:, 1], delta[:, 2] = 10, -10, 0
     return t, delta, sdf, beta, torch.rand(2, n, s, f)
 
 
-def mlp(sharpness: float = 100.) -> Field:
-    f = Field(FieldConfig(hidden=32, geo_features=16, color_hidden=16, sharpness=sharpness), 16).requires_grad_(False)
-    for i, p in enumerate(f.parameters()): p.normal_(0, .3, generator=torch.Generator().manual_seed(i))
+def mlp(sharpness: float = 100.0) -> Field:
+    f = Field(
+        FieldConfig(hidden=32, geo_features=16, color_hidden=16, sharpness=sharpness), 16
+    ).requires_grad_(False)
+    for i, p in enumerate(f.parameters()):
+        p.normal_(0, 0.3, generator=torch.Generator().manual_seed(i))
     return f
 
 
 def march(n: int, s: int):
     "Planes [2, 3, 16, 9, 11], points [2, N, S, 3] and directions [2, N, 3]."
-    return torch.randn(2, 3, 16, 9, 11), points(2, n*s).unflatten(1, (n, s)), torch.nn.functional.normalize(torch.randn(2, n, 3), dim=-1)
+    return (
+        torch.randn(2, 3, 16, 9, 11),
+        points(2, n * s).unflatten(1, (n, s)),
+        torch.nn.functional.normalize(torch.randn(2, n, 3), dim=-1),
+    )
 
 
 def rays(n: int, s: int):
     "For `pdfs`: rays to draw for [2, N], and places [2, N, S] so far from an edge that no rounding crosses it."
-    return torch.stack([torch.randperm(n) for _ in range(2)]), torch.rand(2, n, s)*.98+.01
+    return torch.stack([torch.randperm(n) for _ in range(2)]), torch.rand(2, n, s) * 0.98 + 0.01
 
 
-def drawn(impl, pdf, index, u, tau=.98):
+def drawn(impl, pdf, index, u, tau=0.98):
     s = K.draw_robust(pdf, index, u.shape[-1], tau, NEAR, FAR, u, impl)
     return s.t, s.delta
 
@@ -119,27 +142,44 @@ def rendered(march_and_rendering):
     return m.weights, r.rgb, r.depth, r.opacity, r.beta
 
 
-CALLS = dict(   # public function -> (call, inputs of two sizes)
-    sample_planes=(lambda impl, planes, x: [K.sample_planes(planes, x, impl=impl)], lambda n, s: (torch.randn(2, 3, 12, 9, 11), points(2, n*s))),
-    certainty=(lambda impl, pdf: [K.certainty(pdf, 16, impl)], lambda n, s: (pdfs(0, 3., n),)),
-    draw_robust=(drawn, lambda n, s: (pdfs(0, 3., n), *rays(n, s))),
-    composite=(lambda impl, *x: rendered(K.composite(*x, FAR, (.1, .2, .3), impl)), lambda n, s: samples(n, s, 3)),
-    field=(field_of(100.), march), field_relu=(field_of(math.inf), march))
-CALL, SIZE = pytest.mark.parametrize('name', CALLS), pytest.mark.parametrize('size', [(1, 1), (23, 19), (131, 1)], ids=str)
+CALLS = dict(  # public function -> (call, inputs of two sizes)
+    sample_planes=(
+        lambda impl, planes, x: [K.sample_planes(planes, x, impl=impl)],
+        lambda n, s: (torch.randn(2, 3, 12, 9, 11), points(2, n * s)),
+    ),
+    certainty=(lambda impl, pdf: [K.certainty(pdf, 16, impl)], lambda n, s: (pdfs(0, 3.0, n),)),
+    draw_robust=(drawn, lambda n, s: (pdfs(0, 3.0, n), *rays(n, s))),
+    composite=(
+        lambda impl, *x: rendered(K.composite(*x, FAR, (0.1, 0.2, 0.3), impl)),
+        lambda n, s: samples(n, s, 3),
+    ),
+    field=(field_of(100.0), march),
+    field_relu=(field_of(math.inf), march),
+)
+CALL, SIZE = (
+    pytest.mark.parametrize('name', CALLS),
+    pytest.mark.parametrize('size', [(1, 1), (23, 19), (131, 1)], ids=str),
+)
 
 
-def double(x): return x.double() if x.is_floating_point() else x
-def strided(x): return torch.stack([x, x], -1)[..., 0]
+def double(x):
+    return x.double() if x.is_floating_point() else x
+
+
+def strided(x):
+    return torch.stack([x, x], -1)[..., 0]
 
 
 # ---- parity ----------------------------------------------------------------------------------------------------------
+
 
 @CALL
 @SIZE
 def test_public_functions_agree_with_torch_in_float64(backend, name, size, fp32):
     call, inputs = CALLS[name]
     x = inputs(*size)
-    for got, want in zip(call(backend, *on(backend, *x)), call('torch', *map(double, x)), strict=True): close(got, want, name)
+    for got, want in zip(call(backend, *on(backend, *x)), call('torch', *map(double, x)), strict=True):
+        close(got, want, name)
 
 
 @CALL
@@ -147,7 +187,8 @@ def test_inputs_need_not_be_contiguous(backend, name):
     call, inputs = CALLS[name]
     x = on(backend, *inputs(23, 19))
     assert not any(strided(v).is_contiguous() for v in x)
-    for a, b in zip(call(backend, *x), call(backend, *map(strided, x)), strict=True): assert torch.equal(a, b)
+    for a, b in zip(call(backend, *x), call(backend, *map(strided, x)), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize('channels, combine', [(12, 'product'), (32, 'sum')])
@@ -155,23 +196,31 @@ def test_inputs_need_not_be_contiguous(backend, name):
 def test_triplane_forward_and_backward(backend, channels, combine, plane):
     planes, x, weight = torch.randn(2, 3, channels, *plane), points(2, 37), torch.randn(2, 37, channels)
     wide, narrow = double(planes).requires_grad_(), on(backend, planes)[0].requires_grad_()
-    want, got = triplane.sample_planes(wide, x.double(), 1., combine), K.sample_planes(narrow, *on(backend, x), 1., combine, backend)
-    want.backward(weight.double()); got.backward(*on(backend, weight))
-    close(got, want, 'sample_planes'); close(narrow.grad, wide.grad, 'triplane_backward')
+    want, got = (
+        triplane.sample_planes(wide, x.double(), 1.0, combine),
+        K.sample_planes(narrow, *on(backend, x), 1.0, combine, backend),
+    )
+    want.backward(weight.double())
+    got.backward(*on(backend, weight))
+    close(got, want, 'sample_planes')
+    close(narrow.grad, wide.grad, 'triplane_backward')
 
 
 def test_lost_places_leave_no_gradient_in_the_planes(backend):
     planes, x = torch.randn(1, 3, 12, 9, 11), points(1, 8)
     x[0, 6, 1] = math.nan
     wide, narrow = double(planes).requires_grad_(), on(backend, planes)[0].requires_grad_()
-    triplane.sample_planes(wide, x.double()).sum().backward(); K.sample_planes(narrow, *on(backend, x), impl=backend).sum().backward()
+    triplane.sample_planes(wide, x.double()).sum().backward()
+    K.sample_planes(narrow, *on(backend, x), impl=backend).sum().backward()
     close(narrow.grad, wide.grad, 'triplane_backward')
 
 
 def sums(t, delta, sdf, beta, features):
     "What the composite kernel gives: weights, and the sums of features, t, 1 and beta."
     w = probe.weigh(t, delta, sdf, beta, features).weights
-    return w, (w[..., None]*torch.cat([features, torch.stack([t, torch.ones_like(t), beta], -1)], -1)).sum(-2)
+    return w, (w[..., None] * torch.cat([features, torch.stack([t, torch.ones_like(t), beta], -1)], -1)).sum(
+        -2
+    )
 
 
 @SIZE
@@ -179,27 +228,39 @@ def sums(t, delta, sdf, beta, features):
 def test_composite_forward_and_backward(backend, size, features):
     t, delta, *x = samples(*size, features)
     wide, narrow = [v.double().requires_grad_() for v in x], [v.requires_grad_() for v in on(backend, *x)]
-    want, got = sums(t.double(), delta.double(), *wide), K._Composite.apply(*on(backend, t, delta), *narrow, K.how(backend, 16))
+    want, got = (
+        sums(t.double(), delta.double(), *wide),
+        K._Composite.apply(*on(backend, t, delta), *narrow, K.how(backend, 16)),
+    )
     weight = [torch.randn(v.shape) for v in want]
-    torch.autograd.backward(want, [*map(double, weight)]); torch.autograd.backward(got, on(backend, *weight))
-    for g, w in zip(got, want): close(g, w, 'composite')
-    for g, w in zip(narrow, wide): close(g.grad, w.grad, 'composite_backward')
+    torch.autograd.backward(want, [*map(double, weight)])
+    torch.autograd.backward(got, on(backend, *weight))
+    for g, w in zip(got, want):
+        close(g, w, 'composite')
+    for g, w in zip(narrow, wide):
+        close(g.grad, w.grad, 'composite_backward')
 
 
 def test_field_on_tensor_cores(backend):
     f, x = mlp(), march(23, 3)
     want = copy.deepcopy(f).double()(*map(double, x))
     f, *x = on(backend, f, *x)
-    for got, w in zip(K._field_mma(f, *x, backend), want): close(got, w, 'field_mma')
+    for got, w in zip(K._field_mma(f, *x, backend), want):
+        close(got, w, 'field_mma')
 
 
-LOST = {'a texel': lambda f, planes, x, dirs: planes[0, 1, 3].fill_(math.nan), 'a place': lambda f, planes, x, dirs: x[0, 1, 1].fill_(math.nan),
-        'a direction': lambda f, planes, x, dirs: dirs[1, 2, 0].fill_(math.nan), 'a weight': lambda f, planes, x, dirs: f.sdf1.weight[3, 4].fill_(math.nan),
-        'an infinite texel': lambda f, planes, x, dirs: planes[1].fill_(math.inf), 'a bias': lambda f, planes, x, dirs: f.color1.bias[2].fill_(-math.nan)}
+LOST = {
+    'a texel': lambda f, planes, x, dirs: planes[0, 1, 3].fill_(math.nan),
+    'a place': lambda f, planes, x, dirs: x[0, 1, 1].fill_(math.nan),
+    'a direction': lambda f, planes, x, dirs: dirs[1, 2, 0].fill_(math.nan),
+    'a weight': lambda f, planes, x, dirs: f.sdf1.weight[3, 4].fill_(math.nan),
+    'an infinite texel': lambda f, planes, x, dirs: planes[1].fill_(math.inf),
+    'a bias': lambda f, planes, x, dirs: f.color1.bias[2].fill_(-math.nan),
+}
 
 
 @pytest.mark.parametrize('what', LOST)
-@pytest.mark.parametrize('sharpness', [100., math.inf])
+@pytest.mark.parametrize('sharpness', [100.0, math.inf])
 def test_what_is_not_a_number_is_nowhere_taken_for_one(backend, what, sharpness):
     "NaN comes out where torch has it, of the field in fp32 and on tensor cores, and of the planes alone."
     f, (planes, x, dirs) = mlp(sharpness), march(23, 3)
@@ -208,24 +269,26 @@ def test_what_is_not_a_number_is_nowhere_taken_for_one(backend, what, sharpness)
     assert any(w.any() for w in want)
     f, *given = on(backend, f, planes, x, dirs)
     for run in (K._field, K._field_mma):
-        for got, w in zip(run(f, *given, backend), want): assert torch.equal(got.isnan().cpu(), w)
+        for got, w in zip(run(f, *given, backend), want):
+            assert torch.equal(got.isnan().cpu(), w)
     sound = K.sample_planes(given[0], given[1].flatten(1, 2), impl=backend).isfinite().cpu()
     assert torch.equal(sound, triplane.sample_planes(planes, x.flatten(1, 2)).isfinite())
 
 
 def counts(t):
     "Samples in each of 48 bins."
-    place = ((t.cpu().double()-NEAR)*48/(FAR-NEAR)).floor().long()
+    place = ((t.cpu().double() - NEAR) * 48 / (FAR - NEAR)).floor().long()
     return torch.zeros(*t.shape[:-1], 48, dtype=torch.int64).scatter_add_(-1, place, torch.ones_like(place))
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 10**6), st.floats(.1, 12.), st.integers(1, 80), st.floats(.01, 1.))
+@given(st.integers(0, 10**6), st.floats(0.1, 12.0), st.integers(1, 80), st.floats(0.01, 1.0))
 def test_bins_are_those_of_torch_bit_for_bit(backend, seed, scale, n, tau):
     torch.manual_seed(seed)
     pdf, (index, u) = pdfs(seed, scale), rays(6, n)
     got, want = drawn(backend, *on(backend, pdf, index, u), tau), drawn('torch', pdf, index, u, tau)
-    for g, w in zip(got, want): close(g, w, 'draw_robust')
+    for g, w in zip(got, want):
+        close(g, w, 'draw_robust')
     assert torch.equal(counts(got[0]), sampler.allocate(*sampler.smallest_set(take_rays(pdf, index), tau), n))
     assert torch.equal(K.certainty(*on(backend, pdf), 16, backend).cpu(), sampler.certainty(pdf, 16))
 
@@ -233,108 +296,162 @@ def test_bins_are_those_of_torch_bit_for_bit(backend, seed, scale, n, tau):
 def test_masses_beyond_those_of_a_pdf_do_no_harm(backend):
     "Above 2^24 units a float no longer holds every whole number."
     pdf, (index, u) = torch.rand(2, 64, 48), rays(64, 50)
-    assert torch.equal(counts(drawn(backend, *on(backend, pdf, index, u), 1.)[0]), counts(drawn('torch', pdf, index, u, 1.)[0]))
+    assert torch.equal(
+        counts(drawn(backend, *on(backend, pdf, index, u), 1.0)[0]),
+        counts(drawn('torch', pdf, index, u, 1.0)[0]),
+    )
 
 
 @CALL
 def test_nothing_of_nothing(backend, name):
     call, inputs = CALLS[name]
-    assert all(v.numel() == 0 for v in call(backend, *on(backend, *[x if x.ndim == 5 else x[:, :0] for x in inputs(6, 3)])))     # planes stay
+    assert all(
+        v.numel() == 0
+        for v in call(backend, *on(backend, *[x if x.ndim == 5 else x[:, :0] for x in inputs(6, 3)]))
+    )  # planes stay
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
+
 
 @CALL
 def test_errors_name_what_is_wrong(backend, name):
     call, inputs = CALLS[name]
     x = on(backend, *inputs(6, 3))
-    with pytest.raises(ValueError, match='wants float32, got torch.float64'): call(backend, *map(double, x))
-    with pytest.raises(ValueError, match='impl must be one of .*auto.*, got .magic'): call('magic', *x)
+    with pytest.raises(ValueError, match='wants float32, got torch.float64'):
+        call(backend, *map(double, x))
+    with pytest.raises(ValueError, match='impl must be one of .*auto.*, got .magic'):
+        call('magic', *x)
     other, kind = ('cuda', 'CUDA') if backend == 'cpu' else ('cpu', 'CPU')
-    with pytest.raises(ValueError, match=f'wants {kind} tensors, got {x[0].device.type}'): call(other, *x)
+    with pytest.raises(ValueError, match=f'wants {kind} tensors, got {x[0].device.type}'):
+        call(other, *x)
 
 
 def test_channels_come_in_fours(backend):
     planes, x, dirs = on(backend, torch.randn(2, 3, 6, 9, 11), points(2, 8), torch.randn(2, 2, 3))
-    f, = on(backend, Field(FieldConfig(hidden=32, geo_features=16, color_hidden=16), 6).requires_grad_(False))
-    with pytest.raises(ValueError, match='multiple of 4'): K.sample_planes(planes, x, impl=backend)
-    with pytest.raises(ValueError, match='multiple of 4'): K.field(f, planes, x.unflatten(1, (2, 4)), dirs, backend)
-    with pytest.raises(ValueError, match='at least 2 x 2'): K.sample_planes(planes.new_zeros(2, 3, 8, 1, 9), x, impl=backend)
+    (f,) = on(
+        backend, Field(FieldConfig(hidden=32, geo_features=16, color_hidden=16), 6).requires_grad_(False)
+    )
+    with pytest.raises(ValueError, match='multiple of 4'):
+        K.sample_planes(planes, x, impl=backend)
+    with pytest.raises(ValueError, match='multiple of 4'):
+        K.field(f, planes, x.unflatten(1, (2, 4)), dirs, backend)
+    with pytest.raises(ValueError, match='at least 2 x 2'):
+        K.sample_planes(planes.new_zeros(2, 3, 8, 1, 9), x, impl=backend)
 
 
 def test_shapes_must_agree(backend):
     planes, points, dirs = on(backend, *march(6, 3))
     t, delta, sdf, beta, rgb = on(backend, *samples(6, 3, 3))
-    pdf, index, u = on(backend, pdfs(0, 3.), *rays(6, 3))
-    with pytest.raises(ValueError, match='^x must'): K.sample_planes(planes[:1], points.flatten(1, 2), impl=backend)
-    with pytest.raises(ValueError, match='^u must'): K.draw_robust(pdf, index, 4, .98, NEAR, FAR, u, backend)
-    with pytest.raises(ValueError, match='tau'): K.draw_robust(pdf, index, 3, 1.5, NEAR, FAR, u, backend)
-    with pytest.raises(ValueError, match='^planes must'): K.field(on(backend, mlp())[0], planes[:1], points, dirs, backend)
-    with pytest.raises(ValueError, match='^delta must'): K.composite(t, delta[:1], sdf, beta, rgb, FAR, (0, 0, 0), backend)
-    with pytest.raises(ValueError, match='index'): K.draw_robust(pdf, index.int(), 3, .98, NEAR, FAR, u, backend)
+    pdf, index, u = on(backend, pdfs(0, 3.0), *rays(6, 3))
+    with pytest.raises(ValueError, match='^x must'):
+        K.sample_planes(planes[:1], points.flatten(1, 2), impl=backend)
+    with pytest.raises(ValueError, match='^u must'):
+        K.draw_robust(pdf, index, 4, 0.98, NEAR, FAR, u, backend)
+    with pytest.raises(ValueError, match='tau'):
+        K.draw_robust(pdf, index, 3, 1.5, NEAR, FAR, u, backend)
+    with pytest.raises(ValueError, match='^planes must'):
+        K.field(on(backend, mlp())[0], planes[:1], points, dirs, backend)
+    with pytest.raises(ValueError, match='^delta must'):
+        K.composite(t, delta[:1], sdf, beta, rgb, FAR, (0, 0, 0), backend)
+    with pytest.raises(ValueError, match='index'):
+        K.draw_robust(pdf, index.int(), 3, 0.98, NEAR, FAR, u, backend)
 
 
 def test_rays_that_are_not_there(backend):
-    pdf, index, u = on(backend, pdfs(0, 3.), *rays(6, 3))
-    def draw(index, pdf=pdf, tau=.98): return K.draw_robust(pdf, index, 3, tau, NEAR, FAR, u, backend)
+    pdf, index, u = on(backend, pdfs(0, 3.0), *rays(6, 3))
+
+    def draw(index, pdf=pdf, tau=0.98):
+        return K.draw_robust(pdf, index, 3, tau, NEAR, FAR, u, backend)
+
     for wrong in (6, -1, 10**10):
         bad = index.clone()
         bad[0, 1] = wrong
         if backend == 'cpu':
-            with pytest.raises(ValueError, match=f'^index must be rays 0 to 5, got .*{wrong}'): draw(bad)
-        t = K._draw_robust(pdf, bad, 3, .98, NEAR, FAR, u, K.how(backend, 32)).t
+            with pytest.raises(ValueError, match=f'^index must be rays 0 to 5, got .*{wrong}'):
+                draw(bad)
+        t = K._draw_robust(pdf, bad, 3, 0.98, NEAR, FAR, u, K.how(backend, 32)).t
         assert t[0, 1].isnan().all() and t[0, 0].isfinite().all() and t[1].isfinite().all()
-    with pytest.raises(ValueError, match='^index must have shape'): draw(index, pdf[:1])
-    with pytest.raises(ValueError, match='^pdf must have shape'): draw(index, pdf[0])
+    with pytest.raises(ValueError, match='^index must have shape'):
+        draw(index, pdf[:1])
+    with pytest.raises(ValueError, match='^pdf must have shape'):
+        draw(index, pdf[0])
 
 
 def test_the_smallest_tau_keeps_the_largest_bin(backend):
-    pdf, index, u = torch.tensor([[[.2, .5, .3]]]), torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1, 4), .5)
+    pdf, index, u = (
+        torch.tensor([[[0.2, 0.5, 0.3]]]),
+        torch.zeros(1, 1, dtype=torch.int64),
+        torch.full((1, 1, 4), 0.5),
+    )
     for impl in (backend, 'torch'):
-        t = K.draw_robust(*on(backend, pdf, index), 4, 1e-46, 0., 3., *on(backend, u), impl).t
+        t = K.draw_robust(*on(backend, pdf, index), 4, 1e-46, 0.0, 3.0, *on(backend, u), impl).t
         assert torch.allclose(t.cpu(), torch.tensor([1.125, 1.375, 1.625, 1.875]))
 
 
 def test_more_mass_than_32_bits_hold(backend):
     "4096 bins of weight 1 are 2^32 units."
-    pdf, index, u = on(backend, torch.ones(1, 1, 4096), torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1, 4096), .5))
+    pdf, index, u = on(
+        backend, torch.ones(1, 1, 4096), torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1, 4096), 0.5)
+    )
     assert K.certainty(pdf, 4096, backend).item() == 2**32
-    t = K.draw_robust(pdf, index, 4096, 1., 0., 4096., u, backend).t
-    assert torch.allclose(t[0, 0].cpu(), torch.arange(4096)+.5)
+    t = K.draw_robust(pdf, index, 4096, 1.0, 0.0, 4096.0, u, backend).t
+    assert torch.allclose(t[0, 0].cpu(), torch.arange(4096) + 0.5)
 
 
 def test_certainty_of_rays_in_any_shape(backend):
-    pdf, = on(backend, pdfs(0, 3.))
+    (pdf,) = on(backend, pdfs(0, 3.0))
     assert torch.equal(K.certainty(pdf[0], 16, backend), K.certainty(pdf, 16, backend)[0])
 
 
 def test_planes_must_have_the_channels_of_the_weights(backend):
     planes, x, dirs = on(backend, *march(6, 3))
     for impl in (backend, 'torch'):
-        with pytest.raises(ValueError, match=r'^planes must have shape .*C.: 16'): K.field(on(backend, mlp())[0], planes[:, :, :12], x, dirs, impl)
+        with pytest.raises(ValueError, match=r'^planes must have shape .*C.: 16'):
+            K.field(on(backend, mlp())[0], planes[:, :, :12], x, dirs, impl)
 
 
 def test_a_launcher_looks_at_what_lies_at_an_address():
     x, out = torch.rand(1, 2, 3, 48), torch.zeros(6, dtype=torch.int32)
-    def launch(*args): K._check_arguments('certainty', args)
+
+    def launch(*args):
+        K._check_arguments('certainty', args)
+
     launch(x, out, 6, 16)
     for bad in (x.bfloat16(), x.double(), x[..., ::2], x.transpose(0, 1)[:, :1]):
         if not bad.is_contiguous() or bad.dtype != torch.float32:
-            with pytest.raises(ValueError, match='certainty: pdf must be contiguous torch.float32 on cpu, got'): launch(bad, out, 6, 16)
-    with pytest.raises(ValueError, match='certainty: out must be contiguous torch.int32 on cpu, got contiguous torch.int64'): launch(x, out.long(), 6, 16)
-    with pytest.raises(ValueError, match='certainty: out must be .* got contiguous torch.int32 on meta'): launch(x, out.to('meta'), 6, 16)
-    with pytest.raises(ValueError, match='certainty: N must be a number, got Tensor'): launch(x, out, out, 16)
+            with pytest.raises(
+                ValueError, match='certainty: pdf must be contiguous torch.float32 on cpu, got'
+            ):
+                launch(bad, out, 6, 16)
+    with pytest.raises(
+        ValueError, match='certainty: out must be contiguous torch.int32 on cpu, got contiguous torch.int64'
+    ):
+        launch(x, out.long(), 6, 16)
+    with pytest.raises(ValueError, match='certainty: out must be .* got contiguous torch.int32 on meta'):
+        launch(x, out.to('meta'), 6, 16)
+    with pytest.raises(ValueError, match='certainty: N must be a number, got Tensor'):
+        launch(x, out, out, 16)
     assert {k: len(K._signature(K.PARTS[K.KERNELS[k][-1]], k)) for k in K.KERNELS} == dict(
-        triplane=8, triplane_backward=9, certainty=4, robust=12, composite=9, composite_backward=12, field=15, field_mma=16)
+        triplane=8,
+        triplane_backward=9,
+        certainty=4,
+        robust=12,
+        composite=9,
+        composite_backward=12,
+        field=15,
+        field_mma=16,
+    )
 
 
 def test_shared_memory_is_asked_for_or_refused():
     function = SimpleNamespace(max_dynamic_shared_size_bytes=0)
-    K._allow_shared('field', function, 48*1024, 64*1024)
+    K._allow_shared('field', function, 48 * 1024, 64 * 1024)
     assert function.max_dynamic_shared_size_bytes == 0
-    K._allow_shared('field', function, 64*1024, 64*1024)
-    assert function.max_dynamic_shared_size_bytes == 64*1024
-    with pytest.raises(ValueError, match='field: 65540 bytes of shared memory'): K._allow_shared('field', function, 65540, 64*1024)
+    K._allow_shared('field', function, 64 * 1024, 64 * 1024)
+    assert function.max_dynamic_shared_size_bytes == 64 * 1024
+    with pytest.raises(ValueError, match='field: 65540 bytes of shared memory'):
+        K._allow_shared('field', function, 65540, 64 * 1024)
 
 
 GIVEN = 'planes', 'points', 'dirs', *[n for n, _ in mlp().named_parameters()]
@@ -349,15 +466,16 @@ def test_no_gradient_is_dropped(backend, name):
     leaf = x[name] if name in x else f.get_parameter(name)
     leaf.requires_grad_()
     for impl in ('auto', backend):
-        grad, = torch.autograd.grad(sum(v.square().sum() for v in K.field(f, **x, impl=impl)), leaf)
-        want, = torch.autograd.grad(sum(v.square().sum() for v in f(**x)), leaf)
+        (grad,) = torch.autograd.grad(sum(v.square().sum() for v in K.field(f, **x, impl=impl)), leaf)
+        (want,) = torch.autograd.grad(sum(v.square().sum() for v in f(**x)), leaf)
         assert torch.equal(grad, want) and grad.any()
-    with torch.no_grad(): assert not K.field(f, **x, impl=backend)[0].requires_grad
+    with torch.no_grad():
+        assert not K.field(f, **x, impl=backend)[0].requires_grad
 
 
 def test_places_keep_their_gradient(backend):
-    pdf, index, u = on(backend, pdfs(0, 3.), *rays(6, 3))
-    assert K.draw_robust(pdf, index, 3, .98, NEAR, FAR, u.requires_grad_(), backend).t.requires_grad
+    pdf, index, u = on(backend, pdfs(0, 3.0), *rays(6, 3))
+    assert K.draw_robust(pdf, index, 3, 0.98, NEAR, FAR, u.requires_grad_(), backend).t.requires_grad
 
 
 @pytest.mark.parametrize('type', [torch.bfloat16, torch.float16])
@@ -365,34 +483,51 @@ def test_autocast_changes_no_kernel(backend, type, fp32):
     f, *x = on(backend, mlp(), *march(23, 19))
     with torch.no_grad():
         want = K.field(f, *x, backend)
-        with torch.autocast(backend, type): got = K.field(f, *x, backend)
+        with torch.autocast(backend, type):
+            got = K.field(f, *x, backend)
     assert all(torch.equal(a, b) for a, b in zip(got, want))
 
 
 def test_kernels_have_one_derivative(backend):
     planes, x = on(backend, torch.randn(1, 3, 12, 9, 11), points(1, 8))
-    g, = torch.autograd.grad(K.sample_planes(planes.requires_grad_(), x, impl=backend).square().sum(), planes, create_graph=True)
-    with pytest.raises(RuntimeError, match='once_differentiable'): g.square().sum().backward()
+    (g,) = torch.autograd.grad(
+        K.sample_planes(planes.requires_grad_(), x, impl=backend).square().sum(), planes, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        g.square().sum().backward()
 
 
 @pytest.mark.parametrize('freqs', [(0, 2), (6, 0), (0, 0)], ids=str)
 def test_a_field_without_octaves(backend, freqs):
     "Nothing encoded: coordinates and direction alone, in torch, in fp32 and on tensor cores."
-    f = Field(FieldConfig(hidden=32, geo_features=16, color_hidden=16, pos_freqs=freqs[0], dir_freqs=freqs[1]), 16).requires_grad_(False)
+    f = Field(
+        FieldConfig(hidden=32, geo_features=16, color_hidden=16, pos_freqs=freqs[0], dir_freqs=freqs[1]), 16
+    ).requires_grad_(False)
     x = march(5, 3)
     want = copy.deepcopy(f).double()(*map(double, x))
-    for got, w in zip(f(*x), want): close(got, w, 'field')
+    for got, w in zip(f(*x), want):
+        close(got, w, 'field')
     f, *x = on(backend, f, *x)
-    for got, w in zip(K._field(f, *x, backend), want): close(got, w, 'field')
-    for got, w in zip(K._field_mma(f, *x, backend), want): close(got, w, 'field_mma')
+    for got, w in zip(K._field(f, *x, backend), want):
+        close(got, w, 'field')
+    for got, w in zip(K._field_mma(f, *x, backend), want):
+        close(got, w, 'field_mma')
 
 
 def test_density_has_its_derivative_on_the_surface_too(backend):
     "-1/(2 beta^2) at distance 0, by torch and by the kernel."
-    beta = torch.tensor([.004, .03]).reshape(1, 1, 2)
+    beta = torch.tensor([0.004, 0.03]).reshape(1, 1, 2)
     s = torch.zeros(1, 1, 2, dtype=torch.double, requires_grad=True)
-    assert torch.allclose(torch.autograd.grad(density(s, beta.double()).sum(), s)[0], -1/(2*beta.double()**2))
-    x = [torch.zeros(1, 1, 2), torch.full((1, 1, 2), .01), torch.zeros(1, 1, 2), beta, torch.rand(1, 1, 2, 3)]
+    assert torch.allclose(
+        torch.autograd.grad(density(s, beta.double()).sum(), s)[0], -1 / (2 * beta.double() ** 2)
+    )
+    x = [
+        torch.zeros(1, 1, 2),
+        torch.full((1, 1, 2), 0.01),
+        torch.zeros(1, 1, 2),
+        beta,
+        torch.rand(1, 1, 2, 3),
+    ]
     grads = []
     for impl in ('torch', backend):
         t, delta, sdf, b, rgb = on(backend, *x) if impl == backend else x
@@ -403,7 +538,8 @@ def test_density_has_its_derivative_on_the_surface_too(backend):
 
 @needs_compiler
 def test_a_compiler_with_words_of_its_own(monkeypatch, tmp_path):
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path)); K.build_cpu.cache_clear()
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    K.build_cpu.cache_clear()
     for cxx in ('', 'env g++ -DTWICE=2'):
         monkeypatch.setenv('CXX', cxx)
         assert K.compiler() and turned('NONE', 'forward')[0] == 31
@@ -415,83 +551,109 @@ def test_a_compiler_with_words_of_its_own(monkeypatch, tmp_path):
 
 
 def test_a_kernel_that_does_not_compile_names_its_cell(backend, monkeypatch):
-    monkeypatch.setitem(K.PARTS, 'sampler', K.PARTS['sampler'].replace('level<false>(r, top)', 'levle<false>(r, top)'))
-    pdf, = on(backend, pdfs(0, 1., k=9))
-    with pytest.raises(K.BuildError, match=r'(?s)certainty did not compile:.*11_kernels\.ipynb: sampler.*levle'): K.certainty(pdf, 3, backend)
-    with pytest.raises(ValueError, match='unknown kernel .magic.; known: triplane'): K.cuda_source('magic')
+    monkeypatch.setitem(
+        K.PARTS, 'sampler', K.PARTS['sampler'].replace('level<false>(r, top)', 'levle<false>(r, top)')
+    )
+    (pdf,) = on(backend, pdfs(0, 1.0, k=9))
+    with pytest.raises(
+        K.BuildError, match=r'(?s)certainty did not compile:.*11_kernels\.ipynb: sampler.*levle'
+    ):
+        K.certainty(pdf, 3, backend)
+    with pytest.raises(ValueError, match='unknown kernel .magic.; known: triplane'):
+        K.cuda_source('magic')
 
 
 def test_without_a_compiler_torch_does_it(monkeypatch, capsys):
-    monkeypatch.setenv('CXX', 'no-such-compiler'); K._say.cache_clear()
-    assert [K.choose('auto', torch.zeros(1)) for _ in range(3)] == ['torch']*3
-    assert capsys.readouterr().err == 'wysiwyg kernels: torch on the CPU; for kernels install g++ with OpenMP\n'
-    with pytest.raises(ValueError, match=r"impl='cpu' needs g\+\+"): K.choose('cpu', torch.zeros(1))
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    K._say.cache_clear()
+    assert [K.choose('auto', torch.zeros(1)) for _ in range(3)] == ['torch'] * 3
+    assert (
+        capsys.readouterr().err == 'wysiwyg kernels: torch on the CPU; for kernels install g++ with OpenMP\n'
+    )
+    with pytest.raises(ValueError, match=r"impl='cpu' needs g\+\+"):
+        K.choose('cpu', torch.zeros(1))
 
 
 @needs_compiler
 def test_what_auto_takes():
     x, g = torch.zeros(1), torch.zeros(1, requires_grad=True)
     assert K.choose('auto', x) == 'cpu' and K.choose('auto', x, g) == K.choose('auto', x.double()) == 'torch'
-    with torch.no_grad(): assert K.choose('auto', g) == 'cpu'
-    with K.using('torch'): assert K.choose('auto', x) == 'torch' and K.choose('cpu', x) == 'cpu'
-    with K.using('fast'), pytest.raises(ValueError, match='impl must be one of'): K.choose('auto', x)
+    with torch.no_grad():
+        assert K.choose('auto', g) == 'cpu'
+    with K.using('torch'):
+        assert K.choose('auto', x) == 'torch' and K.choose('cpu', x) == 'cpu'
+    with K.using('fast'), pytest.raises(ValueError, match='impl must be one of'):
+        K.choose('auto', x)
 
 
 @needs_compiler
 def test_tensors_elsewhere_are_left_to_torch():
     x = torch.zeros(1, device='meta')
     assert K.choose('auto', x) == 'torch'
-    with pytest.raises(ValueError, match='wants CPU tensors, got meta'): K.choose('cpu', torch.zeros(1), x)
+    with pytest.raises(ValueError, match='wants CPU tensors, got meta'):
+        K.choose('cpu', torch.zeros(1), x)
 
 
 # ---- schedules -------------------------------------------------------------------------------------------------------
 
+
 def triplane_with_grad(how: How):
     planes, x = torch.randn(2, 3, 12, 9, 11, requires_grad=True), points(2, 37)
-    out = K._Triplane.apply(planes, x, 1., 'product', how)
+    out = K._Triplane.apply(planes, x, 1.0, 'product', how)
     return torch.autograd.grad(out.square().sum(), planes)[0], out.detach()
 
 
 def composite_with_grad(how: How):
     x = [v.requires_grad_(i > 1) for i, v in enumerate(samples(23, 19, 3))]
     weights, out = K._Composite.apply(*x, how)
-    return *torch.autograd.grad(weights.square().sum()+out.square().sum(), x[2:]), weights.detach(), out.detach()
+    return (
+        *torch.autograd.grad(weights.square().sum() + out.square().sum(), x[2:]),
+        weights.detach(),
+        out.detach(),
+    )
 
 
 def robust(how: How):
     index, u = rays(6, 19)
-    s = K._draw_robust(pdfs(0, 3.), index, 19, .98, NEAR, FAR, u, how)
+    s = K._draw_robust(pdfs(0, 3.0), index, 19, 0.98, NEAR, FAR, u, how)
     return s.t, s.delta
 
 
-RUNS = dict(   # kernel -> (lanes, its results in some order of threads)
+RUNS = dict(  # kernel -> (lanes, its results in some order of threads)
     triplane_backward=(2, triplane_with_grad),
     composite_backward=(16, composite_with_grad),
-    certainty=(32, lambda how: [K._certainty(pdfs(0, 3.), 16, how)]),
+    certainty=(32, lambda how: [K._certainty(pdfs(0, 3.0), 16, how)]),
     draw_robust=(32, robust),
     field=(32, lambda how: K._field(mlp(), *march(5, 3), 'cpu', how.lanes, how.schedule)),
-    field_mma=(128, lambda how: K._field_mma(mlp(), *march(5, 3), 'cpu', how.schedule, how.lanes)))
+    field_mma=(128, lambda how: K._field_mma(mlp(), *march(5, 3), 'cpu', how.schedule, how.lanes)),
+)
 
 
 @needs_compiler
 @pytest.mark.parametrize('kernel', list(RUNS))
 def test_any_order_of_threads_gives_the_same(kernel):
     lanes, run = RUNS[kernel]
+
     def results(*how):
         torch.manual_seed(0)
         return [*run(How('cpu', *how))]
+
     first, *others = [results(lanes, 64, schedule) for schedule in SCHEDULES]
-    if kernel != 'triplane_backward':                                                          # whose sums by atomics follow the order
+    if kernel != 'triplane_backward':  # whose sums by atomics follow the order
         assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
-    if kernel != 'field_mma': others.append(results(1, 64, 'loop'))                            # which has no lanes to do without
+    if kernel != 'field_mma':
+        others.append(results(1, 64, 'loop'))  # which has no lanes to do without
     for other in others:
-        for a, b in zip(first, other, strict=True): close(a, b, kernel)
+        for a, b in zip(first, other, strict=True):
+            close(a, b, kernel)
 
 
 # ---- planted faults --------------------------------------------------------------------------------------------------
 
 FAULTS = 'NONE', 'RACE', 'DIVERGENT', 'DIVERGENT_WARP', 'UNWRITTEN', 'WRITES_OUTSIDE', 'READS_OUTSIDE'
-TURN = f'enum {{ {", ".join(FAULTS)} }};' + """
+TURN = (
+    f'enum {{ {", ".join(FAULTS)} }};'
+    + """
 extern "C" __global__ void turn(float* x, int n, int fault)      // each block turns its 32 numbers around
 {
     extern __shared__ float shared[]; int i = threadIdx.x; x += 32*blockIdx.x;
@@ -503,37 +665,51 @@ extern "C" __global__ void turn(float* x, int n, int fault)      // each block t
     if (i == 0 && fault == READS_OUTSIDE) x[0] = x[-1];
 }
 """
+)
 
 
 def turned(fault: str, schedule: str):
-    x = torch.arange(64.)
+    x = torch.arange(64.0)
     K.launch_cpu('turn', 2, 32, (x, 64, FAULTS.index(fault)), schedule, text=TURN, SHARED_FLOATS=32)
     return x
 
 
 @needs_compiler
 def test_a_missing_barrier_shows():
-    for schedule in SCHEDULES: assert torch.equal(turned('NONE', schedule), torch.arange(64.).unflatten(0, (2, 32)).flip(1).flatten())
+    for schedule in SCHEDULES:
+        assert torch.equal(
+            turned('NONE', schedule), torch.arange(64.0).unflatten(0, (2, 32)).flip(1).flatten()
+        )
     wrong = [turned('RACE', schedule) for schedule in SCHEDULES]
-    assert not torch.equal(wrong[0].nan_to_num(-1), wrong[1].nan_to_num(-1)) and not any(torch.equal(w, turned('NONE', 'forward')) for w in wrong)
+    assert not torch.equal(wrong[0].nan_to_num(-1), wrong[1].nan_to_num(-1)) and not any(
+        torch.equal(w, turned('NONE', 'forward')) for w in wrong
+    )
 
 
 @needs_compiler
-@pytest.mark.parametrize('fault, told', [('DIVERGENT', '16 threads wait for their block, 0 for their warp, 16 have returned'),
-                                         ('DIVERGENT_WARP', '16 threads wait for their block, 16 for their warp, 0 have returned')])
+@pytest.mark.parametrize(
+    'fault, told',
+    [
+        ('DIVERGENT', '16 threads wait for their block, 0 for their warp, 16 have returned'),
+        ('DIVERGENT_WARP', '16 threads wait for their block, 16 for their warp, 0 have returned'),
+    ],
+)
 def test_a_divergent_barrier_is_told_and_not_waited_for(fault, told):
     for schedule in SCHEDULES:
-        with pytest.raises(RuntimeError, match=f'turn: divergent barrier in block .: {told}'): turned(fault, schedule)
+        with pytest.raises(RuntimeError, match=f'turn: divergent barrier in block .: {told}'):
+            turned(fault, schedule)
 
 
 @needs_compiler
 def test_a_barrier_in_a_loop_is_told():
-    with pytest.raises(RuntimeError, match='turn: a barrier or shuffle in loop mode with 32 threads a block'): turned('NONE', 'loop')
+    with pytest.raises(RuntimeError, match='turn: a barrier or shuffle in loop mode with 32 threads a block'):
+        turned('NONE', 'loop')
 
 
 @needs_compiler
 def test_shared_memory_starts_as_nan_in_every_block():
-    for schedule in SCHEDULES: assert turned('UNWRITTEN', schedule).isnan().all()
+    for schedule in SCHEDULES:
+        assert turned('UNWRITTEN', schedule).isnan().all()
 
 
 def built(monkeypatch, kernel: str, **kw) -> str:
@@ -560,19 +736,29 @@ ASAN = '-fsanitize=address', '-O1'
 @pytest.fixture(scope='session')
 def sanitized():
     "Run a library in a small process under AddressSanitizer; what it said."
-    if not K.compiler(): pytest.skip('no g++')
-    library = Path(subprocess.run([K.compiler(), '-print-file-name=libasan.so'], capture_output=True, text=True).stdout.strip())
-    if not library.is_absolute() or not library.exists(): pytest.skip('no libasan beside g++')
+    if not K.compiler():
+        pytest.skip('no g++')
+    library = Path(
+        subprocess.run(
+            [K.compiler(), '-print-file-name=libasan.so'], capture_output=True, text=True
+        ).stdout.strip()
+    )
+    if not library.is_absolute() or not library.exists():
+        pytest.skip('no libasan beside g++')
     env = os.environ | dict(LD_PRELOAD=str(library), ASAN_OPTIONS='detect_leaks=0', PYTHONMALLOC='malloc')
+
     def run(path, grid, block, schedule, *args):
         job = json.dumps([path, grid, block, K.SCHEDULES[schedule], *args])
-        return subprocess.run([sys.executable, '-sSc', CHILD], input=job, env=env, capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, '-sSc', CHILD], input=job, env=env, capture_output=True, text=True
+        )
+
     return run
 
 
 def test_reads_and_writes_outside_are_caught(sanitized, monkeypatch):
     path = built(monkeypatch, 'turn', extra=ASAN, text=TURN, SHARED_FLOATS=32)
-    go = lambda fault: sanitized(path, 1, 32, 'forward', [0.]*32, 32, FAULTS.index(fault))
+    go = lambda fault: sanitized(path, 1, 32, 'forward', [0.0] * 32, 32, FAULTS.index(fault))
     assert go('NONE').stdout == "b''\n"
     assert 'heap-buffer-overflow' in (done := go('WRITES_OUTSIDE').stderr) and 'WRITE of size 4' in done
     assert 'heap-buffer-overflow' in (done := go('READS_OUTSIDE').stderr) and 'READ of size 4' in done
@@ -580,14 +766,17 @@ def test_reads_and_writes_outside_are_caught(sanitized, monkeypatch):
 
 def test_the_sampler_stays_inside_its_arrays(sanitized, monkeypatch):
     b, n, k, s = 2, 3, 48, 5
-    out = [0.]*(b*n*s)
+    out = [0.0] * (b * n * s)
     path = built(monkeypatch, 'robust', extra=ASAN, K=k, LANES=32)
-    pdf = [i*i % 7/140 for i in range(b*n*k)]
-    done = sanitized(path, 3, 64, 'forward', pdf, [0, 1, 2]*b, out, out, out, b, n, n, s, .98, NEAR, (FAR-NEAR)/k)
+    pdf = [i * i % 7 / 140 for i in range(b * n * k)]
+    done = sanitized(
+        path, 3, 64, 'forward', pdf, [0, 1, 2] * b, out, out, out, b, n, n, s, 0.98, NEAR, (FAR - NEAR) / k
+    )
     assert done.stdout == "b''\n", done.stderr[:1000]
 
 
 # ---- building --------------------------------------------------------------------------------------------------------
+
 
 def first_use(barrier, cache: str):
     os.environ['XDG_CACHE_HOME'] = cache
@@ -597,52 +786,82 @@ def first_use(barrier, cache: str):
 
 @needs_compiler
 def test_processes_may_build_at_once(tmp_path):
-    K.build_cpu.cache_clear(); K.machine()
+    K.build_cpu.cache_clear()
+    K.machine()
     fork = multiprocessing.get_context('fork')
     barrier = fork.Barrier(4)
     started = [fork.Process(target=first_use, args=(barrier, str(tmp_path))) for _ in range(4)]
-    for p in started: p.start()
-    for p in started: p.join(120)
-    assert [p.exitcode for p in started] == [0]*4
-    assert [p.name[:5]+p.suffix for p in (tmp_path/'wysiwyg').iterdir()] == ['turn-.so']
+    for p in started:
+        p.start()
+    for p in started:
+        p.join(120)
+    assert [p.exitcode for p in started] == [0] * 4
+    assert [p.name[:5] + p.suffix for p in (tmp_path / 'wysiwyg').iterdir()] == ['turn-.so']
 
 
 # ---- through the generator -------------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope='module')
 def scene():
-    g, camera = load_generator(device='cpu'), orbit(torch.tensor([.4]), torch.tensor([.1]))
-    return g, g.synthesize(g.map(torch.randn(1, g.run.backbone.z_dim, generator=torch.Generator().manual_seed(0)), camera)), camera
+    g, camera = load_generator(device='cpu'), orbit(torch.tensor([0.4]), torch.tensor([0.1]))
+    return (
+        g,
+        g.synthesize(
+            g.map(torch.randn(1, g.run.backbone.z_dim, generator=torch.Generator().manual_seed(0)), camera)
+        ),
+        camera,
+    )
 
 
 @pytest.mark.parametrize('impl', ['torch', 'auto'])
 def test_below_the_planes_autocast_and_the_planes_type_change_nothing(scene, impl):
     g, planes, camera = scene
-    def go(planes): return [g.render(planes, camera, 16).rgb, g.dense(planes, camera, 16, 24).rgb, g.two_pass(planes, camera, 8, 8, 16).rgb, g.probe(planes, camera).weights]
+
+    def go(planes):
+        return [
+            g.render(planes, camera, 16).rgb,
+            g.dense(planes, camera, 16, 24).rgb,
+            g.two_pass(planes, camera, 8, 8, 16).rgb,
+            g.probe(planes, camera).weights,
+        ]
+
     with K.using(impl), torch.no_grad():
         want = go(planes)
-        with torch.autocast('cpu', torch.bfloat16): got = go(planes)
+        with torch.autocast('cpu', torch.bfloat16):
+            got = go(planes)
         assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
-        for a, b in zip(go(planes.double()), want): assert torch.equal(a, b)
-        for a, b in zip(go(planes.half()), want): assert a.dtype == torch.float32 and (a-b).abs().mean() < 1e-2
-    with pytest.raises(ValueError, match='planes are torch.float16 and points torch.float32'): g.field.geometry(planes.half(), torch.zeros(1, 1, 3))
+        for a, b in zip(go(planes.double()), want):
+            assert torch.equal(a, b)
+        for a, b in zip(go(planes.half()), want):
+            assert a.dtype == torch.float32 and (a - b).abs().mean() < 1e-2
+    with pytest.raises(ValueError, match='planes are torch.float16 and points torch.float32'):
+        g.field.geometry(planes.half(), torch.zeros(1, 1, 3))
 
 
 def test_a_rendering_is_the_same(backend, scene, fp32):
     g, planes, camera = scene
     (g, planes), camera = on(backend, copy.deepcopy(g), planes), camera.to(planes.device)
+
     def rgb(impl):
-        with K.using(impl), torch.no_grad(): return g.render(planes, camera, 64, replace(g.run.sampler, jitter=False)).rgb
-    assert ((rgb('torch')-rgb(backend)).abs().amax(-1) > 1e-4).sum() <= 8     # a probe's rounding may flip a bin at the edge of the set
+        with K.using(impl), torch.no_grad():
+            return g.render(planes, camera, 64, replace(g.run.sampler, jitter=False)).rgb
+
+    assert (
+        (rgb('torch') - rgb(backend)).abs().amax(-1) > 1e-4
+    ).sum() <= 8  # a probe's rounding may flip a bin at the edge of the set
 
 
 @needs_compiler
 def test_training_on_a_cpu_takes_the_kernels_without_gradient_alone(scene, monkeypatch):
     g, planes, camera = scene
     launch, seen = K.launch_cpu, set()
-    monkeypatch.setattr(K, 'launch_cpu', lambda kernel, *a, **kw: (seen.add(kernel), launch(kernel, *a, **kw)))
+    monkeypatch.setattr(
+        K, 'launch_cpu', lambda kernel, *a, **kw: (seen.add(kernel), launch(kernel, *a, **kw))
+    )
     learned = planes.clone().requires_grad_()
     g.render(learned, camera, 16).rgb.sum().backward()
     assert seen == {'certainty', 'robust'} and learned.grad.isfinite().all() and learned.grad.any()
-    with torch.no_grad(): g.render(planes, camera, 16)
+    with torch.no_grad():
+        g.render(planes, camera, 16)
     assert seen == {'certainty', 'robust', 'field', 'composite'}

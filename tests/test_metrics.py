@@ -1,4 +1,5 @@
 "Metrics: closed forms, clean-fid as the oracle, properties that hold for any input, and the evaluation of a generator."
+
 import json
 import math
 import warnings
@@ -17,69 +18,120 @@ from wysiwyg.core import Rendering, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator
 from wysiwyg.probe import March
-from wysiwyg.metrics import (CHEAP, INCEPTION_SHA, PROTOCOLS, Extractor, Protocol, bootstrap, clean_fid, close_look, consistency, cut_density, cut_depth,
-                             depth_error, distances, evaluate, fakes, features, frechet, frontal_flatness, inception, intervals, kernel_distance, measure, metric,
-                             non_flatness,
-                             normal_error, normal_images, protocol, psnr, ready, real_features, real_index, same_protocol, worst_psnr)
+from wysiwyg.metrics import (
+    CHEAP,
+    INCEPTION_SHA,
+    PROTOCOLS,
+    Extractor,
+    Protocol,
+    bootstrap,
+    clean_fid,
+    close_look,
+    consistency,
+    cut_density,
+    cut_depth,
+    depth_error,
+    distances,
+    evaluate,
+    fakes,
+    features,
+    frechet,
+    frontal_flatness,
+    inception,
+    intervals,
+    kernel_distance,
+    measure,
+    metric,
+    non_flatness,
+    normal_error,
+    normal_images,
+    protocol,
+    psnr,
+    ready,
+    real_features,
+    real_index,
+    same_protocol,
+    worst_psnr,
+)
 from wysiwyg.studies import tightness
 
 SEED = st.integers(0, 10**6)
-MEAN = Extractor('means', 16, 'a'*64, lambda x: F.adaptive_avg_pool2d(x, 4).flatten(1))   # a network of no weights
+MEAN = Extractor(
+    'means', 16, 'a' * 64, lambda x: F.adaptive_avg_pool2d(x, 4).flatten(1)
+)  # a network of no weights
 
 
 @given(SEED, st.integers(2, 60), st.integers(2, 60), st.integers(2, 20))
 def test_frechet_is_a_squared_distance(seed, n, m, d):
     g = rng(seed)
-    x, y, shift = torch.randn(n, d, generator=g), torch.randn(m, d, generator=g)*2, torch.randn(d, generator=g)
+    x, y, shift = (
+        torch.randn(n, d, generator=g),
+        torch.randn(m, d, generator=g) * 2,
+        torch.randn(d, generator=g),
+    )
     turn = torch.linalg.qr(torch.randn(d, d, generator=g)).Q
     f = frechet(x, y)
     assert f >= 0 and f == pytest.approx(frechet(y, x), rel=1e-6, abs=1e-6)
     assert f == pytest.approx(frechet(x @ turn, y @ turn), rel=1e-4, abs=1e-4)
-    assert frechet(x, x+shift) == pytest.approx(shift.square().sum().item(), rel=1e-3, abs=1e-4)
+    assert frechet(x, x + shift) == pytest.approx(shift.square().sum().item(), rel=1e-3, abs=1e-4)
 
 
 @given(SEED)
 def test_frechet_equals_clean_fid(seed):
-    x, y = torch.randn(90, 12, generator=rng(seed, 'x')), torch.randn(70, 12, generator=rng(seed, 'y'))*1.4+.3
+    x, y = (
+        torch.randn(90, 12, generator=rng(seed, 'x')),
+        torch.randn(70, 12, generator=rng(seed, 'y')) * 1.4 + 0.3,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        assert frechet(x, y) == pytest.approx(float(clean_fid().fid_from_feats(x.double().numpy(), y.double().numpy())), rel=1e-4)
+        assert frechet(x, y) == pytest.approx(
+            float(clean_fid().fid_from_feats(x.double().numpy(), y.double().numpy())), rel=1e-4
+        )
 
 
 def test_frechet_on_few_samples_equals_the_matrix_root():
     from scipy.linalg import sqrtm
-    x, y = torch.randn(9, 5, generator=rng('x')).double(), torch.randn(7, 5, generator=rng('y')).double()+1
+
+    x, y = torch.randn(9, 5, generator=rng('x')).double(), torch.randn(7, 5, generator=rng('y')).double() + 1
     c, d = torch.cov(x.T).numpy(), torch.cov(y.T).numpy()
-    want = (x.mean(0)-y.mean(0)).square().sum().item()+np.trace(c+d-2*sqrtm(c @ d).real)
+    want = (x.mean(0) - y.mean(0)).square().sum().item() + np.trace(c + d - 2 * sqrtm(c @ d).real)
     assert frechet(x, y) == pytest.approx(want, rel=1e-6)
 
 
 def test_kernel_distance_is_unbiased():
     means = [kernel_distance(*torch.randn(2, 12, 4, generator=rng('kid', i))) for i in range(400)]
-    assert abs(np.mean(means)) < 3*np.std(means)/20
+    assert abs(np.mean(means)) < 3 * np.std(means) / 20
 
 
 def test_kernel_distance_in_blocks_is_the_plain_one():
-    x, y = torch.randn(1100, 3, generator=rng('x')).double(), torch.randn(1030, 3, generator=rng('y')).double()+.3
-    k = lambda a, b: (a @ b.T/3+1)**3
-    within = lambda a: (k(a, a).sum()-k(a, a).diag().sum())/(len(a)*(len(a)-1))
-    assert kernel_distance(x, y) == pytest.approx((within(x)+within(y)-2*k(x, y).mean()).item(), rel=1e-9)
+    x, y = (
+        torch.randn(1100, 3, generator=rng('x')).double(),
+        torch.randn(1030, 3, generator=rng('y')).double() + 0.3,
+    )
+    k = lambda a, b: (a @ b.T / 3 + 1) ** 3
+    within = lambda a: (k(a, a).sum() - k(a, a).diag().sum()) / (len(a) * (len(a) - 1))
+    assert kernel_distance(x, y) == pytest.approx(
+        (within(x) + within(y) - 2 * k(x, y).mean()).item(), rel=1e-9
+    )
 
 
 @given(SEED, st.integers(2, 20), st.integers(2, 20), st.integers(1, 30))
 def test_intervals_from_inner_products_equal_those_from_rows(seed, n, m, d):
     g = rng(seed)
-    x, y = torch.randn(n, d, generator=g)+2, torch.randn(m, d, generator=g)
+    x, y = torch.randn(n, d, generator=g) + 2, torch.randn(m, d, generator=g)
     band = intervals(x, y, repeats=5, seed=seed)
     for name, distance in (('fd', frechet), ('kd', kernel_distance)):
-        assert band[name] == pytest.approx(bootstrap(distance, x, y, repeats=5, seed=seed), rel=1e-5, abs=1e-5)
+        assert band[name] == pytest.approx(
+            bootstrap(distance, x, y, repeats=5, seed=seed), rel=1e-5, abs=1e-5
+        )
 
 
 def test_distances_carry_bounds_where_cheap():
     x, y = torch.randn(30, 4, generator=rng('x')), torch.randn(20, 4, generator=rng('y'))
     found = distances(x, y, MEAN, 'normal_', 'floor')
-    for k in ('normal_fd_means_20', 'normal_kd_means_20'): assert found[f'floor-low/{k}'] < found[f'floor/{k}'] < found[f'floor-high/{k}']
-    many = torch.randn(CHEAP+1, 4, generator=rng('z'))
+    for k in ('normal_fd_means_20', 'normal_kd_means_20'):
+        assert found[f'floor-low/{k}'] < found[f'floor/{k}'] < found[f'floor-high/{k}']
+    many = torch.randn(CHEAP + 1, 4, generator=rng('z'))
     assert set(distances(many, y, MEAN)) == {'eval/fd_means_20', 'eval/kd_means_20'}
 
 
@@ -89,129 +141,190 @@ def test_non_finite_is_refused(bad):
     y = x.clone()
     y[2, 1] = bad
     for f in (lambda: frechet(x, y), lambda: kernel_distance(y, x)):
-        with pytest.raises(ValueError, match='1 non-finite'): f()
-    with pytest.raises(ValueError, match='non-finite'): non_flatness(y[None], 0, 1)
+        with pytest.raises(ValueError, match='1 non-finite'):
+            f()
+    with pytest.raises(ValueError, match='non-finite'):
+        non_flatness(y[None], 0, 1)
 
 
 def test_bootstrap_covers():
     hits = 0
     for i in range(60):
-        low, high = bootstrap(lambda v: v.mean().item(), torch.randn(50, generator=rng('cover', i)), repeats=60, seed=i)
+        low, high = bootstrap(
+            lambda v: v.mean().item(), torch.randn(50, generator=rng('cover', i)), repeats=60, seed=i
+        )
         hits += low <= 0 <= high
     assert 49 <= hits <= 60
 
 
 def test_protocol_grants_fid50k_full_to_one_case_only():
     real = Extractor('inception', None, INCEPTION_SHA, None)
-    assert protocol(real, 50_000) == 'fid50k_full' and protocol(real, 50_000, 'normal_') == 'normal_fd_inception_50000'
-    others = [(real, 49_999), (replace(real, side=299, name='inceptionclean'), 50_000), (replace(real, sha='b'*64, name='inceptionbbbbbb'), 50_000), (MEAN, 50_000)]
+    assert (
+        protocol(real, 50_000) == 'fid50k_full'
+        and protocol(real, 50_000, 'normal_') == 'normal_fd_inception_50000'
+    )
+    others = [
+        (real, 49_999),
+        (replace(real, side=299, name='inceptionclean'), 50_000),
+        (replace(real, sha='b' * 64, name='inceptionbbbbbb'), 50_000),
+        (MEAN, 50_000),
+    ]
     assert all('fid50k_full' not in protocol(*o) for o in others)
 
 
 def test_unlike_protocols_are_not_compared():
-    assert same_protocol('eval/normal_fd_a_b_500', 'floor/normal_fd_a_b_500', 'normal_fd_a_b_500') == 'normal_fd_a_b_500'
-    for other, why in (('normal_fd_a_500', 'extractor a_b against a'), ('normal_fd_a_b_50', 'count 500 against 50'), ('fd_a_b_500', 'kind normal_fd against fd'),
-                       ('normal_kd_a_b_500', 'kind normal_fd against normal_kd'), ('fid50k_full', 'different metrics'), ('non_flatness', 'different metrics')):
-        with pytest.raises(ValueError, match=why): same_protocol('eval/normal_fd_a_b_500', f'eval/{other}')
+    assert (
+        same_protocol('eval/normal_fd_a_b_500', 'floor/normal_fd_a_b_500', 'normal_fd_a_b_500')
+        == 'normal_fd_a_b_500'
+    )
+    for other, why in (
+        ('normal_fd_a_500', 'extractor a_b against a'),
+        ('normal_fd_a_b_50', 'count 500 against 50'),
+        ('fd_a_b_500', 'kind normal_fd against fd'),
+        ('normal_kd_a_b_500', 'kind normal_fd against normal_kd'),
+        ('fid50k_full', 'different metrics'),
+        ('non_flatness', 'different metrics'),
+    ):
+        with pytest.raises(ValueError, match=why):
+            same_protocol('eval/normal_fd_a_b_500', f'eval/{other}')
 
 
 def test_inception_is_hashed_before_it_is_loaded(tmp_path, monkeypatch):
-    path = tmp_path/'inception-2015-12-05.pt'
+    path = tmp_path / 'inception-2015-12-05.pt'
+
     class Net(torch.nn.Module):
-        def forward(self, x, return_features: bool = False): return x.mean((2, 3))
+        def forward(self, x, return_features: bool = False):
+            return x.mean((2, 3))
+
     torch.jit.script(Net()).save(str(path))
     monkeypatch.setattr(torch.jit, 'load', lambda *a, **k: pytest.fail('loaded'))
-    with pytest.raises(ValueError, match='was not loaded'): inception(path)
+    with pytest.raises(ValueError, match='was not loaded'):
+        inception(path)
     monkeypatch.undo()
     import hashlib
+
     sha = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setenv('WYSIWYG_INCEPTION', str(path))
     own = inception(sha=sha)
     assert own(torch.ones(2, 3, 8, 8)).shape == (2, 3) and own.name == f'inception{sha[:6]}'
     monkeypatch.delenv('WYSIWYG_INCEPTION')
-    with pytest.raises(FileNotFoundError, match='WYSIWYG_INCEPTION'): inception()
+    with pytest.raises(FileNotFoundError, match='WYSIWYG_INCEPTION'):
+        inception()
 
 
-@given(SEED, st.floats(.01, .99), st.integers(2, 40))
+@given(SEED, st.floats(0.01, 0.99), st.integers(2, 40))
 def test_cut_density_is_the_published_one(seed, q, n):
     sigma = torch.randn(2, n, 3, generator=rng(seed), dtype=torch.float64).exp()
-    assert torch.equal(cut_density(sigma, q, legacy=True), torch.where(sigma < sigma.quantile(q), 0., sigma))
+    assert torch.equal(cut_density(sigma, q, legacy=True), torch.where(sigma < sigma.quantile(q), 0.0, sigma))
     assert torch.equal(cut_density(sigma, q)[1:], cut_density(sigma[1:], q, legacy=True))
 
 
 @given(SEED, st.integers(1, 64))
 def test_non_flatness_counts_bins(seed, used):
-    depth = (torch.arange(used)+.5)/64+2                                # `used` bins, equally full
+    depth = (torch.arange(used) + 0.5) / 64 + 2  # `used` bins, equally full
     assert non_flatness(depth.expand(3, 10, used), 2, 3) == pytest.approx(used, rel=1e-6)
-    noise = 2+torch.rand(2, 300, generator=rng(seed))
+    noise = 2 + torch.rand(2, 300, generator=rng(seed))
     assert 1 <= non_flatness(noise, 2, 3) <= 64
 
 
 @given(SEED, st.integers(2, 5), st.integers(4, 12))
 def test_non_flatness_of_a_volume_by_brute_force(seed, n, s):
     g = rng(seed)
-    sdf, beta = torch.randn(n, 9, s, generator=g).double()*.05, torch.full((n, 9, s), .02, dtype=torch.float64)
-    t = 2+torch.rand(n, 9, s, generator=g).double().sort(-1)[0]
-    delta = torch.full_like(t, 1/s)
+    sdf, beta = (
+        torch.randn(n, 9, s, generator=g).double() * 0.05,
+        torch.full((n, 9, s), 0.02, dtype=torch.float64),
+    )
+    t = 2 + torch.rand(n, 9, s, generator=g).double().sort(-1)[0]
+    delta = torch.full_like(t, 1 / s)
     m = March(t, delta, sdf, beta, torch.zeros(n, 9, s, 3), torch.zeros_like(t))
-    ours = non_flatness(cut_depth(m, 3.), 2, 3)
+    ours = non_flatness(cut_depth(m, 3.0), 2, 3)
     scores = []
-    for i in range(n):                                                  # the definition, one picture, one ray, one sample at a time
-        sigma = [[(.5*math.exp(-x/.02) if x >= 0 else 1-.5*math.exp(x/.02))/.02 for x in ray] for ray in sdf[i].tolist()]
-        median, depths = np.quantile(np.array(sigma), .5), []
+    for i in range(n):  # the definition, one picture, one ray, one sample at a time
+        sigma = [
+            [(0.5 * math.exp(-x / 0.02) if x >= 0 else 1 - 0.5 * math.exp(x / 0.02)) / 0.02 for x in ray]
+            for ray in sdf[i].tolist()
+        ]
+        median, depths = np.quantile(np.array(sigma), 0.5), []
         for ray, ts in zip(sigma, t[i].tolist()):
-            through, depth = 1., 0.
+            through, depth = 1.0, 0.0
             for x, at in zip(ray, ts):
-                a = 1-math.exp(-(x if x >= median else 0)/s)
-                depth += through*a*at; through *= 1-a
-            depths.append(depth+through*3)
-        p = np.histogram(np.clip(depths, 2, 3), 64, (2, 3))[0]/len(depths)
-        scores.append(math.exp(-sum(q*math.log(q+1e-12) for q in p)))
+                a = 1 - math.exp(-(x if x >= median else 0) / s)
+                depth += through * a * at
+                through *= 1 - a
+            depths.append(depth + through * 3)
+        p = np.histogram(np.clip(depths, 2, 3), 64, (2, 3))[0] / len(depths)
+        scores.append(math.exp(-sum(q * math.log(q + 1e-12) for q in p)))
     assert ours == pytest.approx(np.mean(scores), rel=1e-9)
 
 
 def test_errors():
     x = torch.rand(2, 50, 3, generator=rng('x'))
-    assert psnr(x, x) == 100 and worst_psnr(x, x+.1, .1) == pytest.approx(20, abs=1e-3)
-    y = x+.3*torch.rand(x.shape, generator=rng('y'))
-    scores = [worst_psnr(x, y, s) for s in (.02, .1, .5, 1)]
+    assert psnr(x, x) == 100 and worst_psnr(x, x + 0.1, 0.1) == pytest.approx(20, abs=1e-3)
+    y = x + 0.3 * torch.rand(x.shape, generator=rng('y'))
+    scores = [worst_psnr(x, y, s) for s in (0.02, 0.1, 0.5, 1)]
     assert scores == sorted(scores) and scores[-1] == psnr(x, y)
-    with pytest.raises(ValueError, match='differ in shape'): psnr(x, y[:1])
+    with pytest.raises(ValueError, match='differ in shape'):
+        psnr(x, y[:1])
     none = torch.zeros(2, 50, dtype=torch.bool)
     for f in (lambda: depth_error(x[..., 0], y[..., 0], none), lambda: normal_error(x, y, none)):
-        with pytest.raises(ValueError, match='mask is empty'): f()
-    assert normal_error(torch.eye(3), torch.eye(3).roll(1, 0), torch.ones(3, dtype=torch.bool)) == pytest.approx(90)
-    flat = Rendering(x, torch.full((2, 50), 2.5*.25+3*.75), torch.full((2, 50), .25), torch.zeros(2, 50))
-    assert flat.surface_depth(3.).allclose(torch.tensor(2.5))
+        with pytest.raises(ValueError, match='mask is empty'):
+            f()
+    assert normal_error(
+        torch.eye(3), torch.eye(3).roll(1, 0), torch.ones(3, dtype=torch.bool)
+    ) == pytest.approx(90)
+    flat = Rendering(
+        x, torch.full((2, 50), 2.5 * 0.25 + 3 * 0.75), torch.full((2, 50), 0.25), torch.zeros(2, 50)
+    )
+    assert flat.surface_depth(3.0).allclose(torch.tensor(2.5))
 
 
 def test_normal_images_have_one_convention():
     n = torch.zeros(3, 3, 2, 2)
     n[0, 0], n[1, 1], n[2, 2] = 1, 1, 1
-    seen = normal_images(n, torch.ones(3, 2, 2), orbit(torch.tensor([math.pi/2]), 0.)[torch.tensor([0, 0, 0])])   # the camera stands on +x
-    assert (seen[:, :, 0, 0].int()-torch.tensor([[128, 128, 255], [128, 255, 128], [0, 128, 128]])).abs().max() <= 1       # +x comes to the viewer, +z goes left
+    seen = normal_images(
+        n, torch.ones(3, 2, 2), orbit(torch.tensor([math.pi / 2]), 0.0)[torch.tensor([0, 0, 0])]
+    )  # the camera stands on +x
+    assert (
+        seen[:, :, 0, 0].int() - torch.tensor([[128, 128, 255], [128, 255, 128], [0, 128, 128]])
+    ).abs().max() <= 1  # +x comes to the viewer, +z goes left
     assert not normal_images(n, torch.zeros(3, 2, 2)).any()
 
 
 def test_a_view_agrees_with_itself():
     from wysiwyg.camera import camera_rays, sphere_hits
+
     camera = gaussian_cameras(2, rng(0))
-    t, normal, hit = sphere_hits(camera_rays(camera, 32), .22)
-    out = Rendering((normal/2+.5)*hit[..., None], torch.where(hit, t, 3.3), hit.float(), 0*t)
+    t, normal, hit = sphere_hits(camera_rays(camera, 32), 0.22)
+    out = Rendering((normal / 2 + 0.5) * hit[..., None], torch.where(hit, t, 3.3), hit.float(), 0 * t)
     score, share = consistency(out, camera, out, camera, 3.3)
-    assert score > 60 and share > .9
-    assert consistency(replace(out, depth=out.depth-.1*hit), camera, out, camera, 3.3)[1] == 0
+    assert score > 60 and share > 0.9
+    assert consistency(replace(out, depth=out.depth - 0.1 * hit), camera, out, camera, 3.3)[1] == 0
 
 
 # ---- a generator -----------------------------------------------------------------------------------------------------
 
-RUN = override(tiny(resolution=64), **{'backbone.channel_base': 128, 'backbone.channel_max': 16, 'backbone.plane_channels': 4, 'backbone.plane_hidden': 4, 'proposal.width': 8})
+RUN = override(
+    tiny(resolution=64),
+    **{
+        'backbone.channel_base': 128,
+        'backbone.channel_max': 16,
+        'backbone.plane_channels': 4,
+        'backbone.plane_hidden': 4,
+        'proposal.width': 8,
+    },
+)
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     x = torch.randint(0, 256, (12, 64, 64, 3), generator=rng(0, 'noise'), dtype=torch.uint8).numpy()
-    path = write_zip(tmp_path_factory.mktemp('set')/'noise.zip', [(f'{i}.png', png_bytes(p), c.tolist()) for i, (p, c) in enumerate(zip(x, gaussian_cameras(12, rng(0)).label))])
+    path = write_zip(
+        tmp_path_factory.mktemp('set') / 'noise.zip',
+        [
+            (f'{i}.png', png_bytes(p), c.tolist())
+            for i, (p, c) in enumerate(zip(x, gaussian_cameras(12, rng(0)).label))
+        ],
+    )
     return Dataset(path)
 
 
@@ -229,12 +342,14 @@ def test_evaluate_is_finite_repeatable_and_cached(g, data, tmp_path, capsys):
     assert all(type(v) is float and math.isfinite(v) for v in one.values())
     assert go(batch=2) == one and len(list(tmp_path.iterdir())) == 2
     assert not any(k.startswith('floor/') for k in go(floors=False))
-    with pytest.raises(ValueError, match='holds 12 pictures, 13 were asked for'): evaluate(g, data, n=13, extractor=MEAN, few=1, cache=tmp_path)
+    with pytest.raises(ValueError, match='holds 12 pictures, 13 were asked for'):
+        evaluate(g, data, n=13, extractor=MEAN, few=1, cache=tmp_path)
 
 
 def test_evaluate_refuses_what_is_not_finite(g, data, tmp_path):
-    broken = replace(MEAN, net=lambda x: x.mean((2, 3))*float('nan'))
-    with pytest.raises(ValueError, match='non-finite'): evaluate(g, data, n=4, extractor=broken, few=1, cache=tmp_path)
+    broken = replace(MEAN, net=lambda x: x.mean((2, 3)) * float('nan'))
+    with pytest.raises(ValueError, match='non-finite'):
+        evaluate(g, data, n=4, extractor=broken, few=1, cache=tmp_path)
 
 
 def test_latents_do_not_depend_on_the_batch(g):
@@ -242,7 +357,7 @@ def test_latents_do_not_depend_on_the_batch(g):
     plain.load_state_dict(g.state_dict())
     cameras = gaussian_cameras(4, rng(1))
     many, few = [torch.cat([x for x, _ in fakes(plain, cameras, batch=b)]).int() for b in (4, 2)]
-    assert (many-few).abs().max() <= 1
+    assert (many - few).abs().max() <= 1
 
 
 def test_real_features_know_data_and_seed(data, tmp_path):
@@ -255,24 +370,35 @@ def unseen(g):
     "The same generator with nothing but free space."
     empty = Generator(RUN, start=False).eval()
     empty.load_state_dict(g.state_dict())
-    empty.field_at = lambda planes: lambda p, d: (torch.ones(p.shape[:-1]), torch.full(p.shape[:-1], .01), torch.zeros_like(p))
+    empty.field_at = lambda planes: (
+        lambda p, d: (torch.ones(p.shape[:-1]), torch.full(p.shape[:-1], 0.01), torch.zeros_like(p))
+    )
     return empty
 
 
 def test_a_frame_in_which_nothing_is_seen_has_no_score(g, data, tmp_path, capsys):
     empty = unseen(g)
-    assert close_look(empty, 2, samples=9) == {} and 'nothing is seen of 2 of 2 people' in capsys.readouterr().err
+    assert (
+        close_look(empty, 2, samples=9) == {}
+        and 'nothing is seen of 2 of 2 people' in capsys.readouterr().err
+    )
     scores = evaluate(empty, data, n=4, extractor=MEAN, few=1, cache=tmp_path, floors=False)
     assert set(scores) >= {'eval/fd_means_4'} and not {'eval/render_psnr', 'eval/non_flatness'} & set(scores)
-    with pytest.raises(ValueError, match='nothing is seen of person 3 from the front .camera radius 2.7, near 2.2'): frontal_flatness(empty, 3, samples=9)
-    with pytest.raises(ValueError, match='nothing is seen'): tightness(empty, 1, samples=9)
+    with pytest.raises(
+        ValueError, match='nothing is seen of person 3 from the front .camera radius 2.7, near 2.2'
+    ):
+        frontal_flatness(empty, 3, samples=9)
+    with pytest.raises(ValueError, match='nothing is seen'):
+        tightness(empty, 1, samples=9)
 
 
 def test_views_are_those_of_the_generator(g):
     near = Generator(RUN, start=False).eval()
     near.load_state_dict(g.state_dict())
     near.view = (2.71, 4.3)
-    assert not torch.equal(close_look(near, 1, samples=9)['non_flatness'], close_look(g, 1, samples=9)['non_flatness'])
+    assert not torch.equal(
+        close_look(near, 1, samples=9)['non_flatness'], close_look(g, 1, samples=9)['non_flatness']
+    )
 
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf])
@@ -280,34 +406,49 @@ def test_weights_that_are_not_finite_are_not_scored(g, data, tmp_path, bad):
     broken = Generator(RUN, start=False).eval()
     broken.load_state_dict(g.state_dict())
     broken.field.sdf1.weight.data[0, 0] = bad
-    with pytest.raises(ValueError, match='field.sdf1.weight holds 1 values that are not finite'): evaluate(broken, data, n=4, extractor=MEAN, cache=tmp_path)
+    with pytest.raises(ValueError, match='field.sdf1.weight holds 1 values that are not finite'):
+        evaluate(broken, data, n=4, extractor=MEAN, cache=tmp_path)
 
 
 @pytest.mark.parametrize('n', [-1, 0, 1])
 def test_a_distribution_has_two_pictures(g, data, tmp_path, n, monkeypatch):
     monkeypatch.setattr(Generator, 'render', lambda *a, **k: pytest.fail('rendered'))
-    with pytest.raises(ValueError, match=f'n = {n} pictures make no distribution: give at least 2'): evaluate(g, data, n=n, extractor=MEAN, cache=tmp_path)
+    with pytest.raises(ValueError, match=f'n = {n} pictures make no distribution: give at least 2'):
+        evaluate(g, data, n=n, extractor=MEAN, cache=tmp_path)
 
 
 def test_fakes_of_large_pictures_come_one_at_a_time(g):
     asked = []
-    class Stop(Exception): pass
+
+    class Stop(Exception):
+        pass
+
     class Large:
         mapping = g.mapping
-        def __init__(self, side): self.run = SimpleNamespace(resolution=side, backbone=RUN.backbone)
+
+        def __init__(self, side):
+            self.run = SimpleNamespace(resolution=side, backbone=RUN.backbone)
+
         def __call__(self, z, camera, **k):
             asked.append(len(camera))
             raise Stop
+
     for side in (64, 128, 256, 512, 1024):
-        with pytest.raises(Stop): next(fakes(Large(side), gaussian_cameras(16, rng(1))))
+        with pytest.raises(Stop):
+            next(fakes(Large(side), gaussian_cameras(16, rng(1))))
     assert asked == [16, 16, 4, 1, 1]
 
 
 # ---- the table of metrics --------------------------------------------------------------------------------------------
 
+
 def recorded_names() -> set[str]:
     "Every metric of every recorded run."
-    runs = [run for f in (data_dir()/'results').glob('*.runs.json') for run in json.loads(f.read_text(encoding='utf8'))]
+    runs = [
+        run
+        for f in (data_dir() / 'results').glob('*.runs.json')
+        for run in json.loads(f.read_text(encoding='utf8'))
+    ]
     return {name for run in runs for name in run['metrics']}
 
 
@@ -315,12 +456,28 @@ def test_every_recorded_metric_is_in_the_table():
     assert len(recorded_names()) > 50 and not [k for k in recorded_names() if not metric(k).meaning]
 
 
-@pytest.mark.parametrize('name, better, unit', [
-    ('eval/fd_efflite0at96_48', -1, ''), ('eval-high/normal_kd_efflite0at96_48', -1, ''), ('floor/fid50k_full', -1, ''), ('eval/inverted_overlap', 1, 'share'),
-    ('eval/non_flatness', 0, 'bins'), ('eval/non_flatness256', 0, 'bins'), ('eval/psnr_worst5_at_17.6_samples', 1, 'dB'), ('eval/psnr_within_20_evaluations', 1, 'dB'),
-    ('eval/depth_error_at_17.6_samples', -1, 'world units'), ('train/train/skipped', -1, 'steps'), ('train/geometry/beta', 0, 'world units'), ('perf/ms_torch', -1, 'ms'),
-    ('eval/accuracy', 0, ''), ('mine', 0, ''), ('eval/fdr', 0, '')])
-def test_a_metric_says_which_way_is_better(name, better, unit): assert (metric(name).better, metric(name).unit) == (better, unit)
+@pytest.mark.parametrize(
+    'name, better, unit',
+    [
+        ('eval/fd_efflite0at96_48', -1, ''),
+        ('eval-high/normal_kd_efflite0at96_48', -1, ''),
+        ('floor/fid50k_full', -1, ''),
+        ('eval/inverted_overlap', 1, 'share'),
+        ('eval/non_flatness', 0, 'bins'),
+        ('eval/non_flatness256', 0, 'bins'),
+        ('eval/psnr_worst5_at_17.6_samples', 1, 'dB'),
+        ('eval/psnr_within_20_evaluations', 1, 'dB'),
+        ('eval/depth_error_at_17.6_samples', -1, 'world units'),
+        ('train/train/skipped', -1, 'steps'),
+        ('train/geometry/beta', 0, 'world units'),
+        ('perf/ms_torch', -1, 'ms'),
+        ('eval/accuracy', 0, ''),
+        ('mine', 0, ''),
+        ('eval/fdr', 0, ''),
+    ],
+)
+def test_a_metric_says_which_way_is_better(name, better, unit):
+    assert (metric(name).better, metric(name).unit) == (better, unit)
 
 
 def test_a_budget_in_a_name_is_said():
@@ -331,32 +488,66 @@ def test_a_budget_in_a_name_is_said():
 
 # ---- canonical protocols ---------------------------------------------------------------------------------------------
 
+
 def test_protocols_are_refused_before_any_work(g, data):
     real = Extractor('inception', None, INCEPTION_SHA, None)
-    for name, kw, why in (('fid10k', {}, 'no protocol'), ('fid50k_full', {}, 'needs an extractor'), ('fid50k_full', dict(data=data, extractor=real), 'at least 2049 real images, here are 12'),
-                          ('normal_fid10k', dict(data=data, extractor=real), 'here are 0: give a set of normal pictures'), ('normal_fid10k', dict(normals=data, extractor=real), 'here are 12')):
-        with pytest.raises(ValueError, match=why): measure(name, g, **kw)
+    for name, kw, why in (
+        ('fid10k', {}, 'no protocol'),
+        ('fid50k_full', {}, 'needs an extractor'),
+        ('fid50k_full', dict(data=data, extractor=real), 'at least 2049 real images, here are 12'),
+        ('normal_fid10k', dict(data=data, extractor=real), 'here are 0: give a set of normal pictures'),
+        ('normal_fid10k', dict(normals=data, extractor=real), 'here are 12'),
+    ):
+        with pytest.raises(ValueError, match=why):
+            measure(name, g, **kw)
     deep = Generator(RUN, start=False)
-    deep.triplane.blocks.extend(torch.nn.Identity() for _ in range(8-len(deep.triplane.blocks)))
-    with pytest.raises(ValueError, match='truncates 14 styles and this backbone has 16: .* up to backbone_resolution 256'): ready('normal_fid10k', deep)
+    deep.triplane.blocks.extend(torch.nn.Identity() for _ in range(8 - len(deep.triplane.blocks)))
+    with pytest.raises(
+        ValueError, match='truncates 14 styles and this backbone has 16: .* up to backbone_resolution 256'
+    ):
+        ready('normal_fid10k', deep)
 
 
 def test_protocols_run_and_grant_their_name_to_the_canonical_weights_only(g, data, tmp_path, monkeypatch):
-    for name, p in dict(fid50k_full=Protocol('images', 6, 12), normal_fid10k=Protocol('normals', 6, 12, .7, 14), non_flatness256=Protocol('depth', 2)).items(): monkeypatch.setitem(PROTOCOLS, name, p)
+    for name, p in dict(
+        fid50k_full=Protocol('images', 6, 12),
+        normal_fid10k=Protocol('normals', 6, 12, 0.7, 14),
+        non_flatness256=Protocol('depth', 2),
+    ).items():
+        monkeypatch.setitem(PROTOCOLS, name, p)
     go = lambda name, ext, **kw: measure(name, g, data, ext, cache=tmp_path, **kw)
     own, canonical = replace(MEAN, side=None), replace(MEAN, side=None, sha=INCEPTION_SHA)
-    assert set(go('fid50k_full', own)) == {'eval/fd_means_6'} and set(go('fid50k_full', canonical)) == {'eval/fid50k_full'}
+    assert set(go('fid50k_full', own)) == {'eval/fd_means_6'} and set(go('fid50k_full', canonical)) == {
+        'eval/fid50k_full'
+    }
     assert set(go('normal_fid10k', own, normals=data)) == {'eval/normal_fd_means_6'}
     granted = go('normal_fid10k', canonical, normals=data)
-    made = torch.cat([features(own, n) for _, n in fakes(g, empirical_cameras(data.labels, 6, rng(0, 'eval camera')), trunc=.7)])
-    assert granted == {'eval/normal_fid10k': pytest.approx(frechet(features(own, data.images(torch.arange(12))), made), rel=1e-6)}
+    made = torch.cat(
+        [
+            features(own, n)
+            for _, n in fakes(g, empirical_cameras(data.labels, 6, rng(0, 'eval camera')), trunc=0.7)
+        ]
+    )
+    assert granted == {
+        'eval/normal_fid10k': pytest.approx(
+            frechet(features(own, data.images(torch.arange(12))), made), rel=1e-6
+        )
+    }
     flat = measure('non_flatness256', g)['eval/non_flatness256']
     assert flat == pytest.approx(close_look(g, 2)['non_flatness'].mean().item(), rel=1e-6)
 
 
-@pytest.mark.parametrize('line, code, why', [('fid10k', 2, 'must be one of fid50k_full'), ('fid50k_full', 1, 'set WYSIWYG_INCEPTION'), ('normal_fid10k --inception nowhere.pt', 1, 'no Inception weights')])
+@pytest.mark.parametrize(
+    'line, code, why',
+    [
+        ('fid10k', 2, 'must be one of fid50k_full'),
+        ('fid50k_full', 1, 'set WYSIWYG_INCEPTION'),
+        ('normal_fid10k --inception nowhere.pt', 1, 'no Inception weights'),
+    ],
+)
 def test_command_refuses_before_it_renders(line, code, why, capsys, monkeypatch):
     from wysiwyg import cli
+
     monkeypatch.delenv('WYSIWYG_INCEPTION', raising=False)
     monkeypatch.setattr(cli, 'open_data', lambda run: pytest.fail('rendered'))
     assert cli.main(f'eval --protocol {line}'.split()) == code and why in capsys.readouterr().err
@@ -364,9 +555,15 @@ def test_command_refuses_before_it_renders(line, code, why, capsys, monkeypatch)
 
 def test_recorded_command_names_what_was_measured(monkeypatch):
     from wysiwyg import cli, results
+
     said = []
     monkeypatch.setattr(results, 'write_results', lambda name, rows, command: said.append((rows, command)))
-    cli.record_scores(cli.Eval(protocol='non_flatness256', seed=3, record='flat'), {'eval/non_flatness256': 7.123456})
-    cli.record_scores(cli.Eval(n=64, record='own'), {'eval/fd_means_64': 1.})
-    assert said[0] == ([{'what': 'eval/non_flatness256', 'value': 7.1235}], 'wysiwyg eval --protocol non_flatness256 --seed 3 --record flat')
+    cli.record_scores(
+        cli.Eval(protocol='non_flatness256', seed=3, record='flat'), {'eval/non_flatness256': 7.123456}
+    )
+    cli.record_scores(cli.Eval(n=64, record='own'), {'eval/fd_means_64': 1.0})
+    assert said[0] == (
+        [{'what': 'eval/non_flatness256', 'value': 7.1235}],
+        'wysiwyg eval --protocol non_flatness256 --seed 3 --record flat',
+    )
     assert said[1][1] == 'wysiwyg eval --n 64 --record own'

@@ -1,11 +1,12 @@
 "Every notebook runs from top to bottom in a fresh kernel, two at a time."
+
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from notebooks import name, notebooks, run
 
-SECONDS = float(os.environ.get('WYSIWYG_NOTEBOOK_SECONDS', 300))   # the aim is 90 on two busy cores
+SECONDS = float(os.environ.get('WYSIWYG_NOTEBOOK_SECONDS', 300))  # the aim is 90 on two busy cores
 
 
 @pytest.fixture(scope='module')
@@ -20,5 +21,6 @@ def running(request):
 @pytest.mark.parametrize('path', notebooks(), ids=name)
 def test_notebook(path, running, capfd):
     passed, took, said = running[path].result()
-    with capfd.disabled(): print(f' {took:.0f} s ', end='', flush=True)
+    with capfd.disabled():
+        print(f' {took:.0f} s ', end='', flush=True)
     assert passed, f'{name(path)} failed after {took:.0f} s\n{said[-6000:]}'

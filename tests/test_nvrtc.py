@@ -1,21 +1,37 @@
 "Every kernel compiles for four generations of GPUs, without one, and keeps to its registers: nothing is spilled."
+
 import pytest
 
 from wysiwyg.kernels import KERNELS, BuildError, PARTS, nvrtc_report, paper_sizes
 
-pytest.importorskip('cuda.bindings.nvrtc', reason='NVRTC is not installed: pip install nvidia-cuda-nvrtc cuda-bindings')
-MOST = dict(triplane=64, triplane_backward=80, certainty=32, robust=56, composite=40, composite_backward=48, field=80, field_mma=128)      # registers a thread
+pytest.importorskip(
+    'cuda.bindings.nvrtc', reason='NVRTC is not installed: pip install nvidia-cuda-nvrtc cuda-bindings'
+)
+MOST = dict(
+    triplane=64,
+    triplane_backward=80,
+    certainty=32,
+    robust=56,
+    composite=40,
+    composite_backward=48,
+    field=80,
+    field_mma=128,
+)  # registers a thread
 
 
 @pytest.mark.parametrize('arch', [75, 80, 90, 100])
 @pytest.mark.parametrize('kernel', list(KERNELS))
 def test_kernel_compiles_and_spills_nothing(kernel, arch):
-    if (kernel, arch) == ('field_mma', 75): pytest.skip('bf16 tensor cores came with sm_80')
+    if (kernel, arch) == ('field_mma', 75):
+        pytest.skip('bf16 tensor cores came with sm_80')
     report = nvrtc_report(kernel, arch, **paper_sizes()[kernel])
     assert report.pop('registers') <= MOST[kernel]
     assert set(report.values()) == {0}, report
 
 
 def test_a_fault_is_named_with_its_cell(monkeypatch):
-    monkeypatch.setitem(PARTS, 'composite', PARTS['composite'].replace('float sum[F+3]', 'float sum[F+three]'))
-    with pytest.raises(BuildError, match=r'11_kernels.ipynb: composite'): nvrtc_report('composite', 90, F=3, LANES=16)
+    monkeypatch.setitem(
+        PARTS, 'composite', PARTS['composite'].replace('float sum[F+3]', 'float sum[F+three]')
+    )
+    with pytest.raises(BuildError, match=r'11_kernels.ipynb: composite'):
+        nvrtc_report('composite', 90, F=3, LANES=16)

@@ -1,4 +1,5 @@
 "The second look, against walls and balls whose opacity is known in closed form."
+
 import math
 
 import pytest
@@ -14,17 +15,23 @@ from wysiwyg.proposal import maxpool_pdf, sdf_pdf
 from wysiwyg.sampler import centred, draw_robust, invert_integral, refine, second_look
 from wysiwyg.sdf import density
 
-NEAR, FAR, WIDTH, BETA = 2.2, 3.2, 1/48, torch.tensor(.004)
+NEAR, FAR, WIDTH, BETA = 2.2, 3.2, 1 / 48, torch.tensor(0.004)
 
 
-def wall(slope, at): return lambda points, dirs: (d := slope*(at-points[..., 2]), torch.full_like(d, float(BETA)), torch.ones(*d.shape, 3))
+def wall(slope, at):
+    return lambda points, dirs: (
+        d := slope * (at - points[..., 2]),
+        torch.full_like(d, float(BETA)),
+        torch.ones(*d.shape, 3),
+    )
 
 
-def forward(n): return Rays(torch.zeros(1, n, 3), torch.tensor([0., 0, 1]).expand(1, n, 3))
+def forward(n):
+    return Rays(torch.zeros(1, n, 3), torch.tensor([0.0, 0, 1]).expand(1, n, 3))
 
 
 def test_integral_has_the_density_as_derivative_and_an_inverse():
-    s = torch.linspace(-.1, .1, 401, dtype=torch.double, requires_grad=True)
+    s = torch.linspace(-0.1, 0.1, 401, dtype=torch.double, requires_grad=True)
     f = density_integral(s, BETA.double())
     assert torch.allclose(torch.autograd.grad(f.sum(), s)[0], density(s, BETA.double()), atol=1e-9)
     y = density_integral(torch.linspace(-40, 9, 999).double(), torch.ones((), dtype=torch.double))
@@ -32,97 +39,133 @@ def test_integral_has_the_density_as_derivative_and_an_inverse():
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.floats(-1, 1), st.floats(-.05, .05), st.floats(.002, .03))
+@given(st.floats(-1, 1), st.floats(-0.05, 0.05), st.floats(0.002, 0.03))
 def test_thickness_is_the_integral_along_a_linear_distance(slope, start, beta):
-    t = torch.linspace(0, .1, 20001, dtype=torch.double)
+    t = torch.linspace(0, 0.1, 20001, dtype=torch.double)
     beta = torch.tensor(beta, dtype=torch.double)
-    brute = torch.trapezoid(density(start+slope*t, beta), t)
-    ends = torch.tensor([0, .1], dtype=torch.double)
-    assert thickness(ends, start+slope*ends, beta.expand(1)).item() == pytest.approx(brute.item(), rel=2e-4, abs=1e-6)
+    brute = torch.trapezoid(density(start + slope * t, beta), t)
+    ends = torch.tensor([0, 0.1], dtype=torch.double)
+    assert thickness(ends, start + slope * ends, beta.expand(1)).item() == pytest.approx(
+        brute.item(), rel=2e-4, abs=1e-6
+    )
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.floats(.3, 1), st.floats(2.45, 3.), st.integers(1, 12))
+@given(st.floats(0.3, 1), st.floats(2.45, 3.0), st.integers(1, 12))
 def test_second_look_divides_the_light_of_a_wall_evenly(slope, at, samples):
-    t = torch.tensor([2.25, at-.05, at+.07, 3.15]).sort()[0].expand(1, 1, 4)
-    sdf = slope*(at-t)
-    more = second_look(t, sdf, BETA.expand_as(t), torch.full((1, 1, samples), .5), NEAR, FAR, WIDTH, idle=0.)
-    f = lambda t: density_integral(slope*(at-t), BETA)
-    light = 1-torch.exp((f(more)-f(t[..., :1]))/slope)
-    assert torch.allclose(light[0, 0], (torch.arange(samples)+.5)/samples, atol=3e-3)
+    t = torch.tensor([2.25, at - 0.05, at + 0.07, 3.15]).sort()[0].expand(1, 1, 4)
+    sdf = slope * (at - t)
+    more = second_look(
+        t, sdf, BETA.expand_as(t), torch.full((1, 1, samples), 0.5), NEAR, FAR, WIDTH, idle=0.0
+    )
+    f = lambda t: density_integral(slope * (at - t), BETA)
+    light = 1 - torch.exp((f(more) - f(t[..., :1])) / slope)
+    assert torch.allclose(light[0, 0], (torch.arange(samples) + 0.5) / samples, atol=3e-3)
 
 
 @pytest.mark.parametrize('kept', [(20, 23), (28, 31)])
 def test_a_surface_just_outside_the_kept_bins_is_found(kept):
-    at, n = NEAR+26*WIDTH, 16
-    pdf = torch.zeros(1, 1, 48); pdf[..., kept[0]:kept[1]] = 1/3
-    field, rays = wall(1., at), forward(1)
-    first = draw_robust(pdf, 6, .98, NEAR, FAR, torch.full((1, 1, 6), .5))
-    assert ((first.t-at).abs() > 2*WIDTH).all()                        # one look misses the wall by bins
-    t, *rest = refine(field, rays, first.t, torch.full((1, 1, n-6), .5), NEAR, FAR, WIDTH)
-    assert (t.diff(dim=-1) >= 0).all() and ((t-at).abs() < 4*float(BETA)).sum() >= 5
-    assert composite(t, *rest, FAR, (0, 0, 0))[1].opacity.item() > .98
+    at, n = NEAR + 26 * WIDTH, 16
+    pdf = torch.zeros(1, 1, 48)
+    pdf[..., kept[0] : kept[1]] = 1 / 3
+    field, rays = wall(1.0, at), forward(1)
+    first = draw_robust(pdf, 6, 0.98, NEAR, FAR, torch.full((1, 1, 6), 0.5))
+    assert ((first.t - at).abs() > 2 * WIDTH).all()  # one look misses the wall by bins
+    t, *rest = refine(field, rays, first.t, torch.full((1, 1, n - 6), 0.5), NEAR, FAR, WIDTH)
+    assert (t.diff(dim=-1) >= 0).all() and ((t - at).abs() < 4 * float(BETA)).sum() >= 5
+    assert composite(t, *rest, FAR, (0, 0, 0))[1].opacity.item() > 0.98
 
 
 def ball(points, dirs):
-    d = points.norm(dim=-1)-.3
-    return d, torch.full_like(d, float(BETA)), .5+points/.8
+    d = points.norm(dim=-1) - 0.3
+    return d, torch.full_like(d, float(BETA)), 0.5 + points / 0.8
 
 
 def test_two_looks_at_a_ball_beat_one_at_equal_samples():
     rays = camera_rays(orbit(torch.zeros(1), torch.zeros(1)), 32)
-    pdf = torch.ones(1, 1024, 12)/12
-    def render(t, delta, *seen): return composite(t, delta, *seen, FAR, (1., 1, 1))[1].rgb
+    pdf = torch.ones(1, 1024, 12) / 12
+
+    def render(t, delta, *seen):
+        return composite(t, delta, *seen, FAR, (1.0, 1, 1))[1].rgb
+
     fine = torch.linspace(NEAR, FAR, 2001)[:-1].expand(1, 1024, 2000)
     truth = render(fine, torch.full_like(fine, 5e-4), *ball(rays.at(fine), rays.dirs))
-    half = lambda s: torch.full((1, 1024, s), .5)
-    one = draw_robust(pdf, 32, 1., NEAR, FAR, half(32))
-    first = draw_robust(pdf, 24, 1., NEAR, FAR, half(24))
-    error = lambda rgb: (rgb-truth).square().mean().sqrt().item()
-    assert error(render(*refine(ball, rays, first.t, half(8), NEAR, FAR, 4*WIDTH))) < error(render(one.t, one.delta, *ball(rays.at(one.t), rays.dirs)))/2
+    half = lambda s: torch.full((1, 1024, s), 0.5)
+    one = draw_robust(pdf, 32, 1.0, NEAR, FAR, half(32))
+    first = draw_robust(pdf, 24, 1.0, NEAR, FAR, half(24))
+    error = lambda rgb: (rgb - truth).square().mean().sqrt().item()
+    assert (
+        error(render(*refine(ball, rays, first.t, half(8), NEAR, FAR, 4 * WIDTH)))
+        < error(render(one.t, one.delta, *ball(rays.at(one.t), rays.dirs))) / 2
+    )
 
 
 def test_gradients_reach_the_field_through_both_looks_and_not_the_places():
     rays, at = forward(3), torch.tensor(2.7, requires_grad=True)
     t = torch.linspace(2.3, 3.1, 6).expand(1, 3, 6)
-    places, delta, sdf, beta, rgb = refine(wall(1., at), rays, t, torch.full((1, 3, 2), .5), NEAR, FAR, WIDTH)
+    places, delta, sdf, beta, rgb = refine(
+        wall(1.0, at), rays, t, torch.full((1, 3, 2), 0.5), NEAR, FAR, WIDTH
+    )
     assert not places.requires_grad and not delta.requires_grad
-    assert torch.autograd.grad(sdf.sum(), at)[0].item() == pytest.approx(3*8)
+    assert torch.autograd.grad(sdf.sum(), at)[0].item() == pytest.approx(3 * 8)
 
 
 def test_nothing_to_see_and_no_second_samples_are_harmless():
-    rays, empty = forward(2), lambda points, dirs: (torch.full(points.shape[:-1], 5.), torch.full(points.shape[:-1], .004), torch.zeros_like(points))
+    rays, empty = (
+        forward(2),
+        lambda points, dirs: (
+            torch.full(points.shape[:-1], 5.0),
+            torch.full(points.shape[:-1], 0.004),
+            torch.zeros_like(points),
+        ),
+    )
     t = torch.linspace(2.3, 3.1, 6).expand(1, 2, 6)
     for m in (0, 1, 5):
-        places, delta, *_ = refine(empty, rays, t, torch.rand(1, 2, m, generator=rng('test')), NEAR, FAR, WIDTH)
-        assert places.shape == (1, 2, 6+m) and places.isfinite().all() and places.min() >= NEAR and places.max() <= FAR+1e-6
-        assert delta.max() <= WIDTH+1e-6 and delta.min() >= 0
+        places, delta, *_ = refine(
+            empty, rays, t, torch.rand(1, 2, m, generator=rng('test')), NEAR, FAR, WIDTH
+        )
+        assert (
+            places.shape == (1, 2, 6 + m)
+            and places.isfinite().all()
+            and places.min() >= NEAR
+            and places.max() <= FAR + 1e-6
+        )
+        assert delta.max() <= WIDTH + 1e-6 and delta.min() >= 0
 
 
 def test_centred_intervals_halve_the_gaps_and_stay_in_a_bin():
-    d = centred(torch.tensor([[[0., .01, .02, .5]]]), .02)
-    assert torch.allclose(d, torch.tensor([[[.015, .01, .015, .02]]]))
+    d = centred(torch.tensor([[[0.0, 0.01, 0.02, 0.5]]]), 0.02)
+    assert torch.allclose(d, torch.tensor([[[0.015, 0.01, 0.015, 0.02]]]))
 
 
 def test_distances_interpolate_where_weights_do_not():
     "A slanted wall: the interpolated distances put the mass into the right bin of every pixel, the pooled weights do not."
     t = torch.linspace(NEAR, FAR, 49)
-    depth = lambda r: (2.5+.4*(torch.arange(r)+.5)/r).expand(r, r)
-    s = depth(8)-t[:, None, None]
-    w = torch.zeros(1, 48, 8, 8).scatter_(1, ((depth(8)-NEAR)/WIDTH).long()[None, None], 1.)
+    depth = lambda r: (2.5 + 0.4 * (torch.arange(r) + 0.5) / r).expand(r, r)
+    s = depth(8) - t[:, None, None]
+    w = torch.zeros(1, 48, 8, 8).scatter_(1, ((depth(8) - NEAR) / WIDTH).long()[None, None], 1.0)
     p = Probe(w, torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), s[None], torch.ones(1, 1, 8, 8))
-    right = ((depth(32)-NEAR)/WIDTH).long()[None, None]
+    right = ((depth(32) - NEAR) / WIDTH).long()[None, None]
     inner = lambda q: q.gather(1, right)[..., 8:-8].mean().item()
     q = sdf_pdf(p, 32, WIDTH)
     assert torch.allclose(q.sum(1), torch.ones(1, 32, 32), atol=1e-4) and q.min() >= 0
-    assert inner(q) > .7 > 2*inner(maxpool_pdf(p, 32)) and not math.isnan(inner(q))
+    assert inner(q) > 0.7 > 2 * inner(maxpool_pdf(p, 32)) and not math.isnan(inner(q))
 
 
 @pytest.mark.parametrize('proposal', ['cnn', 'sdf'])
 def test_the_generator_renders_and_learns_with_two_looks(proposal):
-    g = Generator(preset('tiny', **{'sampler.kind': 'refined', 'proposal.kind': proposal, 'sampler.samples': 6}), start=False)
-    camera, z = orbit(torch.tensor([.3]), torch.zeros(1)), torch.randn(1, g.run.backbone.z_dim, generator=rng('test'))
+    g = Generator(
+        preset('tiny', **{'sampler.kind': 'refined', 'proposal.kind': proposal, 'sampler.samples': 6}),
+        start=False,
+    )
+    camera, z = (
+        orbit(torch.tensor([0.3]), torch.zeros(1)),
+        torch.randn(1, g.run.backbone.z_dim, generator=rng('test')),
+    )
     out = g(z, camera, resolution=16, trace=True)
     assert sorted(m.t.shape[-1] for _, m in out.groups) == [6, 12] and out.rendering.rgb.isfinite().all()
     out.rendering.rgb.sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in (g.field.sdf0.weight, g.field.color1.weight))
+    assert all(
+        p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0
+        for p in (g.field.sdf0.weight, g.field.color1.weight)
+    )

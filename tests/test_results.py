@@ -1,4 +1,5 @@
 "Results: pages that explain themselves, comparisons that star nothing unknown, recorded results that come back whole."
+
 import json
 import math
 import os
@@ -8,8 +9,26 @@ import numpy as np
 import pytest
 
 from wysiwyg import results
-from wysiwyg.results import (brief, compare, curve_names, export_pictures, export_runs, heading, import_results, import_rows, import_runs, meanings,
-                             newest_pictures, pictures_file, read_study, recorded_files, report, reported, run_pictures, written)
+from wysiwyg.results import (
+    brief,
+    compare,
+    curve_names,
+    export_pictures,
+    export_runs,
+    heading,
+    import_results,
+    import_rows,
+    import_runs,
+    meanings,
+    newest_pictures,
+    pictures_file,
+    read_study,
+    recorded_files,
+    report,
+    reported,
+    run_pictures,
+    written,
+)
 from wysiwyg.tracking import Recorder, experiment_id, find_runs, open_store
 
 
@@ -18,27 +37,39 @@ def store(tmp_path_factory):
     "A store of this module's own; made once, since making one takes seconds."
     before = os.environ.get('WYSIWYG_HOME')
     os.environ['WYSIWYG_HOME'] = str(tmp_path_factory.mktemp('home'))
-    (results.data_dir()/'results').mkdir(parents=True)
+    (results.data_dir() / 'results').mkdir(parents=True)
     yield open_store()
-    if before is None: del os.environ['WYSIWYG_HOME']
-    else: os.environ['WYSIWYG_HOME'] = before
+    if before is None:
+        del os.environ['WYSIWYG_HOME']
+    else:
+        os.environ['WYSIWYG_HOME'] = before
 
 
-PICTURE = np.arange(16*24*3, dtype=np.uint8).reshape(16, 24, 3)
+PICTURE = np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)
 NOTE = 'Who errs least?\n\n| arm | psnr |\n| --- | --- |\n| a | 31 |'
 
 
 def measured(study: str, seeds=(0, 1)):
     "A study of two arms and its own run, without `run_study`."
-    for arm, k in (('a', 1.), ('b', 2.)):
+    for arm, k in (('a', 1.0), ('b', 2.0)):
         for seed in seeds:
             with Recorder(study, arm, seed, {'k': k}) as r:
-                for step in (5, 20): r.metrics({'by_evaluations/psnr': 20.+step*k, 'by_evaluations/person0': 1.}, step)
-                r.metrics({'eval/psnr_at_17.6_samples': 30.+k+seed, 'eval/psnr_view0': 5., 'eval/inverted_overlap': k/2, 'eval/mine': k})
-                if arm == 'a': r.metrics({'eval/psnr_within_20_evaluations': 40.})
+                for step in (5, 20):
+                    r.metrics({'by_evaluations/psnr': 20.0 + step * k, 'by_evaluations/person0': 1.0}, step)
+                r.metrics(
+                    {
+                        'eval/psnr_at_17.6_samples': 30.0 + k + seed,
+                        'eval/psnr_view0': 5.0,
+                        'eval/inverted_overlap': k / 2,
+                        'eval/mine': k,
+                    }
+                )
+                if arm == 'a':
+                    r.metrics({'eval/psnr_within_20_evaluations': 40.0})
                 r.image(PICTURE, 'look depth', 5)
-                r.image(255-PICTURE, 'look depth', 20)
-    with Recorder(study, 'study') as r: r.note(NOTE)
+                r.image(255 - PICTURE, 'look depth', 20)
+    with Recorder(study, 'study') as r:
+        r.note(NOTE)
 
 
 @pytest.fixture(scope='module')
@@ -49,65 +80,116 @@ def study(store):
 
 def test_a_comparison_stars_what_it_knows(study):
     table = compare(study, 'a')
-    assert table['eval/inverted_overlap', 'best'].tolist() == table['eval/psnr_at_17.6_samples', 'best'].tolist() == [False, True]
-    assert not table['eval/mine', 'best'].any()                                  # in no table: who knows which way is better
+    assert (
+        table['eval/inverted_overlap', 'best'].tolist()
+        == table['eval/psnr_at_17.6_samples', 'best'].tolist()
+        == [False, True]
+    )
+    assert not table['eval/mine', 'best'].any()  # in no table: who knows which way is better
     text = written(table, 'a')
-    assert text.loc['b', 'psnr_within_20_evaluations'] == '–' and text.loc['a', 'psnr_within_20_evaluations'] == '40 ± 0 ★'
+    assert (
+        text.loc['b', 'psnr_within_20_evaluations'] == '–'
+        and text.loc['a', 'psnr_within_20_evaluations'] == '40 ± 0 ★'
+    )
 
 
 def test_a_study_without_scores_has_nothing_to_compare(store, tmp_path):
     for arm in 'ab':
-        with Recorder('times', arm) as r: r.metrics({'perf/ms': 3.})
-    with Recorder('times', 'study'): pass
+        with Recorder('times', arm) as r:
+            r.metrics({'perf/ms': 3.0})
+    with Recorder('times', 'study'):
+        pass
     for of in (compare, report):
-        with pytest.raises(ValueError, match='times has no metric eval/...: there is nothing to compare'): of('times', 'a')
+        with pytest.raises(ValueError, match='times has no metric eval/...: there is nothing to compare'):
+            of('times', 'a')
     file = export_runs('times')
-    other = tmp_path/'gone.runs.json'
+    other = tmp_path / 'gone.runs.json'
     text = file.read_text(encoding='utf8').replace('"times"', '"gone"')
-    for run in json.loads(text): text = text.replace(run['run_id'], run['run_id'][::-1])
+    for run in json.loads(text):
+        text = text.replace(run['run_id'], run['run_id'][::-1])
     other.write_text(text, encoding='utf8')
     assert set(import_runs(other).values()) == {'imported'} and not pictures_file('times').exists()
 
 
 def test_a_page_shows_what_the_baseline_has_and_no_single_views(study):
-    assert reported(read_study(study), 'a') == ['eval/inverted_overlap', 'eval/mine', 'eval/psnr_at_17.6_samples', 'eval/psnr_within_20_evaluations']
-    assert 'eval/psnr_within_20_evaluations' not in reported(read_study(study), 'b') and reported(read_study(study), 'nobody') == []
+    assert reported(read_study(study), 'a') == [
+        'eval/inverted_overlap',
+        'eval/mine',
+        'eval/psnr_at_17.6_samples',
+        'eval/psnr_within_20_evaluations',
+    ]
+    assert (
+        'eval/psnr_within_20_evaluations' not in reported(read_study(study), 'b')
+        and reported(read_study(study), 'nobody') == []
+    )
 
 
 def test_heads_explain_themselves():
-    assert heading('eval/psnr_at_17.6_samples') == 'psnr_at_17.6_samples ↑ (dB)' and heading('eval/mine') == 'mine'
+    assert (
+        heading('eval/psnr_at_17.6_samples') == 'psnr_at_17.6_samples ↑ (dB)'
+        and heading('eval/mine') == 'mine'
+    )
     assert heading('eval/normal_fd_efflite0at96_48') == 'normal_fd_efflite0at96_48 ↓'
     assert list(meanings(['eval/mine', 'eval/fog'])) == ['fog ↓ (% of rays)']
 
 
 def test_the_page_needs_neither_script_nor_network(study):
     page = report(study, 'a', note='<b>why</b>')
-    assert '&lt;b&gt;why' in page and not re.search(r'<script|src="http|href="http', page) and len(page) < 200_000
+    assert (
+        '&lt;b&gt;why' in page
+        and not re.search(r'<script|src="http|href="http', page)
+        and len(page) < 200_000
+    )
     assert page.count('<img') == 2 and page.count('<svg') == 2 and 'psnr_view0' not in page
     assert 'at 17.6 samples per ray in the final pass' in page and 'field evaluations per ray' in page
 
 
 def test_a_narrow_page_has_few_columns(study):
     text = brief(study, 'a', most=2)
-    assert text.splitlines()[0] == '| arm | inverted_overlap ↑ (share) | mine |' and text.endswith('2 more metrics in compare.html.')
+    assert text.splitlines()[0] == '| arm | inverted_overlap ↑ (share) | mine |' and text.endswith(
+        '2 more metrics in compare.html.'
+    )
     assert '- inverted_overlap ↑ (share): silhouettes of an inverted head' in text
 
 
-@pytest.mark.parametrize('have, shown', [
-    (['train/D/fake', 'train/D/real', 'train/D/sign', 'train/geometry/beta', 'train/loss/D', 'train/loss/adversarial'], ['train/loss/adversarial', 'train/loss/D', 'train/geometry/beta']),
-    (['by_evaluations/depth_error', 'by_evaluations/person0', 'by_evaluations/psnr', 'train/loss/D'], ['by_evaluations/psnr', 'by_evaluations/depth_error', 'train/loss/D']),
-    (['train/cross_entropy', 'eval/psnr'], ['train/cross_entropy']), (['eval/psnr'], [])])
+@pytest.mark.parametrize(
+    'have, shown',
+    [
+        (
+            [
+                'train/D/fake',
+                'train/D/real',
+                'train/D/sign',
+                'train/geometry/beta',
+                'train/loss/D',
+                'train/loss/adversarial',
+            ],
+            ['train/loss/adversarial', 'train/loss/D', 'train/geometry/beta'],
+        ),
+        (
+            ['by_evaluations/depth_error', 'by_evaluations/person0', 'by_evaluations/psnr', 'train/loss/D'],
+            ['by_evaluations/psnr', 'by_evaluations/depth_error', 'train/loss/D'],
+        ),
+        (['train/cross_entropy', 'eval/psnr'], ['train/cross_entropy']),
+        (['eval/psnr'], []),
+    ],
+)
 def test_curves_are_a_loss_and_beta_or_error_against_what_was_spent(have, shown):
     import pandas as pd
-    assert curve_names(pd.DataFrame({k: [1.] for k in have})) == shown
+
+    assert curve_names(pd.DataFrame({k: [1.0] for k in have})) == shown
 
 
 def test_pictures_of_either_kind_are_found(study, store):
     from PIL import Image
+
     (run,) = find_runs(store, study, arm='a', seed=0)
     assert newest_pictures(run.info.run_id)['look depth'][0] == 20
-    with Recorder('older', 'a') as r: pass
-    store.log_image(r.id, Image.fromarray(PICTURE), artifact_file='images/look depth-0000000032.png')     # as earlier versions named them
+    with Recorder('older', 'a') as r:
+        pass
+    store.log_image(
+        r.id, Image.fromarray(PICTURE), artifact_file='images/look depth-0000000032.png'
+    )  # as earlier versions named them
     assert list(run_pictures(r.id)) == ['depth']
 
 
@@ -116,54 +198,82 @@ def moved(study: str, to: str, tmp_path):
     file, kept = export_runs(study), pictures_file(study)
     text, pictures = file.read_text(encoding='utf8'), kept.read_text(encoding='utf8')
     text = text.replace(f'"{study}"', f'"{to}"')
-    for run in json.loads(text): text, pictures = [t.replace(run['run_id'], run['run_id'][::-1]) for t in (text, pictures)]
-    (tmp_path/f'{to}.runs.json').write_text(text, encoding='utf8')
-    (tmp_path/f'{to}.pictures.json').write_text(pictures, encoding='utf8')
-    return tmp_path/f'{to}.runs.json'
+    for run in json.loads(text):
+        text, pictures = [t.replace(run['run_id'], run['run_id'][::-1]) for t in (text, pictures)]
+    (tmp_path / f'{to}.runs.json').write_text(text, encoding='utf8')
+    (tmp_path / f'{to}.pictures.json').write_text(pictures, encoding='utf8')
+    return tmp_path / f'{to}.runs.json'
 
 
 def test_a_study_comes_back_with_pictures_report_and_description(study, store, tmp_path, monkeypatch):
     file = moved(study, 'elsewhere', tmp_path)
-    assert import_results([file]) == {'elsewhere.runs.json': ['imported']*5}
+    assert import_results([file]) == {'elsewhere.runs.json': ['imported'] * 5}
     mine, theirs = [read_study(s).set_index(['arm', 'seed']).sort_index() for s in (study, 'elsewhere')]
-    assert (mine['eval/psnr_at_17.6_samples'] == theirs['eval/psnr_at_17.6_samples']).all() and (mine.config_sha == theirs.config_sha).all()
+    assert (mine['eval/psnr_at_17.6_samples'] == theirs['eval/psnr_at_17.6_samples']).all() and (
+        mine.config_sha == theirs.config_sha
+    ).all()
     step, png = newest_pictures(theirs.loc[('a', 0), 'run_id'])['look depth']
-    assert step == 20 and png[:4] == b'\x89PNG' and not newest_pictures(theirs.loc[('a', 1), 'run_id'])     # of each arm's first seed
+    assert (
+        step == 20 and png[:4] == b'\x89PNG' and not newest_pictures(theirs.loc[('a', 1), 'run_id'])
+    )  # of each arm's first seed
     (own,) = find_runs(store, 'elsewhere', arm='study')
-    page = open(store.download_artifacts(own.info.run_id, 'compare.html', str(tmp_path)), encoding='utf8').read()
+    page = open(
+        store.download_artifacts(own.info.run_id, 'compare.html', str(tmp_path)), encoding='utf8'
+    ).read()
     assert 'Who errs least?' in page and page.count('<img') == 2 and '<svg' in page
     assert store.get_experiment(experiment_id(store, 'elsewhere')).tags['mlflow.note.content'] == NOTE
     searches, search = [], results.find_runs
     monkeypatch.setattr(results, 'find_runs', lambda *a, **k: searches.append(a) or search(*a, **k))
     monkeypatch.setattr(results, 'import_page', lambda *a: pytest.fail('made a page again'))
-    assert import_runs(file) == dict.fromkeys(import_runs(file), 'there') and len(searches) == 2            # one search a study and import
+    assert (
+        import_runs(file) == dict.fromkeys(import_runs(file), 'there') and len(searches) == 2
+    )  # one search a study and import
 
 
 def test_pictures_keep_to_their_budget(study, store):
     runs = [r for r in find_runs(store, study) if r.data.tags['wysiwyg.arm'] != 'study']
     assert export_pictures(study, runs, budget=10) is None
     kept = json.loads(export_pictures(study, runs).read_text(encoding='utf8'))
-    assert [x['name'] for x in kept] == ['look depth']*2 and pictures_file(study).stat().st_size < 100_000
+    assert [x['name'] for x in kept] == ['look depth'] * 2 and pictures_file(study).stat().st_size < 100_000
 
 
 def rows_of(name: str, rows: dict) -> None:
-    made = {'unit': '', 'bound': None, 'holds': None, 'command': f'wysiwyg eval --record {name}', 'hardware': 'x86_64', 'versions': 'torch', 'commit': 'abc', 'date': '2026-11-21'}
-    path = results.data_dir()/'results'/f'{name}.json'
+    made = {
+        'unit': '',
+        'bound': None,
+        'holds': None,
+        'command': f'wysiwyg eval --record {name}',
+        'hardware': 'x86_64',
+        'versions': 'torch',
+        'commit': 'abc',
+        'date': '2026-11-21',
+    }
+    path = results.data_dir() / 'results' / f'{name}.json'
     path.write_text(json.dumps([{'what': k, 'value': v} | made for k, v in rows.items()]), encoding='utf8')
     return path
 
 
 def test_an_evaluation_becomes_a_run(store):
-    path = rows_of('shipped', {'eval/fd_x_500': 40.5, 'eval-low/fd_x_500': 39., 'floor/fd_x_500': 3.})
-    other = rows_of('a77_table', {'eval/psnr: full': 40.})
+    path = rows_of('shipped', {'eval/fd_x_500': 40.5, 'eval-low/fd_x_500': 39.0, 'floor/fd_x_500': 3.0})
+    other = rows_of('a77_table', {'eval/psnr: full': 40.0})
     assert path in recorded_files() and other not in recorded_files()
     assert import_rows(path) == {'shipped': 'imported'} and import_rows(path) == {'shipped': 'there'}
     (run,) = find_runs(store, 'eval', arm='shipped')
-    assert run.data.metrics == {'eval/fd_x_500': 40.5, 'eval-low/fd_x_500': 39., 'floor/fd_x_500': 3.} and run.info.status == 'FINISHED'
-    assert run.data.tags['wysiwyg.commit'] == 'abc' and run.data.params['command'] == 'wysiwyg eval --record shipped'
-    rows_of('shipped', {'eval/fd_x_500': 41.})                                   # measured again: another run
-    assert import_results([path]) == {'shipped.json': ['imported']} and len(find_runs(store, 'eval', arm='shipped')) == 2
-    with pytest.raises(ValueError, match='neither exported runs nor rows of `wysiwyg eval`'): import_rows(other)
+    assert (
+        run.data.metrics == {'eval/fd_x_500': 40.5, 'eval-low/fd_x_500': 39.0, 'floor/fd_x_500': 3.0}
+        and run.info.status == 'FINISHED'
+    )
+    assert (
+        run.data.tags['wysiwyg.commit'] == 'abc'
+        and run.data.params['command'] == 'wysiwyg eval --record shipped'
+    )
+    rows_of('shipped', {'eval/fd_x_500': 41.0})  # measured again: another run
+    assert (
+        import_results([path]) == {'shipped.json': ['imported']}
+        and len(find_runs(store, 'eval', arm='shipped')) == 2
+    )
+    with pytest.raises(ValueError, match='neither exported runs nor rows of `wysiwyg eval`'):
+        import_rows(other)
 
 
 def test_the_projects_own_files_can_be_imported(monkeypatch):
@@ -173,4 +283,5 @@ def test_the_projects_own_files_can_be_imported(monkeypatch):
     assert not {'a02_samples.json', 'bench_cpu.json'} & names
 
 
-def test_nan_is_no_score(study): assert math.isnan(compare(study, 'a').loc['b', ('eval/psnr_within_20_evaluations', 'mean')])
+def test_nan_is_no_score(study):
+    assert math.isnan(compare(study, 'a').loc['b', ('eval/psnr_within_20_evaluations', 'mean')])

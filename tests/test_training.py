@@ -1,4 +1,5 @@
 "Training survives what happens to it: NaN, kills, full disks, damaged or foreign checkpoints. And parts of a batch make the whole."
+
 import copy
 import errno
 import hashlib
@@ -22,80 +23,168 @@ from wysiwyg.config import cats, compressed, override, paper, schedule_table, su
 from wysiwyg.core import default_device, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg import heads, training
-from wysiwyg.training import (COUNTS, PARTS, Interrupted, NotFinite, Trainer, WriteError, check_checkpoint, checkpoints, claimed, estimate, find_checkpoint,
-                              latest_checkpoint, load_checkpoint, open_data, save_checkpoint, save_pair, snapshot, start_from, stretches, train)
+from wysiwyg.training import (
+    COUNTS,
+    PARTS,
+    Interrupted,
+    NotFinite,
+    Trainer,
+    WriteError,
+    check_checkpoint,
+    checkpoints,
+    claimed,
+    estimate,
+    find_checkpoint,
+    latest_checkpoint,
+    load_checkpoint,
+    open_data,
+    save_checkpoint,
+    save_pair,
+    snapshot,
+    start_from,
+    stretches,
+    train,
+)
 from wysiwyg.world import group_size
 
-RUN = override(tiny(), **{'train.batch': 4, 'backbone.z_dim': 8, 'backbone.w_dim': 8, 'backbone.channel_base': 64, 'backbone.channel_max': 8, 'backbone.backbone_resolution': 8,
-                          'backbone.plane_resolution': 16, 'backbone.plane_channels': 4, 'backbone.plane_hidden': 4, 'field.hidden': 8, 'field.geo_features': 4, 'field.color_hidden': 4,
-                          'probe.resolution': 4, 'probe.samples': 13, 'proposal.width': 8, 'proposal.patch': 4, 'render.coarse': 8, 'sampler.samples': 4, 'sampler.top': 4,
-                          'discriminator.channel_base': 64, 'discriminator.channel_max': 8, 'discriminator.map_dim': 8, 'discriminator.group': 2,
-                          'train.r1_every': 4, 'train.nan_patience': 3, 'augment.adaptive': True, 'augment.p': .2, 'augment.speed_images': 400., 'augment.target': 0., 'augment.every': 2, 'train.checkpoint_images': 8, 'train.snapshot_images': 100_000})
-RUN = replace(RUN, schedule=compressed(160, 4, 8, 16, (.03, .006), 5.))      # 40 steps through every stage
+RUN = override(
+    tiny(),
+    **{
+        'train.batch': 4,
+        'backbone.z_dim': 8,
+        'backbone.w_dim': 8,
+        'backbone.channel_base': 64,
+        'backbone.channel_max': 8,
+        'backbone.backbone_resolution': 8,
+        'backbone.plane_resolution': 16,
+        'backbone.plane_channels': 4,
+        'backbone.plane_hidden': 4,
+        'field.hidden': 8,
+        'field.geo_features': 4,
+        'field.color_hidden': 4,
+        'probe.resolution': 4,
+        'probe.samples': 13,
+        'proposal.width': 8,
+        'proposal.patch': 4,
+        'render.coarse': 8,
+        'sampler.samples': 4,
+        'sampler.top': 4,
+        'discriminator.channel_base': 64,
+        'discriminator.channel_max': 8,
+        'discriminator.map_dim': 8,
+        'discriminator.group': 2,
+        'train.r1_every': 4,
+        'train.nan_patience': 3,
+        'augment.adaptive': True,
+        'augment.p': 0.2,
+        'augment.speed_images': 400.0,
+        'augment.target': 0.0,
+        'augment.every': 2,
+        'train.checkpoint_images': 8,
+        'train.snapshot_images': 100_000,
+    },
+)
+RUN = replace(RUN, schedule=compressed(160, 4, 8, 16, (0.03, 0.006), 5.0))  # 40 steps through every stage
 
 
 def noise_set(path, n=12, side=16):
     "A small posed set: noise will do, it is not looked at."
     g = rng(0, 'noise')
     pictures = torch.randint(0, 256, (n, side, side, 3), generator=g, dtype=torch.uint8).numpy()
-    return write_zip(path, [(f'{i:05d}.png', png_bytes(p), l) for i, (p, l) in enumerate(zip(pictures, gaussian_cameras(n, g).label.tolist()))])
+    return write_zip(
+        path,
+        [
+            (f'{i:05d}.png', png_bytes(p), l)
+            for i, (p, l) in enumerate(zip(pictures, gaussian_cameras(n, g).label.tolist()))
+        ],
+    )
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory): return noise_set(tmp_path_factory.mktemp('set')/'noise.zip')
+def folder(tmp_path_factory):
+    return noise_set(tmp_path_factory.mktemp('set') / 'noise.zip')
 
 
 @pytest.fixture(scope='module')
-def data(folder): return Dataset(folder)
+def data(folder):
+    return Dataset(folder)
 
 
 def same(a, b):
-    if torch.is_tensor(a): return torch.equal(a, b)
-    if isinstance(a, dict): return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(same, a, b))
+    if torch.is_tensor(a):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
     return a == b
 
 
 def steps(t, n):
-    for _ in range(n): t.step()
+    for _ in range(n):
+        t.step()
     return t
 
 
 def curves(folder):
     "The lines of a run's log, but for the speed and memory of the machine."
-    rows = [json.loads(line) for line in (folder/'metrics.jsonl').read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
     return [{k: v for k, v in row.items() if not k.startswith('perf/')} for row in rows]
 
 
 def spoiled(t):
     "One step with a weight that is not finite: counted, and without effect."
     good = t.g.field.color1.bias.data.clone()
-    t.g.field.color1.bias.data.fill_(float('nan')); t.step(); t.g.field.color1.bias.data.copy_(good)
+    t.g.field.color1.bias.data.fill_(float('nan'))
+    t.step()
+    t.g.field.color1.bias.data.copy_(good)
     return t
 
 
 # ---- what is not finite ----------------------------------------------------------------------------------------------
 
+
 def test_a_nan_step_changes_nothing_and_patience_ends(data):
     t = steps(Trainer(RUN, data), 1)
     before = copy.deepcopy(t.state())
     spoiled(t)
-    assert all(same(before[k], t.state()[k]) for k in PARTS) and (t.skipped, t.skipped_in_a_row, t.step_count) == (1, 1, 2)
-    steps(t, 1); assert t.skipped_in_a_row == 0
+    assert all(same(before[k], t.state()[k]) for k in PARTS) and (
+        t.skipped,
+        t.skipped_in_a_row,
+        t.step_count,
+    ) == (1, 1, 2)
+    steps(t, 1)
+    assert t.skipped_in_a_row == 0
     t.g.field.color1.bias.data.fill_(float('nan'))
-    with pytest.raises(NotFinite, match='3 steps in a row were not finite, the last at step 5 .*g.field.color1.bias') as e: steps(t, 3)
-    assert e.value.report['weights'] == ['g.field.color1.bias'] and 'd.out.weight' in e.value.report['gradients'] and e.value.report['values']['loss/D'] == 'nan'
+    with pytest.raises(
+        NotFinite, match='3 steps in a row were not finite, the last at step 5 .*g.field.color1.bias'
+    ) as e:
+        steps(t, 3)
+    assert (
+        e.value.report['weights'] == ['g.field.color1.bias']
+        and 'd.out.weight' in e.value.report['gradients']
+        and e.value.report['values']['loss/D'] == 'nan'
+    )
 
 
 def test_patience_counts_a_maker_that_fails_while_the_judge_does_not(data, monkeypatch):
-    monkeypatch.setattr('wysiwyg.training.surface_loss', lambda groups, target: groups[0][1].beta.sum()*float('nan'))
-    with pytest.raises(NotFinite): steps(Trainer(RUN, data), 3)
+    monkeypatch.setattr(
+        'wysiwyg.training.surface_loss', lambda groups, target: groups[0][1].beta.sum() * float('nan')
+    )
+    with pytest.raises(NotFinite):
+        steps(Trainer(RUN, data), 3)
 
 
 def test_a_report_is_left_and_the_log_stays_finite(data, tmp_path, monkeypatch):
-    monkeypatch.setattr('wysiwyg.training.surface_loss', lambda groups, target: groups[0][1].beta.sum()*float('inf'))
-    with pytest.raises(NotFinite): train(override(RUN, **{'train.nan_patience': 2}), tmp_path, data, progress=False)
-    assert json.loads((tmp_path/'not_finite.json').read_text())['step'] == 1 and latest_checkpoint(tmp_path) is None
+    monkeypatch.setattr(
+        'wysiwyg.training.surface_loss', lambda groups, target: groups[0][1].beta.sum() * float('inf')
+    )
+    with pytest.raises(NotFinite):
+        train(override(RUN, **{'train.nan_patience': 2}), tmp_path, data, progress=False)
+    assert (
+        json.loads((tmp_path / 'not_finite.json').read_text())['step'] == 1
+        and latest_checkpoint(tmp_path) is None
+    )
 
 
 def breaks(t):
@@ -107,28 +196,53 @@ def breaks(t):
 
 def test_weights_that_are_not_finite_reach_no_average_no_checkpoint_and_no_generator(data, tmp_path):
     t = steps(Trainer(RUN, data), 1)
-    first = save_checkpoint(t, tmp_path); save_pair(t, tmp_path); pair = {p: p.read_bytes() for p in tmp_path.glob('*.safetensors')}
-    with pytest.raises(NotFinite, match='weights are not finite after a step whose gradients were, at step 1 .*g.field.color1.bias'): breaks(t).step()
+    first = save_checkpoint(t, tmp_path)
+    save_pair(t, tmp_path)
+    pair = {p: p.read_bytes() for p in tmp_path.glob('*.safetensors')}
+    with pytest.raises(
+        NotFinite,
+        match='weights are not finite after a step whose gradients were, at step 1 .*g.field.color1.bias',
+    ):
+        breaks(t).step()
     assert all(p.isfinite().all() for p in t.ema.state_dict().values())
     t.images = 8
-    with pytest.raises(NotFinite, match='ckpt-0000000008.pt is not written, what was there stays: g.field.color1.bias is not finite'): save_checkpoint(t, tmp_path)
+    with pytest.raises(
+        NotFinite,
+        match='ckpt-0000000008.pt is not written, what was there stays: g.field.color1.bias is not finite',
+    ):
+        save_checkpoint(t, tmp_path)
     t.ema.load_state_dict(t.g.state_dict())
-    with pytest.raises(NotFinite, match='generator.safetensors is not written.*ema.field.color1.bias'): save_pair(t, tmp_path)
-    assert checkpoints(tmp_path) == [first] and all(p.read_bytes() == raw for p, raw in pair.items()) and not list(tmp_path.glob('.*'))
+    with pytest.raises(NotFinite, match='generator.safetensors is not written.*ema.field.color1.bias'):
+        save_pair(t, tmp_path)
+    assert (
+        checkpoints(tmp_path) == [first]
+        and all(p.read_bytes() == raw for p, raw in pair.items())
+        and not list(tmp_path.glob('.*'))
+    )
 
 
 @pytest.mark.parametrize('good', [0, 2])
 def test_a_run_that_ends_on_skipped_steps_has_failed(data, tmp_path, monkeypatch, good):
     "All of them, or the last three, though patience would have allowed more; no generator is left."
     count = []
-    def surface(groups, target): count.append(1); return groups[0][1].beta.sum()*(0. if len(count) <= good else float('nan'))
+
+    def surface(groups, target):
+        count.append(1)
+        return groups[0][1].beta.sum() * (0.0 if len(count) <= good else float('nan'))
+
     monkeypatch.setattr(training, 'surface_loss', surface)
     run = override(RUN, **{'train.nan_patience': 100, 'train.checkpoint_images': 1000})
-    with pytest.raises(NotFinite, match='the run ends on [23] steps that were not finite'): train(run, tmp_path, data, progress=False, stop_at=4*(good+3 if good else 2))
-    assert not list(tmp_path.glob('*.safetensors')) and not checkpoints(tmp_path) and (tmp_path/'not_finite.json').exists()
+    with pytest.raises(NotFinite, match='the run ends on [23] steps that were not finite'):
+        train(run, tmp_path, data, progress=False, stop_at=4 * (good + 3 if good else 2))
+    assert (
+        not list(tmp_path.glob('*.safetensors'))
+        and not checkpoints(tmp_path)
+        and (tmp_path / 'not_finite.json').exists()
+    )
 
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope='module')
 def straight(data, tmp_path_factory):
@@ -141,7 +255,9 @@ def straight(data, tmp_path_factory):
 def test_forty_steps_are_twenty_and_twenty(data, straight):
     path, _, end = straight
     resumed = steps(load_checkpoint(Trainer(RUN, data), path), 20)
-    assert resumed.images == 160 and all(same(resumed.state()[k], end[k]) for k in end) and end['skipped'] == 1
+    assert (
+        resumed.images == 160 and all(same(resumed.state()[k], end[k]) for k in end) and end['skipped'] == 1
+    )
 
 
 @pytest.mark.parametrize('part', [*PARTS, *COUNTS])
@@ -151,50 +267,71 @@ def test_forgetting_any_part_breaks_the_resume(data, straight, part):
     lost = copy.deepcopy(fresh.state()[part])
     resumed = load_checkpoint(fresh, path)
     resumed.load_state(resumed.state() | {part: lost})
-    if part == 'skipped_in_a_row': assert resumed.skipped_in_a_row != torch.load(path, weights_only=True)[part]     # a good step resets it
-    else: assert not same(steps(resumed, 2).state(), later)
+    if part == 'skipped_in_a_row':
+        assert resumed.skipped_in_a_row != torch.load(path, weights_only=True)[part]  # a good step resets it
+    else:
+        assert not same(steps(resumed, 2).state(), later)
 
 
 def test_a_checkpoint_that_lacks_a_part_is_refused(data, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, 'state', lambda t: {'images': 0})
     path = save_checkpoint(Trainer(RUN, data), tmp_path)
-    with pytest.raises(ValueError, match='lacks .*g_opt.*another version'): load_checkpoint(Trainer(RUN, data), path)
+    with pytest.raises(ValueError, match='lacks .*g_opt.*another version'):
+        load_checkpoint(Trainer(RUN, data), path)
 
 
 def test_a_killed_run_resumes_bit_for_bit(folder, data, tmp_path):
     "SIGKILL somewhere in the middle, resume, and the end equals the uninterrupted run; no step is logged twice."
-    train(RUN, tmp_path/'straight', data, progress=False)
+    train(RUN, tmp_path / 'straight', data, progress=False)
     child = os.fork()
     if child == 0:
-        try: train(RUN, tmp_path/'killed', data, progress=False)
-        finally: os._exit(0)
-    while not checkpoints(tmp_path/'killed'): time.sleep(.01)
-    time.sleep(.2); os.kill(child, signal.SIGKILL); os.waitpid(child, 0)
-    assert latest_checkpoint(tmp_path/'killed').name < latest_checkpoint(tmp_path/'straight').name
-    train(RUN, tmp_path/'killed', data, 'latest', progress=False)
-    a, b = [torch.load(latest_checkpoint(tmp_path/k), weights_only=True) for k in ('straight', 'killed')]
+        try:
+            train(RUN, tmp_path / 'killed', data, progress=False)
+        finally:
+            os._exit(0)
+    while not checkpoints(tmp_path / 'killed'):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert latest_checkpoint(tmp_path / 'killed').name < latest_checkpoint(tmp_path / 'straight').name
+    train(RUN, tmp_path / 'killed', data, 'latest', progress=False)
+    a, b = [torch.load(latest_checkpoint(tmp_path / k), weights_only=True) for k in ('straight', 'killed')]
     assert a['images'] == b['images'] == 160 and same(a, b)
-    assert curves(tmp_path/'straight') == curves(tmp_path/'killed')
+    assert curves(tmp_path / 'straight') == curves(tmp_path / 'killed')
 
 
 def test_what_was_logged_after_the_checkpoint_is_forgotten(data, tmp_path):
     train(RUN, tmp_path, data, progress=False, stop_at=16)
-    log = tmp_path/'metrics.jsonl'
-    log.write_text(log.read_text() + '{"images": 400}\n{"images": 5'); (tmp_path/'.ckpt-1.pt.00.tmp').write_text('half')
+    log = tmp_path / 'metrics.jsonl'
+    log.write_text(log.read_text() + '{"images": 400}\n{"images": 5')
+    (tmp_path / '.ckpt-1.pt.00.tmp').write_text('half')
     train(RUN, tmp_path, data, 'latest', progress=False, stop_at=24)
-    assert [json.loads(line)['images'] for line in log.read_text().splitlines()] == [16, 24] and not list(tmp_path.glob('.*'))
+    assert [json.loads(line)['images'] for line in log.read_text().splitlines()] == [16, 24] and not list(
+        tmp_path.glob('.*')
+    )
 
 
 class Miniature:
     "What `save_checkpoint` wants of a trainer, at a fraction of the time; every number says which checkpoint it belongs to."
+
     run, data, images = RUN, type('Data', (), {'sha': ''}), 0
-    def state(self): return {k: torch.full((40_000,), self.images, dtype=torch.int32) for k in PARTS} | {'images': self.images}
+
+    def state(self):
+        return {k: torch.full((40_000,), self.images, dtype=torch.int32) for k in PARTS} | {
+            'images': self.images
+        }
+
     def go_on(self, folder):
         "Forks a child that writes checkpoint after checkpoint."
-        if child := os.fork(): return child
+        if child := os.fork():
+            return child
         try:
-            while True: self.images += 1; save_checkpoint(self, folder)
-        finally: os._exit(1)
+            while True:
+                self.images += 1
+                save_checkpoint(self, folder)
+        finally:
+            os._exit(1)
 
 
 @pytest.mark.slow
@@ -204,92 +341,164 @@ def test_two_hundred_kills_while_checkpoints_are_written(tmp_path):
     save_checkpoint(t, tmp_path)
     for _ in range(200):
         child = t.go_on(tmp_path)
-        time.sleep(chance.uniform(.005, .12)); os.kill(child, signal.SIGKILL); assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        time.sleep(chance.uniform(0.005, 0.12))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
         newest = latest_checkpoint(tmp_path)
         cut += newest != checkpoints(tmp_path)[-1] or bool(list(tmp_path.glob('.*.tmp')))
-        for left in tmp_path.glob('.*.tmp'): left.unlink()
+        for left in tmp_path.glob('.*.tmp'):
+            left.unlink()
         state = torch.load(newest, weights_only=True)
-        assert state['images'] >= t.images and newest.stem == f'ckpt-{state["images"]:010d}' and all((state[k] == state['images']).all() for k in PARTS)
+        assert (
+            state['images'] >= t.images
+            and newest.stem == f'ckpt-{state["images"]:010d}'
+            and all((state[k] == state['images']).all() for k in PARTS)
+        )
         t.images = state['images']
-    assert t.images > 40 and cut > 40, (t.images, cut)            # it did write, and many kills came in the middle
-    assert len(checkpoints(tmp_path)) <= RUN.train.keep+2
+    assert t.images > 40 and cut > 40, (t.images, cut)  # it did write, and many kills came in the middle
+    assert len(checkpoints(tmp_path)) <= RUN.train.keep + 2
 
 
 def full(self, blob):
-    with open(self, 'wb') as f: f.write(bytes(blob)[:len(blob)//2])
+    with open(self, 'wb') as f:
+        f.write(bytes(blob)[: len(blob) // 2])
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def forbidden(*_): raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+def forbidden(*_):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-@pytest.mark.parametrize('fault, mend', [(('pathlib.Path.write_bytes', full), 'No space left on device.*free some space'),
-                                         (('os.replace', forbidden), 'Permission denied.*make its folder writable')], ids=['ENOSPC', 'EACCES'])
+@pytest.mark.parametrize(
+    'fault, mend',
+    [
+        (('pathlib.Path.write_bytes', full), 'No space left on device.*free some space'),
+        (('os.replace', forbidden), 'Permission denied.*make its folder writable'),
+    ],
+    ids=['ENOSPC', 'EACCES'],
+)
 def test_a_refused_write_keeps_the_checkpoint_before(data, tmp_path, monkeypatch, fault, mend):
     t = steps(Trainer(RUN, data), 1)
-    first = save_checkpoint(t, tmp_path); before = first.read_bytes()
+    first = save_checkpoint(t, tmp_path)
+    before = first.read_bytes()
     steps(t, 1)
     with monkeypatch.context() as m:
         m.setattr(*fault)
-        with pytest.raises(WriteError, match=f'ckpt-0000000008.pt could not be written .*{mend}.*--resume=latest'): save_checkpoint(t, tmp_path)
-    assert latest_checkpoint(tmp_path) == first and first.read_bytes() == before and not list(tmp_path.glob('.*'))
+        with pytest.raises(
+            WriteError, match=f'ckpt-0000000008.pt could not be written .*{mend}.*--resume=latest'
+        ):
+            save_checkpoint(t, tmp_path)
+    assert (
+        latest_checkpoint(tmp_path) == first
+        and first.read_bytes() == before
+        and not list(tmp_path.glob('.*'))
+    )
 
 
-LIMITED = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); from wysiwyg.cli import main; sys.exit(main(sys.argv[1:]))"
+LIMITED = 'import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); from wysiwyg.cli import main; sys.exit(main(sys.argv[1:]))'
 
 
 def options(run):
     "A run's differences from tiny as command-line options."
     from wysiwyg.config import flat
+
     plain = {k: v for k, v in flat(run).items() if v != flat(tiny())[k] and not isinstance(v, list)}
-    return ['--cfg', 'tiny', '--kimg', '.16', '--no-track'] + [x for k, v in plain.items() if not k.startswith('schedule') for x in (f'--{k.replace("_", "-")}', str(v)) if x != 'True']
+    return ['--cfg', 'tiny', '--kimg', '.16', '--no-track'] + [
+        x
+        for k, v in plain.items()
+        if not k.startswith('schedule')
+        for x in (f'--{k.replace("_", "-")}', str(v))
+        if x != 'True'
+    ]
 
 
 def test_a_limit_of_the_system_ends_with_one_line_and_exit_code_1(folder, tmp_path):
     "No injection: the kernel itself cuts the file short (file size limit)."
-    done = subprocess.run([sys.executable, '-c', LIMITED, 'train', '--data', str(folder), '--outdir', str(tmp_path/'run'), *small_options()], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and 'error: ckpt-0000000008.pt could not be written to run/ (File too large)' in done.stderr and 'Traceback' not in done.stderr, done.stderr
-    assert not checkpoints(tmp_path/'run')
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            LIMITED,
+            'train',
+            '--data',
+            str(folder),
+            '--outdir',
+            str(tmp_path / 'run'),
+            *small_options(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (
+        done.returncode == 1
+        and 'error: ckpt-0000000008.pt could not be written to run/ (File too large)' in done.stderr
+        and 'Traceback' not in done.stderr
+    ), done.stderr
+    assert not checkpoints(tmp_path / 'run')
 
 
-def small_options(): return [*options(RUN), '--schedule.resolution.knots', *'0 4 56 4 61 8 106 8 110 16'.split()]
+def small_options():
+    return [*options(RUN), '--schedule.resolution.knots', *'0 4 56 4 61 8 106 8 110 16'.split()]
 
 
 def test_damaged_and_foreign_checkpoints_are_refused_by_name(data, tmp_path, capsys):
     t = Trainer(RUN, data)
     first, second = [save_checkpoint(steps(t, 1), tmp_path) for _ in range(2)]
     raw = second.read_bytes()
-    for damage in (raw[:-5], raw[:len(raw)//2] + bytes([raw[len(raw)//2] ^ 1]) + raw[len(raw)//2+1:], b''):
+    for damage in (
+        raw[:-5],
+        raw[: len(raw) // 2] + bytes([raw[len(raw) // 2] ^ 1]) + raw[len(raw) // 2 + 1 :],
+        b'',
+    ):
         second.write_bytes(damage)
-        with pytest.raises(ValueError, match=f'{second.name} is damaged'): check_checkpoint(second)
+        with pytest.raises(ValueError, match=f'{second.name} is damaged'):
+            check_checkpoint(second)
         assert latest_checkpoint(tmp_path) == first and second.name in capsys.readouterr().err
-    second.write_bytes(raw); assert latest_checkpoint(tmp_path) == second
-    second.with_suffix('.json').write_text('{"sha'); assert latest_checkpoint(tmp_path) == first and 'no manifest' in capsys.readouterr().err
+    second.write_bytes(raw)
+    assert latest_checkpoint(tmp_path) == second
+    second.with_suffix('.json').write_text('{"sha')
+    assert latest_checkpoint(tmp_path) == first and 'no manifest' in capsys.readouterr().err
     assert save_checkpoint(t, tmp_path) == second == latest_checkpoint(tmp_path)
-    with pytest.raises(ValueError, match='was trained with loss.hinge'): load_checkpoint(Trainer(override(RUN, **{'loss.hinge': .5}), data), first)
-    with pytest.raises(ValueError, match='other data'): load_checkpoint(Trainer(RUN, Dataset(noise_set(tmp_path/'other.zip', 13))), first)
+    with pytest.raises(ValueError, match='was trained with loss.hinge'):
+        load_checkpoint(Trainer(override(RUN, **{'loss.hinge': 0.5}), data), first)
+    with pytest.raises(ValueError, match='other data'):
+        load_checkpoint(Trainer(RUN, Dataset(noise_set(tmp_path / 'other.zip', 13))), first)
 
 
 def rewritten(path, state):
     "The checkpoint with another content, and a manifest that says so."
     torch.save(state, buffer := io.BytesIO())
-    manifest = json.loads(path.with_suffix('.json').read_text()) | {'sha256': hashlib.sha256(buffer.getvalue()).hexdigest()}
-    path.write_bytes(buffer.getvalue()); path.with_suffix('.json').write_text(json.dumps(manifest))
+    manifest = json.loads(path.with_suffix('.json').read_text()) | {
+        'sha256': hashlib.sha256(buffer.getvalue()).hexdigest()
+    }
+    path.write_bytes(buffer.getvalue())
+    path.with_suffix('.json').write_text(json.dumps(manifest))
 
 
 class Planted:
-    def __reduce__(self): return os.system, ('echo this ran',)
+    def __reduce__(self):
+        return os.system, ('echo this ran',)
 
 
-FAULTS = {'g': lambda s: s['g'] | {'field.color1.bias': torch.zeros(7)}, 'd': lambda s: {k: v for k, v in s['d'].items() if k != 'out.bias'},
-          'ema': lambda s: s['ema'] | {'more': torch.zeros(1)}, 'g_opt': lambda s: None, 'd_opt': lambda s: s['d_opt'] | {'state': {0: {'exp_avg': torch.zeros(1)}}},
-          'ada': lambda s: 3, 'images': lambda s: 'many', 'curve': lambda s: [], 'step_count': lambda s: Planted()}
+FAULTS = {
+    'g': lambda s: s['g'] | {'field.color1.bias': torch.zeros(7)},
+    'd': lambda s: {k: v for k, v in s['d'].items() if k != 'out.bias'},
+    'ema': lambda s: s['ema'] | {'more': torch.zeros(1)},
+    'g_opt': lambda s: None,
+    'd_opt': lambda s: s['d_opt'] | {'state': {0: {'exp_avg': torch.zeros(1)}}},
+    'ada': lambda s: 3,
+    'images': lambda s: 'many',
+    'curve': lambda s: [],
+    'step_count': lambda s: Planted(),
+}
 
 
 @pytest.fixture(scope='module')
 def pair(data, tmp_path_factory):
     "A trainer, its folder, and its two checkpoints."
-    folder = tmp_path_factory.mktemp('pair'); t = Trainer(RUN, data)
+    folder = tmp_path_factory.mktemp('pair')
+    t = Trainer(RUN, data)
     return t, folder, [save_checkpoint(steps(t, 1), folder) for _ in range(2)]
 
 
@@ -303,136 +512,217 @@ def passed_over(pair, capsys, why):
 
 @pytest.mark.parametrize('part', FAULTS)
 def test_a_checkpoint_of_another_shape_is_passed_over(pair, capfd, part):
-    path = pair[2][1]; raw, manifest = path.read_bytes(), path.with_suffix('.json').read_text()
+    path = pair[2][1]
+    raw, manifest = path.read_bytes(), path.with_suffix('.json').read_text()
     state = torch.load(path, weights_only=True)
     rewritten(path, state | {part: FAULTS[part](state)})
     passed_over(pair, capfd, f'warning: {path.name} holds ')
-    path.write_bytes(raw); path.with_suffix('.json').write_text(manifest)
+    path.write_bytes(raw)
+    path.with_suffix('.json').write_text(manifest)
 
 
-@pytest.mark.parametrize('text', ['[]', 'null', '3', '{}', '{"sha256": 1, "run": [], "data": ""}', '['*100_000])
+@pytest.mark.parametrize(
+    'text', ['[]', 'null', '3', '{}', '{"sha256": 1, "run": [], "data": ""}', '[' * 100_000]
+)
 def test_a_manifest_of_another_kind_is_passed_over(pair, capsys, text):
-    path = pair[2][1].with_suffix('.json'); before = path.read_text()
-    path.write_text(text); passed_over(pair, capsys, 'manifest'); path.write_text(before)
+    path = pair[2][1].with_suffix('.json')
+    before = path.read_text()
+    path.write_text(text)
+    passed_over(pair, capsys, 'manifest')
+    path.write_text(before)
 
 
 def test_a_newer_version_s_checkpoint_and_a_folder_are_passed_over(pair, capsys):
     t, folder, (first, second) = pair
-    path = second.with_suffix('.json'); before = path.read_text()
+    path = second.with_suffix('.json')
+    before = path.read_text()
     path.write_text(json.dumps(json.loads(before) | {'run': json.loads(before)['run'] | {'tomorrow': 1}}))
-    passed_over(pair, capsys, 'another version of the program: unknown config key tomorrow'); path.write_text(before)
-    odd = folder/'ckpt-0000000012.pt'; odd.mkdir()
-    assert find_checkpoint(t, folder, 'latest') == second and f'{odd.name} is a folder' in capsys.readouterr().err
-    assert save_checkpoint(t, folder) == second; odd.rmdir()
+    passed_over(pair, capsys, 'another version of the program: unknown config key tomorrow')
+    path.write_text(before)
+    odd = folder / 'ckpt-0000000012.pt'
+    odd.mkdir()
+    assert (
+        find_checkpoint(t, folder, 'latest') == second
+        and f'{odd.name} is a folder' in capsys.readouterr().err
+    )
+    assert save_checkpoint(t, folder) == second
+    odd.rmdir()
 
 
 def test_where_nothing_can_be_gone_on_from_nothing_is_lost(pair, tmp_path):
-    t = pair[0]; path = save_checkpoint(t, tmp_path); path.write_bytes(b'')
-    with pytest.raises(ValueError, match='none of the 1 checkpoints in .* can be gone on from'): find_checkpoint(t, tmp_path, 'latest')
-    path.with_suffix('.json').unlink(); assert find_checkpoint(t, tmp_path, 'latest') is None       # its writing was cut short: there never was one
+    t = pair[0]
+    path = save_checkpoint(t, tmp_path)
+    path.write_bytes(b'')
+    with pytest.raises(ValueError, match='none of the 1 checkpoints in .* can be gone on from'):
+        find_checkpoint(t, tmp_path, 'latest')
+    path.with_suffix('.json').unlink()
+    assert find_checkpoint(t, tmp_path, 'latest') is None  # its writing was cut short: there never was one
 
 
 def test_resume_takes_a_folder_and_says_what_is_not_there(data, pair, tmp_path):
     t, folder, (_, second) = pair
-    assert find_checkpoint(t, tmp_path, str(folder)) == second and find_checkpoint(t, tmp_path, str(second)) == second
-    with pytest.raises(ValueError, match='there is no /nosuch.pt'): train(RUN, tmp_path/'a', data, '/nosuch.pt', progress=False)
-    with pytest.raises(ValueError, match='none of the 0 checkpoints'): find_checkpoint(t, folder, str(tmp_path))
-    with pytest.raises(ValueError, match='there is no /nosuch.safetensors: train.network'): start_from(t, '/nosuch.safetensors')
-    with pytest.raises(ValueError, match='there is no /nosuch.safetensors'): train(override(RUN, **{'train.network': '/nosuch.safetensors'}), tmp_path/'a', data, progress=False)
-    assert not (tmp_path/'a').exists()
+    assert (
+        find_checkpoint(t, tmp_path, str(folder)) == second
+        and find_checkpoint(t, tmp_path, str(second)) == second
+    )
+    with pytest.raises(ValueError, match='there is no /nosuch.pt'):
+        train(RUN, tmp_path / 'a', data, '/nosuch.pt', progress=False)
+    with pytest.raises(ValueError, match='none of the 0 checkpoints'):
+        find_checkpoint(t, folder, str(tmp_path))
+    with pytest.raises(ValueError, match='there is no /nosuch.safetensors: train.network'):
+        start_from(t, '/nosuch.safetensors')
+    with pytest.raises(ValueError, match='there is no /nosuch.safetensors'):
+        train(override(RUN, **{'train.network': '/nosuch.safetensors'}), tmp_path / 'a', data, progress=False)
+    assert not (tmp_path / 'a').exists()
 
 
 def test_a_checkpoint_of_the_same_name_is_kept_only_where_it_is_the_same(data, tmp_path):
     t = steps(Trainer(RUN, data), 1)
-    path = save_checkpoint(t, tmp_path); stamp = path.stat().st_mtime_ns, path.stat().st_ino
+    path = save_checkpoint(t, tmp_path)
+    stamp = path.stat().st_mtime_ns, path.stat().st_ino
     assert save_checkpoint(t, tmp_path) == path and (path.stat().st_mtime_ns, path.stat().st_ino) == stamp
-    t.ema.field.color1.bias.data += 1; save_checkpoint(t, tmp_path)
+    t.ema.field.color1.bias.data += 1
+    save_checkpoint(t, tmp_path)
     assert same(torch.load(path, weights_only=True), t.state()) and check_checkpoint(path)
 
 
 def test_rewinding_sets_aside_what_came_later(data, tmp_path, capsys):
     run = override(RUN, **{'train.checkpoint_images': 4, 'train.keep': 5})
     train(run, tmp_path, data, progress=False, stop_at=16)
-    again = override(run, **{'train.ema_images': 1.})
-    t = train(again, tmp_path, data, str(tmp_path/'ckpt-0000000004.pt'), progress=False, stop_at=8)
+    again = override(run, **{'train.ema_images': 1.0})
+    t = train(again, tmp_path, data, str(tmp_path / 'ckpt-0000000004.pt'), progress=False, stop_at=8)
     assert 'ckpt-0000000016.pt' in capsys.readouterr().err and t.images == 8
     assert [p.name for p in checkpoints(tmp_path)] == ['ckpt-0000000004.pt', 'ckpt-0000000008.pt']
     assert check_checkpoint(latest_checkpoint(tmp_path))['run']['train']['ema_images'] == 1
-    assert {p.name for p in (tmp_path/'set-aside-1').iterdir()} >= {'ckpt-0000000008.pt', 'ckpt-0000000016.json', 'generator.safetensors', 'snapshot-0000000016.png'}
+    assert {p.name for p in (tmp_path / 'set-aside-1').iterdir()} >= {
+        'ckpt-0000000008.pt',
+        'ckpt-0000000016.json',
+        'generator.safetensors',
+        'snapshot-0000000016.png',
+    }
 
 
 def test_a_folder_belongs_to_one_training_and_a_killed_one_gives_it_back(data, tmp_path):
     ready, done = os.pipe()
     child = os.fork()
     if child == 0:
-        with claimed(tmp_path/'run'): os.write(done, b'x'); time.sleep(60)
+        with claimed(tmp_path / 'run'):
+            os.write(done, b'x')
+            time.sleep(60)
     os.read(ready, 1)
-    with pytest.raises(ValueError, match=f'run belongs to process {child} on .*another --outdir'): train(RUN, tmp_path/'run', data, 'latest', progress=False, stop_at=4)
-    os.kill(child, signal.SIGKILL); os.waitpid(child, 0)
-    with claimed(tmp_path/'run'), pytest.raises(ValueError, match=f'process {os.getpid()} on '): train(RUN, tmp_path/'run', data, progress=False, stop_at=4)
+    with pytest.raises(ValueError, match=f'run belongs to process {child} on .*another --outdir'):
+        train(RUN, tmp_path / 'run', data, 'latest', progress=False, stop_at=4)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with claimed(tmp_path / 'run'), pytest.raises(ValueError, match=f'process {os.getpid()} on '):
+        train(RUN, tmp_path / 'run', data, progress=False, stop_at=4)
 
 
 # ---- what a recorder is told -----------------------------------------------------------------------------------------
 
+
 class Listener:
     "Keeps what it is told; may fail at everything."
-    def __init__(self, fails=False): self.fails, self.opened, self.values, self.images, self.ended = fails, [], {}, {}, []
-    def __call__(self, resumed): self.opened.append(resumed); return self
-    def __enter__(self): return self
-    def __exit__(self, kind, *_): self.ended.append(kind); self.fail()
+
+    def __init__(self, fails=False):
+        self.fails, self.opened, self.values, self.images, self.ended = fails, [], {}, {}, []
+
+    def __call__(self, resumed):
+        self.opened.append(resumed)
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.ended.append(kind)
+        self.fail()
+
     def fail(self):
-        if self.fails: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    def metrics(self, values, step): self.values[step] = values; self.fail()
-    def image(self, array, name, step): self.images[name] = array.shape; self.fail()
+        if self.fails:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def metrics(self, values, step):
+        self.values[step] = values
+        self.fail()
+
+    def image(self, array, name, step):
+        self.images[name] = array.shape
+        self.fail()
 
 
 def test_a_recorder_opens_when_all_is_checked_and_is_told_means(data, tmp_path):
     "Curves are means since the last line; names are plain; what cannot move is not told; pictures are legible."
     heard = Listener()
-    with pytest.raises(ValueError, match='there is no'): train(RUN, tmp_path, data, '/nosuch.pt', heard, False)
+    with pytest.raises(ValueError, match='there is no'):
+        train(RUN, tmp_path, data, '/nosuch.pt', heard, False)
     assert heard.opened == []
     train(RUN, tmp_path, data, None, heard, False, stop_at=12)
-    t = Trainer(RUN, data); values = [t.step() for _ in range(3)]
+    t = Trainer(RUN, data)
+    values = [t.step() for _ in range(3)]
     told = heard.values[12]
-    for k in ('loss/D', 'D/sign', 'geometry/beta', 'loss/r1'): assert told[f'train/{k}'] == pytest.approx(sum(v[k] for v in values if k in v)/sum(k in v for v in values), rel=1e-12)
-    assert told['perf/images_per_second'] > 0 and told['perf/memory_gib'] > 0 and not [k for k in told if 'train/train' in k or k == 'train/skipped'] and 'train/ada_p' in told
-    assert curves(tmp_path)[-1]['loss/D'] == told['train/loss/D'] and set(heard.images) == {'image', 'normal', 'depth'} and all(s == (192, 384, 3) for s in heard.images.values())
+    for k in ('loss/D', 'D/sign', 'geometry/beta', 'loss/r1'):
+        assert told[f'train/{k}'] == pytest.approx(
+            sum(v[k] for v in values if k in v) / sum(k in v for v in values), rel=1e-12
+        )
+    assert (
+        told['perf/images_per_second'] > 0
+        and told['perf/memory_gib'] > 0
+        and not [k for k in told if 'train/train' in k or k == 'train/skipped']
+        and 'train/ada_p' in told
+    )
+    assert (
+        curves(tmp_path)[-1]['loss/D'] == told['train/loss/D']
+        and set(heard.images) == {'image', 'normal', 'depth'}
+        and all(s == (192, 384, 3) for s in heard.images.values())
+    )
     train(RUN, tmp_path, data, 'latest', heard, False, stop_at=16)
     assert heard.opened == [False, True] and heard.ended == [None, None]
-    t.run = override(RUN, **{'augment.adaptive': False}); t.ada.p = 0.; assert t.moving() == {}
+    t.run = override(RUN, **{'augment.adaptive': False})
+    t.ada.p = 0.0
+    assert t.moving() == {}
 
 
 def test_a_recorder_that_fails_costs_one_warning(data, tmp_path, capsys):
     t = train(RUN, tmp_path, data, None, Listener(fails=True), False, stop_at=12)
     said = capsys.readouterr().err
-    assert t.images == 12 and latest_checkpoint(tmp_path) and said.count('the recorder failed') == 1 and 'No space left' in said and said.count('\n') == 1
+    assert (
+        t.images == 12
+        and latest_checkpoint(tmp_path)
+        and said.count('the recorder failed') == 1
+        and 'No space left' in said
+        and said.count('\n') == 1
+    )
 
 
 def test_an_interrupted_run_tells_its_recorder_and_how_to_go_on(data, tmp_path, monkeypatch):
     step, heard = Trainer.step, Listener(fails=True)
     monkeypatch.setattr(Trainer, 'step', lambda t: (step(t), os.kill(os.getpid(), signal.SIGTERM))[0])
-    with pytest.raises(Interrupted, match='interrupted by SIGTERM.*--resume=latest'): train(RUN, tmp_path, data, None, heard, False)
+    with pytest.raises(Interrupted, match='interrupted by SIGTERM.*--resume=latest'):
+        train(RUN, tmp_path, data, None, heard, False)
     assert heard.ended == [Interrupted]
 
 
 def test_what_is_wrong_is_said_before_anything_is_rendered(tmp_path, monkeypatch):
     monkeypatch.setattr(heads, 'render_heads', lambda *a, **k: pytest.fail('rendered'))
-    with pytest.raises(ValueError, match='sampler.tau'): train(override(RUN, **{'sampler.tau': 2.}), tmp_path/'a', progress=False)
-    assert not (tmp_path/'a').exists()
+    with pytest.raises(ValueError, match='sampler.tau'):
+        train(override(RUN, **{'sampler.tau': 2.0}), tmp_path / 'a', progress=False)
+    assert not (tmp_path / 'a').exists()
 
 
 def test_an_estimate_renders_a_handful(monkeypatch):
     asked = []
     monkeypatch.setattr(heads, 'render_heads', lambda c, progress: asked.append(c.n) or 'nosuch.zip')
     for few in (True, False):
-        with pytest.raises(ValueError): open_data(tiny(), False, few)
-    assert asked == [4*tiny().train.batch, tiny().heads.n]
+        with pytest.raises(ValueError):
+            open_data(tiny(), False, few)
+    assert asked == [4 * tiny().train.batch, tiny().heads.n]
 
 
 def test_snapshots_look_from_the_cameras_of_the_data_a_few_people_at_a_time(data):
     t = Trainer(RUN, data)
     assert t.g.view == t.ema.view == data.view
-    whole, few = snapshot(t.ema, 4), override(RUN, **{'render.max_points': 16*16*26*3})
+    whole, few = snapshot(t.ema, 4), override(RUN, **{'render.max_points': 16 * 16 * 26 * 3})
     t.ema.run, made = few, []
     t.ema.synthesize, synthesize = lambda w: (made.append(len(w)), synthesize(w))[1], t.ema.synthesize
     assert torch.allclose(snapshot(t.ema, 4), whole, atol=1e-5) and made == [3, 1]
@@ -441,28 +731,52 @@ def test_snapshots_look_from_the_cameras_of_the_data_a_few_people_at_a_time(data
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_interruption_leaves_a_checkpoint_and_its_own_exit_code(folder, tmp_path, number, monkeypatch):
     step = Trainer.step
-    monkeypatch.setattr(Trainer, 'step', lambda t: (step(t), os.kill(os.getpid(), number) if t.step_count == 3 else None)[0])
-    assert main(['train', '--data', str(folder), '--outdir', str(tmp_path/'run'), *small_options(), '--train.checkpoint-images', '1000']) == 128+number
-    assert latest_checkpoint(tmp_path/'run').name == 'ckpt-0000000012.pt'
+    monkeypatch.setattr(
+        Trainer, 'step', lambda t: (step(t), os.kill(os.getpid(), number) if t.step_count == 3 else None)[0]
+    )
+    assert (
+        main(
+            [
+                'train',
+                '--data',
+                str(folder),
+                '--outdir',
+                str(tmp_path / 'run'),
+                *small_options(),
+                '--train.checkpoint-images',
+                '1000',
+            ]
+        )
+        == 128 + number
+    )
+    assert latest_checkpoint(tmp_path / 'run').name == 'ckpt-0000000012.pt'
 
 
 def test_training_never_continues_somebody_elses_folder(data, tmp_path):
     train(RUN, tmp_path, data, progress=False, stop_at=4)
-    with pytest.raises(ValueError, match='already holds checkpoints'): train(RUN, tmp_path, data, progress=False, stop_at=8)
+    with pytest.raises(ValueError, match='already holds checkpoints'):
+        train(RUN, tmp_path, data, progress=False, stop_at=8)
 
 
 def test_a_data_set_of_another_size_is_refused(data):
-    with pytest.raises(ValueError, match='16 pixels wide'): Trainer(override(RUN, **{'probe.resolution': 8, 'schedule.resolution': [[0, 32]]}), data)
+    with pytest.raises(ValueError, match='16 pixels wide'):
+        Trainer(override(RUN, **{'probe.resolution': 8, 'schedule.resolution': [[0, 32]]}), data)
 
 
-def test_the_device_is_honoured(data): assert next(Trainer(RUN, data).g.parameters()).device.type == default_device().type
+def test_the_device_is_honoured(data):
+    assert next(Trainer(RUN, data).g.parameters()).device.type == default_device().type
 
 
 # ---- parts of a batch ------------------------------------------------------------------------------------------------
 
+
 class Double(Dataset):
     "The set in float64, in which rounding is out of the way of what is to be compared."
-    def __init__(self, path): super().__init__(path); self.labels = self.labels.double()
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.labels = self.labels.double()
+
     def batch(self, *a):
         images, camera = super().batch(*a)
         return images.double(), camera.to(torch.float64)
@@ -470,114 +784,224 @@ class Double(Dataset):
 
 @pytest.fixture
 def float64():
-    torch.set_default_dtype(torch.float64); yield
+    torch.set_default_dtype(torch.float64)
+    yield
     torch.set_default_dtype(torch.float32)
 
 
 def furthest(a: dict, b: dict) -> float:
     "Largest difference between two trainers' networks."
-    return max((a[net][k]-b[net][k]).abs().max().item() for net in ('g', 'd', 'ema') for k in a[net])
+    return max((a[net][k] - b[net][k]).abs().max().item() for net in ('g', 'd', 'ema') for k in a[net])
 
 
 def test_micro_batches_equal_the_whole_batch(folder, float64):
     run = override(RUN, **{'train.batch': 8, 'train.r1_every': 2})
-    run = replace(run, schedule=compressed(80, 4, 8, 16, (.03, .006), 5.))
-    whole, parts = [steps(Trainer(override(run, **{'train.micro_batch': m}), Double(folder)), 10).state() for m in (0, 2)]
+    run = replace(run, schedule=compressed(80, 4, 8, 16, (0.03, 0.006), 5.0))
+    whole, parts = [
+        steps(Trainer(override(run, **{'train.micro_batch': m}), Double(folder)), 10).state() for m in (0, 2)
+    ]
     assert furthest(whole, parts) < 1e-9
-    with pytest.raises(ValueError, match='make the batch a multiple of 3'): Trainer(override(run, **{'train.micro_batch': 3}), Double(folder))
-    with pytest.raises(ValueError, match='discriminator.group a divisor of 1'): Trainer(override(run, **{'train.micro_batch': 1}), Double(folder))
+    with pytest.raises(ValueError, match='make the batch a multiple of 3'):
+        Trainer(override(run, **{'train.micro_batch': 3}), Double(folder))
+    with pytest.raises(ValueError, match='discriminator.group a divisor of 1'):
+        Trainer(override(run, **{'train.micro_batch': 1}), Double(folder))
 
 
 # ---- presets and what a run will cost --------------------------------------------------------------------------------
 
-TABLE_A3 = {'rendering resolution': [(0, 10, 64, 64), (10, 11, 64, 128), (11, 18, 128, 128), (18, 18.2, 128, 512), (18.2, 28.2, 512, 512)],
-            'B_target': [(0, 10, .01, .01), (10, 11, .01, .001), (11, 28.2, .001, .001)],
-            'supervise proposals': [(0, 16, 0, 0), (16, 28.2, 1, 1)], 'render with proposals': [(0, 17, 0, 0), (17, 28.2, 1, 1)],
-            'R1 gamma': [(0, 18, 1, 1), (18, 25, 4, 4), (25, 28.2, 2, 2)], 'LR multiplier of MLP_c': [(0, 25, 2, 2), (25, 28.2, 1, 1)]}
+TABLE_A3 = {
+    'rendering resolution': [
+        (0, 10, 64, 64),
+        (10, 11, 64, 128),
+        (11, 18, 128, 128),
+        (18, 18.2, 128, 512),
+        (18.2, 28.2, 512, 512),
+    ],
+    'B_target': [(0, 10, 0.01, 0.01), (10, 11, 0.01, 0.001), (11, 28.2, 0.001, 0.001)],
+    'supervise proposals': [(0, 16, 0, 0), (16, 28.2, 1, 1)],
+    'render with proposals': [(0, 17, 0, 0), (17, 28.2, 1, 1)],
+    'R1 gamma': [(0, 18, 1, 1), (18, 25, 4, 4), (25, 28.2, 2, 2)],
+    'LR multiplier of MLP_c': [(0, 25, 2, 2), (25, 28.2, 1, 1)],
+}
 
 
 @pytest.mark.parametrize('line', TABLE_A3)
 def test_the_paper_preset_is_table_a3(line):
     "As printed in the paper, in millions of images."
-    assert schedule_table(paper().schedule)[line] == [(pytest.approx(a*1e6), pytest.approx(b*1e6), y0, y1) for a, b, y0, y1 in TABLE_A3[line]]
+    assert schedule_table(paper().schedule)[line] == [
+        (pytest.approx(a * 1e6), pytest.approx(b * 1e6), y0, y1) for a, b, y0, y1 in TABLE_A3[line]
+    ]
 
 
 def test_the_dry_run_prints_the_table(capsys):
     assert main('train --cfg paper --heads.resolution 512 --dry-run'.split()) == 0
     said = capsys.readouterr().out
-    for text in ('64 (0-10), 64 to 128 (10-11), 128 (11-18), 128 to 512 (18-18.2), 512 (18.2-28.2)', '1 (0-18), 4 (18-25), 2 (25-28.2)', '0.01 to 0.001 (10-11)', 'train.batch: 32'): assert text in said
+    for text in (
+        '64 (0-10), 64 to 128 (10-11), 128 (11-18), 128 to 512 (18-18.2), 512 (18.2-28.2)',
+        '1 (0-18), 4 (18-25), 2 (25-28.2)',
+        '0.01 to 0.001 (10-11)',
+        'train.batch: 32',
+    ):
+        assert text in said
 
 
 def test_published_values():
     "A3.2, A3.4, Tables A1, A2, A4, and the fine-tuning on AFHQ."
     p, c = paper(), cats()
-    assert (p.schedule.total, p.train.batch, p.probe.resolution, p.probe.samples, p.resolution) == (28.2e6, 32, 128, 192, 512)
-    assert (p.backbone.channel_base, p.backbone.plane_channels, p.backbone.backbone_resolution, p.backbone.plane_resolution) == (65536, 32, 256, 512)
-    assert (p.sampler.tau, p.sampler.samples, p.sampler.boost, p.sampler.boost_fraction, p.sampler.top, p.proposal.suppress, p.proposal.patch) == (.98, 16, 2, .1, 16, 5e-3, 64)
-    assert (p.field.hidden, p.field.geo_features, p.field.color_hidden, p.field.pos_freqs, p.field.dir_freqs, p.field.beta_init, p.field.beta_min) == (128, 64, 64, 6, 2, .01, .0001)
-    assert group_size(p.train.batch, p.discriminator.group) <= p.train.batch//16 and not p.augment.adaptive
-    assert c.schedule.total == 1.2e6 and c.augment.adaptive and {k: v for k, *_, v in [(k, *v[-1]) for k, v in schedule_table(c.schedule).items()]} == \
-        {k: v[-1][-1] for k, v in schedule_table(p.schedule).items()} | {'R1 gamma': 6}
+    assert (p.schedule.total, p.train.batch, p.probe.resolution, p.probe.samples, p.resolution) == (
+        28.2e6,
+        32,
+        128,
+        192,
+        512,
+    )
+    assert (
+        p.backbone.channel_base,
+        p.backbone.plane_channels,
+        p.backbone.backbone_resolution,
+        p.backbone.plane_resolution,
+    ) == (65536, 32, 256, 512)
+    assert (
+        p.sampler.tau,
+        p.sampler.samples,
+        p.sampler.boost,
+        p.sampler.boost_fraction,
+        p.sampler.top,
+        p.proposal.suppress,
+        p.proposal.patch,
+    ) == (0.98, 16, 2, 0.1, 16, 5e-3, 64)
+    assert (
+        p.field.hidden,
+        p.field.geo_features,
+        p.field.color_hidden,
+        p.field.pos_freqs,
+        p.field.dir_freqs,
+        p.field.beta_init,
+        p.field.beta_min,
+    ) == (128, 64, 64, 6, 2, 0.01, 0.0001)
+    assert group_size(p.train.batch, p.discriminator.group) <= p.train.batch // 16 and not p.augment.adaptive
+    assert (
+        c.schedule.total == 1.2e6
+        and c.augment.adaptive
+        and {k: v for k, *_, v in [(k, *v[-1]) for k, v in schedule_table(c.schedule).items()]}
+        == {k: v[-1][-1] for k, v in schedule_table(p.schedule).items()} | {'R1 gamma': 6}
+    )
     assert all(len(v) == 1 for v in schedule_table(c.schedule).values())
 
 
 def test_gamma_follows_resolution_and_batch(capsys):
-    assert suggest_gamma(256, 32) == pytest.approx(.4096) and not capsys.readouterr().err
-    assert suggest_gamma(64, 8) == pytest.approx(.1024) and 'warning: a gamma for a batch of 8' in capsys.readouterr().err
+    assert suggest_gamma(256, 32) == pytest.approx(0.4096) and not capsys.readouterr().err
+    assert (
+        suggest_gamma(64, 8) == pytest.approx(0.1024)
+        and 'warning: a gamma for a batch of 8' in capsys.readouterr().err
+    )
     assert main('train --cfg small --gamma auto --batch 16 --dry-run --json'.split()) == 0
-    assert json.loads(capsys.readouterr().out)['schedule.gamma'] == [[0, .0002*128**2/16]]
+    assert json.loads(capsys.readouterr().out)['schedule.gamma'] == [[0, 0.0002 * 128**2 / 16]]
 
 
 def test_fine_tuning_starts_from_a_pair(data, tmp_path):
-    first = train(RUN, tmp_path/'first', data, progress=False, stop_at=8)
-    assert len({f.stat().st_mode for f in (tmp_path/'first').glob('*.*')}) == 1                   # who may read one file of a run may read them all
-    tuned = override(RUN, **{'train.network': str(tmp_path/'first/generator.safetensors'), 'train.seed': 5, 'train.ema_ramp': float('inf')})
-    t = train(tuned, tmp_path/'tuned', data, progress=False, stop_at=4)
-    moved = lambda a, b: max((x-b[k]).abs().max().item() for k, x in a.items())
-    assert moved(t.ema.state_dict(), first.ema.state_dict()) < .05 < moved(t.ema.state_dict(), Trainer(tuned, data).ema.state_dict())
-    with pytest.raises(ValueError, match='has other sizes than this run'): train(override(tuned, **{'field.hidden': 16}), tmp_path/'other', data, progress=False)
-    (tmp_path/'first/discriminator.safetensors').unlink()
-    with pytest.raises(ValueError, match='there is no discriminator.safetensors beside'): train(tuned, tmp_path/'none', data, progress=False)
+    first = train(RUN, tmp_path / 'first', data, progress=False, stop_at=8)
+    assert (
+        len({f.stat().st_mode for f in (tmp_path / 'first').glob('*.*')}) == 1
+    )  # who may read one file of a run may read them all
+    tuned = override(
+        RUN,
+        **{
+            'train.network': str(tmp_path / 'first/generator.safetensors'),
+            'train.seed': 5,
+            'train.ema_ramp': float('inf'),
+        },
+    )
+    t = train(tuned, tmp_path / 'tuned', data, progress=False, stop_at=4)
+    moved = lambda a, b: max((x - b[k]).abs().max().item() for k, x in a.items())
+    assert (
+        moved(t.ema.state_dict(), first.ema.state_dict())
+        < 0.05
+        < moved(t.ema.state_dict(), Trainer(tuned, data).ema.state_dict())
+    )
+    with pytest.raises(ValueError, match='has other sizes than this run'):
+        train(override(tuned, **{'field.hidden': 16}), tmp_path / 'other', data, progress=False)
+    (tmp_path / 'first/discriminator.safetensors').unlink()
+    with pytest.raises(ValueError, match='there is no discriminator.safetensors beside'):
+        train(tuned, tmp_path / 'none', data, progress=False)
 
 
 def test_half_precision_is_where_it_holds(data):
     "bfloat16 in the backbone, the proposal network and D's blocks; float32 in mapping, field, D's last layers, and everywhere in D where R1 looks."
     t, seen = Trainer(override(RUN, **{'train.bf16': True}), data), {}
-    def watch(name, module): module.register_forward_hook(lambda m, i, o: seen.setdefault(name, set()).add((o[0] if isinstance(o, tuple) else o).dtype))
-    for name, module in (('mapping', t.g.mapping.layers[0]), ('proposal', t.g.proposal.head[0]),
-                         ('blocks', t.d.blocks[0]), ('statistics', t.d.conv), ('last', t.d.out)): watch(name, module)
+
+    def watch(name, module):
+        module.register_forward_hook(
+            lambda m, i, o: seen.setdefault(name, set()).add((o[0] if isinstance(o, tuple) else o).dtype)
+        )
+
+    for name, module in (
+        ('mapping', t.g.mapping.layers[0]),
+        ('proposal', t.g.proposal.head[0]),
+        ('blocks', t.d.blocks[0]),
+        ('statistics', t.d.conv),
+        ('last', t.d.out),
+    ):
+        watch(name, module)
     geometry = t.g.field.geometry
-    t.g.field.geometry = lambda planes, x: (seen.setdefault('field', set()).add((out := geometry(planes, x))[0].dtype), out)[1]
+    t.g.field.geometry = lambda planes, x: (
+        seen.setdefault('field', set()).add((out := geometry(planes, x))[0].dtype),
+        out,
+    )[1]
     half, full = {torch.bfloat16}, {torch.float32}
     t.images, t.step_count = 120, 1
     values = t.step()
-    assert seen['proposal'] == seen['blocks'] == half and seen['mapping'] == seen['field'] == seen['statistics'] == seen['last'] == full, seen
+    assert (
+        seen['proposal'] == seen['blocks'] == half
+        and seen['mapping'] == seen['field'] == seen['statistics'] == seen['last'] == full
+    ), seen
     w = torch.randn(2, 8)
-    with torch.no_grad(), t.half(): rounded = t.g.synthesize(w)
-    with torch.no_grad(): assert 1e-5 < ((planes := t.g.synthesize(w))-rounded).abs().max()/planes.abs().max() < .02      # its convolutions were half
-    exact = Trainer(RUN, data); exact.images, exact.step_count = 120, 1
-    assert all(abs(v-values[k]) < .05*max(1, abs(v)) for k, v in exact.step().items() if k.startswith(('loss', 'geometry')))
-    seen.clear(); t.images, t.step_count = 120, 4; assert 'loss/r1' in t.step() and seen['blocks'] == half | full
-    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in [*t.g.parameters(), *t.d.parameters()]) and t.skipped == 0
+    with torch.no_grad(), t.half():
+        rounded = t.g.synthesize(w)
+    with torch.no_grad():
+        assert (
+            1e-5 < ((planes := t.g.synthesize(w)) - rounded).abs().max() / planes.abs().max() < 0.02
+        )  # its convolutions were half
+    exact = Trainer(RUN, data)
+    exact.images, exact.step_count = 120, 1
+    assert all(
+        abs(v - values[k]) < 0.05 * max(1, abs(v))
+        for k, v in exact.step().items()
+        if k.startswith(('loss', 'geometry'))
+    )
+    seen.clear()
+    t.images, t.step_count = 120, 4
+    assert 'loss/r1' in t.step() and seen['blocks'] == half | full
+    assert (
+        all(p.dtype == torch.float32 and p.isfinite().all() for p in [*t.g.parameters(), *t.d.parameters()])
+        and t.skipped == 0
+    )
 
 
 def test_reading_is_somebody_elses_work(folder):
     "Every batch is asked for by a thread, one step ahead: no step decodes a picture."
+
     class Watched(Dataset):
         asked = []
-        def batch(self, position, *a): self.asked.append((position, threading.current_thread())); return super().batch(position, *a)
+
+        def batch(self, position, *a):
+            self.asked.append((position, threading.current_thread()))
+            return super().batch(position, *a)
+
     t = steps(Trainer(RUN, data := Watched(folder)), 3)
     t.ahead.popitem()[1].result()
-    assert [p for p, _ in data.asked] == list(range(16)) and threading.main_thread() not in {who for _, who in data.asked}
+    assert [p for p, _ in data.asked] == list(range(16)) and threading.main_thread() not in {
+        who for _, who in data.asked
+    }
 
 
 def test_the_estimate_is_what_then_happens(data, tmp_path):
     "Processor time, so that a busy machine does not matter: within 25 %."
-    run = override(RUN, **{'train.checkpoint_images': 40., 'schedule.total': 160.})
-    snapshot(steps(Trainer(run, data), 1).ema)                      # what is slow only the first time in a process
+    run = override(RUN, **{'train.checkpoint_images': 40.0, 'schedule.total': 160.0})
+    snapshot(steps(Trainer(run, data), 1).ema)  # what is slow only the first time in a process
     rows = estimate(run, data, steps=3, clock=time.process_time)
     assert [(r['from'], r['to']) for r in rows[:-1]] == stretches(run.schedule) and rows[-1]['GiB'] > 0
     begun = time.process_time()
     train(run, tmp_path, data, progress=False)
-    took, expected = time.process_time()-begun, rows[-1]['hours']*3600
-    assert .75 < took/expected < 1.25, (took, expected)
+    took, expected = time.process_time() - begun, rows[-1]['hours'] * 3600
+    assert 0.75 < took / expected < 1.25, (took, expected)

@@ -15,181 +15,246 @@ from torch import Tensor
 from .core import *
 
 # %% ../nbs/02_camera.ipynb #de2dad71
-FOCAL, RADIUS = 4.2647, 2.7   # EG3D's values for faces: focal length in image sides, distance to the origin in world units
+FOCAL, RADIUS = (
+    4.2647,
+    2.7,
+)  # EG3D's values for faces: focal length in image sides, distance to the origin in world units
 
-def intrinsics(focal: Tensor   # [B] in image sides
-              ) -> Tensor:     # [B, 3, 3]
+
+def intrinsics(
+    focal: Tensor,  # [B] in image sides
+) -> Tensor:  # [B, 3, 3]
     "Pinhole with square pixels and the principal point in the middle of the image."
     k = torch.zeros(len(focal), 3, 3, dtype=focal.dtype, device=focal.device)
     k[:, 0, 0], k[:, 1, 1] = focal, focal
-    k[:, :2, 2], k[:, 2, 2] = .5, 1.
+    k[:, :2, 2], k[:, 2, 2] = 0.5, 1.0
     return k
+
 
 def focal_from_fov(degrees: float, kind: str) -> float:
     "Focal length in image sides from a field of view; `kind` is 'horizontal' (Blender, NeRF) or 'diagonal' (EG3D's viewer)."
-    if kind not in ('horizontal', 'diagonal'): raise ValueError(f"kind of field of view must be 'horizontal' or 'diagonal', got {kind!r}")
-    half_side = .5 if kind == 'horizontal' else .5*2**.5
-    return half_side/math.tan(math.radians(degrees)/2)   # f = half / tan(fov / 2)
+    if kind not in ('horizontal', 'diagonal'):
+        raise ValueError(f"kind of field of view must be 'horizontal' or 'diagonal', got {kind!r}")
+    half_side = 0.5 if kind == 'horizontal' else 0.5 * 2**0.5
+    return half_side / math.tan(math.radians(degrees) / 2)  # f = half / tan(fov / 2)
 
 # %% ../nbs/02_camera.ipynb #374306bf
-def look_at(eye: Tensor,              # [B, 3]
-            target=(0., 0., 0.),      # [3] or [B, 3]
-            up=(0., 1., 0.),          # [3]
-            focal: float|Tensor = FOCAL   # in image sides, one or [B]
-           ) -> Camera:
+def look_at(
+    eye: Tensor,  # [B, 3]
+    target=(0.0, 0.0, 0.0),  # [3] or [B, 3]
+    up=(0.0, 1.0, 0.0),  # [3]
+    focal: float | Tensor = FOCAL,  # in image sides, one or [B]
+) -> Camera:
     "Cameras at `eye` that look at `target` with `up` pointing up in the image; raises where eye and target coincide."
     expect(eye, 'eye', 'B 3')
     new = lambda x: torch.as_tensor(x, dtype=eye.dtype, device=eye.device)
-    gaze, up = new(target)-eye, F.normalize(new(up), dim=-1).expand_as(eye)
-    if (gaze == 0).all(1).any(): raise ValueError('eye and target coincide: a camera cannot look at itself')
+    gaze, up = new(target) - eye, F.normalize(new(up), dim=-1).expand_as(eye)
+    if (gaze == 0).all(1).any():
+        raise ValueError('eye and target coincide: a camera cannot look at itself')
     z = F.normalize(gaze, dim=-1)
-    other = F.one_hot((z.abs()+new([.1, .1, 0.])).argmin(1), 3).to(z)*(z*up).sum(1, keepdim=True).sign()  # an axis across the gaze
+    other = (
+        F.one_hot((z.abs() + new([0.1, 0.1, 0.0])).argmin(1), 3).to(z) * (z * up).sum(1, keepdim=True).sign()
+    )  # an axis across the gaze
     up = torch.where(z.cross(up, dim=1).norm(dim=1, keepdim=True) < 1e-4, other, up)
-    x = F.normalize(z.cross(up, dim=1), dim=1)                                       # right = forward x up
+    x = F.normalize(z.cross(up, dim=1), dim=1)  # right = forward x up
     return _camera(x, z, eye, new(focal).expand(len(eye)))
 
-def _camera(x: Tensor, z: Tensor, eye: Tensor, focal: Tensor) -> Camera:   # right [B, 3], forward [B, 3], [B, 3], [B]
-    top = torch.stack([x, z.cross(x, dim=1), z, eye], -1)                            # down = forward x right
-    last = top.new_tensor([0., 0, 0, 1]).expand(len(eye), 1, 4)
+
+def _camera(
+    x: Tensor, z: Tensor, eye: Tensor, focal: Tensor
+) -> Camera:  # right [B, 3], forward [B, 3], [B, 3], [B]
+    top = torch.stack([x, z.cross(x, dim=1), z, eye], -1)  # down = forward x right
+    last = top.new_tensor([0.0, 0, 0, 1]).expand(len(eye), 1, 4)
     return Camera(torch.cat([top, last], 1), intrinsics(focal))
 
 # %% ../nbs/02_camera.ipynb #5fc8d467
-def orbit(yaw: float|Tensor,      # [B] radians
-          pitch: float|Tensor,    # [B] radians
-          radius: float|Tensor = RADIUS, focal: float|Tensor = FOCAL
-         ) -> Camera:
+def orbit(
+    yaw: float | Tensor,  # [B] radians
+    pitch: float | Tensor,  # [B] radians
+    radius: float | Tensor = RADIUS,
+    focal: float | Tensor = FOCAL,
+) -> Camera:
     "Cameras on a sphere that look at the origin; the four arguments broadcast."
     like = next((x for x in (yaw, pitch, radius, focal) if torch.is_tensor(x)), torch.zeros(1))
     yaw, pitch, radius, focal = torch.broadcast_tensors(
-        *(torch.as_tensor(x, dtype=like.dtype, device=like.device).reshape(-1) for x in (yaw, pitch, radius, focal)))
-    eye = torch.stack([yaw.sin()*pitch.cos(), pitch.sin(), yaw.cos()*pitch.cos()], 1)   # unit sphere
+        *(
+            torch.as_tensor(x, dtype=like.dtype, device=like.device).reshape(-1)
+            for x in (yaw, pitch, radius, focal)
+        )
+    )
+    eye = torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], 1)  # unit sphere
     right = torch.stack([yaw.cos(), torch.zeros_like(yaw), -yaw.sin()], 1)
-    return _camera(right, -eye, radius[:, None]*eye, focal)
+    return _camera(right, -eye, radius[:, None] * eye, focal)
 
 # %% ../nbs/02_camera.ipynb #95d76eef
-def gaussian_cameras(n: int, generator: torch.Generator, yaw_std: float = .3, pitch_std: float = .155,
-                     radius: float = RADIUS, focal: float = FOCAL) -> Camera:
+def gaussian_cameras(
+    n: int,
+    generator: torch.Generator,
+    yaw_std: float = 0.3,
+    pitch_std: float = 0.155,
+    radius: float = RADIUS,
+    focal: float = FOCAL,
+) -> Camera:
     "n cameras with normal yaw and pitch (radians) around the frontal one; the deviations are pi-GAN's for faces."
     yaw, pitch = torch.randn(2, n, generator=generator, device=generator.device)
-    return orbit(yaw*yaw_std, pitch*pitch_std, radius, focal)
+    return orbit(yaw * yaw_std, pitch * pitch_std, radius, focal)
 
-def sphere_cameras(n: int, generator: torch.Generator, radius: float = RADIUS, focal: float = FOCAL) -> Camera:
+
+def sphere_cameras(
+    n: int, generator: torch.Generator, radius: float = RADIUS, focal: float = FOCAL
+) -> Camera:
     "n cameras uniform by area on the whole sphere: yaw ~ U(-pi, pi), sin(pitch) ~ U(-1, 1)."
     u, v = torch.rand(2, n, generator=generator, device=generator.device)
-    return orbit((2*u-1)*math.pi, (2*v-1).asin(), radius, focal)
+    return orbit((2 * u - 1) * math.pi, (2 * v - 1).asin(), radius, focal)
 
-def empirical_cameras(labels: Tensor,   # [L, 25], e.g. a data set's
-                      n: int, generator: torch.Generator) -> Camera:
+
+def empirical_cameras(
+    labels: Tensor,  # [L, 25], e.g. a data set's
+    n: int,
+    generator: torch.Generator,
+) -> Camera:
     "n of the given labels, drawn with replacement."
     expect(labels, 'labels', 'L 25')
     pick = torch.randint(len(labels), (n,), generator=generator, device=generator.device)
     return Camera.from_label(labels[pick.to(labels.device)])
 
 # %% ../nbs/02_camera.ipynb #77755a7b
-def pixel_rays(camera: Camera,
-               uv: Tensor     # [B, n, 2] image coordinates in [0, 1], u to the right, v down
-              ) -> Rays:
+def pixel_rays(
+    camera: Camera,
+    uv: Tensor,  # [B, n, 2] image coordinates in [0, 1], u to the right, v down
+) -> Rays:
     "Rays through any points of the image."
     expect(uv, 'uv', 'B n 2', B=len(camera))
-    k = camera.intrinsics[:, None]                                    # [B, 1, 3, 3]
-    y = (uv[..., 1]-k[..., 1, 2])/k[..., 1, 1]
-    x = (uv[..., 0]-k[..., 0, 2]-k[..., 0, 1]*y)/k[..., 0, 0]         # K^-1 (u, v, 1), skew included
-    with torch.autocast(uv.device.type, enabled=False):               # a ray in bfloat16 would miss its pixel
+    k = camera.intrinsics[:, None]  # [B, 1, 3, 3]
+    y = (uv[..., 1] - k[..., 1, 2]) / k[..., 1, 1]
+    x = (uv[..., 0] - k[..., 0, 2] - k[..., 0, 1] * y) / k[..., 0, 0]  # K^-1 (u, v, 1), skew included
+    with torch.autocast(uv.device.type, enabled=False):  # a ray in bfloat16 would miss its pixel
         d = torch.stack([x, y, torch.ones_like(x)], -1) @ camera.cam2world[:, :3, :3].transpose(1, 2)
     return Rays(camera.cam2world[:, None, :3, 3].expand_as(d), F.normalize(d, dim=-1))
 
-def camera_rays(camera: Camera, resolution: int,
-                index: Tensor = None   # [B, n] or [n] row-major pixel numbers; all R*R of them when not given
-               ) -> Rays:              # [B, n, 3]
+
+def camera_rays(
+    camera: Camera,
+    resolution: int,
+    index: Tensor = None,  # [B, n] or [n] row-major pixel numbers; all R*R of them when not given
+) -> Rays:  # [B, n, 3]
     "Rays through pixel centres ((i + .5) / R, (j + .5) / R)."
     c, r = camera.cam2world, resolution
-    i = torch.arange(r*r, device=c.device) if index is None else index
-    uv = (torch.stack([i % r, i.div(r, rounding_mode='floor')], -1)+.5).to(c)/r
+    i = torch.arange(r * r, device=c.device) if index is None else index
+    uv = (torch.stack([i % r, i.div(r, rounding_mode='floor')], -1) + 0.5).to(c) / r
     return pixel_rays(camera, uv.expand(len(camera), -1, 2))
 
 # %% ../nbs/02_camera.ipynb #ef0782bf
-def project(camera: Camera,
-            x: Tensor            # [B, M, 3] world points
-           ) -> tuple[Tensor, Tensor]:   # uv [B, M, 2] in [0, 1] inside the image, distance [B, M]
+def project(
+    camera: Camera,
+    x: Tensor,  # [B, M, 3] world points
+) -> tuple[Tensor, Tensor]:  # uv [B, M, 2] in [0, 1] inside the image, distance [B, M]
     "Image coordinates and Euclidean distance of points; the distance is negative behind the camera."
     expect(x, 'x', 'B M 3', B=len(camera))
-    p = (x-camera.cam2world[:, None, :3, 3]) @ camera.cam2world[:, :3, :3]     # R^T (x - o)
-    q = p @ camera.intrinsics.transpose(1, 2)                                  # K p
-    return q[..., :2]/q[..., 2:], p.norm(dim=-1)*p[..., 2].sign()
+    p = (x - camera.cam2world[:, None, :3, 3]) @ camera.cam2world[:, :3, :3]  # R^T (x - o)
+    q = p @ camera.intrinsics.transpose(1, 2)  # K p
+    return q[..., :2] / q[..., 2:], p.norm(dim=-1) * p[..., 2].sign()
 
 # %% ../nbs/02_camera.ipynb #ac437668
-def box_hits(rays: Rays, box: float   # side of the cube around the origin
-            ) -> tuple[Tensor, Tensor, Tensor]:   # near, far [B, N] and hit [B, N] bool
+def box_hits(
+    rays: Rays,
+    box: float,  # side of the cube around the origin
+) -> tuple[Tensor, Tensor, Tensor]:  # near, far [B, N] and hit [B, N] bool
     "Slab test. From inside, near is 0; missed rays have hit False and near = far = 0."
-    d = torch.where(rays.dirs.abs() < 1e-9, 1e-9, rays.dirs)             # parallel to a slab: its interval is all or nothing
-    a, b = (-box/2-rays.origins)/d, (box/2-rays.origins)/d
+    d = torch.where(
+        rays.dirs.abs() < 1e-9, 1e-9, rays.dirs
+    )  # parallel to a slab: its interval is all or nothing
+    a, b = (-box / 2 - rays.origins) / d, (box / 2 - rays.origins) / d
     near, far = torch.minimum(a, b).amax(-1).clamp(min=0), torch.maximum(a, b).amin(-1)
     hit = far > near
     return torch.where(hit, near, 0), torch.where(hit, far, 0), hit
 
-def sphere_hits(rays: Rays, radius: float) -> tuple[Tensor, Tensor, Tensor]:   # t [B, N], normal [B, N, 3], hit [B, N] bool
+
+def sphere_hits(
+    rays: Rays, radius: float
+) -> tuple[Tensor, Tensor, Tensor]:  # t [B, N], normal [B, N, 3], hit [B, N] bool
     "First crossing of a sphere around the origin, seen from outside: the closed form that later stages are tested against."
-    b = -(rays.origins*rays.dirs).sum(-1)                                # nearest approach along the ray
-    gap = radius**2-(rays.origins+b[..., None]*rays.dirs).pow(2).sum(-1)
+    b = -(rays.origins * rays.dirs).sum(-1)  # nearest approach along the ray
+    gap = radius**2 - (rays.origins + b[..., None] * rays.dirs).pow(2).sum(-1)
     hit = (gap > 0) & (b > 0)
-    t = torch.where(hit, b-torch.where(hit, gap, 1).sqrt(), 0)           # |o + t d| = radius
-    normal = torch.where(hit[..., None], (rays.origins+t[..., None]*rays.dirs)/radius, 0)
+    t = torch.where(hit, b - torch.where(hit, gap, 1).sqrt(), 0)  # |o + t d| = radius
+    normal = torch.where(hit[..., None], (rays.origins + t[..., None] * rays.dirs) / radius, 0)
     return t, normal, hit
 
 # %% ../nbs/02_camera.ipynb #49b31502
-def mirror_label(label: Tensor   # [..., 25]
-                ) -> Tensor:     # [..., 25]
+def mirror_label(
+    label: Tensor,  # [..., 25]
+) -> Tensor:  # [..., 25]
     "The label of the horizontally flipped picture."
     expect(label, 'label', '... 25')
     sign, shift = torch.ones_like(label), torch.zeros_like(label)
-    sign[..., [1, 2, 4, 8, 3, 17, 18]] = -1            # pose (0,1) (0,2) (1,0) (2,0) (0,3), skew, c_x
-    shift[..., 18] = 1                                 # c_x -> 1 - c_x
-    return label*sign+shift
+    sign[..., [1, 2, 4, 8, 3, 17, 18]] = -1  # pose (0,1) (0,2) (1,0) (2,0) (0,3), skew, c_x
+    shift[..., 18] = 1  # c_x -> 1 - c_x
+    return label * sign + shift
+
 
 def mirror_camera(camera: Camera) -> Camera:
     "The camera mirrored at the plane x = 0."
     return Camera.from_label(mirror_label(camera.label))
 
 # %% ../nbs/02_camera.ipynb #c4eeca41
-def to_opengl(camera: Camera) -> Tensor:   # [B, 4, 4] camera to world, x right, y up, looks down -z
+def to_opengl(camera: Camera) -> Tensor:  # [B, 4, 4] camera to world, x right, y up, looks down -z
     "OpenGL pose in the same y-up world."
-    return camera.cam2world*camera.cam2world.new_tensor([1., -1, -1, 1])
+    return camera.cam2world * camera.cam2world.new_tensor([1.0, -1, -1, 1])
 
-def from_opengl(pose: Tensor,                 # [B, 4, 4]
-                focal: float|Tensor = FOCAL   # in image sides, one or [B]
-               ) -> Camera:
+
+def from_opengl(
+    pose: Tensor,  # [B, 4, 4]
+    focal: float | Tensor = FOCAL,  # in image sides, one or [B]
+) -> Camera:
     "The inverse of `to_opengl`."
     expect(pose, 'pose', 'B 4 4')
-    return Camera(pose*pose.new_tensor([1., -1, -1, 1]), intrinsics(torch.as_tensor(focal, dtype=pose.dtype, device=pose.device).expand(len(pose))))
+    return Camera(
+        pose * pose.new_tensor([1.0, -1, -1, 1]),
+        intrinsics(torch.as_tensor(focal, dtype=pose.dtype, device=pose.device).expand(len(pose))),
+    )
+
 
 def _z_up(like: Tensor) -> Tensor:
-    return like.new_tensor([[1., 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])   # (x, y, z) -> (x, -z, y)
+    return like.new_tensor(
+        [[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+    )  # (x, y, z) -> (x, -z, y)
 
-def to_blender(camera: Camera) -> tuple[Tensor, Tensor]:   # matrix_world [B, 4, 4], camera_angle_x [B] radians
+
+def to_blender(camera: Camera) -> tuple[Tensor, Tensor]:  # matrix_world [B, 4, 4], camera_angle_x [B] radians
     "Blender's matrix_world and horizontal field of view, as in NeRF's transforms.json."
-    return _z_up(camera.cam2world) @ to_opengl(camera), 2*torch.atan(.5/camera.intrinsics[:, 0, 0])
+    return _z_up(camera.cam2world) @ to_opengl(camera), 2 * torch.atan(0.5 / camera.intrinsics[:, 0, 0])
 
-def from_blender(matrix_world: Tensor,      # [B, 4, 4]
-                 camera_angle_x: Tensor     # [B] radians, horizontal
-                ) -> Camera:
+
+def from_blender(
+    matrix_world: Tensor,  # [B, 4, 4]
+    camera_angle_x: Tensor,  # [B] radians, horizontal
+) -> Camera:
     "The inverse of `to_blender`."
-    return from_opengl(_z_up(matrix_world).T @ matrix_world, .5/torch.tan(camera_angle_x/2))
+    return from_opengl(_z_up(matrix_world).T @ matrix_world, 0.5 / torch.tan(camera_angle_x / 2))
 
 # %% ../nbs/02_camera.ipynb #a3935e4a
-def draw_cameras(camera: Camera, size: float = .5, box: float = 1., ax=None, color=None):
+def draw_cameras(camera: Camera, size: float = 0.5, box: float = 1.0, ax=None, color=None):
     "Frusta of `size` world units, their top edges bold, and the cube of the volume; returns the matplotlib axes."
     import matplotlib.pyplot as plt
+
     ax = ax or plt.figure(figsize=(5, 5)).add_subplot(projection='3d')
-    line = lambda p, **kw: ax.plot(*p.detach().cpu()[:, [2, 0, 1]].T.numpy(), **kw)    # world z, x, y: y is drawn upwards
-    cube = torch.tensor([[x, y, z] for x in (-1., 1) for y in (-1., 1) for z in (-1., 1)])*box/2
+    line = lambda p, **kw: ax.plot(
+        *p.detach().cpu()[:, [2, 0, 1]].T.numpy(), **kw
+    )  # world z, x, y: y is drawn upwards
+    cube = torch.tensor([[x, y, z] for x in (-1.0, 1) for y in (-1.0, 1) for z in (-1.0, 1)]) * box / 2
     for a in range(8):
         for bit in (1, 2, 4):
-            if not a & bit: line(cube[[a, a | bit]], color='.7', lw=.8)
-    uv = camera.cam2world.new_tensor([[0., 0], [1, 0], [1, 1], [0, 1]]).expand(len(camera), 4, 2)
+            if not a & bit:
+                line(cube[[a, a | bit]], color='.7', lw=0.8)
+    uv = camera.cam2world.new_tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]]).expand(len(camera), 4, 2)
     corners = pixel_rays(camera, uv).at(uv.new_full((len(camera), 4, 1), size)).squeeze(2)
     for i, (eye, c) in enumerate(zip(camera.cam2world[:, :3, 3], corners)):
         colour = color or f'C{i % 10}'
         line(c[[0, 1]], color=colour, lw=3)
-        line(torch.stack([c[1], c[2], c[3], c[0], eye, c[1], eye, c[2], eye, c[3]]), color=colour, lw=.8)
-    ax.set(xlabel='z', ylabel='x', zlabel='y'); ax.set_aspect('equal'); ax.view_init(elev=22, azim=40); ax.locator_params(nbins=4)
+        line(torch.stack([c[1], c[2], c[3], c[0], eye, c[1], eye, c[2], eye, c[3]]), color=colour, lw=0.8)
+    ax.set(xlabel='z', ylabel='x', zlabel='y')
+    ax.set_aspect('equal')
+    ax.view_init(elev=22, azim=40)
+    ax.locator_params(nbins=4)
     return ax

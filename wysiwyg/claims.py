@@ -19,107 +19,277 @@ from .tracking import *
 # %% ../nbs/23_claims.ipynb #3021097f
 def recorded(study: str) -> dict[str, float]:
     "Recorded rows by name, empty where the study was not recorded."
-    if not (data_dir()/'results'/f'{study}.json').exists(): return {}
+    if not (data_dir() / 'results' / f'{study}.json').exists():
+        return {}
     r = read_results(study)
     return dict(zip(r.what, r.value.astype(float)))
 
-def find(rows: dict[str, float], pattern: str) -> str|None:
+
+def find(rows: dict[str, float], pattern: str) -> str | None:
     "The row that fits, e.g. 'eval/fd_*: full'; None without one, a ValueError where several do."
     fit = [k for k in rows if fnmatchcase(k, pattern)]
-    if len(fit) > 1: raise ValueError(f'{pattern!r} fits {len(fit)} rows, {fit[0]!r} and {fit[1]!r} among them: say which')
+    if len(fit) > 1:
+        raise ValueError(f'{pattern!r} fits {len(fit)} rows, {fit[0]!r} and {fit[1]!r} among them: say which')
     return fit[0] if fit else None
 
 # %% ../nbs/23_claims.ipynb #65e3843d
 @dataclass(frozen=True)
 class Claim:
     "What the paper says, and the rows of one study that decide it."
+
     text: str
-    source: str          # where the paper says so
-    published: str       # its numbers
-    study: str           # data/results/<study>.json
-    ours: str            # pattern of a row
-    other: str = ''      # pattern of the row it is compared with; empty: with nothing
-    sign: int = 1        # +1: ours should be larger
-    margin: float = 0.   # by more than this
+    source: str  # where the paper says so
+    published: str  # its numbers
+    study: str  # data/results/<study>.json
+    ours: str  # pattern of a row
+    other: str = ''  # pattern of the row it is compared with; empty: with nothing
+    sign: int = 1  # +1: ours should be larger
+    margin: float = 0.0  # by more than this
+
 
 @dataclass(frozen=True)
 class Verdict:
     "`word` is one of 'shown', 'shown at toy scale', 'not reproduced', 'not measured'."
+
     claim: Claim
     word: str
     reason: str
-    difference: float = float('nan')   # sign * (ours - other)
-    half: float = float('nan')         # of its 95 % interval
+    difference: float = float('nan')  # sign * (ours - other)
+    half: float = float('nan')  # of its 95 % interval
 
-def half_width(rows: dict[str, float], ours: str, other: str|None) -> float:
+
+def half_width(rows: dict[str, float], ours: str, other: str | None) -> float:
     "Half of the 95 % interval of a difference: as recorded, else of both rows together; NaN without one."
-    if other and f'{ours} Δ±' in rows: return rows[f'{ours} Δ±']
-    return sum(rows.get(f'{k} ±', float('nan'))**2 for k in (ours, other) if k)**.5
+    if other and f'{ours} Δ±' in rows:
+        return rows[f'{ours} Δ±']
+    return sum(rows.get(f'{k} ±', float('nan')) ** 2 for k in (ours, other) if k) ** 0.5
+
 
 def judge(claim: Claim, rows: dict[str, float], toy: bool = True) -> Verdict:
     "The verdict of recorded numbers; `toy`: they come from smaller pictures than the paper's."
-    if reason := unmeasured(claim, rows): return Verdict(claim, 'not measured', reason)
+    if reason := unmeasured(claim, rows):
+        return Verdict(claim, 'not measured', reason)
     ours, other = find(rows, claim.ours), find(rows, claim.other) if claim.other else None
-    difference = claim.sign*(rows[ours]-(rows[other] if other else 0))
+    difference = claim.sign * (rows[ours] - (rows[other] if other else 0))
     half = half_width(rows, ours, other)
-    if half != half: return Verdict(claim, 'not measured', f'{_number(difference)}, but no interval was recorded', difference)
+    if half != half:
+        return Verdict(
+            claim, 'not measured', f'{_number(difference)}, but no interval was recorded', difference
+        )
     said, needed = f'{_number(difference)} ± {_number(half)}', f'{claim.margin:g}' if claim.margin else ''
-    if difference-half > claim.margin:
-        return Verdict(claim, 'shown at toy scale' if toy else 'shown', f'{said}, above {needed}' if needed else said, difference, half)
-    if difference+half > claim.margin: reason = f'{said}, within noise of {needed}' if needed else f'{said}, within noise'
-    else: reason = f'{said}, below {needed or "zero"}'
+    if difference - half > claim.margin:
+        return Verdict(
+            claim,
+            'shown at toy scale' if toy else 'shown',
+            f'{said}, above {needed}' if needed else said,
+            difference,
+            half,
+        )
+    if difference + half > claim.margin:
+        reason = f'{said}, within noise of {needed}' if needed else f'{said}, within noise'
+    else:
+        reason = f'{said}, below {needed or "zero"}'
     return Verdict(claim, 'not reproduced', reason, difference, half)
+
 
 def unmeasured(claim: Claim, rows: dict[str, float]) -> str:
     "What is missing for a verdict; empty where both rows are there."
-    if not rows: return f'`{claim.study}` has not been recorded'
+    if not rows:
+        return f'`{claim.study}` has not been recorded'
     missing = [pattern for pattern in (claim.ours, claim.other) if pattern and not find(rows, pattern)]
     return f'`{claim.study}` holds no row `{missing[0]}`' if missing else ''
 
-def _number(x: float) -> str: return f'{x:,.0f}' if abs(x) >= 99.5 else f'{x:.2g}'
+
+def _number(x: float) -> str:
+    return f'{x:,.0f}' if abs(x) >= 99.5 else f'{x:.2g}'
 
 # %% ../nbs/23_claims.ipynb #11324288
 CLAIMS = (
-    Claim('The image distance itself', 'Table 1', 'FID 4.97', 'shipped', 'eval/fid50k_full', sign=-1, margin=-4.97),
-    Claim('Without the learned sampler images suffer', 'Table 4', 'FID 38.29 for 4.97', 'a01_paper_table', 'eval/fd_*: no_learned_sampler', 'eval/fd_*: full'),
-    Claim('Without stratification geometry suffers', 'Table 4', 'FID-N 86.02 for 60.76', 'a01_paper_table', 'eval/normal_fd_*: no_stratification', 'eval/normal_fd_*: full'),
-    Claim('Without robust sampling images suffer', 'Table 4', 'FID 5.67 for 4.97', 'a01_paper_table', 'eval/fd_*: no_robust_sampling', 'eval/fd_*: full'),
-    Claim('Without the beta term geometry suffers', 'Table 4', 'FID-N 64.25 for 60.76', 'a01_paper_table', 'eval/normal_fd_*: no_beta_regularisation', 'eval/normal_fd_*: full'),
-    Claim('Tighter surfaces render better from few samples', '4.5', '', 'a04_tightness', 'eval/render_psnr: beta-0.015', 'eval/render_psnr: base', -1),
-    Claim('Strata make samples count for more', 'Fig. A6', '', 'a07_sampler_knobs', 'eval/psnr: kind-unstratified-cnn', 'eval/psnr: cnn', -1),
-    Claim('The filter makes samples count for more', 'Fig. A5', '', 'a07_sampler_knobs', 'eval/psnr: kind-unfiltered-cnn', 'eval/psnr: cnn', -1),
-    Claim('A fifth of the samples is as good as all (within 1 dB)', 'Table 3', 'FID 5.28 at 20, 4.97 at 96', 'a07_sampler_knobs', 'eval/psnr: kind-two_pass-cnn', 'eval/psnr: cnn', -1, -1.),
-    Claim('Fewer samples are less time for a frame', '4.2', '5.5 times fewer in the last pass', 'a05_cost', 'time of a frame, two_pass over wysiwyg, largest', margin=1.),
-    Claim('The whole factor of 5 is saved in time, too', '4.2', '5.5 times fewer in the last pass', 'a05_cost', 'time of a frame, two_pass over wysiwyg, largest', margin=5.),
-    Claim('Training steps are cheaper', '4.6', '', 'a05_cost', 'time of a training step, two_pass over wysiwyg, largest', margin=1.),
-    Claim('Highlights pull the surface out of place', 'section 6', '', 'a09_lighting', 'eval/inverted_spot_depth: shiny', 'eval/inverted_spot_depth: matte'),
-    Claim('Highlights roughen the surface', 'section 6', '', 'a09_lighting', 'eval/inverted_spot_normal: shiny', 'eval/inverted_spot_normal: matte'))
+    Claim(
+        'The image distance itself',
+        'Table 1',
+        'FID 4.97',
+        'shipped',
+        'eval/fid50k_full',
+        sign=-1,
+        margin=-4.97,
+    ),
+    Claim(
+        'Without the learned sampler images suffer',
+        'Table 4',
+        'FID 38.29 for 4.97',
+        'a01_paper_table',
+        'eval/fd_*: no_learned_sampler',
+        'eval/fd_*: full',
+    ),
+    Claim(
+        'Without stratification geometry suffers',
+        'Table 4',
+        'FID-N 86.02 for 60.76',
+        'a01_paper_table',
+        'eval/normal_fd_*: no_stratification',
+        'eval/normal_fd_*: full',
+    ),
+    Claim(
+        'Without robust sampling images suffer',
+        'Table 4',
+        'FID 5.67 for 4.97',
+        'a01_paper_table',
+        'eval/fd_*: no_robust_sampling',
+        'eval/fd_*: full',
+    ),
+    Claim(
+        'Without the beta term geometry suffers',
+        'Table 4',
+        'FID-N 64.25 for 60.76',
+        'a01_paper_table',
+        'eval/normal_fd_*: no_beta_regularisation',
+        'eval/normal_fd_*: full',
+    ),
+    Claim(
+        'Tighter surfaces render better from few samples',
+        '4.5',
+        '',
+        'a04_tightness',
+        'eval/render_psnr: beta-0.015',
+        'eval/render_psnr: base',
+        -1,
+    ),
+    Claim(
+        'Strata make samples count for more',
+        'Fig. A6',
+        '',
+        'a07_sampler_knobs',
+        'eval/psnr: kind-unstratified-cnn',
+        'eval/psnr: cnn',
+        -1,
+    ),
+    Claim(
+        'The filter makes samples count for more',
+        'Fig. A5',
+        '',
+        'a07_sampler_knobs',
+        'eval/psnr: kind-unfiltered-cnn',
+        'eval/psnr: cnn',
+        -1,
+    ),
+    Claim(
+        'A fifth of the samples is as good as all (within 1 dB)',
+        'Table 3',
+        'FID 5.28 at 20, 4.97 at 96',
+        'a07_sampler_knobs',
+        'eval/psnr: kind-two_pass-cnn',
+        'eval/psnr: cnn',
+        -1,
+        -1.0,
+    ),
+    Claim(
+        'Fewer samples are less time for a frame',
+        '4.2',
+        '5.5 times fewer in the last pass',
+        'a05_cost',
+        'time of a frame, two_pass over wysiwyg, largest',
+        margin=1.0,
+    ),
+    Claim(
+        'The whole factor of 5 is saved in time, too',
+        '4.2',
+        '5.5 times fewer in the last pass',
+        'a05_cost',
+        'time of a frame, two_pass over wysiwyg, largest',
+        margin=5.0,
+    ),
+    Claim(
+        'Training steps are cheaper',
+        '4.6',
+        '',
+        'a05_cost',
+        'time of a training step, two_pass over wysiwyg, largest',
+        margin=1.0,
+    ),
+    Claim(
+        'Highlights pull the surface out of place',
+        'section 6',
+        '',
+        'a09_lighting',
+        'eval/inverted_spot_depth: shiny',
+        'eval/inverted_spot_depth: matte',
+    ),
+    Claim(
+        'Highlights roughen the surface',
+        'section 6',
+        '',
+        'a09_lighting',
+        'eval/inverted_spot_normal: shiny',
+        'eval/inverted_spot_normal: matte',
+    ),
+)
+
 
 def ledger() -> list[Verdict]:
     "A verdict for every claim, from what is recorded now."
-    toy, rows = load_generator().run.resolution < paper().resolution, {c.study: recorded(c.study) for c in CLAIMS}
+    toy, rows = (
+        load_generator().run.resolution < paper().resolution,
+        {c.study: recorded(c.study) for c in CLAIMS},
+    )
     return [judge(c, rows[c.study], toy) for c in CLAIMS]
+
 
 def ledger_table() -> str:
     "The ledger in Markdown: claim, source, published, verdict, reason."
-    return markdown_table(['claim', 'paper', 'published', 'here', 'because'], [[v.claim.text, v.claim.source, v.claim.published, f'**{v.word}**', v.reason] for v in ledger()])
+    return markdown_table(
+        ['claim', 'paper', 'published', 'here', 'because'],
+        [[v.claim.text, v.claim.source, v.claim.published, f'**{v.word}**', v.reason] for v in ledger()],
+    )
 
 # %% ../nbs/23_claims.ipynb #1d461cb0
-NEAREST = {'eval/fd_*': ('FID', '4.97', 'Table 1'), 'eval/normal_fd_*': ('FID-N', '60.76', 'Table 1'), 'eval/non_flatness': ('NFS', '29.35', 'Table 1')}
+NEAREST = {
+    'eval/fd_*': ('FID', '4.97', 'Table 1'),
+    'eval/normal_fd_*': ('FID-N', '60.76', 'Table 1'),
+    'eval/non_flatness': ('NFS', '29.35', 'Table 1'),
+}
+
 
 def measured_rows() -> list[list[str]]:
     "Rows of text: metric, measured, interval, floor, untrained, then the published quantity, its value and its table."
     rows, start = recorded('shipped'), recorded('start')
     show = lambda d, k: f'{d[k]:.{2 if abs(d[k]) >= 1 else 4}f}' if k in d else ''
     near = lambda k: next((v for p, v in NEAREST.items() if fnmatchcase(k, p)), ('', '', ''))
-    ends = lambda k: ' to '.join(x for side in ('low', 'high') if (x := show(rows, k.replace('eval/', f'eval-{side}/'))))      # of a bootstrap over pictures
-    return [[f'`{k[5:]}`', show(rows, k), ends(k) or show(rows, f'{k} ±'), show(rows, k.replace('eval/', 'floor/')), show(start, k), *near(k)]
-            for k in rows if k.startswith('eval/') and not k.endswith('±')]
+    ends = lambda k: ' to '.join(
+        x for side in ('low', 'high') if (x := show(rows, k.replace('eval/', f'eval-{side}/')))
+    )  # of a bootstrap over pictures
+    return [
+        [
+            f'`{k[5:]}`',
+            show(rows, k),
+            ends(k) or show(rows, f'{k} ±'),
+            show(rows, k.replace('eval/', 'floor/')),
+            show(start, k),
+            *near(k),
+        ]
+        for k in rows
+        if k.startswith('eval/') and not k.endswith('±')
+    ]
+
 
 def measured_table() -> str:
     "Our row in Markdown, or that it was not recorded."
-    head = ['metric', 'shipped', '95 % interval', 'floor', 'untrained', 'published quantity', 'published', 'where']
-    return markdown_table(head, rows) if (rows := measured_rows()) else 'The shipped generator has not been measured: `wysiwyg eval --n 500 --record shipped`.'
+    head = [
+        'metric',
+        'shipped',
+        '95 % interval',
+        'floor',
+        'untrained',
+        'published quantity',
+        'published',
+        'where',
+    ]
+    return (
+        markdown_table(head, rows)
+        if (rows := measured_rows())
+        else 'The shipped generator has not been measured: `wysiwyg eval --n 500 --record shipped`.'
+    )
+
 
 def missing(studies: tuple[str, ...]) -> list[str]:
     "Those of `studies` that are not recorded."

@@ -38,148 +38,178 @@ from .world import *
 @dataclass
 class Heads:
     "Render posed heads with true geometry as a zip in EG3D's format."
+
     heads: HeadsConfig = HeadsConfig()
-    outdir: str = ''                 # where the zip goes; empty: data/sets of the project
-    json: bool = False               # results as JSON
+    outdir: str = ''  # where the zip goes; empty: data/sets of the project
+    json: bool = False  # results as JSON
+
 
 @dataclass
 class Short:
     "What people choose most; the names are EG3D's where the meaning is equal."
-    cfg: Literal['tiny', 'heads64', 'small', 'paper', 'cats'] = 'tiny'   # preset that all else changes
-    data: str = ''                   # your pictures, a zip or folder in EG3D's format
-    kimg: float|None = None          # thousand images, into which the whole schedule is compressed
-    batch: int|None = None           # images per step, over all processes
-    gamma: str = ''                  # R1 weight, a number or auto
-    snap: float|None = None          # thousand images between two snapshots
-    seed: int|None = None            # of all random numbers
-    mirror: bool = False             # flip a random half of the pictures
+
+    cfg: Literal['tiny', 'heads64', 'small', 'paper', 'cats'] = 'tiny'  # preset that all else changes
+    data: str = ''  # your pictures, a zip or folder in EG3D's format
+    kimg: float | None = None  # thousand images, into which the whole schedule is compressed
+    batch: int | None = None  # images per step, over all processes
+    gamma: str = ''  # R1 weight, a number or auto
+    snap: float | None = None  # thousand images between two snapshots
+    seed: int | None = None  # of all random numbers
+    mirror: bool = False  # flip a random half of the pictures
+
 
 @dataclass
 class Train(Short):
     "Train a generator, on your pictures or on rendered heads."
-    outdir: str = ''                 # checkpoints, snapshots, curve, generator
-    resume: str = ''                 # latest, a checkpoint, or a folder whose latest is meant
-    stop_at: float = math.inf        # end early, at this many thousand images, keeping the schedule
-    track: bool = True               # record to MLflow
-    dry_run: bool = False            # check configuration and data, print the schedule, and stop
-    estimate: bool = False           # measure a few steps of each stage; print memory, images/s, time; stop
-    json: bool = False               # results as JSON
-    run: Run = Run()                 # every field of the configuration
+
+    outdir: str = ''  # checkpoints, snapshots, curve, generator
+    resume: str = ''  # latest, a checkpoint, or a folder whose latest is meant
+    stop_at: float = math.inf  # end early, at this many thousand images, keeping the schedule
+    track: bool = True  # record to MLflow
+    dry_run: bool = False  # check configuration and data, print the schedule, and stop
+    estimate: bool = False  # measure a few steps of each stage; print memory, images/s, time; stop
+    json: bool = False  # results as JSON
+    run: Run = Run()  # every field of the configuration
 
 # %% ../nbs/21_cli.ipynb #a1c0de01
 @dataclass
 class Eval:
     "Measure a generator: Frechet distances, non-flatness, depth and multi-view errors."
-    network: str = ''                # safetensors file
-    data: str = ''                   # set in EG3D's format
-    n: int = 500                     # images per Frechet distance
-    seed: int = 0                    # of latents, cameras and the choice of real pictures
-    untrained: bool = False          # measure the start of the same configuration instead
-    protocol: str = ''               # instead: fid50k_full, normal_fid10k or non_flatness256, as published
-    inception: str = ''              # canonical Inception, a file of yours
-    inception_sha: str = ''          # SHA-256 of other weights that you trust; the metric's name then says so
-    normals: str = ''                # true normal maps as a set, for normal_fid10k
-    record: str = ''                 # write data/results/<record>.json
-    track: bool = True               # into the MLflow run that made the generator, else into wysiwyg/eval
-    json: bool = False               # results as JSON
+
+    network: str = ''  # safetensors file
+    data: str = ''  # set in EG3D's format
+    n: int = 500  # images per Frechet distance
+    seed: int = 0  # of latents, cameras and the choice of real pictures
+    untrained: bool = False  # measure the start of the same configuration instead
+    protocol: str = ''  # instead: fid50k_full, normal_fid10k or non_flatness256, as published
+    inception: str = ''  # canonical Inception, a file of yours
+    inception_sha: str = ''  # SHA-256 of other weights that you trust; the metric's name then says so
+    normals: str = ''  # true normal maps as a set, for normal_fid10k
+    record: str = ''  # write data/results/<record>.json
+    track: bool = True  # into the MLflow run that made the generator, else into wysiwyg/eval
+    json: bool = False  # results as JSON
+
 
 @dataclass
 class Render:
     "Pictures, normals and depths of given seeds."
-    outdir: str                      # where the PNGs go
-    seeds: str = '0-7'               # e.g. 0,1,4-6
-    network: str = ''                # safetensors file
-    trunc: float = .8                # truncation
-    yaw: str = '0'                   # radians, > 0 looks from the head's left; several views: -.5,0,.5
-    pitch: float = 0.                # radians
-    grid: bool = False               # one sheet instead: a row for each seed, its views side by side
-    resolution: int = 0              # pixels per side
-    samples: int = 0                 # per ray, dense and uniform, in place of probe, proposal and sampler
-    radius: float = 0.               # of the camera, world units
-    focal: float = 0.                # of the camera, image sides
-    json: bool = False               # results as JSON
+
+    outdir: str  # where the PNGs go
+    seeds: str = '0-7'  # e.g. 0,1,4-6
+    network: str = ''  # safetensors file
+    trunc: float = 0.8  # truncation
+    yaw: str = '0'  # radians, > 0 looks from the head's left; several views: -.5,0,.5
+    pitch: float = 0.0  # radians
+    grid: bool = False  # one sheet instead: a row for each seed, its views side by side
+    resolution: int = 0  # pixels per side
+    samples: int = 0  # per ray, dense and uniform, in place of probe, proposal and sampler
+    radius: float = 0.0  # of the camera, world units
+    focal: float = 0.0  # of the camera, image sides
+    json: bool = False  # results as JSON
 
 # %% ../nbs/21_cli.ipynb #a1c0de02
 @dataclass
 class Ablate:
     "Run a study into MLflow and print its table; a finished arm is not repeated."
-    study: str = 'a01_paper_table'   # a notebook in nbs/ablations
-    images: int|None = None          # fine-tuning images per arm, where the study trains
-    n: int|None = None               # images per evaluation
-    heads: int|None = None           # heads in the set
-    views: int|None = None           # people looked at, where the study compares renders
-    repeats: int|None = None         # draws per setting
-    seeds: str|None = None           # e.g. 0-2
-    set: tuple[str, ...] = ()        # any other parameter of the notebook, name=value; may be repeated
-    record: str = ''                 # write data/results/<record>.json
-    executor: Literal['local', 'ray'] = 'local'   # arms on this machine, or on a Ray cluster (RAY_ADDRESS)
-    workers: int = 1                 # arms measured at a time
-    dry_run: bool = False            # print arms, seeds and a time estimate, and stop; nothing is made
-    json: bool = False               # results as JSON
+
+    study: str = 'a01_paper_table'  # a notebook in nbs/ablations
+    images: int | None = None  # fine-tuning images per arm, where the study trains
+    n: int | None = None  # images per evaluation
+    heads: int | None = None  # heads in the set
+    views: int | None = None  # people looked at, where the study compares renders
+    repeats: int | None = None  # draws per setting
+    seeds: str | None = None  # e.g. 0-2
+    set: tuple[str, ...] = ()  # any other parameter of the notebook, name=value; may be repeated
+    record: str = ''  # write data/results/<record>.json
+    executor: Literal['local', 'ray'] = 'local'  # arms on this machine, or on a Ray cluster (RAY_ADDRESS)
+    workers: int = 1  # arms measured at a time
+    dry_run: bool = False  # print arms, seeds and a time estimate, and stop; nothing is made
+    json: bool = False  # results as JSON
+
 
 @dataclass
 class Studies:
     "List the studies that `ablate` runs."
-    json: bool = False               # results as JSON
+
+    json: bool = False  # results as JSON
+
 
 @dataclass
 class Results:
     "Recorded runs: `results export STUDY ...` into data/results, `results import [FILE ...]` into MLflow."
-    action: Literal['export', 'import']   # what to do
-    names: tuple[str, ...] = ()      # studies to export; files to import
-    json: bool = False               # results as JSON
+
+    action: Literal['export', 'import']  # what to do
+    names: tuple[str, ...] = ()  # studies to export; files to import
+    json: bool = False  # results as JSON
+
 
 @dataclass
 class Ui:
     "MLflow's pages of what was recorded, with a link to each study."
-    port: int = 0                    # on 127.0.0.1
+
+    port: int = 0  # on 127.0.0.1
+
 
 @dataclass
 class Demo:
     "Everything, small: heads, training through every stage, evaluation, two studies, the comparison."
-    kimg: float = 0.                 # thousand images
-    fresh: bool = False              # forget an earlier demo
+
+    kimg: float = 0.0  # thousand images
+    fresh: bool = False  # forget an earlier demo
+
 
 # where the notebook has such a parameter
 STUDY_DEFAULTS = dict(images=160, n=128, heads=4000, views=4, repeats=2, seeds='0')
 
-def _same(names: str, hint: str) -> dict: return dict.fromkeys(names.split(), hint)
 
-HINTS = {   # command -> field -> what its empty value stands for
+def _same(names: str, hint: str) -> dict:
+    return dict.fromkeys(names.split(), hint)
+
+
+HINTS = {  # command -> field -> what its empty value stands for
     Heads: dict(outdir='data/sets of the project'),
     Short: dict(data='heads are rendered') | _same('kimg batch gamma snap seed', "the preset's"),
     Train: dict(outdir='runs/NAME-DIGEST', resume='start anew', stop_at='never'),
-    Eval: dict(network='the shipped generator', data='heads like those it was trained on',
-               normals='those beside the heads', inception='WYSIWYG_INCEPTION',
-               inception_sha='the canonical one')
-          | _same('protocol record', 'none'),
+    Eval: dict(
+        network='the shipped generator',
+        data='heads like those it was trained on',
+        normals='those beside the heads',
+        inception='WYSIWYG_INCEPTION',
+        inception_sha='the canonical one',
+    )
+    | _same('protocol record', 'none'),
     Render: dict(network='the shipped generator', resolution='what it was trained for', samples='none')
-            | _same('radius focal', "the generator's"),
+    | _same('radius focal', "the generator's"),
     Ablate: STUDY_DEFAULTS | _same('set record', 'none'),
     Results: dict(names='to import, all of data/results'),
     Ui: dict(port='PORT, else 5000'),
-    Demo: dict(kimg="the preset's")}
+    Demo: dict(kimg="the preset's"),
+}
 
 # %% ../nbs/21_cli.ipynb #b5b5f293
 class UsageError(Exception):
     "The command line makes no sense; exit code 2."
 
+
 @functools.lru_cache
 def described(kind: type) -> type:
     "A command's dataclass, its empty defaults in words."
     from tyro.conf import Positional, arg
+
     for name, hint in HINTS.get(kind, {}).items():
         hinted = kind.__annotations__[name]
-        metavar = {float|None: 'FLOAT', int|None: 'INT', str|None: 'STR'}.get(hinted)
+        metavar = {float | None: 'FLOAT', int | None: 'INT', str | None: 'STR'}.get(hinted)
         said = arg(metavar=metavar, help_behavior_hint=f'(default: {hint})')
         kind.__annotations__[name] = Annotated[hinted, said]
     for name in ('action', 'names') if kind is Results else ():
         kind.__annotations__[name] = Positional[kind.__annotations__[name]]
     return kind
 
+
 def read_train(args: list[str]) -> Train:
     "Short options make the base from which the dotted ones, every field of the configuration, depart."
     import tyro
+
     plain = [a for a in args if a not in HELP]
     short, rest = tyro.cli(described(Short), args=plain, return_unknown_args=True, prog='wysiwyg train')
     asked = set(args) & set(HELP)
@@ -192,51 +222,77 @@ def read_train(args: list[str]) -> Train:
         a.run = replace(a.run, schedule=replace(a.run.schedule, gamma=gamma))
     return a
 
+
 def base_run(a: Short) -> Run:
     "A preset, its schedule compressed into `kimg` thousand images, with the other short options."
     make = PRESETS[a.cfg]
-    if a.kimg is None: run = make()
-    elif a.cfg in ('paper', 'cats'): run = replace(make(), schedule=scaled(make().schedule, a.kimg*1e3))
-    else: run = make(total=a.kimg*1e3)
-    changes = {'train.batch': a.batch, 'train.seed': a.seed, 'train.snapshot_images': a.snap and a.snap*1e3,
-               'data.path': a.data or None, 'data.mirror': a.mirror or None}
+    if a.kimg is None:
+        run = make()
+    elif a.cfg in ('paper', 'cats'):
+        run = replace(make(), schedule=scaled(make().schedule, a.kimg * 1e3))
+    else:
+        run = make(total=a.kimg * 1e3)
+    changes = {
+        'train.batch': a.batch,
+        'train.seed': a.seed,
+        'train.snapshot_images': a.snap and a.snap * 1e3,
+        'data.path': a.data or None,
+        'data.mirror': a.mirror or None,
+    }
     return override(run, **{k: v for k, v in changes.items() if v is not None})
+
 
 def read_gamma(text: str, run: Run) -> float:
     "The R1 weight of --gamma."
-    if text == 'auto': return suggest_gamma(run.resolution, run.train.batch)
-    try: return float(text)
-    except ValueError: raise UsageError(f'--gamma must be a number or auto, got {text!r}') from None
+    if text == 'auto':
+        return suggest_gamma(run.resolution, run.train.batch)
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f'--gamma must be a number or auto, got {text!r}') from None
 
 # %% ../nbs/21_cli.ipynb #a1c0de03
 HELP = ('-h', '--help', '--help-all')
 
-EXAMPLES = {   # command -> lines that `--help` ends with
+EXAMPLES = {  # command -> lines that `--help` ends with
     'heads': ['wysiwyg heads --n 40 --resolution 32 --outdir sets'],
-    'train': ['wysiwyg train --cfg tiny --outdir runs/mine',
-              'wysiwyg train --cfg heads64 --kimg 60 --seed 1 --gamma 2 --dry-run',
-              'wysiwyg train --data my_set.zip --cfg heads64 --mirror --estimate',
-              'wysiwyg train --outdir runs/mine --resume latest',
-              'wysiwyg train --cfg tiny --sampler.kind uniform --loss.hinge .1'],
+    'train': [
+        'wysiwyg train --cfg tiny --outdir runs/mine',
+        'wysiwyg train --cfg heads64 --kimg 60 --seed 1 --gamma 2 --dry-run',
+        'wysiwyg train --data my_set.zip --cfg heads64 --mirror --estimate',
+        'wysiwyg train --outdir runs/mine --resume latest',
+        'wysiwyg train --cfg tiny --sampler.kind uniform --loss.hinge .1',
+    ],
     'eval': ['wysiwyg eval --network runs/mine/generator.safetensors --n 200'],
-    'render': ['wysiwyg render --outdir pictures --seeds 0-3 --yaw=-.5,0,.5 --grid',
-               'wysiwyg render --outdir pictures --network runs/mine/generator.safetensors'],
-    'ablate': ['wysiwyg ablate --study a01_paper_table --seeds 0-2 --dry-run',
-               'wysiwyg ablate --study a02_samples --views 2 --repeats 1 --set n=48'],
+    'render': [
+        'wysiwyg render --outdir pictures --seeds 0-3 --yaw=-.5,0,.5 --grid',
+        'wysiwyg render --outdir pictures --network runs/mine/generator.safetensors',
+    ],
+    'ablate': [
+        'wysiwyg ablate --study a01_paper_table --seeds 0-2 --dry-run',
+        'wysiwyg ablate --study a02_samples --views 2 --repeats 1 --set n=48',
+    ],
     'studies': ['wysiwyg studies'],
     'results': ['wysiwyg results import', 'wysiwyg results export a01_paper_table'],
     'ui': ['wysiwyg ui --port 5001'],
-    'demo': ['wysiwyg demo']}
+    'demo': ['wysiwyg demo'],
+}
 
 EVERY = 'every field of the configuration is an option, such as --sampler.tau .9: wysiwyg train --help-all'
 
+
 def help_end(name: str) -> str:
     "What `--help` ends with: presets or studies, and examples."
-    def words(make): return re.split('[.;:](?: |$)', make.__doc__)[0]
+
+    def words(make):
+        return re.split('[.;:](?: |$)', make.__doc__)[0]
+
     presets = [f'  {n:8}{make().resolution:4} px  {words(make)}' for n, make in PRESETS.items()]
     parts = ['examples:', *(f'  {line}' for line in EXAMPLES[name])]
-    if name == 'train': parts = ['presets:', *presets, '', EVERY, '', *parts]
-    if name != 'ablate': return '\n'.join(parts)
+    if name == 'train':
+        parts = ['presets:', *presets, '', EVERY, '', *parts]
+    if name != 'ablate':
+        return '\n'.join(parts)
     titles = [f'  {n:24}{title}' for n, title in study_titles().items()]
     return '\n'.join(['studies:', *titles, '', *parts])
 
@@ -244,50 +300,65 @@ def help_end(name: str) -> str:
 def parse_seeds(text: str) -> list[int]:
     "'0,1,4-6' -> [0, 1, 4, 5, 6]."
     wrong = UsageError(f'seeds must look like 0,1,4-6, got {text!r}')
-    if not re.fullmatch(r'\d+(-\d+)?(,\d+(-\d+)?)*', text.replace(' ', '')): raise wrong
+    if not re.fullmatch(r'\d+(-\d+)?(,\d+(-\d+)?)*', text.replace(' ', '')):
+        raise wrong
     out = []
     for first, last in re.findall(r'(\d+)(?:-(\d+))?', text):
         ends = int(first), int(last or first)
-        if ends[1] < ends[0]: raise UsageError(f'seeds {first}-{last} run backwards: give {last}-{first}')
-        out += range(ends[0], ends[1]+1)
+        if ends[1] < ends[0]:
+            raise UsageError(f'seeds {first}-{last} run backwards: give {last}-{first}')
+        out += range(ends[0], ends[1] + 1)
     return out
+
 
 def parse_angles(text: str) -> list[float]:
     "'-.5,0,.5' -> [-.5, 0., .5]."
-    try: out = [float(x) for x in text.split(',')]
-    except ValueError: raise UsageError(f'--yaw must look like .3 or -.5,0,.5, got {text!r}') from None
-    if not all(map(math.isfinite, out)): raise UsageError(f'--yaw must be finite, got {text!r}')
+    try:
+        out = [float(x) for x in text.split(',')]
+    except ValueError:
+        raise UsageError(f'--yaw must look like .3 or -.5,0,.5, got {text!r}') from None
+    if not all(map(math.isfinite, out)):
+        raise UsageError(f'--yaw must be finite, got {text!r}')
     return out
 
 # %% ../nbs/21_cli.ipynb #c11ca641
 def heads(a: Heads) -> dict:
     "Render the set; its path and digest."
     from wysiwyg.heads import render_heads
-    path = render_heads(a.heads, Path(a.outdir)/f'heads{a.heads.resolution}.zip' if a.outdir else None)
+
+    path = render_heads(a.heads, Path(a.outdir) / f'heads{a.heads.resolution}.zip' if a.outdir else None)
     return {'path': str(path), 'images': a.heads.n, 'sha': Dataset(path).sha}
+
 
 def train_command(a: Train) -> dict:
     """Check configuration and data, then train, with the other processes of torchrun if there are any;
     interrupted, leave a checkpoint. Rank 0 alone records and answers."""
-    told, folder = {}, Path(a.outdir or runs_dir()/f'{a.run.name}-{sha(a.run)}')
-    if a.dry_run: return plan(a, folder)
+    told, folder = {}, Path(a.outdir or runs_dir() / f'{a.run.name}-{sha(a.run)}')
+    if a.dry_run:
+        return plan(a, folder)
     check(a.run)
     with join_world() as world:
-        if world.lead and not a.estimate: check_start(a.run, folder, a.resume or None)
+        if world.lead and not a.estimate:
+            check_start(a.run, folder, a.resume or None)
         data = world.lead_first(lambda: open_data(a.run, world.lead, few=a.estimate))
         check_data(a.run, data)
-        if world.lead: tell_size(a.run, data)
-        if a.estimate: return estimate_command(a, data, world)
+        if world.lead:
+            tell_size(a.run, data)
+        if a.estimate:
+            return estimate_command(a, data, world)
         recorder = functools.partial(recorded, a, data, folder, told)
-        t = train(a.run, folder, data, a.resume or None, recorder, stop_at=a.stop_at*1e3, world=world)
-    if not world.lead: return {}
+        t = train(a.run, folder, data, a.resume or None, recorder, stop_at=a.stop_at * 1e3, world=world)
+    if not world.lead:
+        return {}
     made = {'outdir': str(folder), 'images': t.images, 'skipped': t.skipped}
-    return made | {'generator': str(folder/'generator.safetensors')} | told
+    return made | {'generator': str(folder / 'generator.safetensors')} | told
+
 
 def plan(a: Train, folder: Path) -> dict:
     "The schedule on stdout, every field as the result; ValueError where run or data would be refused."
     texts = schedule_text(a.run.schedule), schedule_plot(a.run.schedule)
-    if not a.json: print(*texts, sep='\n\n', end='\n\n')
+    if not a.json:
+        print(*texts, sep='\n\n', end='\n\n')
     check(a.run)
     check_start(a.run, folder, a.resume or None)
     if a.run.data.path:
@@ -296,20 +367,28 @@ def plan(a: Train, folder: Path) -> dict:
         tell_size(a.run, data)
     return flat(a.run) | {'outdir': str(folder)}
 
+
 def tell_size(run: Run, data: Dataset):
     "A word on stderr where pictures are averaged down, with the presets that take them as they are."
-    side = data.resolution*data.factor
-    if data.factor == 1 or not run.data.path: return
+    side = data.resolution * data.factor
+    if data.factor == 1 or not run.data.path:
+        return
     fit = [n for n, make in PRESETS.items() if make().resolution == side]
     mend = f'--cfg {" or ".join(fit)} trains at {side}' if fit else f'no preset trains at {side}'
-    print(f'note: your pictures are {side} pixels wide and this run ({run.name}) trains at {run.resolution}: '
-          f'they are averaged down; {mend}', file=sys.stderr)
+    print(
+        f'note: your pictures are {side} pixels wide and this run ({run.name}) trains at {run.resolution}: '
+        f'they are averaged down; {mend}',
+        file=sys.stderr,
+    )
+
 
 def estimate_command(a: Train, data: Dataset, world: World) -> dict:
     "The table on stdout; the last row as the result."
     rows = estimate(a.run, data, world=world)
-    if not world.lead: return {}
-    if not a.json: print(estimate_text(rows), end='\n\n')
+    if not world.lead:
+        return {}
+    if not a.json:
+        print(estimate_text(rows), end='\n\n')
     return rows[-1]
 
 # %% ../nbs/21_cli.ipynb #a1c0de04
@@ -320,36 +399,47 @@ def recorded(a: Train, data: Dataset, folder: Path, told: dict, resumed: bool):
     with recorder(a, data, folder, resumed) as r:
         if r.id:
             from wysiwyg.tracking import run_link
+
             told['mlflow'] = run_link(r.id)
             print(f'MLflow: {told["mlflow"]}', file=sys.stderr)
         r.note(about(a, data, folder))
         r.dataset(data.name, data.sha, data.path)
-        try: yield r
+        try:
+            yield r
         except Interrupted:
             keep_files(r, a, data, folder, begun)
             raise
         keep_files(r, a, data, folder, begun)
-        if a.stop_at*1e3 < a.run.schedule.total: r.stopped(round(a.stop_at*1e3))
+        if a.stop_at * 1e3 < a.run.schedule.total:
+            r.stopped(round(a.stop_at * 1e3))
+
 
 def recorder(a: Train, data: Dataset, folder: Path, resumed: bool):
     "MLflow, or nothing; a run that goes on does so without MLflow where that does not answer."
     from wysiwyg.tracking import NullRecorder, Recorder
-    if not a.track: return NullRecorder()
+
+    if not a.track:
+        return NullRecorder()
     known = dict(dataset_sha=data.sha, outdir=str(folder.resolve()), method='wysiwyg')
     go_on = 'checkpoint' if resumed else 'none'
-    try: return Recorder('train', a.run.name, a.run.train.seed, a.run, run_title(a, data), go_on, **known)
+    try:
+        return Recorder('train', a.run.name, a.run.train.seed, a.run, run_title(a, data), go_on, **known)
     except OSError as e:
-        if not resumed: raise
+        if not resumed:
+            raise
         print(f'warning: {e}; going on with metrics.jsonl alone', file=sys.stderr)
         return NullRecorder()
+
 
 def run_title(a: Train, data: Dataset) -> str:
     "What MLflow calls the run, e.g. 'tiny on ffhq, 32 px, 13k images, seed 0'."
     source = re.sub('-[0-9a-f]{8,}$', '', data.name)
-    length = f'{a.run.schedule.total/1e3:.3g}k images'
+    length = f'{a.run.schedule.total / 1e3:.3g}k images'
     return f'{a.run.name} on {source}, {a.run.resolution} px, {length}, seed {a.run.train.seed}'
 
+
 RUNNING = 'It is running, or was ended from outside.'
+
 
 def about(a: Train, data: Dataset, folder: Path, end: str = RUNNING) -> str:
     "A run in words (markdown)."
@@ -358,28 +448,35 @@ def about(a: Train, data: Dataset, folder: Path, end: str = RUNNING) -> str:
     command = shlex.join(['wysiwyg', *sys.argv[1:]])
     head, place = f'Preset **{a.cfg}** on {source}, {how}.', f'Folder: `{folder.resolve()}`'
     parts = [head, f'    {command}', place, end]
-    return '\n\n'.join(parts)+'\n'
+    return '\n\n'.join(parts) + '\n'
+
 
 def verdict(run: Run, folder: Path, seconds: float) -> str:
     "How a run went, from the last line of its curve."
-    lines = (folder/'metrics.jsonl').read_text(encoding='utf8').splitlines()
+    lines = (folder / 'metrics.jsonl').read_text(encoding='utf8').splitlines()
     last = json.loads(lines[-1]) if lines else {'images': 0}
     opaque = last.get('geometry/opacity', math.nan)
     flaws = [f'{last["train/skipped"]:.0f} steps were skipped'] if last.get('train/skipped') else []
-    if opaque < .05: flaws.append(f'nothing is seen (mean opacity {opaque:.3f})')
+    if opaque < 0.05:
+        flaws.append(f'nothing is seen (mean opacity {opaque:.3f})')
     total = run.schedule.total
-    if last['images'] < total: flaws.append(f'it ended before its {total:,.0f} images')
+    if last['images'] < total:
+        flaws.append(f'it ended before its {total:,.0f} images')
     said = '; '.join(flaws) or 'complete, nothing skipped'
-    return f'{last["images"]:,} images in {seconds/60:.1f} min of this call. Verdict: {said}.'
+    return f'{last["images"]:,} images in {seconds / 60:.1f} min of this call. Verdict: {said}.'
+
 
 def keep_files(r, a: Train, data: Dataset, folder: Path, begun: float):
     "Model card, configuration and generator into the run, and the digest by which `eval` finds it."
-    end, network = verdict(a.run, folder, time.time()-begun), folder/'generator.safetensors'
-    card = folder/'MODEL_CARD.md'
-    with atomic(card) as tmp: tmp.write_text(model_card(a, data, network, end), encoding='utf8')
+    end, network = verdict(a.run, folder, time.time() - begun), folder / 'generator.safetensors'
+    card = folder / 'MODEL_CARD.md'
+    with atomic(card) as tmp:
+        tmp.write_text(model_card(a, data, network, end), encoding='utf8')
     r.note(about(a, data, folder, end))
-    for path in (network, folder/'run.json', card): r.file(path)
+    for path in (network, folder / 'run.json', card):
+        r.file(path)
     r.tag('generator_sha', file_sha(network))
+
 
 CARD = """# {name}
 
@@ -397,6 +494,7 @@ g = load_generator('{network}')
 ```
 """
 
+
 def model_card(a: Train, data: Dataset, network: Path, end: str) -> str:
     "A card for the generator file (markdown)."
     of_data = dict(data=data.path.name, count=len(data), sha=data.sha[:12])
@@ -407,96 +505,132 @@ def model_card(a: Train, data: Dataset, network: Path, end: str) -> str:
 def open_generator(network: str) -> Generator:
     "The generator of a file, or the shipped one."
     if network and not Path(network).is_file():
-        raise FileNotFoundError(f'no generator at {network}: name the generator.safetensors of a folder that '
-                                '`wysiwyg train` wrote')
+        raise FileNotFoundError(
+            f'no generator at {network}: name the generator.safetensors of a folder that '
+            '`wysiwyg train` wrote'
+        )
     return load_generator(network or None)
+
 
 def eval_command(a: Eval) -> dict:
     "Every metric, with floors; or one published protocol."
     from wysiwyg.metrics import evaluate
-    if a.n < 2: raise UsageError(f'--n must be at least 2, got {a.n}: a Frechet distance needs a spread')
+
+    if a.n < 2:
+        raise UsageError(f'--n must be at least 2, got {a.n}: a Frechet distance needs a spread')
     g = open_generator(a.network)
     if a.untrained:
         torch.manual_seed(a.seed)
         g = Generator(g.run).eval().to(g.mapping.w_mean.device)
-    if a.protocol: scores = protocol_scores(a, g)
-    else: scores = evaluate(g, eval_data(a, g), n=a.n, seed=a.seed, progress=True)
-    if a.record: record_scores(a, scores)
-    if a.track and not a.untrained: tell_scores(a.network, scores, f'n {a.n}, seed {a.seed}')
+    if a.protocol:
+        scores = protocol_scores(a, g)
+    else:
+        scores = evaluate(g, eval_data(a, g), n=a.n, seed=a.seed, progress=True)
+    if a.record:
+        record_scores(a, scores)
+    if a.track and not a.untrained:
+        tell_scores(a.network, scores, f'n {a.n}, seed {a.seed}')
     return scores
+
 
 def eval_data(a: Eval, g: Generator) -> Dataset:
     "The set that is named, or posed heads."
     return Dataset(a.data, resolution=g.run.resolution) if a.data else open_data(g.run)
 
+
 def protocol_scores(a: Eval, g: Generator) -> dict[str, float]:
     "One protocol of `metrics.PROTOCOLS`; missing weights are refused before anything is rendered."
     from wysiwyg.metrics import INCEPTION_SHA, PROTOCOLS, inception, measure
+
     if a.protocol not in PROTOCOLS:
         raise UsageError(f'--protocol must be one of {", ".join(PROTOCOLS)}, got {a.protocol!r}')
-    if PROTOCOLS[a.protocol].of == 'depth': return measure(a.protocol, g, seed=a.seed)
+    if PROTOCOLS[a.protocol].of == 'depth':
+        return measure(a.protocol, g, seed=a.seed)
     weights = inception(a.inception or None, a.inception_sha or INCEPTION_SHA)
     normals = Dataset(a.normals) if a.normals else None
     return measure(a.protocol, g, eval_data(a, g), weights, normals, a.seed, progress=True)
 
+
 def record_scores(a: Eval, scores: dict[str, float]):
     "Metrics with their floors into data/results."
     from wysiwyg.results import write_results
+
     size = [] if a.protocol else ['n']
     named = ['network', 'data', 'protocol', 'inception_sha', 'normals', *size, 'seed', 'record']
     options = ''.join(f' --{k.replace("_", "-")} {getattr(a, k)}' for k in named if getattr(a, k))
     command = f'wysiwyg eval{options}' + (' --untrained' if a.untrained else '')
     write_results(a.record, [{'what': k, 'value': round(v, 4)} for k, v in scores.items()], command)
 
+
 def tell_scores(network: str, scores: dict[str, float], how: str):
     "Scores into MLflow, where there is one, and their link on stderr; a silent store costs a warning."
-    try: from wysiwyg.tracking import run_link
-    except ImportError: return
-    try: print(f'MLflow: {run_link(keep_scores(network, scores, how))}', file=sys.stderr)
-    except (ImportError, OSError) as e: print(f'warning: {e}; the scores are not in MLflow', file=sys.stderr)
+    try:
+        from wysiwyg.tracking import run_link
+    except ImportError:
+        return
+    try:
+        print(f'MLflow: {run_link(keep_scores(network, scores, how))}', file=sys.stderr)
+    except (ImportError, OSError) as e:
+        print(f'warning: {e}; the scores are not in MLflow', file=sys.stderr)
+
 
 def keep_scores(network: str, scores: dict[str, float], how: str) -> str:
     """Write scores at step 0 into the run that made the generator, known by the digest of its file; one of
     unknown origin gets a run in `wysiwyg/eval`. The run's id."""
     from wysiwyg.tracking import Recorder
+
     path = Path(network) if network else shipped()
     digest = file_sha(path)
-    if run := maker_of(digest): return add_scores(run, scores, how)
+    if run := maker_of(digest):
+        return add_scores(run, scores, how)
     origin = f'{path.resolve().parent.name} {path.stem}' if network else 'shipped'
     name = re.sub(r'[^\w .,+=·%()-]', '_', origin)[:90]
     params = {'network': str(path), 'generator_sha': digest, 'how': how}
-    with Recorder('eval', name, 0, params, f'{name}, {how}') as r: r.metrics(scores, 0)
+    with Recorder('eval', name, 0, params, f'{name}, {how}') as r:
+        r.metrics(scores, 0)
     return r.id
 
-def maker_of(digest: str) -> str|None:
+
+def maker_of(digest: str) -> str | None:
     "The training run that made a generator file of this SHA-256."
     from wysiwyg.tracking import experiment_id, find_runs, open_store
+
     client = open_store()
-    if not experiment_id(client, 'train', make=False): return None
+    if not experiment_id(client, 'train', make=False):
+        return None
     return next((r.info.run_id for r in find_runs(client, 'train', generator_sha=digest)), None)
+
 
 def add_scores(run: str, scores: dict[str, float], how: str) -> str:
     "Scores at step 0 of a run that has ended, and stays so."
     from mlflow.entities import Metric
     from wysiwyg.tracking import open_store
-    client, now = open_store(), int(time.time()*1000)
+
+    client, now = open_store(), int(time.time() * 1000)
     client.log_batch(run, [Metric(k, v, now, 0) for k, v in scores.items()])
     client.set_tag(run, 'wysiwyg.evaluated', how)
     return run
 
+
 def better(name: str) -> str:
     "Unit and direction of a metric in words."
     from wysiwyg.metrics import metric
+
     known = metric(name)
     words = {1: 'higher is better', -1: 'lower is better'}.get(known.better, '')
     return f'{known.unit} {words}'.strip()
 
+
 def metric_names(scores: dict[str, float]) -> list[str]:
     return sorted(k.removeprefix('eval/') for k in scores if k.startswith('eval/'))
 
+
 def eval_text(a: Eval, scores: dict[str, float]) -> str:
     "Scores as a table, sorted by name: value, 95 % interval, floor, unit and direction."
-    def short(group, name): return f'{scores[f"{group}/{name}"]:.4g}' if f'{group}/{name}' in scores else ''
+
+    def short(group, name):
+        return f'{scores[f"{group}/{name}"]:.4g}' if f'{group}/{name}' in scores else ''
+
     rows = [('metric', 'value', '95 % interval', 'floor', '')]
     for k in metric_names(scores):
         ends = [short(f'eval-{end}', k) for end in ('low', 'high')]
@@ -504,18 +638,22 @@ def eval_text(a: Eval, scores: dict[str, float]) -> str:
         rows.append((k, short('eval', k), interval, short('floor', k), better(k)))
     return columns_text(rows)
 
+
 def narrower(rows: list) -> str:
     "A table as columns, or turned, whichever takes less width."
     turned = [columns_text(rows), columns_text(list(zip(*rows)))]
     return min(turned, key=lambda text: max(map(len, text.splitlines())))
 
+
 def columns_text(rows: list) -> str:
     "Rows of texts as columns: the first and last to the left, the others to the right."
     widths = [max(len(str(r[i])) for r in rows) for i in range(len(rows[0]))]
+
     def line(row):
         cells = [str(x).rjust(w) for x, w in zip(row, widths)]
         cells[0], cells[-1] = str(row[0]).ljust(widths[0]), str(row[-1])
         return '  '.join(cells).rstrip()
+
     return '\n'.join(map(line, rows))
 
 # %% ../nbs/21_cli.ipynb #a1c0de06
@@ -523,7 +661,8 @@ def columns_text(rows: list) -> str:
 def render(a: Render) -> dict:
     "One PNG for each seed, view and kind, or all on one sheet."
     seeds, yaws, folder = parse_seeds(a.seeds), parse_angles(a.yaw), Path(a.outdir)
-    if a.resolution < 0 or a.samples < 0: raise UsageError('--resolution and --samples count: give 0 or more')
+    if a.resolution < 0 or a.samples < 0:
+        raise UsageError('--resolution and --samples count: give 0 or more')
     g = open_generator(a.network)
     g.view = a.radius or g.view[0], a.focal or g.view[1]
     names = [f'_yaw{i}' for i in range(len(yaws))] if len(yaws) > 1 else ['']
@@ -531,9 +670,12 @@ def render(a: Render) -> dict:
     people = {s: look_at(g, s, views, a) for s in seeds}
     if a.grid:
         sheets = torch.cat([x for person in people.values() for x in person.values()])
-        return {'files': [save_png(folder/'grid.png', sheets, 3*len(views))]}
-    files = {folder/f'seed{s:04d}{name}.png': x for s, person in people.items() for name, x in person.items()}
+        return {'files': [save_png(folder / 'grid.png', sheets, 3 * len(views))]}
+    files = {
+        folder / f'seed{s:04d}{name}.png': x for s, person in people.items() for name, x in person.items()
+    }
     return {'files': [save_png(path, x, 1) for path, x in files.items()]}
+
 
 def look_at(g: Generator, seed: int, views: dict, a: Render) -> dict[str, torch.Tensor]:
     "'<view>_image', '<view>_normal' and '<view>_depth' of one person, each [1, 3, R, R] in [0, 1]."
@@ -542,63 +684,95 @@ def look_at(g: Generator, seed: int, views: dict, a: Render) -> dict[str, torch.
     z = torch.randn(1, g.run.backbone.z_dim, generator=rng(seed, 'z')).to(g.mapping.w_mean.device)
     planes = g.synthesize(g.map(z, front, a.trunc))
     for view, camera in views.items():
-        if a.samples: x = g.dense(planes, camera, size, a.samples, normals=True)
-        else: x = g.render(planes, camera, size, normals=True)
-        if x.opacity.max() < .5: warn_empty(*g.view)
-        kinds = {'image': x.image(), 'normal': x.normal_colors(camera),
-                 'depth': colorize(x.image('depth'), c.near, c.far, 'magma_r')}
+        if a.samples:
+            x = g.dense(planes, camera, size, a.samples, normals=True)
+        else:
+            x = g.render(planes, camera, size, normals=True)
+        if x.opacity.max() < 0.5:
+            warn_empty(*g.view)
+        kinds = {
+            'image': x.image(),
+            'normal': x.normal_colors(camera),
+            'depth': colorize(x.image('depth'), c.near, c.far, 'magma_r'),
+        }
         out |= {f'{view}_{kind}': picture.cpu() for kind, picture in kinds.items()}
     return out
+
 
 @functools.lru_cache
 def warn_empty(radius: float, focal: float):
     "Once."
-    print(f'warning: nothing is seen from radius {radius:.2f} with focal {focal:.2f}: '
-          'try --radius and --focal of its data', file=sys.stderr)
+    print(
+        f'warning: nothing is seen from radius {radius:.2f} with focal {focal:.2f}: '
+        'try --radius and --focal of its data',
+        file=sys.stderr,
+    )
+
 
 def save_png(path: Path, pictures: torch.Tensor, columns: int) -> str:
     "[N, 3, R, R] in [0, 1] as one PNG; its path."
     from PIL import Image
-    with atomic(path) as tmp: Image.fromarray(sheet(pictures, columns)).save(tmp, 'PNG')
+
+    with atomic(path) as tmp:
+        Image.fromarray(sheet(pictures, columns)).save(tmp, 'PNG')
     return str(path)
 
 # %% ../nbs/21_cli.ipynb #83e3172d
 def study_names() -> list[str]:
     "Names of the ablation notebooks."
-    return sorted(p.stem for p in (home()/'nbs'/'ablations').glob('a*.ipynb'))
+    return sorted(p.stem for p in (home() / 'nbs' / 'ablations').glob('a*.ipynb'))
+
 
 def study_titles() -> dict[str, str]:
     "Name -> what the first line of the notebook says."
     first = lambda name: ''.join(read_notebook(study_notebook(name))['cells'][0]['source']).splitlines()[0]
     return {name: first(name).split('·')[-1].strip('# ') for name in study_names()}
 
-def studies_command(a: Studies) -> dict: return study_titles()
 
-def read_notebook(path: Path) -> dict: return json.loads(path.read_text(encoding='utf8'))
+def studies_command(a: Studies) -> dict:
+    return study_titles()
+
+
+def read_notebook(path: Path) -> dict:
+    return json.loads(path.read_text(encoding='utf8'))
+
 
 def notebook_parameters(path: Path) -> dict[str, object]:
     "Names and defaults of the cell tagged `parameters`; ValueError names what could not be checked."
     import ast
+
     cells = [c for c in read_notebook(path)['cells'] if 'parameters' in c['metadata'].get('tags', [])]
-    if not cells: raise ValueError(f'{path.name} has no cell tagged `parameters`: it would run its defaults')
+    if not cells:
+        raise ValueError(f'{path.name} has no cell tagged `parameters`: it would run its defaults')
     out, code = {}, ''.join(cells[0]['source'])
-    try: body = ast.parse(code).body
-    except SyntaxError as e: refuse_parameter(path, e.text or code)
+    try:
+        body = ast.parse(code).body
+    except SyntaxError as e:
+        refuse_parameter(path, e.text or code)
     for node in body:
-        try: out |= assigned(node)
-        except (ValueError, AttributeError): refuse_parameter(path, ast.unparse(node))
+        try:
+            out |= assigned(node)
+        except (ValueError, AttributeError):
+            refuse_parameter(path, ast.unparse(node))
     return out
+
 
 def assigned(node) -> dict[str, object]:
     "Names and value of `a = b = 1` or `a: int = 1`; ValueError or AttributeError for anything else."
     import ast
-    if not isinstance(node, (ast.Assign, ast.AnnAssign)): raise ValueError(node)
+
+    if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+        raise ValueError(node)
     targets, value = getattr(node, 'targets', None) or [node.target], ast.literal_eval(node.value)
     return {t.id: value for t in targets}
 
+
 def refuse_parameter(path: Path, line: str):
-    raise ValueError(f'{path.name}: the parameters cell holds `{line.strip()[:60]}`: '
-                     'write NAME = VALUE, the value a number, text, list or None')
+    raise ValueError(
+        f'{path.name}: the parameters cell holds `{line.strip()[:60]}`: '
+        'write NAME = VALUE, the value a number, text, list or None'
+    )
+
 
 def check_parameters(path: Path, given: dict):
     "Are these parameters of the notebook, and values of their kinds? None takes any."
@@ -607,14 +781,18 @@ def check_parameters(path: Path, given: dict):
         if name not in known:
             raise ValueError(f'{path.name} has no parameter {name!r}; it has {", ".join(known)}')
         kind = type(known[name])
-        if known[name] is None or type(value) is kind or (kind is float and type(value) is int): continue
+        if known[name] is None or type(value) is kind or (kind is float and type(value) is int):
+            continue
         raise ValueError(f'{path.name}: {name} is {kind.__name__}, such as {known[name]!r}; got {value!r}')
+
 
 def study_notebook(name: str) -> Path:
     "The notebook of a study."
     names = study_names()
-    if name not in names: raise ValueError(f'no study {name!r}; there are: {", ".join(names)}')
-    return home()/'nbs'/'ablations'/f'{name}.ipynb'
+    if name not in names:
+        raise ValueError(f'no study {name!r}; there are: {", ".join(names)}')
+    return home() / 'nbs' / 'ablations' / f'{name}.ipynb'
+
 
 def run_notebook(name: str, parameters: dict, out: Path) -> Path:
     "Execute an ablation notebook with `parameters` into `out`."
@@ -623,83 +801,114 @@ def run_notebook(name: str, parameters: dict, out: Path) -> Path:
     run_cells(path, out, parameters, path.parent)
     return out
 
-def run_cells(path: Path, out: Path|None, parameters: dict, folder: Path):
+
+def run_cells(path: Path, out: Path | None, parameters: dict, folder: Path):
     "papermill, in this Python, from `folder`."
     import papermill
+
     how = dict(cwd=str(folder), progress_bar=False, kernel_name='python3', kernel_manager_class=this_python())
     papermill.execute_notebook(str(path), out and str(out), parameters, **how)
+
 
 def up_to_first_study(name: str, folder: Path) -> Path:
     "A copy of the notebook that ends with the first cell which calls `run_study`."
     nb = read_notebook(study_notebook(name))
-    def calls(c): return c['cell_type'] == 'code' and 'run_study(' in ''.join(c['source'])
+
+    def calls(c):
+        return c['cell_type'] == 'code' and 'run_study(' in ''.join(c['source'])
+
     places = [i for i, c in enumerate(nb['cells']) if calls(c)]
-    if not places: raise ValueError(f'{name} never calls run_study: it has no arms to list')
-    nb['cells'] = nb['cells'][:places[0]+1]
-    (folder/f'{name}.ipynb').write_text(json.dumps(nb), encoding='utf8')
-    return folder/f'{name}.ipynb'
+    if not places:
+        raise ValueError(f'{name} never calls run_study: it has no arms to list')
+    nb['cells'] = nb['cells'][: places[0] + 1]
+    (folder / f'{name}.ipynb').write_text(json.dumps(nb), encoding='utf8')
+    return folder / f'{name}.ipynb'
 
 # %% ../nbs/21_cli.ipynb #1ba3f7f8
 def parse_setting(text: str, texts: tuple = ()) -> tuple[str, object]:
     "'tau=.9' -> ('tau', 0.9): JSON, Python's numbers, else text; for a name among `texts`, text as it is."
     import ast
+
     name, equals, value = text.partition('=')
-    if not equals or not name.isidentifier(): raise UsageError(f'--set takes name=value, got {text!r}')
-    if name in texts: return name, value
-    try: return name, json.loads(value)
+    if not equals or not name.isidentifier():
+        raise UsageError(f'--set takes name=value, got {text!r}')
+    if name in texts:
+        return name, value
+    try:
+        return name, json.loads(value)
     except ValueError:
-        try: return name, ast.literal_eval(value)
-        except (ValueError, SyntaxError): return name, value
+        try:
+            return name, ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            return name, value
+
 
 def study_parameters(a: Ablate) -> dict:
     "What the notebook is told: the options given, defaults of those it knows, and what --set says."
     known = notebook_parameters(study_notebook(a.study))
     wanted = {'record': '', 'seed': 0} | STUDY_DEFAULTS | given_options(a, known)
-    if 'seeds' in known: wanted['seeds'] = ','.join(map(str, parse_seeds(wanted['seeds'])))
+    if 'seeds' in known:
+        wanted['seeds'] = ','.join(map(str, parse_seeds(wanted['seeds'])))
     texts = tuple(k for k, v in known.items() if isinstance(v, str))
     told = {k: v for k, v in wanted.items() if k in known} | dict(parse_setting(x, texts) for x in a.set)
     check_parameters(study_notebook(a.study), told)
     return told
 
+
 def given_options(a: Ablate, known: dict) -> dict:
     "Options of the command line; one that the notebook does not know is refused."
     given = {k: getattr(a, k) for k in STUDY_DEFAULTS if getattr(a, k) is not None}
-    if a.record: given['record'] = a.record
+    if a.record:
+        given['record'] = a.record
     alone = 'seed' in known and 'seeds' not in known
-    if alone and 'seeds' in given: given['seed'] = one_seed(a.study, given.pop('seeds'))
-    if not (unknown := [k for k in given if k not in known]): return given
-    raise UsageError(f'{a.study} does not take --{unknown[0]}; its parameters are {", ".join(known)} '
-                     '(others than the options by --set name=value)')
+    if alone and 'seeds' in given:
+        given['seed'] = one_seed(a.study, given.pop('seeds'))
+    if not (unknown := [k for k in given if k not in known]):
+        return given
+    raise UsageError(
+        f'{a.study} does not take --{unknown[0]}; its parameters are {", ".join(known)} '
+        '(others than the options by --set name=value)'
+    )
+
 
 def one_seed(study: str, text: str) -> int:
     "The seed of a study that takes one."
     seeds = parse_seeds(text)
-    if len(seeds) > 1: raise UsageError(f'{study} takes one seed, got --seeds {text}: call it once for each')
+    if len(seeds) > 1:
+        raise UsageError(f'{study} takes one seed, got --seeds {text}: call it once for each')
     return seeds[0]
+
 
 def ablate(a: Ablate) -> dict:
     "Run a study; its table comes back from MLflow. What failed is an error when all the others are done."
-    if a.workers < 1: raise UsageError(f'--workers must be at least 1, got {a.workers}')
-    parameters, out = study_parameters(a), runs_dir()/'notebooks'/f'{a.study}.ipynb'
-    if a.dry_run: return dry_run(a, parameters)
+    if a.workers < 1:
+        raise UsageError(f'--workers must be at least 1, got {a.workers}')
+    parameters, out = study_parameters(a), runs_dir() / 'notebooks' / f'{a.study}.ipynb'
+    if a.dry_run:
+        return dry_run(a, parameters)
     with tempfile.TemporaryDirectory() as folder, environment(WYSIWYG_EXECUTOR=f'{a.executor}:{a.workers}'):
-        journal = Path(folder)/'journal'
+        journal = Path(folder) / 'journal'
         fault = execute(a.study, parameters, out, journal)
         studied = read_journal(journal)
     refuse_failed(a.study, [r for s in studied for r in s['runs']], fault, out)
     pages = [study_page(s) for s in studied]
     return {'study': a.study, 'parameters': parameters, 'notebook': str(out), 'studies': pages}
 
+
 def refuse_failed(study: str, runs: list[dict], fault: str, out: Path):
     "A ValueError that names the runs that failed, or the cell that did."
     failed = [f'  {r["run"]}: {r["status"]}' for r in runs if r['status'].startswith('failed')]
     head = f'{len(failed)} of {len(runs)} runs of {study} failed, the others are kept; see {out}'
-    if failed: raise ValueError('\n'.join([head, *failed]))
-    if fault: raise ValueError(f'{study} stopped: {fault}; see {out}')
+    if failed:
+        raise ValueError('\n'.join([head, *failed]))
+    if fault:
+        raise ValueError(f'{study} stopped: {fault}; see {out}')
+
 
 def study_page(studied: dict) -> dict:
     "Of a journal's entry: arms, table and conclusion as they stand in MLflow, and the link."
     from wysiwyg.tracking import experiment_link
+
     text, study = page_text(studied), studied['study']
     table = [line.strip('| ').split(' | ') for line in text.splitlines() if line.startswith('|')]
     rows = [dict(zip(table[0], row)) for row in table[2:]] if table else []
@@ -707,17 +916,21 @@ def study_page(studied: dict) -> dict:
     runs, link = {r['run']: r['status'] for r in studied['runs']}, experiment_link(study)
     return {'study': study, 'runs': runs, 'table': rows, 'conclusion': words, 'mlflow': link}
 
+
 def page_text(studied: dict) -> str:
     "What the study's own run says of exactly these runs, or else the newest of its runs (markdown)."
     from wysiwyg.tracking import STUDY, find_runs, open_store
+
     tags = [r.data.tags for r in find_runs(open_store(), studied['study'], arm=STUDY)]
     pages = [t for t in tags if 'mlflow.note.content' in t]
     mine = [t for t in pages if t.get('wysiwyg.concluded') == journal_digest(studied)]
-    return next((t['mlflow.note.content'] for t in mine+pages), '')
+    return next((t['mlflow.note.content'] for t in mine + pages), '')
+
 
 def ablate_text(a: Ablate, result: dict) -> str:
     "Tables, conclusions and links for people."
-    if 'studies' not in result: return lines_text(a, result)
+    if 'studies' not in result:
+        return lines_text(a, result)
     parts = []
     for s in result['studies']:
         head = list(s['table'][0]) if s['table'] else []
@@ -730,38 +943,49 @@ def ablate_text(a: Ablate, result: dict) -> str:
 def execute(study: str, parameters: dict, out: Path, journal: Path) -> str:
     "Run the notebook with a journal and a bar that counts arms; the first error of a cell, or ''."
     import papermill
+
     progress = journal.with_name('progress')
     command = shlex.join(['wysiwyg', *sys.argv[1:]])
     told = dict(WYSIWYG_JOURNAL=str(journal), WYSIWYG_PROGRESS=str(progress), WYSIWYG_COMMAND=command)
     with arms_bar(progress), environment(**told):
-        try: run_notebook(study, parameters, out)
-        except papermill.PapermillExecutionError as e: return f'{e.ename}: {e.evalue}'[:500]
+        try:
+            run_notebook(study, parameters, out)
+        except papermill.PapermillExecutionError as e:
+            return f'{e.ename}: {e.evalue}'[:500]
     return ''
+
 
 @contextlib.contextmanager
 def arms_bar(path: Path):
     "A bar on stderr of the progress lines, {study, total, done, run, status}, that come into a file."
     from tqdm.auto import tqdm
+
     ended = threading.Event()
     with tqdm(total=0, bar_format='{desc}{n}/{total} arms, {elapsed}{postfix}') as bar:
         watcher = threading.Thread(target=watch_arms, args=(path, bar, ended), daemon=True)
         watcher.start()
-        try: yield
+        try:
+            yield
         finally:
             ended.set()
             watcher.join()
 
-def watch_arms(path: Path, bar, ended: threading.Event, pause: float = .5):
+
+def watch_arms(path: Path, bar, ended: threading.Event, pause: float = 0.5):
     "Follow the file until `ended`, and once more; off a terminal a line only when an arm ends."
     bar.set_description('preparing')
     seen = 0
     while True:
         last = ended.wait(pause)
         lines = path.read_text(encoding='utf8').splitlines() if path.exists() else []
-        if len(lines) > seen: show_arms(bar, json.loads(lines[-1]))
-        elif sys.stderr.isatty(): bar.refresh()
+        if len(lines) > seen:
+            show_arms(bar, json.loads(lines[-1]))
+        elif sys.stderr.isatty():
+            bar.refresh()
         seen = len(lines)
-        if last: return
+        if last:
+            return
+
 
 def show_arms(bar, told: dict):
     "The last progress line on the bar."
@@ -769,98 +993,138 @@ def show_arms(bar, told: dict):
     bar.set_description(told['study'], refresh=False)
     bar.set_postfix_str(f'{told["run"]} {told["status"]}'[:60])
 
+
 def read_journal(journal: Path) -> list[dict]:
-    if not journal.exists(): return []
+    if not journal.exists():
+        return []
     return [json.loads(line) for line in journal.read_text(encoding='utf8').splitlines()]
+
 
 def journal_digest(studied: dict) -> str:
     "What `conclude` calls the runs of a journal's entry."
     import hashlib
+
     keys = sorted((r['arm'], str(r['seed']), r['config_sha']) for r in studied['runs'])
     return hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:12]
+
 
 def dry_run(a: Ablate, parameters: dict) -> dict:
     "Arms and seeds, kept or to do, and how long it may take; nothing is made."
     from wysiwyg.study import estimate_study
     from wysiwyg.tracking import tracking_uri
+
     planned = planned_studies(a.study, parameters)
-    if not a.json: print('\n\n'.join(matrix_text(p) for p in planned), end='\n\n')
+    if not a.json:
+        print('\n\n'.join(matrix_text(p) for p in planned), end='\n\n')
     seconds = [estimate_study(p['study'], p['runs'], a.workers, p['sizes']) for p in planned]
     todo = [r for p in planned for r in p['runs'] if r['status'] == 'to do']
-    if None in seconds: known = 'unknown: nothing like it has been run or recorded'
-    else: known = f'{sum(seconds)/60:.1f} min with {a.workers} worker(s), up to the end of the first study'
-    return {'study': a.study, 'parameters': parameters, 'to do': len(todo), 'estimate': known,
-            'store': tracking_uri()}
+    if None in seconds:
+        known = 'unknown: nothing like it has been run or recorded'
+    else:
+        known = f'{sum(seconds) / 60:.1f} min with {a.workers} worker(s), up to the end of the first study'
+    return {
+        'study': a.study,
+        'parameters': parameters,
+        'to do': len(todo),
+        'estimate': known,
+        'store': tracking_uri(),
+    }
+
 
 def planned_studies(study: str, parameters: dict) -> list[dict]:
     "The journal of a notebook that is run no further than to its first study, which does nothing."
     import papermill
+
     with tempfile.TemporaryDirectory() as folder:
-        short, journal, fault = up_to_first_study(study, Path(folder)), Path(folder)/'journal', ''
+        short, journal, fault = up_to_first_study(study, Path(folder)), Path(folder) / 'journal', ''
         with environment(WYSIWYG_JOURNAL=str(journal), WYSIWYG_DRY_RUN='1'):
-            try: run_cells(short, None, parameters, study_notebook(study).parent)
-            except papermill.PapermillExecutionError as e: fault = f'{e.ename}: {e.evalue}'[:500]
+            try:
+                run_cells(short, None, parameters, study_notebook(study).parent)
+            except papermill.PapermillExecutionError as e:
+                fault = f'{e.ename}: {e.evalue}'[:500]
         planned = read_journal(journal)
-    if not planned: raise ValueError(f'{study} stopped before its arms were known: {fault}')
+    if not planned:
+        raise ValueError(f'{study} stopped before its arms were known: {fault}')
     return planned
+
 
 def matrix_text(planned: dict) -> str:
     "Arms by seeds as text."
     import pandas as pd
+
     runs = pd.DataFrame(planned['runs'])
     table = runs.pivot(index='arm', columns='seed', values='status').loc[runs.arm.unique()].fillna('')
     table.columns = [f'seed {s}' for s in table.columns]
-    return planned['study']+'\n'+table.rename_axis(index=None).to_string()
+    return planned['study'] + '\n' + table.rename_axis(index=None).to_string()
 
 # %% ../nbs/21_cli.ipynb #a7e98823
 def results_command(a: Results) -> dict:
     "Export studies, or import files of exported runs."
     from wysiwyg.results import export_runs, import_runs
+
     if a.action == 'export':
-        if not a.names: raise UsageError('results export needs the name of a study: see `wysiwyg studies`')
+        if not a.names:
+            raise UsageError('results export needs the name of a study: see `wysiwyg studies`')
         return {study: str(export_runs(study)) for study in a.names}
-    files = [Path(n) for n in a.names] or sorted((data_dir()/'results').glob('*.runs.json'))
-    if not files: raise ValueError('data/results holds no *.runs.json: write one by `results export STUDY`')
+    files = [Path(n) for n in a.names] or sorted((data_dir() / 'results').glob('*.runs.json'))
+    if not files:
+        raise ValueError('data/results holds no *.runs.json: write one by `results export STUDY`')
     for f in files:
-        if not f.is_file(): raise FileNotFoundError(f'there is no file {f} to import')
+        if not f.is_file():
+            raise FileNotFoundError(f'there is no file {f} to import')
     done = {f.name: list(import_runs(f).values()) for f in files}
-    def words(said): return f'{said.count("imported")} imported, {said.count("there")} already there'
+
+    def words(said):
+        return f'{said.count("imported")} imported, {said.count("there")} already there'
+
     return {name: words(said) for name, said in done.items()}
 
 # %% ../nbs/21_cli.ipynb #a1c0de07
 def ui(a: Ui) -> dict:
     "Serve the store that `tracking_uri` names until Ctrl-C; of a server, say where it is."
     from wysiwyg.tracking import open_store, tracking_uri
+
     port, uri = a.port or int(os.environ.get('PORT') or 5000), tracking_uri()
-    if uri.startswith('http'): return tell_links(port)
+    if uri.startswith('http'):
+        return tell_links(port)
     refuse_taken(port)
     open_store()
     serve(uri, port)
     return {}
 
+
 def tell_links(port: int) -> dict:
     "Where MLflow is, and a link to each experiment, on stdout."
     from wysiwyg.tracking import ui_address
+
     nothing = '  nothing is recorded yet: wysiwyg train, wysiwyg demo or wysiwyg results import'
     links = study_links(port) or [nothing]
     print(f'MLflow at {ui_address(port)}; these open on the runs:', *links, sep='\n', flush=True)
     return {}
 
+
 def study_links(port: int = None) -> list[str]:
     "A line for each experiment of the store: name and link."
     from wysiwyg.results import studies
     from wysiwyg.tracking import experiment_link
+
     links = {study: experiment_link(study, study not in ('train', 'eval'), port) for study in studies()}
     return [f'  {study:20} {link}' for study, link in links.items() if link]
+
 
 def answers(port: int) -> bool:
     "Does something on this machine listen there?"
     import socket
-    with socket.socket() as s: return s.connect_ex(('127.0.0.1', port)) == 0
+
+    with socket.socket() as s:
+        return s.connect_ex(('127.0.0.1', port)) == 0
+
 
 def refuse_taken(port: int):
     "A ValueError where the port is in use."
-    if answers(port): raise ValueError(f'port {port} is in use: give another one, such as --port {port+1}')
+    if answers(port):
+        raise ValueError(f'port {port} is in use: give another one, such as --port {port + 1}')
+
 
 def serve(uri: str, port: int):
     "MLflow's server on this machine, one process, without its warnings; its links when it answers."
@@ -874,27 +1138,33 @@ def serve(uri: str, port: int):
     print('starting, some 15 seconds; Ctrl-C ends it', file=sys.stderr, flush=True)
     with environment(**quiet), subprocess.Popen(command, start_new_session=True) as server:
         try:
-            while server.poll() is None and not answers(port): time.sleep(.3)
-            if server.poll() is None: tell_links(port)
+            while server.poll() is None and not answers(port):
+                time.sleep(0.3)
+            if server.poll() is None:
+                tell_links(port)
             code = server.wait()
         except KeyboardInterrupt:
             os.killpg(server.pid, 15)
             return
-    if code: raise ChildProcessError(f'the MLflow server ended with exit code {code}: its error stands above')
+    if code:
+        raise ChildProcessError(f'the MLflow server ended with exit code {code}: its error stands above')
 
 # %% ../nbs/21_cli.ipynb #df42cb47
 def demo(a: Demo):
     "Everything once, small. A finished part is not repeated."
     import shutil
-    run, folder, begun = (tiny(a.kimg*1e3) if a.kimg else tiny()), runs_dir()/'demo', time.time()
+
+    run, folder, begun = (tiny(a.kimg * 1e3) if a.kimg else tiny()), runs_dir() / 'demo', time.time()
     check(run)
-    if a.fresh: shutil.rmtree(folder, ignore_errors=True)
+    if a.fresh:
+        shutil.rmtree(folder, ignore_errors=True)
     say('1/5 heads with true geometry')
     data = open_data(run)
     say(f'2/5 tiny from scratch: {run.schedule.total:.0f} images through every stage of the schedule')
-    trained, kimg = folder/'generator.safetensors', ['--kimg', str(a.kimg)] if a.kimg else []
+    trained, kimg = folder / 'generator.safetensors', ['--kimg', str(a.kimg)] if a.kimg else []
     options = ['--cfg', 'tiny', *kimg, '--outdir', str(folder), '--resume', 'latest']
-    if not trained.exists(): train_in_processes(processes_for(run), *options)
+    if not trained.exists():
+        train_in_processes(processes_for(run), *options)
     say('3/5 evaluation, against the untrained start and the floor')
     scores = demo_scores(run, data, trained)
     say('4/5 two studies of the shipped generator')
@@ -902,46 +1172,60 @@ def demo(a: Demo):
     made = [first, ablate(Ablate('a02_samples', n=48, views=2, repeats=1))]
     say('5/5 comparison')
     print(demo_text(scores), *(ablate_text(None, m) for m in made), sep='\n\n')
-    say(f'done in {(time.time()-begun)/60:.1f} minutes')
-    then = [f'  wysiwyg render --network {trained} --outdir pictures --grid',
-            '  make lab   opens the notebooks in JupyterLab', '  make ui    serves MLflow']
-    places = ['', f'pictures: {folder}', f'notebooks: {runs_dir()/"notebooks"}']
+    say(f'done in {(time.time() - begun) / 60:.1f} minutes')
+    then = [
+        f'  wysiwyg render --network {trained} --outdir pictures --grid',
+        '  make lab   opens the notebooks in JupyterLab',
+        '  make ui    serves MLflow',
+    ]
+    places = ['', f'pictures: {folder}', f'notebooks: {runs_dir() / "notebooks"}']
     print('in MLflow, these open on the runs:', *study_links(), '', 'next:', *then, *places, sep='\n')
+
 
 def demo_scores(run: Run, data: Dataset, trained: Path) -> dict[str, dict[str, float]]:
     "Of the untrained start, with floors, and of the trained generator, whose go to its run in MLflow."
     from wysiwyg.metrics import evaluate
+
     start = evaluate(Trainer(run, data).ema, data, n=200)
     end = evaluate(load_generator(trained), data, n=200, floors=False)
     floors = {k: v for k, v in start.items() if k.startswith('floor')}
     tell_scores(str(trained), end | floors, 'n 200, seed 0')
     return {'start': start, 'tiny': end}
 
+
 def processes_for(run: Run) -> int:
     "How many processes share a batch best: cores are used better by processes than by threads; one on a GPU."
-    groups = run.train.batch//group_size(run.train.batch, run.discriminator.group)
-    if default_device().type == 'cuda': return 1
-    return max(n for n in range(1, (os.cpu_count() or 1)+1) if groups % n == 0)
+    groups = run.train.batch // group_size(run.train.batch, run.discriminator.group)
+    if default_device().type == 'cuda':
+        return 1
+    return max(n for n in range(1, (os.cpu_count() or 1) + 1) if groups % n == 0)
+
 
 def train_in_processes(parts: int, *args: str):
     """`wysiwyg train ARGS` in `parts` processes. Interrupted when Ctrl-C or SIGTERM came and a checkpoint is
     written; ChildProcessError where training ends with an error."""
     launch = ['torch.distributed.run', '--standalone', f'--nproc-per-node={parts}']
     command = [sys.executable, '-m', *launch, '-m', 'wysiwyg.cli', 'train', *args]
-    threads, apart = max(1, (os.cpu_count() or 1)//parts), dict(stdout=2, start_new_session=True)
+    threads, apart = max(1, (os.cpu_count() or 1) // parts), dict(stdout=2, start_new_session=True)
     quiet = environment(OMP_NUM_THREADS=str(threads))
     with deferred_interrupt() as came, quiet, subprocess.Popen(command, **apart) as job:
         while job.poll() is None:
             if came:
                 job.terminate()
                 job.wait()
-            time.sleep(.1)
-    if came: raise Interrupted(came[0])
+            time.sleep(0.1)
+    if came:
+        raise Interrupted(came[0])
     if job.returncode:
-        raise ChildProcessError(f'training ended with exit code {job.returncode}: its error stands above, '
-                                'and the same command goes on from its last checkpoint')
+        raise ChildProcessError(
+            f'training ended with exit code {job.returncode}: its error stands above, '
+            'and the same command goes on from its last checkpoint'
+        )
 
-def say(text: str): print(f'\n== {text}', file=sys.stderr, flush=True)
+
+def say(text: str):
+    print(f'\n== {text}', file=sys.stderr, flush=True)
+
 
 def demo_text(scores: dict[str, dict[str, float]]) -> str:
     "Start, trained and floor of each metric, and which way is better."
@@ -958,7 +1242,8 @@ def lines_text(a, result: dict) -> str:
     line = lambda k, v: f'{k}:' + ''.join(f'\n  {x}' for x in v) if isinstance(v, list) else f'{k}: {v}'
     return '\n'.join(line(k, v) for k, v in result.items())
 
-COMMANDS = {   # name -> options, what it does, how its result is shown
+
+COMMANDS = {  # name -> options, what it does, how its result is shown
     'heads': (Heads, heads, lines_text),
     'train': (Train, train_command, lines_text),
     'eval': (Eval, eval_command, eval_text),
@@ -967,31 +1252,41 @@ COMMANDS = {   # name -> options, what it does, how its result is shown
     'studies': (Studies, studies_command, lines_text),
     'results': (Results, results_command, lines_text),
     'ui': (Ui, ui, lines_text),
-    'demo': (Demo, demo, lines_text)}
+    'demo': (Demo, demo, lines_text),
+}
+
 
 def parse(args: list[str]):
     "Command line -> (command, its dataclass)."
-    if not args: raise UsageError(usage())
+    if not args:
+        raise UsageError(usage())
     name, *rest = args
     if name in ('-h', '--help', '--version'):
         print(version() if name == '--version' else usage())
         raise SystemExit(0)
-    if name not in COMMANDS: raise UsageError(f'unknown command {name!r}\n{usage()}')
-    try: return name, read_options(name, rest)
+    if name not in COMMANDS:
+        raise UsageError(f'unknown command {name!r}\n{usage()}')
+    try:
+        return name, read_options(name, rest)
     except SystemExit as e:
-        if e.code == 0: print(help_end(name))
+        if e.code == 0:
+            print(help_end(name))
         raise
+
 
 def read_options(name: str, args: list[str]):
     "The command's dataclass, as tyro reads it."
     import tyro
+
     kind = COMMANDS[name][0]
-    if kind is Train: return read_train(args)
+    if kind is Train:
+        return read_train(args)
     if kind is Heads:
-        Heads.__annotations__['heads'] = Annotated[HeadsConfig, tyro.conf.arg(name='')]     # --n or --heads.n
+        Heads.__annotations__['heads'] = Annotated[HeadsConfig, tyro.conf.arg(name='')]  # --n or --heads.n
         args = [re.sub('^--heads[.]', '--', a) for a in args]
     config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.UseAppendAction)
     return tyro.cli(described(kind), args=args, prog=f'wysiwyg {name}', config=config)
+
 
 def usage() -> str:
     "What there is."
@@ -999,25 +1294,33 @@ def usage() -> str:
     head = 'usage: wysiwyg COMMAND [options]     (wysiwyg COMMAND --help, wysiwyg --version)'
     return '\n'.join([head, *commands, '', 'begin with:', '  wysiwyg demo', f'  {EXAMPLES["train"][0]}'])
 
+
 def version() -> str:
     "The program's version, and what decides results."
     import wysiwyg
+
     return f'wysiwyg {wysiwyg.__version__} (python {sys.version.split()[0]}, torch {torch.__version__})'
+
 
 def plain(value):
     "A result as JSON can say it: what is not finite becomes text."
-    if isinstance(value, dict): return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)): return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
-MOST_LINES = 40   # of an error
+
+MOST_LINES = 40  # of an error
+
 
 def error_text(e: BaseException) -> str:
     "An error for people, of bounded length."
-    text = re.sub(r'//[^/@\s]*@', '//', str(e))       # no password of an address
+    text = re.sub(r'//[^/@\s]*@', '//', str(e))  # no password of an address
     lines = text.splitlines() or [type(e).__name__]
-    more = [f'  and {len(lines)-MOST_LINES} more lines'] if len(lines) > MOST_LINES else []
-    return '\n'.join(lines[:MOST_LINES]+more)
+    more = [f'  and {len(lines) - MOST_LINES} more lines'] if len(lines) > MOST_LINES else []
+    return '\n'.join(lines[:MOST_LINES] + more)
+
 
 def main(args: list[str] = None) -> int:
     "Entry point; returns the exit code."
@@ -1028,30 +1331,38 @@ def main(args: list[str] = None) -> int:
         name, a = parse(list(args))
         _, function, text = COMMANDS[name]
         result = function(a)
-        if not result: return 0
+        if not result:
+            return 0
         as_json = getattr(a, 'json', False)
         print(json.dumps(plain(result), indent=1, allow_nan=False) if as_json else text(a, result))
         return 0
-    except UsageError as e: print(error_text(e), file=sys.stderr)
+    except UsageError as e:
+        print(error_text(e), file=sys.stderr)
     except KeyboardInterrupt as e:
         print(str(e) or 'interrupted', file=sys.stderr)
-        return 128+getattr(e, 'signum', 2)
-    except (ValueError, FileNotFoundError, NotFinite, PeerLost, OSError) as e: return failed(e)
+        return 128 + getattr(e, 'signum', 2)
+    except (ValueError, FileNotFoundError, NotFinite, PeerLost, OSError) as e:
+        return failed(e)
     except Exception as e:
-        if not type(e).__module__.startswith('mlflow'): raise
-        return failed(ValueError('MLflow: '+' '.join(str(e).split())[:400]))
+        if not type(e).__module__.startswith('mlflow'):
+            raise
+        return failed(ValueError('MLflow: ' + ' '.join(str(e).split())[:400]))
     return 2
+
 
 def failed(e: BaseException) -> int:
     print(f'error: {error_text(e)}', file=sys.stderr)
     return 1
 
+
 def tune_allocator():
     "Start again with glibc keeping large blocks, unless the environment already says so."
     sizes = {'MMAP_THRESHOLD': '4000000000', 'TRIM_THRESHOLD': '16000000000', 'TOP_PAD': '268435456'}
     settings = {f'MALLOC_{k}_': v for k, v in sizes.items()}
-    if sys.platform != 'linux' or 'MALLOC_TOP_PAD_' in os.environ: return
+    if sys.platform != 'linux' or 'MALLOC_TOP_PAD_' in os.environ:
+        return
     os.execve(sys.executable, [sys.executable, '-m', 'wysiwyg.cli', *sys.argv[1:]], os.environ | settings)
 
 # %% ../nbs/21_cli.ipynb #b2c232e4
-if __name__ == '__main__' and '__file__' in globals(): raise SystemExit(main(sys.argv[1:]))
+if __name__ == '__main__' and '__file__' in globals():
+    raise SystemExit(main(sys.argv[1:]))

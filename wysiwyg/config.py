@@ -21,197 +21,265 @@ from .core import *
 @dataclass(frozen=True)
 class Schedule:
     "A piecewise-linear function of images seen."
-    knots: tuple[tuple[float, float], ...]   # (images, value), images increasing; a step is two knots at one place
+
+    knots: tuple[
+        tuple[float, float], ...
+    ]  # (images, value), images increasing; a step is two knots at one place
+
     def __post_init__(self):
         at = [k[0] for k in self.knots]
-        if not at: raise ValueError('a schedule without knots has no value; give at least one (images, value)')
+        if not at:
+            raise ValueError('a schedule without knots has no value; give at least one (images, value)')
         for a, b in zip(at, at[1:]):
-            if a <= b: continue
-            raise ValueError(f'a schedule goes from {a:g} images to {b:g}; list its knots in increasing order of images')
+            if a <= b:
+                continue
+            raise ValueError(
+                f'a schedule goes from {a:g} images to {b:g}; list its knots in increasing order of images'
+            )
+
     def __call__(self, images: float) -> float:
         "Value after `images` images; at a step the later value holds."
         later = [k for k in self.knots if k[0] > images]
         past = [k for k in self.knots if k[0] <= images]
-        if not past: return float(self.knots[0][1])
-        if not later: return float(self.knots[-1][1])
+        if not past:
+            return float(self.knots[0][1])
+        if not later:
+            return float(self.knots[-1][1])
         (x0, y0), (x1, y1) = past[-1], later[0]
-        return y0 + (y1-y0)*(images-x0)/(x1-x0)
+        return y0 + (y1 - y0) * (images - x0) / (x1 - x0)
+
     def scaled(self, factor: float) -> 'Schedule':
         "The same curve over `factor` times as many images."
-        return Schedule(tuple((x*factor, y) for x, y in self.knots))
+        return Schedule(tuple((x * factor, y) for x, y in self.knots))
+
 
 def constant(value: float) -> Schedule:
     "A schedule that never moves."
-    return Schedule(((0., value),))
+    return Schedule(((0.0, value),))
 
 # %% ../nbs/01_config.ipynb #dd59d7a0
 @dataclass(frozen=True)
 class HeadsConfig:
     "Posed heads with true geometry (`04_heads`)."
-    n: int = 2000                    # images
-    resolution: int = 64             # pixels per side
-    seed: int = 0                    # same seed, same bytes
-    radius: float = 2.7              # camera distance, world units (EG3D)
-    focal: float = 4.2647            # focal length / image side (EG3D, FFHQ)
+
+    n: int = 2000  # images
+    resolution: int = 64  # pixels per side
+    seed: int = 0  # same seed, same bytes
+    radius: float = 2.7  # camera distance, world units (EG3D)
+    focal: float = 4.2647  # focal length / image side (EG3D, FFHQ)
     cameras: Literal['gaussian', 'sphere'] = 'gaussian'  # FFHQ-like spread, or the whole sphere
-    yaw_std: float = .3              # radians, for 'gaussian'
-    pitch_std: float = .155          # radians, for 'gaussian'
-    gloss: float = 1.                # strength of highlights; 0: matte
-    light_spread: float = 1.         # how far the key light moves sideways from head to head; 0: always from the front
-    background: tuple[float, float, float] = (.55, .6, .66)  # plain, and not white: a missed surface must not look like teeth
-    supersample: int = 2             # rays per pixel side
-    workers: int = 2                 # processes
+    yaw_std: float = 0.3  # radians, for 'gaussian'
+    pitch_std: float = 0.155  # radians, for 'gaussian'
+    gloss: float = 1.0  # strength of highlights; 0: matte
+    light_spread: float = (
+        1.0  # how far the key light moves sideways from head to head; 0: always from the front
+    )
+    background: tuple[float, float, float] = (
+        0.55,
+        0.6,
+        0.66,
+    )  # plain, and not white: a missed surface must not look like teeth
+    supersample: int = 2  # rays per pixel side
+    workers: int = 2  # processes
+
 
 @dataclass(frozen=True)
 class DataConfig:
     "The training set (`03_data`)."
-    path: str = ''                   # EG3D-format zip or folder; empty: posed heads are rendered
-    mirror: bool = False             # x-flips with mirrored labels
-    skip_bad: bool = False           # leave out what the validator refuses, instead of stopping
+
+    path: str = ''  # EG3D-format zip or folder; empty: posed heads are rendered
+    mirror: bool = False  # x-flips with mirrored labels
+    skip_bad: bool = False  # leave out what the validator refuses, instead of stopping
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
     "Mapping, StyleGAN2 backbone and per-plane blocks (`05_stylegan`, `06_triplane`; A3.3)."
+
     z_dim: int = 512
     w_dim: int = 512
-    mapping_layers: int = 2          # EG3D
-    label_dim: int = 25              # camera-conditioned mapping; 0: unconditional
-    channel_base: int = 65536        # channels at side r: min(channel_max, channel_base / r); EG3D has 32768
+    mapping_layers: int = 2  # EG3D
+    label_dim: int = 25  # camera-conditioned mapping; 0: unconditional
+    channel_base: int = 65536  # channels at side r: min(channel_max, channel_base / r); EG3D has 32768
     channel_max: int = 512
-    backbone_resolution: int = 256   # side of T'
-    plane_channels: int = 32         # C
-    plane_hidden: int = 32           # open: hidden width of the per-plane block; as wide as its input
-    plane_resolution: int = 512      # side of T; the per-plane block doubles T'
-    combine: Literal['product', 'sum'] = 'product'   # Hadamard product of the three planes (4.1); 'sum' as EG3D
+    backbone_resolution: int = 256  # side of T'
+    plane_channels: int = 32  # C
+    plane_hidden: int = 32  # open: hidden width of the per-plane block; as wide as its input
+    plane_resolution: int = 512  # side of T; the per-plane block doubles T'
+    combine: Literal['product', 'sum'] = (
+        'product'  # Hadamard product of the three planes (4.1); 'sum' as EG3D
+    )
+
 
 @dataclass(frozen=True)
 class FieldConfig:
     "MLP_SDF and MLP_c (`07_sdf`; Tables A1, A2)."
+
     hidden: int = 128
     geo_features: int = 64
     color_hidden: int = 64
-    pos_freqs: int = 6               # log-spaced, x itself included; open: base frequency, we take 2^0 without pi (pi corrugates the normals)
+    pos_freqs: int = 6  # log-spaced, x itself included; open: base frequency, we take 2^0 without pi (pi corrugates the normals)
     dir_freqs: int = 2
-    sharpness: float = 100.          # Softplus(beta); the text says ReLU, Table A1 Softplus: a sharp one is both (VolSDF); inf: ReLU
-    radius: float = .25              # open: sphere start, world units, half the half-box
-    plane_init: float = .03          # open: std of the plane-feature columns at the start
-    beta_init: float = .01           # A3.3: beta = beta_init + tanh(2 pre)(beta_init - beta_min)
-    beta_min: float = .0001          # A3.3
+    sharpness: float = 100.0  # Softplus(beta); the text says ReLU, Table A1 Softplus: a sharp one is both (VolSDF); inf: ReLU
+    radius: float = 0.25  # open: sphere start, world units, half the half-box
+    plane_init: float = 0.03  # open: std of the plane-feature columns at the start
+    beta_init: float = 0.01  # A3.3: beta = beta_init + tanh(2 pre)(beta_init - beta_min)
+    beta_min: float = 0.0001  # A3.3
+
 
 @dataclass(frozen=True)
 class RenderConfig:
     "The volume (`08_probe`, `12_generator`)."
-    near: float = 2.25               # open; EG3D's FFHQ values
+
+    near: float = 2.25  # open; EG3D's FFHQ values
     far: float = 3.3
-    box: float = 1.                  # side of the cube the planes cover (EG3D)
-    background: tuple[float, float, float] = (.55, .6, .66)   # open: constant colour behind the volume; the heads' own
-    coarse: int = 48                 # open: uniform samples before proposals are rendered with (EG3D 48)
-    fine: int = 48                   # open: importance samples of the second pass; 0: one pass
-    frontal_color: bool = False      # A3.1: view direction frozen to frontal at inference for qualitative results
-    max_points: int = 2_000_000      # memory budget: field evaluations per chunk when no gradient is kept
-    grad_points: int = 0             # the same in training, where each chunk is evaluated again in the backward pass; 0: all at once
+    box: float = 1.0  # side of the cube the planes cover (EG3D)
+    background: tuple[float, float, float] = (
+        0.55,
+        0.6,
+        0.66,
+    )  # open: constant colour behind the volume; the heads' own
+    coarse: int = 48  # open: uniform samples before proposals are rendered with (EG3D 48)
+    fine: int = 48  # open: importance samples of the second pass; 0: one pass
+    frontal_color: bool = False  # A3.1: view direction frozen to frontal at inference for qualitative results
+    max_points: int = 2_000_000  # memory budget: field evaluations per chunk when no gradient is kept
+    grad_points: int = (
+        0  # the same in training, where each chunk is evaluated again in the backward pass; 0: all at once
+    )
+
 
 @dataclass(frozen=True)
 class ProbeConfig:
     "The low-resolution probe (4.2)."
-    resolution: int = 128            # r
-    samples: int = 192               # K, uniform; K - 1 shared bins between them
+
+    resolution: int = 128  # r
+    samples: int = 192  # K, uniform; K - 1 shared bins between them
+
 
 @dataclass(frozen=True)
 class ProposalConfig:
     "The proposal network and its supervision (4.2, 4.3, Table A4)."
-    kind: Literal['cnn', 'maxpool', 'sdf', 'oracle'] = 'cnn'   # learned, probe weights max-pooled, probe distances interpolated (not in the paper), dense truth
+
+    kind: Literal['cnn', 'maxpool', 'sdf', 'oracle'] = (
+        'cnn'  # learned, probe weights max-pooled, probe distances interpolated (not in the paper), dense truth
+    )
     width: int = 256
-    kernel: int = 3                  # open: 3x3
-    layers: tuple[int, int, int] = (4, 3, 3)   # Table A4's rows 2-5, 6-8, 12-14; ours where `a03` found fewer as good: (2, 1, 1)
-    patch: int = 64                  # side of the supervised patch, pixels of the final grid
-    blur: float = 1.                 # open: std of the 1-D Gaussian on the targets, bins; 2 already costs 9 bins
-    suppress: float = 5e-3           # Eq. 7
-    background_bin: bool = True      # open: what misses everything goes to the last bin, so that empty rays are certain and do not eat the budget
+    kernel: int = 3  # open: 3x3
+    layers: tuple[int, int, int] = (
+        4,
+        3,
+        3,
+    )  # Table A4's rows 2-5, 6-8, 12-14; ours where `a03` found fewer as good: (2, 1, 1)
+    patch: int = 64  # side of the supervised patch, pixels of the final grid
+    blur: float = 1.0  # open: std of the 1-D Gaussian on the targets, bins; 2 already costs 9 bins
+    suppress: float = 5e-3  # Eq. 7
+    background_bin: bool = True  # open: what misses everything goes to the last bin, so that empty rays are certain and do not eat the budget
+
 
 @dataclass(frozen=True)
 class SamplerConfig:
     "Robust sampling (4.4, A3.4, A3.5)."
-    kind: Literal['robust', 'unstratified', 'unfiltered', 'two_pass', 'uniform', 'root', 'refined'] = 'robust'   # refined: robust, then a second look (not in the paper)
-    tau: float = .98                 # mass of the smallest set of bins (Eq. 9)
-    samples: int = 16                # per ray
-    boost: int = 2                   # the least certain rays get boost * samples
-    boost_fraction: float = .1       # share of such rays, per image
-    top: int = 16                    # certainty = mass of the `top` largest bins
-    jitter: bool = True              # random place in the stratum; False: its middle
-    first: float = .75               # refined: share of the samples drawn from the proposal; the rest follow the distances found there
+
+    kind: Literal['robust', 'unstratified', 'unfiltered', 'two_pass', 'uniform', 'root', 'refined'] = (
+        'robust'  # refined: robust, then a second look (not in the paper)
+    )
+    tau: float = 0.98  # mass of the smallest set of bins (Eq. 9)
+    samples: int = 16  # per ray
+    boost: int = 2  # the least certain rays get boost * samples
+    boost_fraction: float = 0.1  # share of such rays, per image
+    top: int = 16  # certainty = mass of the `top` largest bins
+    jitter: bool = True  # random place in the stratum; False: its middle
+    first: float = 0.75  # refined: share of the samples drawn from the proposal; the rest follow the distances found there
+
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
     "One StyleGAN2 discriminator at the final size (`13_discriminator`); open: the paper does not describe it."
+
     channel_base: int = 32768
     channel_max: int = 512
-    map_dim: int = 512               # width of the camera projection
-    group: int = 4                   # mini-batch statistics over this many images
+    map_dim: int = 512  # width of the camera projection
+    group: int = 4  # mini-batch statistics over this many images
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
     "Adaptive augmentation of what D sees (`13_discriminator`; StyleGAN2-ADA); sizes are open, the controller's numbers are StyleGAN2-ADA's."
-    adaptive: bool = False           # let p follow D's overfitting; False: p stays as it is
-    p: float = 0.                    # probability of each operation at the start; 0: off
-    target: float = .6               # of E[sign D(real)]
-    every: int = 4                   # steps between two moves of p
-    speed_images: float = 500_000.   # images in which p could go from 0 to 1
-    most: float = .8                 # p never exceeds this
-    blit: int = 2                    # whole-pixel translation, up to; StyleGAN2-ADA 1/8 of the side, but here the camera judges
-    translate: float = .02           # std, in image sides; StyleGAN2-ADA .125
-    zoom: float = .05                # std of log2 of the isotropic scale; StyleGAN2-ADA .2
-    brightness: float = .2           # std, added
-    contrast: float = .5             # std of log2
-    hue: float = 1.                  # half turns, up to
-    saturation: float = 1.           # std of log2
-    cutout: float = 0.               # probability of a grey square, relative to p; off, as in StyleGAN2-ADA
+
+    adaptive: bool = False  # let p follow D's overfitting; False: p stays as it is
+    p: float = 0.0  # probability of each operation at the start; 0: off
+    target: float = 0.6  # of E[sign D(real)]
+    every: int = 4  # steps between two moves of p
+    speed_images: float = 500_000.0  # images in which p could go from 0 to 1
+    most: float = 0.8  # p never exceeds this
+    blit: int = 2  # whole-pixel translation, up to; StyleGAN2-ADA 1/8 of the side, but here the camera judges
+    translate: float = 0.02  # std, in image sides; StyleGAN2-ADA .125
+    zoom: float = 0.05  # std of log2 of the isotropic scale; StyleGAN2-ADA .2
+    brightness: float = 0.2  # std, added
+    contrast: float = 0.5  # std of log2
+    hue: float = 1.0  # half turns, up to
+    saturation: float = 1.0  # std of log2
+    cutout: float = 0.0  # probability of a grey square, relative to p; off, as in StyleGAN2-ADA
+
 
 @dataclass(frozen=True)
 class LossConfig:
     "Weights of Eq. 12; the paper publishes none of them, so all are open. Means everywhere, so that weights do not depend on the size."
-    sampler: float = 1.
-    surface: float = 1000.           # its term is about 0.1 of the adversarial one at an error of 0.01
-    decision: float = .05            # from render_from on; StyleSDF's similar loss has 0.05
-    hinge: float = 0.                # not in the paper: mean relu(|ds/dt|-1)^2 along rays, against an inflated SDF
-    smooth: float = 0.               # not in the paper: bent depth maps (`smoothness_loss`); small pictures cannot show D a groove, and in short runs speckle took whole people
+
+    sampler: float = 1.0
+    surface: float = 1000.0  # its term is about 0.1 of the adversarial one at an error of 0.01
+    decision: float = 0.05  # from render_from on; StyleSDF's similar loss has 0.05
+    hinge: float = 0.0  # not in the paper: mean relu(|ds/dt|-1)^2 along rays, against an inflated SDF
+    smooth: float = 0.0  # not in the paper: bent depth maps (`smoothness_loss`); small pictures cannot show D a groove, and in short runs speckle took whole people
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     "Table A3, in images seen."
+
     total: float = 28.2e6
     resolution: Schedule = Schedule(((0, 64), (10e6, 64), (11e6, 128), (18e6, 128), (18.2e6, 512)))
-    beta_target: Schedule = Schedule(((0, .01), (10e6, .01), (11e6, .001)))
-    supervise_from: float = 16e6     # L_sampler on
-    render_from: float = 17e6        # proposals rendered with
-    gamma: Schedule = Schedule(((0, 1), (18e6, 1), (18e6, 4), (25e6, 4), (25e6, 2)))   # R1 weight
+    beta_target: Schedule = Schedule(((0, 0.01), (10e6, 0.01), (11e6, 0.001)))
+    supervise_from: float = 16e6  # L_sampler on
+    render_from: float = 17e6  # proposals rendered with
+    gamma: Schedule = Schedule(((0, 1), (18e6, 1), (18e6, 4), (25e6, 4), (25e6, 2)))  # R1 weight
     color_lr: Schedule = Schedule(((0, 2), (25e6, 2), (25e6, 1)))  # learning-rate multiplier of MLP_c
-    g_lr: Schedule = Schedule(((0, 1),))       # open: learning-rate multiplier of all of G but the proposal network; small batches want less at the end
-    swap: Schedule = Schedule(((0, 1), (1e6, .5)))  # probability that the mapping sees another image's camera (EG3D)
+    g_lr: Schedule = Schedule(
+        ((0, 1),)
+    )  # open: learning-rate multiplier of all of G but the proposal network; small batches want less at the end
+    swap: Schedule = Schedule(
+        ((0, 1), (1e6, 0.5))
+    )  # probability that the mapping sees another image's camera (EG3D)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     "The loop (`15_training`); the paper gives the batch, the rest is EG3D's."
+
     seed: int = 0
-    batch: int = 32                  # images per step, over all processes
-    network: str = ''                # generator file to start from, its discriminator beside it; empty: from scratch
-    bf16: bool = False               # bfloat16 in the backbone, the proposal network and D's blocks; fields, mapping, sampler, R1 and D's last layers stay float32
-    micro_batch: int = 0             # images per forward pass and process, where memory is short; 0: a process's whole share
-    g_lr: float = .0025
-    d_lr: float = .002
-    field_lr: float = .0025          # open: the two MLPs
-    proposal_lr: float = .002        # open: with betas (0.9, 0.99)
-    r1_every: int = 16               # lazy R1
-    ema_images: float = 10_000       # half-life
-    ema_ramp: float = .05
+    batch: int = 32  # images per step, over all processes
+    network: str = ''  # generator file to start from, its discriminator beside it; empty: from scratch
+    bf16: bool = False  # bfloat16 in the backbone, the proposal network and D's blocks; fields, mapping, sampler, R1 and D's last layers stay float32
+    micro_batch: int = (
+        0  # images per forward pass and process, where memory is short; 0: a process's whole share
+    )
+    g_lr: float = 0.0025
+    d_lr: float = 0.002
+    field_lr: float = 0.0025  # open: the two MLPs
+    proposal_lr: float = 0.002  # open: with betas (0.9, 0.99)
+    r1_every: int = 16  # lazy R1
+    ema_images: float = 10_000  # half-life
+    ema_ramp: float = 0.05
     checkpoint_images: float = 200_000
     snapshot_images: float = 200_000
-    keep: int = 2                    # checkpoints kept
-    nan_patience: int = 10           # skipped steps in a row before the run stops with a report
+    keep: int = 2  # checkpoints kept
+    nan_patience: int = 10  # skipped steps in a row before the run stops with a report
+
 
 @dataclass(frozen=True)
 class Run:
     "Everything that decides a result."
+
     name: str = 'paper'
     heads: HeadsConfig = HeadsConfig()
     data: DataConfig = DataConfig()
@@ -226,6 +294,7 @@ class Run:
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
+
     @property
     def resolution(self) -> int:
         "The final render resolution R, which the discriminator always sees."
@@ -236,68 +305,97 @@ def to_dict(config) -> dict:
     "Nested dictionary of primitives."
     return json.loads(json.dumps(asdict(config)))
 
+
 def flat(config, prefix: str = '') -> dict[str, object]:
     "Dotted view, e.g. {'sampler.tau': 0.98}; schedules stay lists of knots."
     out = {}
     for f in fields(config):
         v = getattr(config, f.name)
-        if isinstance(v, Schedule): out[prefix+f.name] = [list(k) for k in v.knots]
-        elif is_dataclass(v): out |= flat(v, f'{prefix}{f.name}.')
-        else: out[prefix+f.name] = list(v) if isinstance(v, tuple) else v
+        if isinstance(v, Schedule):
+            out[prefix + f.name] = [list(k) for k in v.knots]
+        elif is_dataclass(v):
+            out |= flat(v, f'{prefix}{f.name}.')
+        else:
+            out[prefix + f.name] = list(v) if isinstance(v, tuple) else v
     return out
+
 
 def from_dict(cls: type, d: dict, where: str = ''):
     "Build dataclass `cls` from `to_dict`'s output; a ValueError names unknown keys and values of a wrong type."
     what = where.rstrip('.') or cls.__name__
-    if not isinstance(d, dict): raise ValueError(f'{what} must be a mapping of fields, got {str(d)[:60]}')
+    if not isinstance(d, dict):
+        raise ValueError(f'{what} must be a mapping of fields, got {str(d)[:60]}')
     kinds = typing.get_type_hints(cls)
-    unknown = sorted(map(str, set(d)-set(kinds)))
-    if unknown: raise ValueError(f'unknown config key {where}{unknown[0]}; known: {", ".join(sorted(kinds))}')
+    unknown = sorted(map(str, set(d) - set(kinds)))
+    if unknown:
+        raise ValueError(f'unknown config key {where}{unknown[0]}; known: {", ".join(sorted(kinds))}')
     return cls(**{k: _read(kinds[k], v, f'{where}{k}') for k, v in d.items()})
 
+
 def _read(kind, value, where):
-    if kind is Schedule: return _schedule(value, where)
-    if is_dataclass(kind): return from_dict(kind, value, where+'.')
-    if typing.get_origin(kind) is tuple: return _tuple(typing.get_args(kind), value, where)
+    if kind is Schedule:
+        return _schedule(value, where)
+    if is_dataclass(kind):
+        return from_dict(kind, value, where + '.')
+    if typing.get_origin(kind) is tuple:
+        return _tuple(typing.get_args(kind), value, where)
     if typing.get_origin(kind) is Literal and value not in typing.get_args(kind):
         raise ValueError(f'{where} must be one of {typing.get_args(kind)}, got {value!r}')
-    if kind in (int, float) and _number(value) and (kind is float or value % 1 == 0): return kind(value)
+    if kind in (int, float) and _number(value) and (kind is float or value % 1 == 0):
+        return kind(value)
     if kind in (int, float, bool, str) and type(value) is not kind:
         raise ValueError(f'{where} must be {kind.__name__}, got {repr(value)[:60]}')
     return value
 
-def _number(value) -> bool:   # not True, and not an integer too long for a float
+
+def _number(value) -> bool:  # not True, and not an integer too long for a float
     return isinstance(value, float) or type(value) is int and abs(value) < 10**300
+
 
 def _tuple(kinds, value, where) -> tuple:
     if not isinstance(value, (list, tuple)) or len(value) != len(kinds):
         raise ValueError(f'{where} must be {len(kinds)} of {kinds[0].__name__}, got {value!r}')
-    for kind, x in zip(kinds, value): _read(kind, x, where)
+    for kind, x in zip(kinds, value):
+        _read(kind, x, where)
     return tuple(value)
+
 
 def _schedule(value, where) -> Schedule:
     knots = value.get('knots') if isinstance(value, dict) else value
     pair = lambda k: isinstance(k, (list, tuple)) and len(k) == 2 and all(map(_number, k))
     if not (isinstance(knots, (list, tuple)) and all(map(pair, knots))):
         raise ValueError(f'{where} must be a list of knots [images, value], got {str(value)[:60]}')
-    try: return Schedule(tuple(map(tuple, knots)))
-    except ValueError as e: raise ValueError(f'{where}: {e}') from None
+    try:
+        return Schedule(tuple(map(tuple, knots)))
+    except ValueError as e:
+        raise ValueError(f'{where}: {e}') from None
+
 
 def override(config, **changes):
     "`config` with dotted keys replaced, e.g. `override(run, **{'sampler.tau': .9})`; unknown keys and wrong types raise."
     d, known = to_dict(config), flat(config)
     for key, value in changes.items():
-        if key not in known: raise ValueError(f'unknown config key {key}; did you mean one of {[k for k in known if k.split(".")[-1] == key.split(".")[-1]] or sorted(known)[:5]}?')
-        *path, last = key.split('.'); node = d
-        for p in path: node = node[p]
+        if key not in known:
+            raise ValueError(
+                f'unknown config key {key}; did you mean one of {[k for k in known if k.split(".")[-1] == key.split(".")[-1]] or sorted(known)[:5]}?'
+            )
+        *path, last = key.split('.')
+        node = d
+        for p in path:
+            node = node[p]
         node[last] = value
     return from_dict(type(config), d)
 
-LATER: dict[str, object] = {'data.skip_bad': False}   # fields that came later, with the values that were meant before
+
+LATER: dict[str, object] = {
+    'data.skip_bad': False
+}  # fields that came later, with the values that were meant before
+
 
 def identity(params: dict) -> dict:
     "Dotted parameters without the `LATER` fields that say what was meant before them: a new field renames nothing."
     return {k: v for k, v in params.items() if k not in LATER or v != LATER[k]}
+
 
 def sha(config) -> str:
     "Twelve hex digits that change with any field."
@@ -308,87 +406,191 @@ def sha(config) -> str:
     return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:12]
 
 # %% ../nbs/01_config.ipynb #808c646a
-def compressed(total: float,       # images of the whole run
-               low: int, mid: int, full: int,   # the three render resolutions
-               beta: tuple[float, float],       # beta target before and after tightening
-               gamma: float,       # R1 weight
-               grow: tuple[float, float] = (.35, .66),   # fractions of the run at which the resolution grows
-               use: tuple[float, float] = (.40, .52),    # fractions at which proposals are supervised and rendered with
-               settle: float = 1.  # learning-rate multiplier of G from the last growth on
-              ) -> ScheduleConfig:
+def compressed(
+    total: float,  # images of the whole run
+    low: int,
+    mid: int,
+    full: int,  # the three render resolutions
+    beta: tuple[float, float],  # beta target before and after tightening
+    gamma: float,  # R1 weight
+    grow: tuple[float, float] = (0.35, 0.66),  # fractions of the run at which the resolution grows
+    use: tuple[float, float] = (0.40, 0.52),  # fractions at which proposals are supervised and rendered with
+    settle: float = 1.0,  # learning-rate multiplier of G from the last growth on
+) -> ScheduleConfig:
     "Table A3's sequence of events in a run of `total` images."
     _some_images(total)
-    at = lambda fraction: round(fraction*total)
-    return ScheduleConfig(total=float(total),
-        resolution=Schedule(((0, low), (at(grow[0]), low), (at(grow[0]+.03), mid), (at(grow[1]), mid), (at(grow[1]+.03), full))),
-        beta_target=Schedule(((0, beta[0]), (at(grow[0]), beta[0]), (at(grow[0]+.1), beta[1]))),
-        supervise_from=at(use[0]), render_from=at(use[1]),
-        gamma=constant(gamma), color_lr=constant(1.), g_lr=Schedule(((0, 1.), (at(grow[1]), 1.), (at(grow[1]), settle))), swap=Schedule(((0, 1.), (at(.3), .8))))
+    at = lambda fraction: round(fraction * total)
+    return ScheduleConfig(
+        total=float(total),
+        resolution=Schedule(
+            (
+                (0, low),
+                (at(grow[0]), low),
+                (at(grow[0] + 0.03), mid),
+                (at(grow[1]), mid),
+                (at(grow[1] + 0.03), full),
+            )
+        ),
+        beta_target=Schedule(((0, beta[0]), (at(grow[0]), beta[0]), (at(grow[0] + 0.1), beta[1]))),
+        supervise_from=at(use[0]),
+        render_from=at(use[1]),
+        gamma=constant(gamma),
+        color_lr=constant(1.0),
+        g_lr=Schedule(((0, 1.0), (at(grow[1]), 1.0), (at(grow[1]), settle))),
+        swap=Schedule(((0, 1.0), (at(0.3), 0.8))),
+    )
+
 
 def _some_images(total: float):
     "A ValueError where a run has no images, or no end."
-    if 0 < total < math.inf: return
+    if 0 < total < math.inf:
+        return
     raise ValueError(f'a run of {total:g} images cannot be: give a number above 0, such as --kimg 10')
+
 
 def scaled(s: ScheduleConfig, total: float) -> ScheduleConfig:
     "The same sequence of events in `total` images."
     _some_images(total)
-    f = total/s.total
-    stretch = lambda v: v.scaled(f) if isinstance(v, Schedule) else v*f
+    f = total / s.total
+    stretch = lambda v: v.scaled(f) if isinstance(v, Schedule) else v * f
     return ScheduleConfig(**{k.name: stretch(getattr(s, k.name)) for k in fields(s)})
+
 
 def final_stage(s: ScheduleConfig, total: float) -> ScheduleConfig:
     "`total` more images at the last values of every schedule: what an ablation fine-tunes with."
-    last = {k.name: constant(v.knots[-1][1]) for k in fields(s) if isinstance(v := getattr(s, k.name), Schedule)}
-    return ScheduleConfig(total=total, supervise_from=0., render_from=0., **last)
+    last = {
+        k.name: constant(v.knots[-1][1]) for k in fields(s) if isinstance(v := getattr(s, k.name), Schedule)
+    }
+    return ScheduleConfig(total=total, supervise_from=0.0, render_from=0.0, **last)
+
 
 def paper() -> Run:
     "Every published value. Two images per GPU (A3.2) leave mini-batch statistics no more than two to compare."
     return Run(discriminator=DiscriminatorConfig(group=2))
 
+
 def cats() -> Run:
     "Fine-tuning on AFHQv2 cats (A3.2): the FFHQ network, ADA, 1.2 M images, R1 gamma 6, all else as `paper` ends. The averaged weights do not start anew."
     run, s = paper(), final_stage(paper().schedule, 1.2e6)
-    return replace(run, name='cats', schedule=replace(s, gamma=constant(6.)), augment=AugmentConfig(adaptive=True),
-        train=replace(run.train, network='runs/ffhq/generator.safetensors', ema_ramp=float('inf')))
+    return replace(
+        run,
+        name='cats',
+        schedule=replace(s, gamma=constant(6.0)),
+        augment=AugmentConfig(adaptive=True),
+        train=replace(run.train, network='runs/ffhq/generator.safetensors', ema_ramp=float('inf')),
+    )
+
 
 def small(resolution: int = 128, total: float = 400_000) -> Run:
     "One GPU, under half an hour; sizes are ours, and the generator stays below 16 MB."
-    return Run(name='small', heads=HeadsConfig(n=20_000, resolution=resolution),
-        backbone=BackboneConfig(z_dim=128, w_dim=256, channel_base=8192, channel_max=192, backbone_resolution=64, plane_channels=32, plane_hidden=32, plane_resolution=128),
-        field=FieldConfig(hidden=64, geo_features=32, color_hidden=32, beta_init=.02, beta_min=.0005),
-        render=RenderConfig(near=2.2, far=3.2, coarse=96, fine=0), probe=ProbeConfig(resolution=resolution//4, samples=97),
-        proposal=ProposalConfig(width=32, layers=(2, 1, 1), patch=32), discriminator=DiscriminatorConfig(channel_base=4096, channel_max=192, map_dim=128),
-        loss=LossConfig(decision=0., hinge=.1), schedule=compressed(total, resolution//4, resolution//2, resolution, (.02, .004), gamma=2.),
-        train=TrainConfig(batch=32, field_lr=.001, ema_images=5_000, checkpoint_images=20_000, snapshot_images=20_000))
+    return Run(
+        name='small',
+        heads=HeadsConfig(n=20_000, resolution=resolution),
+        backbone=BackboneConfig(
+            z_dim=128,
+            w_dim=256,
+            channel_base=8192,
+            channel_max=192,
+            backbone_resolution=64,
+            plane_channels=32,
+            plane_hidden=32,
+            plane_resolution=128,
+        ),
+        field=FieldConfig(hidden=64, geo_features=32, color_hidden=32, beta_init=0.02, beta_min=0.0005),
+        render=RenderConfig(near=2.2, far=3.2, coarse=96, fine=0),
+        probe=ProbeConfig(resolution=resolution // 4, samples=97),
+        proposal=ProposalConfig(width=32, layers=(2, 1, 1), patch=32),
+        discriminator=DiscriminatorConfig(channel_base=4096, channel_max=192, map_dim=128),
+        loss=LossConfig(decision=0.0, hinge=0.1),
+        schedule=compressed(total, resolution // 4, resolution // 2, resolution, (0.02, 0.004), gamma=2.0),
+        train=TrainConfig(
+            batch=32, field_lr=0.001, ema_images=5_000, checkpoint_images=20_000, snapshot_images=20_000
+        ),
+    )
+
 
 def tiny(total: float = 13_000, resolution: int = 32) -> Run:
     "Every stage on two CPU cores in minutes; sizes are ours, found by measurement. G's rates fall at the end: with eight images a step it swings wider than its average can smooth."
-    s = compressed(total, 16, (16+resolution)//2, resolution, (.03, .006), gamma=2., grow=(.30, .42), use=(.32, .39), settle=.5)
-    return Run(name='tiny', heads=HeadsConfig(n=4000, resolution=resolution),
-        backbone=BackboneConfig(z_dim=64, w_dim=64, channel_base=1024, channel_max=128, backbone_resolution=32, plane_channels=16, plane_hidden=16, plane_resolution=64),
-        field=FieldConfig(hidden=32, geo_features=16, color_hidden=16, sharpness=float('inf'), beta_init=.03, beta_min=.0005),
-        render=RenderConfig(near=2.2, far=3.2, coarse=48, fine=0, max_points=400_000), probe=ProbeConfig(resolution=resolution//4, samples=49),
-        proposal=ProposalConfig(width=16, layers=(2, 1, 1), patch=resolution//4), discriminator=DiscriminatorConfig(channel_base=1024, channel_max=128, map_dim=32),
-        loss=LossConfig(decision=0., hinge=.05, smooth=.1), schedule=replace(s, g_lr=Schedule((*s.g_lr.knots, (round(.7*total), s.g_lr(total)), (total, .1)))),
-        train=TrainConfig(batch=8, field_lr=.001, r1_every=4, ema_images=500, checkpoint_images=1_000, snapshot_images=1_000))
+    s = compressed(
+        total,
+        16,
+        (16 + resolution) // 2,
+        resolution,
+        (0.03, 0.006),
+        gamma=2.0,
+        grow=(0.30, 0.42),
+        use=(0.32, 0.39),
+        settle=0.5,
+    )
+    return Run(
+        name='tiny',
+        heads=HeadsConfig(n=4000, resolution=resolution),
+        backbone=BackboneConfig(
+            z_dim=64,
+            w_dim=64,
+            channel_base=1024,
+            channel_max=128,
+            backbone_resolution=32,
+            plane_channels=16,
+            plane_hidden=16,
+            plane_resolution=64,
+        ),
+        field=FieldConfig(
+            hidden=32,
+            geo_features=16,
+            color_hidden=16,
+            sharpness=float('inf'),
+            beta_init=0.03,
+            beta_min=0.0005,
+        ),
+        render=RenderConfig(near=2.2, far=3.2, coarse=48, fine=0, max_points=400_000),
+        probe=ProbeConfig(resolution=resolution // 4, samples=49),
+        proposal=ProposalConfig(width=16, layers=(2, 1, 1), patch=resolution // 4),
+        discriminator=DiscriminatorConfig(channel_base=1024, channel_max=128, map_dim=32),
+        loss=LossConfig(decision=0.0, hinge=0.05, smooth=0.1),
+        schedule=replace(
+            s, g_lr=Schedule((*s.g_lr.knots, (round(0.7 * total), s.g_lr(total)), (total, 0.1)))
+        ),
+        train=TrainConfig(
+            batch=8,
+            field_lr=0.001,
+            r1_every=4,
+            ema_images=500,
+            checkpoint_images=1_000,
+            snapshot_images=1_000,
+        ),
+    )
+
 
 def heads64(total: float = 60_000) -> Run:
     "`tiny` at 64x64 with finer planes, a longer average and wider views, where a nose shows in profile; it made what ships."
-    run, s = tiny(total, 64), compressed(total, 16, 32, 64, (.03, .006), gamma=2., grow=(.10, .45), use=(.16, .25), settle=.5)
-    return replace(run, name='heads64', heads=replace(run.heads, yaw_std=.6), backbone=replace(run.backbone, backbone_resolution=64, plane_resolution=128),
-        schedule=replace(s, swap=constant(1.)),                # nothing about a posed head depends on its camera
-        train=replace(run.train, ema_images=3_000, checkpoint_images=2_000, snapshot_images=2_000))
+    run, s = (
+        tiny(total, 64),
+        compressed(
+            total, 16, 32, 64, (0.03, 0.006), gamma=2.0, grow=(0.10, 0.45), use=(0.16, 0.25), settle=0.5
+        ),
+    )
+    return replace(
+        run,
+        name='heads64',
+        heads=replace(run.heads, yaw_std=0.6),
+        backbone=replace(run.backbone, backbone_resolution=64, plane_resolution=128),
+        schedule=replace(s, swap=constant(1.0)),  # nothing about a posed head depends on its camera
+        train=replace(run.train, ema_images=3_000, checkpoint_images=2_000, snapshot_images=2_000),
+    )
+
 
 PRESETS = dict(tiny=tiny, heads64=heads64, small=small, paper=paper, cats=cats)
 
+
 def preset(name: str, **changes) -> Run:
     "A preset by name with dotted overrides."
-    if name not in PRESETS: raise ValueError(f'unknown preset {name!r}; known: {", ".join(PRESETS)}')
+    if name not in PRESETS:
+        raise ValueError(f'unknown preset {name!r}; known: {", ".join(PRESETS)}')
     return override(PRESETS[name](), **changes)
 
 # %% ../nbs/01_config.ipynb #5b7ad2e6
-RANGES = '''
+RANGES = """
 heads.n                     [1, inf)         a set needs pictures
 heads.resolution            [4, 4096]        pixels per side
 heads.seed                  [0, 4294967295]  it seeds random numbers
@@ -488,17 +690,20 @@ train.checkpoint_images     (0, inf]         a checkpoint comes every so many im
 train.snapshot_images       (0, inf]         a snapshot comes every so many images, inf for the last one only
 train.keep                  [1, inf)         a run goes on from a checkpoint
 train.nan_patience          [1, inf)         so many bad steps in a row end a run
-'''
+"""
+
 
 def _single(x: float) -> float:
     "As float32 holds it: too large is infinite, too small is zero."
     return ctypes.c_float(x).value if isinstance(x, float) else x
+
 
 def _inside(x: float, interval: str) -> bool:
     "Is x in an interval such as '(0, 1]'? NaN is in none."
     low, high = (_single(float(end)) for end in interval[1:-1].split(','))
     x = _single(x)
     return low < x < high or (x == low and interval[0] == '[') or (x == high and interval[-1] == ']')
+
 
 def _range_faults(run: Run) -> dict[str, str]:
     "Dotted name -> what is wrong with its value."
@@ -507,108 +712,185 @@ def _range_faults(run: Run) -> dict[str, str]:
         name, interval, reason = re.fullmatch(r'(\S+) +(\S+ \S+) +(.+)', row).groups()
         bad = [x for x in _numbers(values[name]) if not _inside(x, interval)]
         mend = '' if '; ' in reason else f'; give {_shown(_DEFAULTS[name])}'
-        if bad: out[name] = f'{name} = {_shown(bad[0])} is outside {interval}: {reason}{mend}'
+        if bad:
+            out[name] = f'{name} = {_shown(bad[0])} is outside {interval}: {reason}{mend}'
     return out
+
 
 def _numbers(value) -> list:
     "The numbers of a value: itself, those of a tuple, or the values of a schedule's knots."
-    if not isinstance(value, list): return [value]
+    if not isinstance(value, list):
+        return [value]
     return [x[1] if isinstance(x, list) else x for x in value]
+
 
 def _shown(x) -> str:
     "A number without its idle zero, a tuple as it is written."
-    if isinstance(x, list): return f'({", ".join(map(_shown, x))})'
+    if isinstance(x, list):
+        return f'({", ".join(map(_shown, x))})'
     return re.sub(r'^(-?)0\.', r'\1.', f'{x:g}') if isinstance(x, float) else str(x)
+
 
 _DEFAULTS = flat(Run())
 
 # %% ../nbs/01_config.ipynb #0a6e93d4
-def _power_of_two(n: int) -> bool: return n & (n-1) == 0
+def _power_of_two(n: int) -> bool:
+    return n & (n - 1) == 0
+
 
 def fitting(low: float, high: float, box: float) -> tuple[float, float]:
     "near and far for cameras between two distances from the origin: half a box before and behind the middle."
-    return round(max(low-box/2, low/10), 2), round(high+box/2, 2)
+    return round(max(low - box / 2, low / 10), 2), round(high + box / 2, 2)
 
-def _shape_relations(r: Run, side: int):   # side: the final resolution
+
+def _shape_relations(r: Run, side: int):  # side: the final resolution
     "Rows (fields, condition, reason and mend) about the sizes of networks and pictures."
     b, d, p = r.backbone, r.discriminator, r.proposal
     width = 'the width at side r is channel_base / r, which leaves nothing; give a larger channel_base'
-    yield 'heads.resolution', lambda: _power_of_two(r.heads.resolution), 'a picture has a power of two for its side; give 64'
-    yield 'resolution', lambda: _power_of_two(side) and side >= 4, 'D halves it down to 4; end schedule.resolution at 64'
+    yield (
+        'heads.resolution',
+        lambda: _power_of_two(r.heads.resolution),
+        'a picture has a power of two for its side; give 64',
+    )
+    yield (
+        'resolution',
+        lambda: _power_of_two(side) and side >= 4,
+        'D halves it down to 4; end schedule.resolution at 64',
+    )
     yield 'backbone.label_dim', lambda: b.label_dim in (0, 25), 'a camera has 25 numbers; give 25, or 0'
-    yield ('backbone.backbone_resolution', lambda: _power_of_two(b.backbone_resolution),
-           'StyleGAN2 doubles from 4x4 features; give a power of two')
-    yield ('backbone.plane_resolution backbone.backbone_resolution', lambda: b.plane_resolution == 2*b.backbone_resolution,
-           f'the per-plane blocks double the side; give backbone.plane_resolution {2*b.backbone_resolution}')
-    yield ('backbone.channel_base backbone.backbone_resolution', lambda: b.channel_base >= b.backbone_resolution, width)
+    yield (
+        'backbone.backbone_resolution',
+        lambda: _power_of_two(b.backbone_resolution),
+        'StyleGAN2 doubles from 4x4 features; give a power of two',
+    )
+    yield (
+        'backbone.plane_resolution backbone.backbone_resolution',
+        lambda: b.plane_resolution == 2 * b.backbone_resolution,
+        f'the per-plane blocks double the side; give backbone.plane_resolution {2 * b.backbone_resolution}',
+    )
+    yield (
+        'backbone.channel_base backbone.backbone_resolution',
+        lambda: b.channel_base >= b.backbone_resolution,
+        width,
+    )
     yield 'discriminator.channel_base resolution', lambda: d.channel_base >= side, width
-    yield ('probe.resolution resolution', lambda: side == 4*r.probe.resolution,
-           f'the proposal network quadruples the probe; give probe.resolution {side//4}')
+    yield (
+        'probe.resolution resolution',
+        lambda: side == 4 * r.probe.resolution,
+        f'the proposal network quadruples the probe; give probe.resolution {side // 4}',
+    )
     yield 'proposal.kernel', lambda: p.kernel % 2 == 1, 'a kernel has a middle; give an odd one, such as 3'
-    yield 'proposal.patch resolution', lambda: p.patch <= side, f'the patch lies in the picture; give at most {side}'
-    yield ('augment.blit resolution', lambda: r.augment.blit < side,
-           f'a picture does not leave its frame; give less than {side}')
+    yield (
+        'proposal.patch resolution',
+        lambda: p.patch <= side,
+        f'the patch lies in the picture; give at most {side}',
+    )
+    yield (
+        'augment.blit resolution',
+        lambda: r.augment.blit < side,
+        f'a picture does not leave its frame; give less than {side}',
+    )
+
 
 def _course_relations(r: Run):
     "Rows about samples, surfaces and the course of training."
     least = 4 if r.sampler.kind in ('two_pass', 'root') else 1
     drawn = r.sampler.kind not in ('uniform', 'two_pass', 'root') and r.proposal.kind == 'cnn'
-    yield ('render.near render.far', lambda: r.render.near < r.render.far,
-           'samples lie between them; give a near below far')
-    yield ('sampler.samples sampler.kind', lambda: r.sampler.samples >= least,
-           f'it needs two for the first look and two for the second; give {least} or more')
-    yield ('field.beta_min field.beta_init', lambda: r.field.beta_min <= r.field.beta_init,
-           'beta begins at beta_init and may only fall to beta_min; give a smaller beta_min')
-    yield ('field.radius render.box', lambda: r.field.radius < r.render.box/2,
-           f'the sphere of the start fits into the box; give less than {_shown(r.render.box/2)}')
-    yield ('schedule.render_from schedule.supervise_from',
-           lambda: not drawn or r.schedule.render_from >= r.schedule.supervise_from,
-           f'proposals are learned before they are used; give render_from {_shown(r.schedule.supervise_from)} or later')
-    yield ('train.batch discriminator.group', lambda: r.train.batch % min(r.discriminator.group, r.train.batch) == 0,
-           f'statistics compare whole groups; make the batch a multiple of {r.discriminator.group}')
-    yield ('train.batch train.micro_batch', lambda: r.train.batch % (r.train.micro_batch or r.train.batch) == 0,
-           f'its parts are of equal size; make the batch a multiple of {r.train.micro_batch}')
+    yield (
+        'render.near render.far',
+        lambda: r.render.near < r.render.far,
+        'samples lie between them; give a near below far',
+    )
+    yield (
+        'sampler.samples sampler.kind',
+        lambda: r.sampler.samples >= least,
+        f'it needs two for the first look and two for the second; give {least} or more',
+    )
+    yield (
+        'field.beta_min field.beta_init',
+        lambda: r.field.beta_min <= r.field.beta_init,
+        'beta begins at beta_init and may only fall to beta_min; give a smaller beta_min',
+    )
+    yield (
+        'field.radius render.box',
+        lambda: r.field.radius < r.render.box / 2,
+        f'the sphere of the start fits into the box; give less than {_shown(r.render.box / 2)}',
+    )
+    yield (
+        'schedule.render_from schedule.supervise_from',
+        lambda: not drawn or r.schedule.render_from >= r.schedule.supervise_from,
+        f'proposals are learned before they are used; give render_from {_shown(r.schedule.supervise_from)} or later',
+    )
+    yield (
+        'train.batch discriminator.group',
+        lambda: r.train.batch % min(r.discriminator.group, r.train.batch) == 0,
+        f'statistics compare whole groups; make the batch a multiple of {r.discriminator.group}',
+    )
+    yield (
+        'train.batch train.micro_batch',
+        lambda: r.train.batch % (r.train.micro_batch or r.train.batch) == 0,
+        f'its parts are of equal size; make the batch a multiple of {r.train.micro_batch}',
+    )
+
 
 def _heads_relations(r: Run, side: int):
     "Rows about the heads that a run without `data.path` renders; near >= far is said elsewhere."
     near, far = fitting(r.heads.radius, r.heads.radius, r.render.box)
     between = r.render.near < r.heads.radius < r.render.far
-    yield ('heads.resolution resolution', lambda: r.heads.resolution % side == 0,
-           f'such heads cannot be averaged down to {side} pixels; give --data YOUR_SET, or --heads.resolution {side}')
-    yield ('heads.radius render.near render.far', lambda: between or r.render.near >= r.render.far,
-           f'the middle of the box lies outside near and far; give --render.near {near:g} --render.far {far:g}')
+    yield (
+        'heads.resolution resolution',
+        lambda: r.heads.resolution % side == 0,
+        f'such heads cannot be averaged down to {side} pixels; give --data YOUR_SET, or --heads.resolution {side}',
+    )
+    yield (
+        'heads.radius render.near render.far',
+        lambda: between or r.render.near >= r.render.far,
+        f'the middle of the box lies outside near and far; give --render.near {near:g} --render.far {far:g}',
+    )
 
 # %% ../nbs/01_config.ipynb #62f4c7ab
-MOST_FAULTS = 10   # of a kind, in one message
+MOST_FAULTS = 10  # of a kind, in one message
 
-def _relation_faults(run: Run, heads: bool,
-                    spared: set[str]   # fields that are out of range themselves
-                   ) -> list[str]:
+
+def _relation_faults(
+    run: Run,
+    heads: bool,
+    spared: set[str],  # fields that are out of range themselves
+) -> list[str]:
     "The relations that do not hold."
     spared = spared | ({'resolution'} if 'schedule.resolution' in spared else set())
     side = 0 if 'resolution' in spared else run.resolution
     values = flat(run) | {'resolution': side}
     rows = [*_shape_relations(run, side), *_course_relations(run)]
-    if heads and not run.data.path: rows += _heads_relations(run, side)
+    if heads and not run.data.path:
+        rows += _heads_relations(run, side)
     said = []
     for names, holds, why in rows:
-        if spared & set(names.split()) or holds(): continue
-        said.append(', '.join(f'{name} = {_shown(values[name])}' for name in names.split())+f': {why}')
+        if spared & set(names.split()) or holds():
+            continue
+        said.append(', '.join(f'{name} = {_shown(values[name])}' for name in names.split()) + f': {why}')
     return said
+
 
 def _name_faults(run: Run) -> list[str]:
     "Folders and MLflow runs are called by the run's name."
-    if re.fullmatch(r'\w[\w .,+=·%()-]{0,99}', run.name): return []
-    return [f'name = {run.name!r} cannot name a folder: use letters, digits and _ - . + = · %; give {Run.name!r}']
+    if re.fullmatch(r'\w[\w .,+=·%()-]{0,99}', run.name):
+        return []
+    return [
+        f'name = {run.name!r} cannot name a folder: use letters, digits and _ - . + = · %; give {Run.name!r}'
+    ]
 
-def check(run: Run,
-          heads: bool = True   # are heads rendered where data.path is empty? False where pictures are given, or none is wanted
-         ) -> Run:
+
+def check(
+    run: Run,
+    heads: bool = True,  # are heads rendered where data.path is empty? False where pictures are given, or none is wanted
+) -> Run:
     "`run` itself; a ValueError with one line per fault where a value is out of range or fields contradict each other."
     bad = _range_faults(run)
     faults = [*_name_faults(run), *bad.values(), *_relation_faults(run, heads, set(bad))]
-    more = [f'and {len(faults)-MOST_FAULTS} more'] if len(faults) > MOST_FAULTS else []
-    if faults: raise ValueError('\n'.join(faults[:MOST_FAULTS]+more))
+    more = [f'and {len(faults) - MOST_FAULTS} more'] if len(faults) > MOST_FAULTS else []
+    if faults:
+        raise ValueError('\n'.join(faults[:MOST_FAULTS] + more))
     return run
 
 # %% ../nbs/01_config.ipynb #20b6cb36
@@ -617,40 +899,64 @@ def spans(s: Schedule, total: float) -> list[tuple[float, float, float, float]]:
     knots = [(min(x, total), s(min(x, total)) if x > total else y) for x, y in s.knots] + [(total, s(total))]
     return [(x0, x1, y0, y1) for (x0, y0), (x1, y1) in zip(knots, knots[1:]) if x1 > x0]
 
+
 def courses(s: ScheduleConfig) -> dict[str, Schedule]:
     "Quantity of Table A3 -> its course."
     switch = lambda at: Schedule(((0, 0), (at, 0), (at, 1))) if at > 0 else constant(1)
-    return {'rendering resolution': s.resolution, 'B_target': s.beta_target, 'supervise proposals': switch(s.supervise_from), 'render with proposals': switch(s.render_from),
-            'R1 gamma': s.gamma, 'LR multiplier of MLP_c': s.color_lr, 'swapped conditions': s.swap}
+    return {
+        'rendering resolution': s.resolution,
+        'B_target': s.beta_target,
+        'supervise proposals': switch(s.supervise_from),
+        'render with proposals': switch(s.render_from),
+        'R1 gamma': s.gamma,
+        'LR multiplier of MLP_c': s.color_lr,
+        'swapped conditions': s.swap,
+    }
+
 
 def schedule_table(s: ScheduleConfig) -> dict[str, list[tuple[float, float, float, float]]]:
     "Quantity -> its straight pieces (from, to, first value, last value), in images; neighbours of one value are joined."
     out = {k: [] for k in courses(s)}
     for k, v in courses(s).items():
         for x0, x1, y0, y1 in spans(v, s.total):
-            if out[k] and out[k][-1][2:] == (y0, y1) == (y0, y0): out[k][-1] = (out[k][-1][0], x1, y0, y1)
-            else: out[k].append((x0, x1, y0, y1))
+            if out[k] and out[k][-1][2:] == (y0, y1) == (y0, y0):
+                out[k][-1] = (out[k][-1][0], x1, y0, y1)
+            else:
+                out[k].append((x0, x1, y0, y1))
     return out
+
 
 def schedule_text(s: ScheduleConfig) -> str:
     "`schedule_table` for people."
     unit, name = (1e6, 'M') if s.total >= 1e6 else (1e3, 'k')
-    piece = lambda x0, x1, y0, y1: f'{y0:g}{"" if y0 == y1 else f" to {y1:g}"} ({x0/unit:g}-{x1/unit:g})'
-    return '\n'.join([f'{"quantity":24}value ({name} images)', *(f'{k:24}{", ".join(piece(*p) for p in v)}' for k, v in schedule_table(s).items())])
+    piece = lambda x0, x1, y0, y1: f'{y0:g}{"" if y0 == y1 else f" to {y1:g}"} ({x0 / unit:g}-{x1 / unit:g})'
+    return '\n'.join(
+        [
+            f'{"quantity":24}value ({name} images)',
+            *(f'{k:24}{", ".join(piece(*p) for p in v)}' for k, v in schedule_table(s).items()),
+        ]
+    )
 
 # %% ../nbs/01_config.ipynb #2e7d6e8f
 def schedule_plot(s: ScheduleConfig, width: int = 72) -> str:
     "The courses as lines of blocks, lowest to highest value, logarithmic where they span more than a factor of four."
-    bar = lambda x: ' ▂▃▄▅▆▇█'[round(7*x)]
+    bar = lambda x: ' ▂▃▄▅▆▇█'[round(7 * x)]
+
     def line(v):
-        y = [v(s.total*(i+.5)/width) for i in range(width)]
-        if min(y) > 0 and max(y) > 4*min(y): y = [math.log(u) for u in y]
+        y = [v(s.total * (i + 0.5) / width) for i in range(width)]
+        if min(y) > 0 and max(y) > 4 * min(y):
+            y = [math.log(u) for u in y]
         lo, high = min(y), max(y)
-        return ''.join(bar((u-lo)/(high-lo) if high > lo else .5) for u in y)
+        return ''.join(bar((u - lo) / (high - lo) if high > lo else 0.5) for u in y)
+
     return '\n'.join(f'{k:24}{line(v)}' for k, v in courses(s).items())
 
 # %% ../nbs/01_config.ipynb #19827f1f
 def suggest_gamma(resolution: int, batch: int) -> float:
     "StyleGAN2-ADA's heuristic for the R1 weight, 0.0002 R^2/B; a warning on stderr where the batch is too small for it."
-    if batch < 16: print(f'warning: a gamma for a batch of {batch} is a guess: the rule was fitted to larger ones. Expect to need 10 to 100 times as much', file=sys.stderr)
-    return .0002*resolution**2/batch
+    if batch < 16:
+        print(
+            f'warning: a gamma for a batch of {batch} is a guess: the rule was fitted to larger ones. Expect to need 10 to 100 times as much',
+            file=sys.stderr,
+        )
+    return 0.0002 * resolution**2 / batch

@@ -16,40 +16,66 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/00_core.ipynb #3feca34f
-def expect(x: Tensor,      # the tensor to check
-           name: str,      # what the caller calls it
-           shape: str,     # e.g. 'B N 3': letters bind to sizes, digits must match, '...' matches any prefix
-           **sizes: int    # sizes already known, e.g. B=4
-          ) -> dict[str, int]: # every letter's size
+def expect(
+    x: Tensor,  # the tensor to check
+    name: str,  # what the caller calls it
+    shape: str,  # e.g. 'B N 3': letters bind to sizes, digits must match, '...' matches any prefix
+    **sizes: int,  # sizes already known, e.g. B=4
+) -> dict[str, int]:  # every letter's size
     "Raise a ValueError that names `name` unless its shape reads as `shape`; return the sizes bound to letters."
     want, got = shape.split(), list(x.shape)
-    if want[0] == '...': want, got = want[1:], got[len(got)-len(want)+1:]
+    if want[0] == '...':
+        want, got = want[1:], got[len(got) - len(want) + 1 :]
     bound = dict(sizes)
-    good = len(want) == len(got) and all(int(w) == g if w.isdigit() else bound.setdefault(w, g) == g for w, g in zip(want, got))
-    if not good: raise ValueError(f'{name} must have shape [{shape}]' + (f' with {sizes}' if sizes else '') + f', got {list(x.shape)}')
+    good = len(want) == len(got) and all(
+        int(w) == g if w.isdigit() else bound.setdefault(w, g) == g for w, g in zip(want, got)
+    )
+    if not good:
+        raise ValueError(
+            f'{name} must have shape [{shape}]'
+            + (f' with {sizes}' if sizes else '')
+            + f', got {list(x.shape)}'
+        )
     return bound
 
 # %% ../nbs/00_core.ipynb #f4c3ffc0
 class Record:
     "Mix-in for frozen dataclasses of tensors: index the batch, move, detach."
-    def map(self, f): return replace(self, **{k.name: f(v) for k in fields(self) if torch.is_tensor(v := getattr(self, k.name))})
-    def __getitem__(self, i): return self.map(lambda x: x[i])
-    def to(self, *args): return self.map(lambda x: x.to(*args))
-    def detach(self): return self.map(Tensor.detach)
+
+    def map(self, f):
+        return replace(
+            self, **{k.name: f(v) for k in fields(self) if torch.is_tensor(v := getattr(self, k.name))}
+        )
+
+    def __getitem__(self, i):
+        return self.map(lambda x: x[i])
+
+    def to(self, *args):
+        return self.map(lambda x: x.to(*args))
+
+    def detach(self):
+        return self.map(Tensor.detach)
+
 
 @dataclass(frozen=True)
 class Camera(Record):
     "A batch of pinhole cameras in EG3D's convention: OpenCV axes, world y up, intrinsics in units of the image side."
-    cam2world: Tensor    # [B, 4, 4]
-    intrinsics: Tensor   # [B, 3, 3]
+
+    cam2world: Tensor  # [B, 4, 4]
+    intrinsics: Tensor  # [B, 3, 3]
+
     def __post_init__(self):
         b = expect(self.cam2world, 'cam2world', 'B 4 4')
         expect(self.intrinsics, 'intrinsics', 'B 3 3', **b)
-    def __len__(self): return len(self.cam2world)
+
+    def __len__(self):
+        return len(self.cam2world)
+
     @property
     def label(self) -> Tensor:
         "[B, 25]: row-major pose, then row-major intrinsics."
         return torch.cat([self.cam2world.flatten(1), self.intrinsics.flatten(1)], 1)
+
     @classmethod
     def from_label(cls, label: Tensor) -> 'Camera':
         "Read [B, 25] labels."
@@ -60,30 +86,39 @@ class Camera(Record):
 @dataclass(frozen=True)
 class Rays(Record):
     "A batch of rays with unit directions."
-    origins: Tensor   # [B, N, 3]
-    dirs: Tensor      # [B, N, 3], unit length
+
+    origins: Tensor  # [B, N, 3]
+    dirs: Tensor  # [B, N, 3], unit length
+
     def __post_init__(self):
         b = expect(self.origins, 'origins', 'B N 3')
         expect(self.dirs, 'dirs', 'B N 3', **b)
+
     def at(self, t: Tensor) -> Tensor:
         "Points o + t d: t [B, N, S] -> [B, N, S, 3]."
-        return self.origins[:, :, None] + t[..., None]*self.dirs[:, :, None]
+        return self.origins[:, :, None] + t[..., None] * self.dirs[:, :, None]
+
     def take(self, index: Tensor) -> 'Rays':
         "The rays at index [B, n] of each batch row."
         return self.map(lambda x: take_rays(x, index))
 
-def take_rays(x: Tensor,      # [B, N, ...]
-              index: Tensor   # [B, n], int64
-             ) -> Tensor:     # [B, n, ...]
+
+def take_rays(
+    x: Tensor,  # [B, N, ...]
+    index: Tensor,  # [B, n], int64
+) -> Tensor:  # [B, n, ...]
     "Pick rays `index` in every batch row."
-    i = index.reshape(*index.shape, *[1]*(x.ndim-2)).expand(*index.shape, *x.shape[2:])
+    i = index.reshape(*index.shape, *[1] * (x.ndim - 2)).expand(*index.shape, *x.shape[2:])
     return x.gather(1, i)
+
 
 @dataclass(frozen=True)
 class Samples(Record):
     "Where each ray asks the field, sorted, and the interval each sample stands for."
-    t: Tensor        # [B, N, S] distances along the ray
-    delta: Tensor    # [B, N, S] interval lengths
+
+    t: Tensor  # [B, N, S] distances along the ray
+    delta: Tensor  # [B, N, S] interval lengths
+
     def __post_init__(self):
         expect(self.delta, 'delta', 'B N S', **expect(self.t, 't', 'B N S'))
 
@@ -91,27 +126,34 @@ class Samples(Record):
 @dataclass(frozen=True)
 class Rendering(Record):
     "Per-ray results; every field has a leading [B, N]."
-    rgb: Tensor              # [B, N, 3] in [0, 1], background composited
-    depth: Tensor            # [B, N] expected distance, far where empty
-    opacity: Tensor          # [B, N] sum of weights
-    beta: Tensor             # [B, N] weight-averaged beta, the paper's B (Eq. 10)
-    normal: Tensor = None    # [B, N, 3] world space, zero where empty
+
+    rgb: Tensor  # [B, N, 3] in [0, 1], background composited
+    depth: Tensor  # [B, N] expected distance, far where empty
+    opacity: Tensor  # [B, N] sum of weights
+    beta: Tensor  # [B, N] weight-averaged beta, the paper's B (Eq. 10)
+    normal: Tensor = None  # [B, N, 3] world space, zero where empty
+
     def image(self, name: str = 'rgb') -> Tensor:
         "Field `name` as [B, C, R, R]."
         return to_image(getattr(self, name))
+
     def normal_colors(self, camera: Camera) -> Tensor:
         "`normal_colors` of what was hit, [B, 3, R, R]."
         return normal_colors(self.image('normal'), self.image('opacity'), camera)
+
     def surface_depth(self, far: float) -> Tensor:
         "Expected distance of what was hit, [B, N]: (depth - (1 - opacity) far) / opacity."
-        return (self.depth-(1-self.opacity)*far)/self.opacity.clamp_min(1e-3)
+        return (self.depth - (1 - self.opacity) * far) / self.opacity.clamp_min(1e-3)
+
 
 def to_image(x: Tensor) -> Tensor:
     "[B, N] or [B, N, C] with N = R*R -> [B, C, R, R]."
     x = x[..., None] if x.ndim == 2 else x
-    r = round(x.shape[1]**.5)
-    if r*r != x.shape[1]: raise ValueError(f'{x.shape[1]} rays do not fill a square image')
+    r = round(x.shape[1] ** 0.5)
+    if r * r != x.shape[1]:
+        raise ValueError(f'{x.shape[1]} rays do not fill a square image')
     return x.transpose(1, 2).reshape(len(x), -1, r, r)
+
 
 def to_rays(x: Tensor) -> Tensor:
     "[B, C, R, R] -> [B, R*R, C], the inverse of `to_image`."
@@ -123,80 +165,109 @@ def rng(*key, device: str = 'cpu') -> torch.Generator:
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], 'little'))
 
+
 def default_device() -> torch.device:
     "CUDA where there is one, else the CPU; WYSIWYG_DEVICE overrides."
     return torch.device(os.environ.get('WYSIWYG_DEVICE') or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
 # %% ../nbs/00_core.ipynb #3b64579a
 @contextlib.contextmanager
-def atomic(path: str|Path   # the file that is to appear
-          ):                # yields the temporary Path to write to
+def atomic(
+    path: str | Path,  # the file that is to appear
+):  # yields the temporary Path to write to
     "Write a file whole or not at all."
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.tmp')
     try:
         yield tmp
-        with open(tmp, 'rb+') as f: os.fsync(f.fileno())
+        with open(tmp, 'rb+') as f:
+            os.fsync(f.fileno())
         os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    finally:
+        tmp.unlink(missing_ok=True)
 
-def file_sha(path: str|Path) -> str:
+
+def file_sha(path: str | Path) -> str:
     "SHA-256 of a file, in hex."
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(f.read()).hexdigest()
+    with open(path, 'rb') as f:
+        return (
+            hashlib.file_digest(f, 'sha256').hexdigest()
+            if hasattr(hashlib, 'file_digest')
+            else hashlib.sha256(f.read()).hexdigest()
+        )
 
 # %% ../nbs/00_core.ipynb #c63296c0
 def home() -> Path:
     "The project's root: WYSIWYG_HOME, else the checkout this package runs from, else the current folder."
-    if env := os.environ.get('WYSIWYG_HOME'): return Path(env).resolve()
+    if env := os.environ.get('WYSIWYG_HOME'):
+        return Path(env).resolve()
     checkout = Path(__file__).resolve().parent.parent if '__file__' in globals() else Path.cwd()
-    return checkout if (checkout/'settings.ini').exists() else Path.cwd()
+    return checkout if (checkout / 'settings.ini').exists() else Path.cwd()
+
 
 def data_dir() -> Path:
     "Shipped data (head model, generator, recorded results) and, below `sets/`, what the package renders."
-    return home()/'data'
+    return home() / 'data'
+
 
 def runs_dir() -> Path:
     "Training runs and the MLflow store; WYSIWYG_RUNS overrides."
-    return Path(os.environ.get('WYSIWYG_RUNS') or home()/'runs').resolve()
+    return Path(os.environ.get('WYSIWYG_RUNS') or home() / 'runs').resolve()
 
 # %% ../nbs/00_core.ipynb #1e7bff33
-def sheet(images: Tensor,    # [N, C, H, W] in [0, 1], C 1 or 3
-          cols: int = 8,     # pictures per row
-          scale: int = 1     # nearest-neighbour enlargement
-         ) -> np.ndarray:    # [rows*H*scale, cols*W*scale, 3] uint8
+def sheet(
+    images: Tensor,  # [N, C, H, W] in [0, 1], C 1 or 3
+    cols: int = 8,  # pictures per row
+    scale: int = 1,  # nearest-neighbour enlargement
+) -> np.ndarray:  # [rows*H*scale, cols*W*scale, 3] uint8
     "Tile images into one contact sheet."
     x = images.detach().float().cpu().clamp(0, 1).expand(-1, 3, -1, -1)
-    rows = -(-len(x)//cols)
-    x = torch.cat([x, x.new_ones(rows*cols-len(x), *x.shape[1:])])
+    rows = -(-len(x) // cols)
+    x = torch.cat([x, x.new_ones(rows * cols - len(x), *x.shape[1:])])
     h, w = x.shape[-2:]
-    x = x.reshape(rows, cols, 3, h, w).permute(0, 3, 1, 4, 2).reshape(rows*h, cols*w, 3)
-    return np.asarray((x*255+.5).byte()).repeat(scale, 0).repeat(scale, 1)
+    x = x.reshape(rows, cols, 3, h, w).permute(0, 3, 1, 4, 2).reshape(rows * h, cols * w, 3)
+    return np.asarray((x * 255 + 0.5).byte()).repeat(scale, 0).repeat(scale, 1)
+
 
 def show(images: Tensor, cols: int = 8, scale: int = 1, most: int = 44_000):
     "A contact sheet for a notebook: PNG, or the best JPEG of at most `most` bytes where that would be larger."
     from IPython.display import Image as Shown
     from PIL import Image
+
     picture = Image.fromarray(sheet(images, cols, scale))
     for options in (dict(format='PNG'), *(dict(format='JPEG', quality=q) for q in (92, 85, 75, 60, 40))):
         picture.save(out := io.BytesIO(), **options)
-        if out.tell() <= most: break
+        if out.tell() <= most:
+            break
     return Shown(data=out.getvalue())
 
-def colorize(x: Tensor,          # [B, 1, H, W] or [B, H, W]
-             lo: float = None, hi: float = None, # range; the finite extremes when not given
-             cmap: str = 'viridis'
-            ) -> Tensor:         # [B, 3, H, W] in [0, 1]
+
+def colorize(
+    x: Tensor,  # [B, 1, H, W] or [B, H, W]
+    lo: float = None,
+    hi: float = None,  # range; the finite extremes when not given
+    cmap: str = 'viridis',
+) -> Tensor:  # [B, 3, H, W] in [0, 1]
     "Colour a scalar map for `sheet`."
     import matplotlib
-    x = x.detach().float().cpu().reshape(len(x), *x.shape[-2:]); ok = x[x.isfinite()]
+
+    x = x.detach().float().cpu().reshape(len(x), *x.shape[-2:])
+    ok = x[x.isfinite()]
     lo, hi = (float(ok.min()) if lo is None else lo), (float(ok.max()) if hi is None else hi)
-    rgb = matplotlib.colormaps[cmap](((x-lo)/max(hi-lo, 1e-8)).clamp(0, 1).numpy())[..., :3]
+    rgb = matplotlib.colormaps[cmap](((x - lo) / max(hi - lo, 1e-8)).clamp(0, 1).numpy())[..., :3]
     return torch.from_numpy(rgb).permute(0, 3, 1, 2).float()
 
-def normal_colors(normal: Tensor,           # [B, 3, H, W], unit length where there is a surface
-                  mask: Tensor,             # [B, H, W] or [B, 1, H, W] in [0, 1]; a surface where > 1/2
-                  camera: Camera = None     # given: normals are in world space and are turned into this camera's
-                 ) -> Tensor:               # [B, 3, H, W] in [0, 1]
+
+def normal_colors(
+    normal: Tensor,  # [B, 3, H, W], unit length where there is a surface
+    mask: Tensor,  # [B, H, W] or [B, 1, H, W] in [0, 1]; a surface where > 1/2
+    camera: Camera = None,  # given: normals are in world space and are turned into this camera's
+) -> Tensor:  # [B, 3, H, W] in [0, 1]
     "Camera-space normals (x right, y up, z to the viewer) as colours on black."
-    if camera is not None: normal = torch.einsum('bji,bjhw->bihw', camera.cam2world[:, :3, :3], normal)*normal.new_tensor([1, -1, -1])[:, None, None]
-    return (normal/2+.5)*(mask.reshape(len(normal), 1, *normal.shape[-2:]) > .5)
+    if camera is not None:
+        normal = (
+            torch.einsum('bji,bjhw->bihw', camera.cam2world[:, :3, :3], normal)
+            * normal.new_tensor([1, -1, -1])[:, None, None]
+        )
+    return (normal / 2 + 0.5) * (mask.reshape(len(normal), 1, *normal.shape[-2:]) > 0.5)

@@ -21,34 +21,52 @@ from .camera import mirror_label
 from .config import MOST_FAULTS, Run, fitting
 
 # %% ../nbs/03_data.ipynb #d83b52f8
-MAX_SIDE, MAX_BYTES = 4096, 2**26   # larger pictures and larger files are refused unread
+MAX_SIDE, MAX_BYTES = 4096, 2**26  # larger pictures and larger files are refused unread
 
-def png_bytes(image: np.ndarray   # [H, W] or [H, W, 3] uint8
-             ) -> bytes:
+
+def png_bytes(
+    image: np.ndarray,  # [H, W] or [H, W, 3] uint8
+) -> bytes:
     "PNG file of an image."
     from PIL import Image
+
     image = np.asarray(image)
-    if image.dtype != np.uint8: raise ValueError(f'a PNG is written from uint8 pixels, got {image.dtype}')
-    buffer = io.BytesIO(); Image.fromarray(image).save(buffer, 'PNG')
+    if image.dtype != np.uint8:
+        raise ValueError(f'a PNG is written from uint8 pixels, got {image.dtype}')
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, 'PNG')
     return buffer.getvalue()
 
-def _header_fault(im, data: bytes) -> str|None:
+
+def _header_fault(im, data: bytes) -> str | None:
     (w, h), mode = im.size, im.mode
-    if max(w, h) > MAX_SIDE: return f'is huge: {w}x{h} pixels, at most {MAX_SIDE}x{MAX_SIDE} are read'
-    if 'A' in mode or 'transparency' in im.info: return f'has an alpha channel (mode {mode}): composite it on a plain background'
-    if mode != 'RGB': return f'is {"greyscale" if mode[0] in "1LI" else "not RGB"} (mode {mode}): convert it to RGB'
-    if im.format == 'PNG' and data[24] != 8: return f'has {data[24]} bits per channel: convert it to 8'
-    if w != h: return f'is not square: {w}x{h}'
-    if w & (w-1): return f'has side {w}, which is not a power of two: resize it'
+    if max(w, h) > MAX_SIDE:
+        return f'is huge: {w}x{h} pixels, at most {MAX_SIDE}x{MAX_SIDE} are read'
+    if 'A' in mode or 'transparency' in im.info:
+        return f'has an alpha channel (mode {mode}): composite it on a plain background'
+    if mode != 'RGB':
+        return f'is {"greyscale" if mode[0] in "1LI" else "not RGB"} (mode {mode}): convert it to RGB'
+    if im.format == 'PNG' and data[24] != 8:
+        return f'has {data[24]} bits per channel: convert it to 8'
+    if w != h:
+        return f'is not square: {w}x{h}'
+    if w & (w - 1):
+        return f'has side {w}, which is not a power of two: resize it'
 
-def _turn_fault(im) -> str|None:
-    try: turn = im.getexif().get(274, 1)
-    except Exception: return None                                # what cannot be read turns nothing
-    if turn in range(2, 9): return f'is turned by EXIF (orientation {turn}): save it upright'
 
-def decode(data: bytes) -> np.ndarray:   # [R, R, 3] uint8
+def _turn_fault(im) -> str | None:
+    try:
+        turn = im.getexif().get(274, 1)
+    except Exception:
+        return None  # what cannot be read turns nothing
+    if turn in range(2, 9):
+        return f'is turned by EXIF (orientation {turn}): save it upright'
+
+
+def decode(data: bytes) -> np.ndarray:  # [R, R, 3] uint8
     "Pixels of a picture that training can use; a ValueError says why it cannot."
     from PIL import Image
+
     open_ = lambda: Image.open(io.BytesIO(data), formats=('PNG', 'JPEG'))
     try:
         with warnings.catch_warnings():
@@ -56,124 +74,177 @@ def decode(data: bytes) -> np.ndarray:   # [R, R, 3] uint8
             im = open_()
             fault = _header_fault(im, data)
             if not fault:
-                im.verify()                                      # chunk checksums
+                im.verify()  # chunk checksums
                 im = open_()
                 pixels, fault = np.asarray(im), _turn_fault(im)
-            if not fault: return pixels
-    except Image.DecompressionBombError: fault = 'is huge: a decompression bomb'
-    except Exception as e: fault = f'cannot be decoded: {re.sub(" <.*>", "", str(e))}'
+            if not fault:
+                return pixels
+    except Image.DecompressionBombError:
+        fault = 'is huge: a decompression bomb'
+    except Exception as e:
+        fault = f'cannot be decoded: {re.sub(" <.*>", "", str(e))}'
     raise ValueError(fault)
 
 # %% ../nbs/03_data.ipynb #5c643e82
-_NEAREST, _FARTHEST = .2, 50.   # distances of a camera from the origin that are sensible, world units
+_NEAREST, _FARTHEST = 0.2, 50.0  # distances of a camera from the origin that are sensible, world units
 
-def label_fault(label: Sequence[float]) -> str|None:
+
+def label_fault(label: Sequence[float]) -> str | None:
     "What is wrong with a 25-number label, or None; numbers are judged as the float32 that they become."
-    if fault := _number_fault(label): return fault
+    if fault := _number_fault(label):
+        return fault
     x = _single(label)
     pose, k = x[:16].reshape(4, 4), x[16:].reshape(3, 3)
     return _intrinsics_fault(k) or _pose_fault(pose) or _aim_fault(pose, k)
+
 
 def _single(label: Sequence[float]) -> np.ndarray:
     with np.errstate(over='ignore'):
         return np.array(label, np.float32).astype(float)
 
-def _number_fault(label) -> str|None:
-    if not isinstance(label, (list, tuple)): return f'label is a {type(label).__name__}, not a list of 25 numbers'
-    if len(label) != 25: return f'label has {len(label)} numbers, 25 wanted: 4x4 pose and 3x3 intrinsics, row by row'
-    plain = lambda v: isinstance(v, float) or type(v) is int and abs(v) < 10**300     # not True, and not too long for a float
-    if not all(map(plain, label)): return 'label holds something that is not a plain number'
+
+def _number_fault(label) -> str | None:
+    if not isinstance(label, (list, tuple)):
+        return f'label is a {type(label).__name__}, not a list of 25 numbers'
+    if len(label) != 25:
+        return f'label has {len(label)} numbers, 25 wanted: 4x4 pose and 3x3 intrinsics, row by row'
+    plain = lambda v: (
+        isinstance(v, float) or type(v) is int and abs(v) < 10**300
+    )  # not True, and not too long for a float
+    if not all(map(plain, label)):
+        return 'label holds something that is not a plain number'
     bad = np.flatnonzero(~np.isfinite(_single(label)))
-    if len(bad): return f'label has NaN or infinity at position {bad[0]}'
+    if len(bad):
+        return f'label has NaN or infinity at position {bad[0]}'
 
-def _off(a, b, tolerance: float) -> bool: return np.abs(a-b).max() > tolerance
 
-def _intrinsics_fault(k: np.ndarray) -> str|None:   # [3, 3]
+def _off(a, b, tolerance: float) -> bool:
+    return np.abs(a - b).max() > tolerance
+
+
+def _intrinsics_fault(k: np.ndarray) -> str | None:  # [3, 3]
     focal, skew = np.diag(k)[:2], max(k[0, 1], k[1, 0], key=abs)
     if focal[0] > 100:
-        return (f'intrinsics are in pixels (focal {focal[0]:g}): '
-                'divide focal length and principal point by the image side')
-    if focal.min() < .1: return f'focal length {focal[0]:g}, {focal[1]:g} is not above 0.1 image sides'
-    if _off(k[2], [0, 0, 1], 1e-4): return 'last row of the intrinsics is not 0 0 1: transposed?'
-    if abs(skew) > .01: return f'intrinsics have a skew of {skew:g}: 0 wanted'
+        return (
+            f'intrinsics are in pixels (focal {focal[0]:g}): '
+            'divide focal length and principal point by the image side'
+        )
+    if focal.min() < 0.1:
+        return f'focal length {focal[0]:g}, {focal[1]:g} is not above 0.1 image sides'
+    if _off(k[2], [0, 0, 1], 1e-4):
+        return 'last row of the intrinsics is not 0 0 1: transposed?'
+    if abs(skew) > 0.01:
+        return f'intrinsics have a skew of {skew:g}: 0 wanted'
     x, y = k[:2, 2]
-    if _off(k[:2, 2], .5, .01): return f'principal point ({x:g}, {y:g}) is off centre: (0.5, 0.5) wanted'
+    if _off(k[:2, 2], 0.5, 0.01):
+        return f'principal point ({x:g}, {y:g}) is off centre: (0.5, 0.5) wanted'
 
-def _pose_fault(pose: np.ndarray) -> str|None:   # [4, 4]
+
+def _pose_fault(pose: np.ndarray) -> str | None:  # [4, 4]
     r, distance = pose[:3, :3], np.linalg.norm(pose[:3, 3])
-    if _off(pose[3], [0, 0, 0, 1], 1e-4): return 'last row of the pose is not 0 0 0 1: transposed?'
-    if _off(r.T @ r, np.eye(3), 1e-3): return 'pose is not rigid: its rotation is not orthonormal'
-    if np.linalg.det(r) < 0: return 'pose mirrors (determinant -1): negate one axis of a left-handed system'
-    if _NEAREST <= distance <= _FARTHEST: return None
-    return (f'camera stands {distance:g} from the origin, {_NEAREST:g} to {_FARTHEST:g} wanted: '
-            'scale the positions until the object fits into a cube of side 1 around the origin')
+    if _off(pose[3], [0, 0, 0, 1], 1e-4):
+        return 'last row of the pose is not 0 0 0 1: transposed?'
+    if _off(r.T @ r, np.eye(3), 1e-3):
+        return 'pose is not rigid: its rotation is not orthonormal'
+    if np.linalg.det(r) < 0:
+        return 'pose mirrors (determinant -1): negate one axis of a left-handed system'
+    if _NEAREST <= distance <= _FARTHEST:
+        return None
+    return (
+        f'camera stands {distance:g} from the origin, {_NEAREST:g} to {_FARTHEST:g} wanted: '
+        'scale the positions until the object fits into a cube of side 1 around the origin'
+    )
 
-def _aim_fault(pose: np.ndarray, k: np.ndarray) -> str|None:
-    ahead = -pose[:3, :3].T @ pose[:3, 3]            # the origin in the camera's axes
-    if ahead[2] <= 0: return 'camera looks away from the origin: an OpenGL pose? see camera.from_opengl'
-    u, v = (k @ ahead)[:2]/ahead[2]
-    if max(abs(u-.5), abs(v-.5)) > .5:
+
+def _aim_fault(pose: np.ndarray, k: np.ndarray) -> str | None:
+    ahead = -pose[:3, :3].T @ pose[:3, 3]  # the origin in the camera's axes
+    if ahead[2] <= 0:
+        return 'camera looks away from the origin: an OpenGL pose? see camera.from_opengl'
+    u, v = (k @ ahead)[:2] / ahead[2]
+    if max(abs(u - 0.5), abs(v - 0.5)) > 0.5:
         return f'origin falls outside the picture, at ({u:.2f}, {v:.2f}): a world-to-camera pose? invert it'
 
-
 # %% ../nbs/03_data.ipynb #529e6616
-def name_fault(name: str) -> str|None:
+def name_fault(name: str) -> str | None:
     "What is wrong with an entry's name, or None."
     parts = re.split(r'[/\\]', name)
-    if not parts[0] or ':' in parts[0]: return 'has an absolute name: names must stay inside the set'
-    if '..' in parts: return 'climbs out of the set with ..: names must stay inside'
-    if not name.isprintable(): return 'has control characters in its name'
+    if not parts[0] or ':' in parts[0]:
+        return 'has an absolute name: names must stay inside the set'
+    if '..' in parts:
+        return 'climbs out of the set with ..: names must stay inside'
+    if not name.isprintable():
+        return 'has control characters in its name'
 
-def _kind_fault(mode: int) -> str|None:
-    if stat.S_ISLNK(mode): return 'is a symlink: store the file itself'
-    if not stat.S_ISREG(mode): return 'is a pipe or a device: store a file'
+
+def _kind_fault(mode: int) -> str | None:
+    if stat.S_ISLNK(mode):
+        return 'is a symlink: store the file itself'
+    if not stat.S_ISREG(mode):
+        return 'is a pipe or a device: store a file'
+
 
 class _Source:
     "Entries and bytes of a zip or a folder; read, never extracted; reopened after a fork."
-    def __init__(self, path: Path): self.path, self.folder, self.pid = path, path.is_dir(), None
+
+    def __init__(self, path: Path):
+        self.path, self.folder, self.pid = path, path.is_dir(), None
+
     @property
     def zip(self):
-        if self.pid != os.getpid(): self._zip, self.pid = zipfile.ZipFile(self.path), os.getpid()
+        if self.pid != os.getpid():
+            self._zip, self.pid = zipfile.ZipFile(self.path), os.getpid()
         return self._zip
-    def entries(self) -> Iterator[tuple[str, int, str|None]]:
+
+    def entries(self) -> Iterator[tuple[str, int, str | None]]:
         "Name, bytes and fault of everything that is no folder."
         return self._in_folder() if self.folder else self._in_zip()
+
     def _in_zip(self):
         for i in self.zip.infolist():
-            if i.is_dir(): continue
+            if i.is_dir():
+                continue
             link = stat.S_ISLNK(i.external_attr >> 16)
             fault = _kind_fault(stat.S_IFLNK) if link else 'is encrypted' if i.flag_bits & 1 else None
             yield i.filename, i.file_size, fault
+
     def _in_folder(self):
         for root, dirs, files in os.walk(self.path):
-            for p in (Path(root)/f for f in sorted(dirs+files)):
+            for p in (Path(root) / f for f in sorted(dirs + files)):
                 s = p.lstat()
-                if stat.S_ISDIR(s.st_mode): continue
+                if stat.S_ISDIR(s.st_mode):
+                    continue
                 yield p.relative_to(self.path).as_posix(), s.st_size, _kind_fault(s.st_mode)
-    def read(self, name: str) -> bytes: return (self.path/name).read_bytes() if self.folder else self.zip.read(name)
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes() if self.folder else self.zip.read(name)
 
 # %% ../nbs/03_data.ipynb #9b14599f
 @dataclass(frozen=True)
 class Report:
     "What `validate` found."
-    source: str                              # file or folder name
-    good: tuple[str, ...]                    # names of usable pictures, sorted
-    bad: tuple[tuple[str, str], ...]         # (name, reason), sorted
-    labels: Tensor                           # [n, 25] float32, in the order of `good`
-    resolution: int                          # side of the pictures, 0 where there are none
-    sha: str                                 # digest of the good content
-    notes: tuple[str, ...] = ()              # what was left out and is no fault
+
+    source: str  # file or folder name
+    good: tuple[str, ...]  # names of usable pictures, sorted
+    bad: tuple[tuple[str, str], ...]  # (name, reason), sorted
+    labels: Tensor  # [n, 25] float32, in the order of `good`
+    resolution: int  # side of the pictures, 0 where there are none
+    sha: str  # digest of the good content
+    notes: tuple[str, ...] = ()  # what was left out and is no fault
+
     def __str__(self):
         count = f', {len(self.bad)} fault{"s" if len(self.bad) > 1 else ""}:' if self.bad else ''
         return '\n  '.join([f'{self.source}: {self.content}{count}', *_listed(self.bad), *self.notes])
+
     @property
     def content(self) -> str:
         "Size of the set and range of its cameras."
-        if not self.good: return 'no usable pictures'
+        if not self.good:
+            return 'no usable pictures'
         span = lambda x: f'{x.min():.2f} to {x.max():.2f}'
         radius, focal = self.labels[:, [3, 7, 11]].norm(dim=1), self.labels[:, 16]
         pictures = f'{len(self.good)} usable pictures of {self.resolution}x{self.resolution}'
         return f'{pictures}, camera radius {span(radius)}, focal {span(focal)}'
+
 
 def _listed(faults: Iterable[tuple[str, str]]) -> list[str]:
     "A line per fault, of each kind the first MOST_FAULTS; the rest is counted. Numbers do not make a kind."
@@ -184,36 +255,55 @@ def _listed(faults: Iterable[tuple[str, str]]) -> list[str]:
     lines = []
     for of_kind in kinds.values():
         lines += [f'{name}: {why}' for name, why in of_kind[:MOST_FAULTS]]
-        if len(of_kind) > MOST_FAULTS: lines.append(f'and {len(of_kind)-MOST_FAULTS} more of this kind')
+        if len(of_kind) > MOST_FAULTS:
+            lines.append(f'and {len(of_kind) - MOST_FAULTS} more of this kind')
     return lines
+
 
 class DataError(ValueError):
     "A data set with faults; the message lists every kind of them, `report` holds them all."
-    def __init__(self, report: Report): super().__init__(str(report)); self.report = report
 
-def validate(path: str|Path) -> Report:
+    def __init__(self, report: Report):
+        super().__init__(str(report))
+        self.report = report
+
+
+def validate(path: str | Path) -> Report:
     "Read all of a zip or folder and list every bad entry by name and reason; remembered within the process until the files change."
     given, path = path, Path(path).resolve()
-    if fault := _place_fault(given, path): return _unreadable(path, fault)
-    files = [path, *(Path(r)/f for r, _, fs in os.walk(path) for f in fs)]
+    if fault := _place_fault(given, path):
+        return _unreadable(path, fault)
+    files = [path, *(Path(r) / f for r, _, fs in os.walk(path) for f in fs)]
     return _scan(path, tuple(_stamp(f) for f in files if os.path.lexists(f)))
 
-def _place_fault(given: str|Path, path: Path) -> str|None:
-    try: mode = path.stat().st_mode
-    except FileNotFoundError: return f'there is no {given}'
-    except OSError as e: return f'{given} cannot be read: {e.strerror}'
-    if stat.S_ISDIR(mode) or stat.S_ISREG(mode): return None
+
+def _place_fault(given: str | Path, path: Path) -> str | None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return f'there is no {given}'
+    except OSError as e:
+        return f'{given} cannot be read: {e.strerror}'
+    if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+        return None
     return f'{given} is a pipe or a device: a zip archive or a folder is wanted'
+
 
 def _stamp(f: Path) -> tuple:
     s = f.lstat()
     return str(f), s.st_ino, s.st_mtime_ns, s.st_size
 
+
 def _unreadable(path: Path, why: str) -> Report:
     return Report(path.name, (), ((path.name, why),), torch.zeros(0, 25), 0, '')
 
 # %% ../nbs/03_data.ipynb #72a40838
-_JSON_BYTES, _JSON_PICTURE, MAX_JSON = 2**25, 2**11, 2**28   # in any set, more per picture (FFHQ: 500), at most
+_JSON_BYTES, _JSON_PICTURE, MAX_JSON = (
+    2**25,
+    2**11,
+    2**28,
+)  # in any set, more per picture (FFHQ: 500), at most
+
 
 def _litter(name: str) -> bool:
     "Does macOS or Jupyter leave such files behind?"
@@ -221,7 +311,10 @@ def _litter(name: str) -> bool:
     known = {'__MACOSX', '.ipynb_checkpoints', '.DS_Store'}
     return any(p in known or p.startswith('._') for p in parts)
 
-def _is_picture(name: str) -> bool: return name.lower().endswith(('.png', '.jpg', '.jpeg'))
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(('.png', '.jpg', '.jpeg'))
+
 
 def _names(source: _Source) -> tuple[list, dict, list, set]:
     "Pictures to read, faults by name, notes, all names."
@@ -230,20 +323,29 @@ def _names(source: _Source) -> tuple[list, dict, list, set]:
     left = [e[0] for e in everything if _litter(e[0])]
     notes = [f'left out: {len(left)} files of macOS or Jupyter, such as {left[0]}'] if left else []
     count, names, bad = Counter(name for name, _, _ in entries), [], {}
-    allowed = min(MAX_JSON, _JSON_BYTES+_JSON_PICTURE*sum(map(_is_picture, count)))
+    allowed = min(MAX_JSON, _JSON_BYTES + _JSON_PICTURE * sum(map(_is_picture, count)))
     for name, size, fault in entries:
         fault = fault or name_fault(name) or (f'appears {count[name]} times' if count[name] > 1 else None)
         limit = MAX_BYTES if _is_picture(name) else allowed
-        if name == 'dataset.json' or _is_picture(name): fault = fault or _size_fault(size, limit)
-        if fault: bad[name] = fault
-        elif _is_picture(name): names.append(name)
+        if name == 'dataset.json' or _is_picture(name):
+            fault = fault or _size_fault(size, limit)
+        if fault:
+            bad[name] = fault
+        elif _is_picture(name):
+            names.append(name)
     return names, bad, notes, set(count)
 
-def _size_fault(size: int, limit: int) -> str|None:
-    if size > limit: return f'is huge: {size} bytes, at most {limit} are read'
 
-_WANTED = ('write {"labels": [["NAME.png", [25 numbers: cam2world 4x4, then intrinsics 3x3 in image sides, '
-           'row by row]], ...]}')
+def _size_fault(size: int, limit: int) -> str | None:
+    if size > limit:
+        return f'is huge: {size} bytes, at most {limit} are read'
+
+
+_WANTED = (
+    'write {"labels": [["NAME.png", [25 numbers: cam2world 4x4, then intrinsics 3x3 in image sides, '
+    'row by row]], ...]}'
+)
+
 
 def _rows(source: _Source, names: set) -> list:
     "The rows of dataset.json; a ValueError says what is wrong with it."
@@ -251,41 +353,62 @@ def _rows(source: _Source, names: set) -> list:
     if 'dataset.json' not in names and inner:
         mend = 'name that folder' if source.folder else 'unpack the archive and name that folder'
         raise ValueError(f'lies in {inner[0].split("/")[0]}/: {mend}, or pack its contents')
-    try: text = source.read('dataset.json')
-    except (KeyError, OSError): raise ValueError(f'is missing or has no "labels": {_WANTED}') from None
-    brackets = text.count(b'[')+text.count(b'{')       # a list of nothing takes 20 times its text in memory
-    if brackets > 16+len(text)/20: raise ValueError(f'holds more brackets than labels have: {_WANTED}')
-    try: rows = json.loads(text)['labels']
-    except KeyError: raise ValueError(f'is missing or has no "labels": {_WANTED}') from None
-    except Exception as e: raise ValueError(f'cannot be read ({e}): {_WANTED}') from None
-    if not isinstance(rows, list): raise ValueError(f'"labels" is not a list: {_WANTED}')
+    try:
+        text = source.read('dataset.json')
+    except (KeyError, OSError):
+        raise ValueError(f'is missing or has no "labels": {_WANTED}') from None
+    brackets = text.count(b'[') + text.count(b'{')  # a list of nothing takes 20 times its text in memory
+    if brackets > 16 + len(text) / 20:
+        raise ValueError(f'holds more brackets than labels have: {_WANTED}')
+    try:
+        rows = json.loads(text)['labels']
+    except KeyError:
+        raise ValueError(f'is missing or has no "labels": {_WANTED}') from None
+    except Exception as e:
+        raise ValueError(f'cannot be read ({e}): {_WANTED}') from None
+    if not isinstance(rows, list):
+        raise ValueError(f'"labels" is not a list: {_WANTED}')
     return rows
 
-def _labels(source: _Source, names: set) -> tuple[dict|None, list]:   # label per name, faults
-    try: rows = _rows(source, names)
-    except ValueError as e: return None, [('dataset.json', str(e))]
-    except Exception as e: return None, [('dataset.json', f'cannot be read: {e}')]
+
+def _labels(source: _Source, names: set) -> tuple[dict | None, list]:  # label per name, faults
+    try:
+        rows = _rows(source, names)
+    except ValueError as e:
+        return None, [('dataset.json', str(e))]
+    except Exception as e:
+        return None, [('dataset.json', f'cannot be read: {e}')]
     is_pair = lambda row: isinstance(row, list) and len(row) == 2 and isinstance(row[0], str)
     odd = [i for i, row in enumerate(rows) if not is_pair(row)]
     bad = [(f'labels[{i}]', 'is not a pair [name, 25 numbers]') for i in odd[:MOST_FAULTS]]
-    more = len(odd)-len(bad)
-    if more: bad.append(('dataset.json', f'has {more} more rows that are no pairs'))
+    more = len(odd) - len(bad)
+    if more:
+        bad.append(('dataset.json', f'has {more} more rows that are no pairs'))
     count = Counter(row[0] for row in rows if is_pair(row))
     bad += [(name, 'has two labels') for name, k in count.items() if k > 1]
     return {row[0]: row[1] for row in reversed(rows) if is_pair(row)}, bad
 
 # %% ../nbs/03_data.ipynb #5d1a1aa1
-def _pixels(source: _Source, names: list) -> tuple[dict, list]:   # {name: (side, digest)}, faults
+def _pixels(source: _Source, names: list) -> tuple[dict, list]:  # {name: (side, digest)}, faults
     found, bad = {}, []
     for name in names:
-        try: data = source.read(name); found[name] = len(decode(data)), hashlib.sha256(data).digest()
-        except ValueError as e: bad.append((name, str(e)))
-        except Exception as e: bad.append((name, f'cannot be read: {e}'))
+        try:
+            data = source.read(name)
+            found[name] = len(decode(data)), hashlib.sha256(data).digest()
+        except ValueError as e:
+            bad.append((name, str(e)))
+        except Exception as e:
+            bad.append((name, f'cannot be read: {e}'))
     side = Counter(s for s, _ in found.values()).most_common(1)
-    bad += [(name, f'is {s}x{s} where most are {side[0][0]}x{side[0][0]}') for name, (s, _) in found.items() if s != side[0][0]]
+    bad += [
+        (name, f'is {s}x{s} where most are {side[0][0]}x{side[0][0]}')
+        for name, (s, _) in found.items()
+        if s != side[0][0]
+    ]
     return found, bad
 
-def _match(labels: dict, names: list, refused: dict, present: set) -> tuple[list, list]:   # faults, notes
+
+def _match(labels: dict, names: list, refused: dict, present: set) -> tuple[list, list]:  # faults, notes
     "Pictures without a label, or with a bad one, are faults; labels without a picture are left out."
     bad = [(name, 'has no label in dataset.json') for name in names if name not in labels]
     other = sorted(set(labels) & present - set(names) - set(refused))
@@ -296,117 +419,185 @@ def _match(labels: dict, names: list, refused: dict, present: set) -> tuple[list
     bad += [(name, why) for name, why in judged.items() if why]
     return bad, [f'left out: {len(alone)} labels without a picture, such as {alone[0]}'] if alone else []
 
+
 def _turned_around(labels: Iterable) -> bool:
     "Do all cameras stand at one point and look different ways? Inverted poses of cameras on a sphere do."
     whole = [_single(label)[:16] for label in labels if not _number_fault(label)]
-    if len(whole) < 3: return False
+    if len(whole) < 3:
+        return False
     pose = np.stack(whole).reshape(-1, 4, 4)
     place, turn = pose[:, :3, 3], pose[:, :3, :3]
     radius = np.linalg.norm(place, axis=1).mean()
-    return bool(np.ptp(place, 0).max() < .01*radius and np.ptp(turn, 0).max() > .02)
+    return bool(np.ptp(place, 0).max() < 0.01 * radius and np.ptp(turn, 0).max() > 0.02)
+
 
 _INVERTED = 'all cameras stand at one point and look different ways: world-to-camera poses? invert them'
+
 
 @functools.lru_cache(8)
 def _scan(path: Path, stamp: tuple) -> Report:
     source = _Source(path)
-    try: names, refused, notes, present = _names(source)
+    try:
+        names, refused, notes, present = _names(source)
     except (OSError, zipfile.BadZipFile):
         return _unreadable(path, 'is neither a folder nor a whole zip archive')
     labels, faults = (None, []) if 'dataset.json' in refused else _labels(source, present)
-    if labels and _turned_around(labels.values()): return _unreadable(path, _INVERTED)
+    if labels and _turned_around(labels.values()):
+        return _unreadable(path, _INVERTED)
     found, blurred = _pixels(source, names)
     bad = [*refused.items(), *faults, *blurred]
     if labels is not None:
         lost, alone = _match(labels, names, refused, present)
-        bad, notes = bad+lost, notes+alone
-    if not names and not refused: bad.append((path.name, 'holds no pictures (.png, .jpg)'))
+        bad, notes = bad + lost, notes + alone
+    if not names and not refused:
+        bad.append((path.name, 'holds no pictures (.png, .jpg)'))
     good = sorted(set(labels or ()) & set(found) - {name for name, _ in bad})
     rows = torch.tensor([labels[n] for n in good], dtype=torch.float32) if good else torch.zeros(0, 25)
     digest = hashlib.sha256()
-    for n, row in zip(good, rows): digest.update(n.encode()+b'\0'+found[n][1]+row.numpy().astype('<f4').tobytes())
+    for n, row in zip(good, rows):
+        digest.update(n.encode() + b'\0' + found[n][1] + row.numpy().astype('<f4').tobytes())
     side = found[good[0]][0] if good else 0
     return Report(path.name, tuple(good), tuple(sorted(bad)), rows, side, digest.hexdigest(), tuple(notes))
 
 # %% ../nbs/03_data.ipynb #80545f68
-def write_zip(path: str|Path,
-              entries: Iterable[tuple[str, bytes, Sequence[float]]]   # (name, PNG file, 25 numbers)
-             ) -> Path:
+def write_zip(
+    path: str | Path,
+    entries: Iterable[tuple[str, bytes, Sequence[float]]],  # (name, PNG file, 25 numbers)
+) -> Path:
     "Write a set in EG3D's format; a bad entry raises a ValueError with its name, and then nothing is written."
     info = lambda name: _info(name, (1980, 1, 1, 0, 0, 0))
     labels = {}
     with atomic(path) as tmp, zipfile.ZipFile(tmp, 'w', zipfile.ZIP_STORED) as z:
         for name, data, label in entries:
             label = label.tolist() if hasattr(label, 'tolist') else list(label)
-            if fault := name_fault(name) or label_fault(label) or (name in labels and 'appears twice'): raise ValueError(f'{name}: {fault}')
-            try: decode(data)
-            except ValueError as e: raise ValueError(f'{name}: {e}') from None
-            z.writestr(info(name), data); labels[name] = label
+            if fault := name_fault(name) or label_fault(label) or (name in labels and 'appears twice'):
+                raise ValueError(f'{name}: {fault}')
+            try:
+                decode(data)
+            except ValueError as e:
+                raise ValueError(f'{name}: {e}') from None
+            z.writestr(info(name), data)
+            labels[name] = label
         z.writestr(info('dataset.json'), json.dumps({'labels': list(labels.items())}))
     return Path(path)
 
+
 def _info(name: str, when: tuple) -> zipfile.ZipInfo:
-    i = zipfile.ZipInfo(name, when); i.create_system, i.external_attr = 3, 0o644 << 16   # the same bytes on every system
+    i = zipfile.ZipInfo(name, when)
+    i.create_system, i.external_attr = 3, 0o644 << 16  # the same bytes on every system
     return i
 
 # %% ../nbs/03_data.ipynb #fcd50d08
-KEEP_BYTES = 2**30   # sets up to this size stay decoded in memory
+KEEP_BYTES = 2**30  # sets up to this size stay decoded in memory
+
 
 @functools.lru_cache(4)
-def _epoch(n: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:   # order [n], flips [n] bool
-    return torch.randperm(n, generator=rng(seed, 'epoch', epoch)), torch.rand(n, generator=rng(seed, 'flip', epoch)) < .5
+def _epoch(n: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:  # order [n], flips [n] bool
+    return torch.randperm(n, generator=rng(seed, 'epoch', epoch)), torch.rand(
+        n, generator=rng(seed, 'flip', epoch)
+    ) < 0.5
+
 
 @functools.lru_cache(100)
-def _say_once(text: str): print(text, file=sys.stderr)
+def _say_once(text: str):
+    print(text, file=sys.stderr)
+
 
 class Dataset:
     "Posed pictures in EG3D's format, averaged down to `resolution` where they are larger; raises DataError with every fault unless `skip_bad` leaves those out."
-    def __init__(self, path: str|Path, skip_bad: bool = False, resolution: int = 0):
+
+    def __init__(self, path: str | Path, skip_bad: bool = False, resolution: int = 0):
         self.path, self.report = Path(path).resolve(), validate(path)
-        if (self.report.bad and not skip_bad) or not self.report.good: raise DataError(self.report)
-        for note in self.report.notes: _say_once(f'{self.report.source}: {note}')
-        self.name, self.names, self.labels = self.path.stem, self.report.good, self.report.labels.clone()   # labels [n, 25]
-        self.resolution, self._source, self._kept = resolution or self.report.resolution, _Source(self.path), None
+        if (self.report.bad and not skip_bad) or not self.report.good:
+            raise DataError(self.report)
+        for note in self.report.notes:
+            _say_once(f'{self.report.source}: {note}')
+        self.name, self.names, self.labels = (
+            self.path.stem,
+            self.report.good,
+            self.report.labels.clone(),
+        )  # labels [n, 25]
+        self.resolution, self._source, self._kept = (
+            resolution or self.report.resolution,
+            _Source(self.path),
+            None,
+        )
         self.factor, rest = divmod(self.report.resolution, self.resolution)
-        if rest: raise ValueError(f'{self.name} is {self.report.resolution} pixels wide, which cannot be averaged down to {resolution}: choose a divisor as the final resolution')
-        self.sha = self.report.sha if self.factor == 1 else hashlib.sha256(f'{self.report.sha}/{self.factor}'.encode()).hexdigest()
-    def __len__(self): return len(self.names)
+        if rest:
+            raise ValueError(
+                f'{self.name} is {self.report.resolution} pixels wide, which cannot be averaged down to {resolution}: choose a divisor as the final resolution'
+            )
+        self.sha = (
+            self.report.sha
+            if self.factor == 1
+            else hashlib.sha256(f'{self.report.sha}/{self.factor}'.encode()).hexdigest()
+        )
+
+    def __len__(self):
+        return len(self.names)
+
     @property
     def view(self) -> tuple[float, float]:
         "Camera radius (world units) and focal length (image sides): medians over the labels."
         radius, focal = self.labels[:, [3, 7, 11]].norm(dim=1), self.labels[:, 16]
         return radius.median().item(), focal.median().item()
-    def images(self, index: Tensor) -> Tensor:   # [b] int64 -> [b, 3, R, R] uint8
+
+    def images(self, index: Tensor) -> Tensor:  # [b] int64 -> [b, 3, R, R] uint8
         "Pictures by number; small sets are decoded once and kept."
-        if len(self)*3*self.resolution**2 > KEEP_BYTES: return self._read(index)
-        if self._kept is None: self._kept = self._read(range(len(self)))
+        if len(self) * 3 * self.resolution**2 > KEEP_BYTES:
+            return self._read(index)
+        if self._kept is None:
+            self._kept = self._read(range(len(self)))
         return self._kept[torch.as_tensor(index)]
+
     def _read(self, index) -> Tensor:
-        return torch.stack([self._smaller(torch.from_numpy(decode(self._source.read(self.names[int(i)])).copy()).permute(2, 0, 1)) for i in index]).contiguous()
-    def _smaller(self, x: Tensor) -> Tensor:   # [3, f R, f R] uint8 -> [3, R, R]
+        return torch.stack(
+            [
+                self._smaller(
+                    torch.from_numpy(decode(self._source.read(self.names[int(i)])).copy()).permute(2, 0, 1)
+                )
+                for i in index
+            ]
+        ).contiguous()
+
+    def _smaller(self, x: Tensor) -> Tensor:  # [3, f R, f R] uint8 -> [3, R, R]
         return x if self.factor == 1 else F.avg_pool2d(x.float(), self.factor).round().byte()
-    def order(self, position: int, batch: int, seed: int) -> tuple[Tensor, Tensor]:   # numbers [batch], flips [batch] bool
+
+    def order(
+        self, position: int, batch: int, seed: int
+    ) -> tuple[Tensor, Tensor]:  # numbers [batch], flips [batch] bool
         "Which pictures come at `position` (images since the start), and which are flipped when flips are on."
-        if position < 0 or batch < 1: raise ValueError(f'position must be >= 0 and batch >= 1, got {position} and {batch}')
-        at = [divmod(position+i, len(self)) for i in range(batch)]
+        if position < 0 or batch < 1:
+            raise ValueError(f'position must be >= 0 and batch >= 1, got {position} and {batch}')
+        at = [divmod(position + i, len(self)) for i in range(batch)]
         order, flips = zip(*((o[k], f[k]) for e, k in at for o, f in [_epoch(len(self), seed, e)]))
         return torch.stack(order), torch.stack(flips)
-    def batch(self, position: int, batch: int, seed: int, mirror: bool = False) -> tuple[Tensor, Camera]:   # [batch, 3, R, R] in [-1, 1]
+
+    def batch(
+        self, position: int, batch: int, seed: int, mirror: bool = False
+    ) -> tuple[Tensor, Camera]:  # [batch, 3, R, R] in [-1, 1]
         "The pictures at `position`; with `mirror` a random half is flipped together with its labels."
         index, flips = self.order(position, batch, seed)
-        x, label, flips = self.images(index).float()/127.5-1, self.labels[index], flips & mirror
-        return torch.where(flips[:, None, None, None], x.flip(-1), x), Camera.from_label(torch.where(flips[:, None], mirror_label(label), label))
+        x, label, flips = self.images(index).float() / 127.5 - 1, self.labels[index], flips & mirror
+        return torch.where(flips[:, None, None, None], x.flip(-1), x), Camera.from_label(
+            torch.where(flips[:, None], mirror_label(label), label)
+        )
 
 # %% ../nbs/03_data.ipynb #8d41e7b3
 def check_data(run: Run, data: Dataset):
     "Do these pictures and cameras fit the run? A ValueError says what would."
     if data.resolution != run.resolution:
-        raise ValueError(f'the data are {data.resolution} pixels wide and the run renders {run.resolution}: change one of them')
+        raise ValueError(
+            f'the data are {data.resolution} pixels wide and the run renders {run.resolution}: change one of them'
+        )
     c, radius = run.render, data.labels[:, [3, 7, 11]].norm(dim=1)
     outside = ((radius <= c.near) | (radius >= c.far)).float().mean().item()
-    if outside <= .5: return
+    if outside <= 0.5:
+        return
     low, high = radius.min().item(), radius.max().item()
     near, far = fitting(low, high, c.box)
-    raise ValueError(f'render.near = {c.near:g}, render.far = {c.far:g}: the middle of the box lies outside them '
-                     f'for {outside:.0%} of the cameras, which stand {low:.2f} to {high:.2f} from the origin; '
-                     f'give --render.near {near:g} --render.far {far:g}')
+    raise ValueError(
+        f'render.near = {c.near:g}, render.far = {c.far:g}: the middle of the box lies outside them '
+        f'for {outside:.0%} of the cameras, which stand {low:.2f} to {high:.2f} from the origin; '
+        f'give --render.near {near:g} --render.far {far:g}'
+    )

@@ -18,97 +18,155 @@ from .triplane import channels
 # %% ../nbs/13_discriminator.ipynb #d1e76173
 class Discriminator(nn.Module):
     "[B, 3, R, R] in [-1, 1], labels [B, 25] -> logits [B]."
+
     def __init__(self, config: DiscriminatorConfig, resolution: int, label_dim: int = 25):
         super().__init__()
         width = lambda side: channels(side, config.channel_base, config.channel_max)
-        sides = [2**k for k in range(int(math.log2(resolution)), 2, -1)]                 # R ... 8
+        sides = [2**k for k in range(int(math.log2(resolution)), 2, -1)]  # R ... 8
         self.resolution, self.group, last = resolution, config.group, width(4)
         self.from_rgb = EqualConv(3, width(resolution), 1)
-        self.blocks = nn.Sequential(*[DiscriminatorBlock(width(s), width(s//2)) for s in sides])
-        self.conv = EqualConv(last+1, last, 3)
-        self.dense, self.out = FullyConnected(last*16, last, leaky), FullyConnected(last, config.map_dim if label_dim else 1)
-        self.embed = nn.Sequential(FullyConnected(label_dim, config.map_dim, leaky), FullyConnected(config.map_dim, config.map_dim)) if label_dim else None
-    def forward(self, images: Tensor, label: Tensor = None, half: bool = False) -> Tensor:   # half: bfloat16 in the blocks; statistics and what follows stay float32
+        self.blocks = nn.Sequential(*[DiscriminatorBlock(width(s), width(s // 2)) for s in sides])
+        self.conv = EqualConv(last + 1, last, 3)
+        self.dense, self.out = (
+            FullyConnected(last * 16, last, leaky),
+            FullyConnected(last, config.map_dim if label_dim else 1),
+        )
+        self.embed = (
+            nn.Sequential(
+                FullyConnected(label_dim, config.map_dim, leaky),
+                FullyConnected(config.map_dim, config.map_dim),
+            )
+            if label_dim
+            else None
+        )
+
+    def forward(
+        self, images: Tensor, label: Tensor = None, half: bool = False
+    ) -> Tensor:  # half: bfloat16 in the blocks; statistics and what follows stay float32
         expect(images, 'images', f'B 3 {self.resolution} {self.resolution}')
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=half): x = self.blocks(leaky(self.from_rgb(images)))
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+            x = self.blocks(leaky(self.from_rgb(images)))
         x = x.to(images.dtype)
         x = leaky(self.conv(minibatch_std(x, self.group)))
         x = self.out(self.dense(x.flatten(1)))
-        if self.embed is None: return x[:, 0]
-        return (x*normalize(self.embed(label))).mean(1)*math.sqrt(x.shape[1])            # projection
+        if self.embed is None:
+            return x[:, 0]
+        return (x * normalize(self.embed(label))).mean(1) * math.sqrt(x.shape[1])  # projection
 
 # %% ../nbs/13_discriminator.ipynb #d9e8e94d
 def enlarge(images: Tensor, side: int) -> Tensor:
     "Bilinear to `side`; nothing where it already is."
-    return images if images.shape[-1] == side else F.interpolate(images, size=side, mode='bilinear', align_corners=False)
+    return (
+        images
+        if images.shape[-1] == side
+        else F.interpolate(images, size=side, mode='bilinear', align_corners=False)
+    )
+
 
 def match_blur(images: Tensor, side: int) -> Tensor:
     "Reals [B, 3, R, R] as they would look rendered at `side` and enlarged: area down, bilinear up."
-    return images if images.shape[-1] == side else enlarge(F.interpolate(images, size=side, mode='area'), images.shape[-1])
+    return (
+        images
+        if images.shape[-1] == side
+        else enlarge(F.interpolate(images, size=side, mode='area'), images.shape[-1])
+    )
 
 # %% ../nbs/13_discriminator.ipynb #7ba31d96
-def resampling(shift: Tensor,   # [B], image sides, > 0 moves the picture to larger coordinates
-               zoom: Tensor,    # [B], log2; > 0 enlarges
-               side: int
-              ) -> Tensor:      # [B, R, R]: output pixel, input pixel; rows sum to 1
+def resampling(
+    shift: Tensor,  # [B], image sides, > 0 moves the picture to larger coordinates
+    zoom: Tensor,  # [B], log2; > 0 enlarges
+    side: int,
+) -> Tensor:  # [B, R, R]: output pixel, input pixel; rows sum to 1
     "Linear interpolation along one axis as a matrix; what lies outside is reflected at the border."
     i = torch.arange(side, device=shift.device, dtype=shift.dtype)
-    u = (i+.5-side/2)*torch.exp2(-zoom)[:, None] + side/2 - shift[:, None]*side                    # where each output pixel looks, pixel edges at 0 ... R
-    u = side - (side - u % (2*side)).abs()                                                         # reflected into 0 ... R
-    return F.relu(1-((u-.5).clamp(0, side-1)[..., None]-i).abs())
+    u = (
+        (i + 0.5 - side / 2) * torch.exp2(-zoom)[:, None] + side / 2 - shift[:, None] * side
+    )  # where each output pixel looks, pixel edges at 0 ... R
+    u = side - (side - u % (2 * side)).abs()  # reflected into 0 ... R
+    return F.relu(1 - ((u - 0.5).clamp(0, side - 1)[..., None] - i).abs())
+
 
 def color_matrix(tone: Tensor) -> Tensor:
     """Matrices [B, 4, 4] on (r, g, b, 1) for rows of `tone` [B, 4]: brightness (added), log2 contrast, hue (radians), log2 saturation.
     Hue turns about the grey axis v = (1, 1, 1)/sqrt(3) (Rodrigues); saturation scales what is off it."""
-    grey = torch.full((3, 3), 1/3, device=tone.device)                                        # v v^T
-    cross = torch.tensor([[0., -1, 1], [1, 0, -1], [-1, 1, 0]], device=tone.device)/math.sqrt(3)
-    eye, (bright, contrast, hue, saturation) = torch.eye(3, device=tone.device), tone[:, :, None, None].unbind(1)
-    turn = hue.cos()*eye + (1-hue.cos())*grey + hue.sin()*cross                              # R = c I + (1-c) v v^T + s [v]x
-    m = torch.exp2(contrast)*(grey + torch.exp2(saturation)*(eye-grey)) @ turn
+    grey = torch.full((3, 3), 1 / 3, device=tone.device)  # v v^T
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=tone.device) / math.sqrt(3)
+    eye, (bright, contrast, hue, saturation) = (
+        torch.eye(3, device=tone.device),
+        tone[:, :, None, None].unbind(1),
+    )
+    turn = hue.cos() * eye + (1 - hue.cos()) * grey + hue.sin() * cross  # R = c I + (1-c) v v^T + s [v]x
+    m = torch.exp2(contrast) * (grey + torch.exp2(saturation) * (eye - grey)) @ turn
     out = torch.eye(4, device=tone.device).repeat(len(tone), 1, 1)
     out[:, :3, :3], out[:, :3, 3] = m, bright[:, 0]
     return out
 
 # %% ../nbs/13_discriminator.ipynb #65ad75f8
-def augment(images: Tensor,              # [B, 3, R, R] in [-1, 1]
-            p: float,                    # probability of each operation
-            config: AugmentConfig,
-            generators: list[torch.Generator]   # one per image: draws do not depend on the batch
-           ) -> Tensor:                  # [B, 3, R, R]
+def augment(
+    images: Tensor,  # [B, 3, R, R] in [-1, 1]
+    p: float,  # probability of each operation
+    config: AugmentConfig,
+    generators: list[torch.Generator],  # one per image: draws do not depend on the batch
+) -> Tensor:  # [B, 3, R, R]
     "Differentiable augmentation of what D sees; exactly the images themselves at p = 0."
-    if p == 0: return images
+    if p == 0:
+        return images
     side, c = images.shape[-1], config
-    draws = torch.stack([torch.cat([torch.rand(8, generator=g), torch.randn(6, generator=g), torch.rand(2, generator=g)]) for g in generators]).to(images.device)
+    draws = torch.stack(
+        [
+            torch.cat([torch.rand(8, generator=g), torch.randn(6, generator=g), torch.rand(2, generator=g)])
+            for g in generators
+        ]
+    ).to(images.device)
     on, normal, centre = (draws[:, :8] < p).float(), draws[:, 8:14], draws[:, 14:]
-    blit = ((draws[:, 1:3]/p*2-1)*c.blit).round()/side                                       # whole pixels; uniform given that the coin fell
-    shift, zoom = on[:, 1:3]*blit + on[:, :1]*normal[:, :2]*c.translate, on[:, 3]*normal[:, 2]*c.zoom
+    blit = (
+        (draws[:, 1:3] / p * 2 - 1) * c.blit
+    ).round() / side  # whole pixels; uniform given that the coin fell
+    shift, zoom = (
+        on[:, 1:3] * blit + on[:, :1] * normal[:, :2] * c.translate,
+        on[:, 3] * normal[:, 2] * c.zoom,
+    )
     across, down = [resampling(shift[:, k], zoom, side).to(images) for k in range(2)]
     x = torch.einsum('bip,bcpq,bjq->bcij', down, images, across)
-    scale = torch.tensor([c.brightness, c.contrast, math.pi*c.hue, c.saturation], device=images.device)
-    tone = color_matrix(on[:, 4:8]*torch.cat([normal[:, 3:5], 2*draws[:, 6:7]/p-1, normal[:, 5:6]], 1)*scale).to(x)
+    scale = torch.tensor([c.brightness, c.contrast, math.pi * c.hue, c.saturation], device=images.device)
+    tone = color_matrix(
+        on[:, 4:8] * torch.cat([normal[:, 3:5], 2 * draws[:, 6:7] / p - 1, normal[:, 5:6]], 1) * scale
+    ).to(x)
     x = torch.einsum('bij,bjhw->bihw', tone[:, :3, :3], x) + tone[:, :3, 3, None, None]
-    return cutout(x, (draws[:, 0] < p*c.cutout).to(x), centre.to(x)) if c.cutout else x
+    return cutout(x, (draws[:, 0] < p * c.cutout).to(x), centre.to(x)) if c.cutout else x
+
 
 def cutout(images: Tensor, on: Tensor, centre: Tensor) -> Tensor:
     "Where `on` [B] is 1, a square of half the side around `centre` [B, 2] in [0, 1] is zero."
-    at = (torch.arange(images.shape[-1], device=images.device)+.5)/images.shape[-1]
-    near = (at-centre[..., None]).abs() < .25                                                # [B, 2, R]
-    return images*(1-on[:, None, None, None]*(near[:, 0, :, None] & near[:, 1, None, :])[:, None])
+    at = (torch.arange(images.shape[-1], device=images.device) + 0.5) / images.shape[-1]
+    near = (at - centre[..., None]).abs() < 0.25  # [B, 2, R]
+    return images * (1 - on[:, None, None, None] * (near[:, 0, :, None] & near[:, 1, None, :])[:, None])
 
 # %% ../nbs/13_discriminator.ipynb #83ae523a
 class Ada:
     "The controller: p rises while the mean sign of D at the reals is above the target. Its state is p and the signs since p last moved."
-    def __init__(self, config: AugmentConfig): self.config, self.p, self.signs, self.steps = config, float(config.p), 0., 0
-    def update(self, sign: float,    # mean sign of D(real) of one step, over the whole batch
-               batch: int) -> float:
+
+    def __init__(self, config: AugmentConfig):
+        self.config, self.p, self.signs, self.steps = config, float(config.p), 0.0, 0
+
+    def update(
+        self,
+        sign: float,  # mean sign of D(real) of one step, over the whole batch
+        batch: int,
+    ) -> float:
         "Every `config.every` steps p moves by images/speed_images towards the target; returns p. Does nothing while augmentation is off or fixed."
         c = self.config
-        if not c.adaptive: return self.p
-        self.signs, self.steps = self.signs+sign, self.steps+1
+        if not c.adaptive:
+            return self.p
+        self.signs, self.steps = self.signs + sign, self.steps + 1
         if self.steps == c.every:
-            move = batch*c.every/c.speed_images
-            self.p = min(max(self.p + (move if self.signs/c.every > c.target else -move), 0.), c.most)
-            self.signs, self.steps = 0., 0
+            move = batch * c.every / c.speed_images
+            self.p = min(max(self.p + (move if self.signs / c.every > c.target else -move), 0.0), c.most)
+            self.signs, self.steps = 0.0, 0
         return self.p
-    def state_dict(self) -> dict: return {'p': self.p, 'signs': self.signs, 'steps': self.steps}
-    def load_state_dict(self, state: dict): self.p, self.signs, self.steps = state['p'], state['signs'], state['steps']
+
+    def state_dict(self) -> dict:
+        return {'p': self.p, 'signs': self.signs, 'steps': self.steps}
+
+    def load_state_dict(self, state: dict):
+        self.p, self.signs, self.steps = state['p'], state['signs'], state['steps']

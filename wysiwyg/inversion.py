@@ -25,90 +25,144 @@ def true_head(i: int, camera: Camera, config: HeadsConfig, far: float) -> Render
     model = load_head_model()
     o = render_head(model, sample_person(model, config.seed, i), camera, head_light(config, i), config)
     rays = lambda x: torch.from_numpy(np.ascontiguousarray(x)).float().reshape(1, config.resolution**2, -1)
-    mask = rays(o['mask'])[..., 0]/255
-    return Rendering(rays(o['image'])/255, rays(o['depth'])[..., 0]*mask+far*(1-mask), mask, 0*mask, rays(o['normal']))
+    mask = rays(o['mask'])[..., 0] / 255
+    return Rendering(
+        rays(o['image']) / 255,
+        rays(o['depth'])[..., 0] * mask + far * (1 - mask),
+        mask,
+        0 * mask,
+        rays(o['normal']),
+    )
+
 
 def true_heads(people: list[int], cameras: Camera, config: HeadsConfig, far: float) -> Rendering:
     "One person per camera: [N, R*R] rays."
-    parts = [true_head(p, cameras[i:i+1], config, far) for i, p in enumerate(people)]
+    parts = [true_head(p, cameras[i : i + 1], config, far) for i, p in enumerate(people)]
     return Rendering(**{k.name: torch.cat([getattr(p, k.name) for p in parts]) for k in fields(Rendering)})
 
 # %% ../nbs/20_inversion.ipynb #d8b9f5a5
 def geometry_error(out: Rendering, true: Rendering, far: float) -> dict[str, float]:
     "Mean depth error (world units) and normal error (degrees) where both are solid; `overlap` of the silhouettes, 1 when equal; `psnr` of the pictures, dB."
-    both, inside, either = (out.opacity > SOLID) & (true.opacity > SOLID), (out.opacity > .5) & (true.opacity > .5), (out.opacity > .5) | (true.opacity > .5)
-    depth, normal = depth_error(out.surface_depth(far), true.surface_depth(far), both), normal_error(out.normal, true.normal, both)
-    return {'depth': depth, 'normal': normal, 'overlap': (inside.sum()/either.sum()).item(), 'psnr': psnr(out.rgb, true.rgb)}
+    both, inside, either = (
+        (out.opacity > SOLID) & (true.opacity > SOLID),
+        (out.opacity > 0.5) & (true.opacity > 0.5),
+        (out.opacity > 0.5) | (true.opacity > 0.5),
+    )
+    depth, normal = (
+        depth_error(out.surface_depth(far), true.surface_depth(far), both),
+        normal_error(out.normal, true.normal, both),
+    )
+    return {
+        'depth': depth,
+        'normal': normal,
+        'overlap': (inside.sum() / either.sum()).item(),
+        'psnr': psnr(out.rgb, true.rgb),
+    }
+
 
 @torch.no_grad()
-def seen(g: Generator, planes: Tensor, cameras: Camera, key=0) -> Rendering:   # planes [N, 3, C, H, W]
+def seen(g: Generator, planes: Tensor, cameras: Camera, key=0) -> Rendering:  # planes [N, 3, C, H, W]
     "What planes show, with normals."
     return g.render(planes, cameras, normals=True, key=key)
 
 # %% ../nbs/20_inversion.ipynb #9ac161e5
-def likeness(made: Tensor, given: Tensor, extractor: Extractor = None, weight: float = .01) -> Tensor:   # [N, 3, R, R] in [0, 1]
+def likeness(
+    made: Tensor, given: Tensor, extractor: Extractor = None, weight: float = 0.01
+) -> Tensor:  # [N, 3, R, R] in [0, 1]
     "Loss: mean squared difference of pixels, plus `weight` times that of features where there is an extractor."
-    pixels = (made-given).square().mean()
-    if extractor is None: return pixels
-    a, b = [extractor.net(F.interpolate(x*255, extractor.side, mode='bilinear', antialias=False)) for x in (made, given)]
-    return pixels + weight*(a-b).square().mean()
+    pixels = (made - given).square().mean()
+    if extractor is None:
+        return pixels
+    a, b = [
+        extractor.net(F.interpolate(x * 255, extractor.side, mode='bilinear', antialias=False))
+        for x in (made, given)
+    ]
+    return pixels + weight * (a - b).square().mean()
 
 # %% ../nbs/20_inversion.ipynb #7d730281
 @dataclass(frozen=True)
 class Inversion:
     "P people found in pictures."
-    w: Tensor                   # [P, w_dim]
-    pivot: Tensor               # [P, 3, C, H, W], the planes of w
-    planes: Tensor              # [P, 3, C, H, W], tuned
-    curve: tuple[float, ...]    # loss of every step, both stages
+
+    w: Tensor  # [P, w_dim]
+    pivot: Tensor  # [P, 3, C, H, W], the planes of w
+    planes: Tensor  # [P, 3, C, H, W], tuned
+    curve: tuple[float, ...]  # loss of every step, both stages
+
 
 def fit(parameter: Tensor, loss: Callable[[int], Tensor], steps: int, rate: float) -> list[float]:
     "Improve `parameter` in place by Adam on loss(step); returns the losses."
-    opt, curve = torch.optim.Adam([parameter], rate, betas=(.9, .99)), []
+    opt, curve = torch.optim.Adam([parameter], rate, betas=(0.9, 0.99)), []
     for k in range(steps):
-        opt.zero_grad(); value = loss(k); value.backward(); opt.step()
+        opt.zero_grad()
+        value = loss(k)
+        value.backward()
+        opt.step()
         curve.append(value.item())
     return curve
 
-def shown(g: Generator, planes: Tensor, cameras: Camera, side: int, key) -> Tensor:   # [N, 3, side, side]
+
+def shown(g: Generator, planes: Tensor, cameras: Camera, side: int, key) -> Tensor:  # [N, 3, side, side]
     "Pictures with a gradient to the planes; the proposals have none."
-    with torch.no_grad(): proposed = g.propose(planes, cameras)
+    with torch.no_grad():
+        proposed = g.propose(planes, cameras)
     return g.render(planes, cameras, side, proposed=proposed, key=key).image()
 
+
 @torch.no_grad()
-def w_spread(g: Generator, cameras: Camera, n: int = 256) -> Tensor:   # [w_dim]
+def w_spread(g: Generator, cameras: Camera, n: int = 256) -> Tensor:  # [w_dim]
     "Standard deviation of w over n keyed people, the cameras in turn."
     z = torch.randn(n, g.run.backbone.z_dim, generator=rng('w spread')).to(g.mapping.w_mean.device)
     return g.map(z, cameras[torch.arange(n, device=z.device) % len(cameras)]).std(0)
 
-def roughness(change: Tensor) -> Tensor:   # [P, 3, C, H, W]
+
+def roughness(change: Tensor) -> Tensor:  # [P, 3, C, H, W]
     "Mean squared step between neighbouring texels."
-    return change.diff(dim=-1).square().mean()+change.diff(dim=-2).square().mean()
+    return change.diff(dim=-1).square().mean() + change.diff(dim=-2).square().mean()
 
 # %% ../nbs/20_inversion.ipynb #91e32048
-def invert(g: Generator,                      # not changed
-           images: Tensor,                    # [N, 3, R, R] in [0, 1], R as the generator's
-           cameras: Camera,                   # [N]
-           who: Tensor = None,                # [N] int64: the person of each picture, 0 .. P-1; each its own when not given
-           steps: tuple[int, int] = (30, 20), # of w, of the planes
-           rates: tuple[float, float] = (.1, .01), sides: tuple[int, int] = None,   # pixels of the two stages; R/2 and R
-           near: float = .003, keep: float = .02, smooth: float = 10., feature: float = .01,   # weights of w's distance, of |change|^2, of its roughness, of the features
-           extractor: Extractor = None,       # efflite0() when not given
-           key=0) -> Inversion:
+def invert(
+    g: Generator,  # not changed
+    images: Tensor,  # [N, 3, R, R] in [0, 1], R as the generator's
+    cameras: Camera,  # [N]
+    who: Tensor = None,  # [N] int64: the person of each picture, 0 .. P-1; each its own when not given
+    steps: tuple[int, int] = (30, 20),  # of w, of the planes
+    rates: tuple[float, float] = (0.1, 0.01),
+    sides: tuple[int, int] = None,  # pixels of the two stages; R/2 and R
+    near: float = 0.003,
+    keep: float = 0.02,
+    smooth: float = 10.0,
+    feature: float = 0.01,  # weights of w's distance, of |change|^2, of its roughness, of the features
+    extractor: Extractor = None,  # efflite0() when not given
+    key=0,
+) -> Inversion:
     "w from the mean, then the planes from their pivot. ValueError where pictures, cameras and people do not fit."
     n, r, device = len(images), g.run.resolution, g.mapping.w_mean.device
     expect(images, 'images', 'N 3 R R', N=len(cameras), R=r)
     who = torch.arange(n) if who is None else who
-    if len(who) != n or set(who.tolist()) != set(range(int(who.max())+1)): raise ValueError(f'who must give one person of 0, 1, ... to each of {n} pictures and leave none out, got {who.tolist()}')
-    images, cameras, who, ext, (small, full) = images.to(device), cameras.to(device), who.to(device), extractor or efflite0(), sides or (r//2, r)
+    if len(who) != n or set(who.tolist()) != set(range(int(who.max()) + 1)):
+        raise ValueError(
+            f'who must give one person of 0, 1, ... to each of {n} pictures and leave none out, got {who.tolist()}'
+        )
+    images, cameras, who, ext, (small, full) = (
+        images.to(device),
+        cameras.to(device),
+        who.to(device),
+        extractor or efflite0(),
+        sides or (r // 2, r),
+    )
     target = {s: F.interpolate(images, s, mode='area') for s in (small, full)}
-    like = lambda planes, side, key: likeness(shown(g, planes[who], cameras, side, key), target[side], ext, feature)
+    like = lambda planes, side, key: likeness(
+        shown(g, planes[who], cameras, side, key), target[side], ext, feature
+    )
     mean, spread = g.mapping.w_mean, w_spread(g, cameras)
-    w = mean.repeat(int(who.max())+1, 1).requires_grad_()
-    unlikely = lambda w: near*((w-mean)/spread).square().mean()
-    curve = fit(w, lambda k: like(g.synthesize(w), small, (key, 'w', k))+unlikely(w), steps[0], rates[0])
+    w = mean.repeat(int(who.max()) + 1, 1).requires_grad_()
+    unlikely = lambda w: near * ((w - mean) / spread).square().mean()
+    curve = fit(w, lambda k: like(g.synthesize(w), small, (key, 'w', k)) + unlikely(w), steps[0], rates[0])
     pivot = g.synthesize(w.detach())
     planes = pivot.clone().requires_grad_()
-    held = lambda change: keep*change.square().mean()+smooth*roughness(change)
-    curve += fit(planes, lambda k: like(planes, full, (key, 'planes', k))+held(planes-pivot), steps[1], rates[1])
+    held = lambda change: keep * change.square().mean() + smooth * roughness(change)
+    curve += fit(
+        planes, lambda k: like(planes, full, (key, 'planes', k)) + held(planes - pivot), steps[1], rates[1]
+    )
     return Inversion(w.detach(), pivot, planes.detach(), tuple(curve))

@@ -21,8 +21,8 @@ from .probe import March
 from .sdf import *
 
 # %% ../nbs/11_kernels.ipynb #5500645b
-PARTS = {}     # the pieces that kernels are put together from
-PARTS['lanes'] = r'''
+PARTS = {}  # the pieces that kernels are put together from
+PARTS['lanes'] = r"""
 // LANES threads of one warp share an item (a point or a ray); a CPU has one lane, and nothing to exchange.
 #define EVERYONE 0xffffffffu
 __device__ int item() { return (blockIdx.x*blockDim.x+threadIdx.x)/LANES; }
@@ -45,201 +45,316 @@ template<class T> __device__ T lane_before(T x, T first)   // x of the lane befo
 }
 template<class T> __device__ T last_lane(T x) { return LANES == 1 ? x : __shfl_sync(EVERYONE, x, LANES-1, LANES); }
 __device__ void lanes_meet() { if (LANES > 1) __syncwarp(); }
-'''
+"""
 
 # %% ../nbs/11_kernels.ipynb #f2fbb8bc
-KERNELS = dict(triplane=('lanes', 'bilinear', 'triplane'), triplane_backward=('lanes', 'bilinear', 'triplane_backward'),
-               certainty=('lanes', 'smallest_set', 'sampler'), robust=('lanes', 'smallest_set', 'sampler'),
-               composite=('lanes', 'composite'), composite_backward=('lanes', 'composite', 'composite_backward'),
-               field=('lanes', 'bilinear', 'mlp', 'field'), field_mma=('lanes', 'bilinear', 'mlp', 'field_mma'))
+KERNELS = dict(
+    triplane=('lanes', 'bilinear', 'triplane'),
+    triplane_backward=('lanes', 'bilinear', 'triplane_backward'),
+    certainty=('lanes', 'smallest_set', 'sampler'),
+    robust=('lanes', 'smallest_set', 'sampler'),
+    composite=('lanes', 'composite'),
+    composite_backward=('lanes', 'composite', 'composite_backward'),
+    field=('lanes', 'bilinear', 'mlp', 'field'),
+    field_mma=('lanes', 'bilinear', 'mlp', 'field_mma'),
+)
+
 
 def cuda_source(kernel: str, **constants: float) -> str:
     "The text of a kernel with everything it needs; `#line` makes a compiler name the part, which is the name of a cell in `11_kernels`."
-    if kernel not in KERNELS: raise ValueError(f'unknown kernel {kernel!r}; known: {", ".join(KERNELS)}')
+    if kernel not in KERNELS:
+        raise ValueError(f'unknown kernel {kernel!r}; known: {", ".join(KERNELS)}')
     defines = ''.join(f'#define {k} {v}\n' for k, v in sorted(constants.items()))
     return defines + ''.join(f'#line 1 "11_kernels.ipynb: {p}"{PARTS[p]}' for p in KERNELS[kernel])
 
 # %% ../nbs/11_kernels.ipynb #1252aea6
-class BuildError(RuntimeError): "A kernel did not compile; holds the compiler's message."
+class BuildError(RuntimeError):
+    "A kernel did not compile; holds the compiler's message."
+
 
 HEADER = 'cuda_on_cpu.h'
-_FLAGS = ('-std=c++17', '-O3', '-march=native', '-fopenmp', '-fPIC', *(['-mprefer-vector-width=512'] if platform.machine() == 'x86_64' else []))
-_FAST = {'field': ('-ffast-math',)}     # lets g++ vectorise sines and exponentials, and think that nothing is NaN: the others compare
+_FLAGS = (
+    '-std=c++17',
+    '-O3',
+    '-march=native',
+    '-fopenmp',
+    '-fPIC',
+    *(['-mprefer-vector-width=512'] if platform.machine() == 'x86_64' else []),
+)
+_FAST = {
+    'field': ('-ffast-math',)
+}  # lets g++ vectorise sines and exponentials, and think that nothing is NaN: the others compare
 
-def compiler() -> str|None:
+
+def compiler() -> str | None:
     "The C++ compiler's path: the first word of CXX, else g++; None where there is none."
     return shutil.which(_cxx()[0])
 
-def _cxx() -> list[str]: return shlex.split(os.environ.get('CXX', '')) or ['g++']
+
+def _cxx() -> list[str]:
+    return shlex.split(os.environ.get('CXX', '')) or ['g++']
+
 
 @functools.cache
 def machine() -> str:
     "What -march=native means here."
     info = Path('/proc/cpuinfo')
     flags = re.search('^flags.*$', info.read_text('utf8'), re.M) if info.exists() else None
-    version = subprocess.run([*_cxx(), '--version'], capture_output=True, text=True, encoding='utf8', errors='replace').stdout
-    return platform.machine()+(flags[0] if flags else platform.processor())+version
+    version = subprocess.run(
+        [*_cxx(), '--version'], capture_output=True, text=True, encoding='utf8', errors='replace'
+    ).stdout
+    return platform.machine() + (flags[0] if flags else platform.processor()) + version
+
 
 def cache_dir() -> Path:
     "Where built kernels are kept: XDG_CACHE_HOME or ~/.cache, else a folder of this user's in the temporary one."
-    for root in (os.environ.get('XDG_CACHE_HOME'), Path.home()/'.cache', Path(tempfile.gettempdir())/f'cache-{os.getuid()}'):
-        if not root: continue
+    for root in (
+        os.environ.get('XDG_CACHE_HOME'),
+        Path.home() / '.cache',
+        Path(tempfile.gettempdir()) / f'cache-{os.getuid()}',
+    ):
+        if not root:
+            continue
         with contextlib.suppress(OSError):
-            folder = Path(root)/'wysiwyg'; folder.mkdir(parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK): return folder
+            folder = Path(root) / 'wysiwyg'
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
     raise BuildError('no folder for built kernels: set XDG_CACHE_HOME to a folder that can be written to')
+
 
 @functools.cache
 def build_cpu(kernel: str, extra: tuple[str, ...] = (), text: str = None, **constants: float):
     "Compile with g++, or take the build of earlier; returns run(grid, block, schedule, threads, args) -> message. `text` replaces the kernel's own, for tests."
-    header = Path(__file__).parent/HEADER if '__file__' in globals() else home()/'wysiwyg'/HEADER
+    header = Path(__file__).parent / HEADER if '__file__' in globals() else home() / 'wysiwyg' / HEADER
     constants = dict(LANES=1, SHARED_FLOATS=1) | constants
-    source = f'#define SHARED_FLOATS {constants.pop("SHARED_FLOATS")}\n#include "{HEADER}"\n' + (text or cuda_source(kernel, **constants))
+    source = f'#define SHARED_FLOATS {constants.pop("SHARED_FLOATS")}\n#include "{HEADER}"\n' + (
+        text or cuda_source(kernel, **constants)
+    )
     source += f'\nextern "C" const char* run(int grid, int block, int schedule, int threads, void** args) {{ return shim::start({kernel}, grid, block, schedule, threads, args); }}\n'
     flags = [*_FLAGS, *_FAST.get(kernel, ()), *extra]
-    key = hashlib.sha256('\0'.join((source, header.read_text('utf8'), *flags, machine())).encode()).hexdigest()[:20]
-    path = cache_dir()/f'{kernel}-{key}.so'
-    if not path.exists(): _compile(source, header.parent, flags, path)
+    key = hashlib.sha256(
+        '\0'.join((source, header.read_text('utf8'), *flags, machine())).encode()
+    ).hexdigest()[:20]
+    path = cache_dir() / f'{kernel}-{key}.so'
+    if not path.exists():
+        _compile(source, header.parent, flags, path)
     run = ctypes.CDLL(str(path)).run
     run.restype = ctypes.c_char_p
     return run
 
+
 def _compile(source: str, include: Path, flags: list[str], path: Path):
     "Two steps: linking with -ffast-math would switch the whole process to flushing denormals."
     with tempfile.TemporaryDirectory() as tmp, atomic(path) as out:
-        (Path(tmp)/'kernel.cpp').write_text(source, 'utf8')
+        (Path(tmp) / 'kernel.cpp').write_text(source, 'utf8')
         link = [f for f in flags if f.startswith('-fsanitize')]
         compiling = [*_cxx(), *flags, f'-I{include}', '-c', 'kernel.cpp', '-o', 'kernel.o']
         for command in (compiling, [*_cxx(), '-shared', '-fopenmp', *link, 'kernel.o', '-o', str(out)]):
-            done = subprocess.run(command, cwd=tmp, capture_output=True, text=True, encoding='utf8', errors='replace')
-            if done.returncode: raise BuildError(f'{path.stem.split("-")[0]} did not compile:\n{shlex.join(command)}\n{done.stderr[:3000]}')
+            done = subprocess.run(
+                command, cwd=tmp, capture_output=True, text=True, encoding='utf8', errors='replace'
+            )
+            if done.returncode:
+                raise BuildError(
+                    f'{path.stem.split("-")[0]} did not compile:\n{shlex.join(command)}\n{done.stderr[:3000]}'
+                )
 
 # %% ../nbs/11_kernels.ipynb #27ffc04b
 SCHEDULES = dict(loop=0, forward=1, reverse=2, seeded=3)
 _ELEMENTS = {'float': torch.float32, 'int': torch.int32, 'long long': torch.int64, 'uint2': torch.bfloat16}
 
+
 @functools.cache
-def _signature(source: str, kernel: str) -> list[tuple[str, torch.dtype|None]]:
+def _signature(source: str, kernel: str) -> list[tuple[str, torch.dtype | None]]:
     "The name of each argument of a kernel; of an array also the type of its elements."
     arguments = re.search(rf'void {kernel}\((.*?)\)\s*{{', re.sub('//.*', '', source), re.S)[1]
     parts = [re.fullmatch(r'(?:const )?([\w ]+)(\*?) (\w+)', a.strip()) for a in arguments.split(',')]
     return [(p[3], _ELEMENTS[p[1]] if p[2] else None) for p in parts]
+
 
 def _check_arguments(kernel: str, args: tuple, text: str = None):
     "An address says nothing of what lies there: a ValueError unless each tensor is as the kernel will read it, and all on one device."
     device = next(a.device for a in args if torch.is_tensor(a))
     for (name, kind), a in zip(_signature(text or PARTS[KERNELS[kernel][-1]], kernel), args, strict=True):
         is_array = torch.is_tensor(a)
-        if is_array != (kind is not None): raise ValueError(f'{kernel}: {name} must be {"a tensor" if kind else "a number"}, got {type(a).__name__}')
+        if is_array != (kind is not None):
+            raise ValueError(
+                f'{kernel}: {name} must be {"a tensor" if kind else "a number"}, got {type(a).__name__}'
+            )
         if is_array and not (a.dtype == kind and a.is_contiguous() and a.device == device):
             got = f'{"" if a.is_contiguous() else "non-"}contiguous {a.dtype} on {a.device}'
             raise ValueError(f'{kernel}: {name} must be contiguous {kind} on {device}, got {got}')
 
+
 def _c_argument(a):
     "A tensor as its address, an int as int, a float as float."
-    if torch.is_tensor(a): return ctypes.c_void_p(a.data_ptr())
+    if torch.is_tensor(a):
+        return ctypes.c_void_p(a.data_ptr())
     return ctypes.c_int(a) if isinstance(a, int) else ctypes.c_float(a)
+
 
 def launch_cpu(kernel: str, grid: int, block: int, args: tuple, schedule: str = 'loop', **constants):
     "Run a grid on the CPU; tensors are passed by address and must be contiguous."
     _check_arguments(kernel, args, constants.get('text'))
     values = [_c_argument(a) for a in args]
-    pointers = (ctypes.c_void_p*len(values))(*[ctypes.cast(ctypes.pointer(v), ctypes.c_void_p) for v in values])
+    pointers = (ctypes.c_void_p * len(values))(
+        *[ctypes.cast(ctypes.pointer(v), ctypes.c_void_p) for v in values]
+    )
     run = build_cpu(kernel, **constants)
-    fault = run(grid, block, SCHEDULES[schedule], torch.get_num_threads() if schedule == 'loop' else 1, pointers)
-    if fault: raise RuntimeError(f'{kernel}: {fault.decode()}')
+    fault = run(
+        grid, block, SCHEDULES[schedule], torch.get_num_threads() if schedule == 'loop' else 1, pointers
+    )
+    if fault:
+        raise RuntimeError(f'{kernel}: {fault.decode()}')
+
 
 @functools.cache
 def build_cuda(kernel: str, device: int, **constants):
     "Compile with NVRTC through CuPy for a device."
     import cupy
+
     source = cuda_source(kernel, **constants)
     with cupy.cuda.Device(device):
-        try: return cupy.RawModule(code=source, backend='nvrtc', options=('--std=c++17',)).get_function(kernel)
-        except cupy.cuda.compiler.CompileException as e: raise BuildError(f'{kernel} did not compile:\n{e}') from e
+        try:
+            return cupy.RawModule(code=source, backend='nvrtc', options=('--std=c++17',)).get_function(kernel)
+        except cupy.cuda.compiler.CompileException as e:
+            raise BuildError(f'{kernel} did not compile:\n{e}') from e
+
 
 def launch_cuda(kernel: str, grid: int, block: int, args: tuple, shared: int = 0, **constants):
     "Run a grid on torch's current stream; `shared` is in bytes."
     import cupy, numpy as np
+
     _check_arguments(kernel, args)
     device = next(a.device.index for a in args if torch.is_tensor(a))
-    number = lambda a: np.uint64(a.data_ptr()) if torch.is_tensor(a) else np.int32(a) if isinstance(a, int) else np.float32(a)
-    with cupy.cuda.Device(device), cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream, device):
+    number = lambda a: (
+        np.uint64(a.data_ptr())
+        if torch.is_tensor(a)
+        else np.int32(a)
+        if isinstance(a, int)
+        else np.float32(a)
+    )
+    with (
+        cupy.cuda.Device(device),
+        cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream, device),
+    ):
         function = build_cuda(kernel, device, **constants)
-        _allow_shared(kernel, function, shared, cupy.cuda.Device(device).attributes['MaxSharedMemoryPerBlockOptin'])
+        _allow_shared(
+            kernel, function, shared, cupy.cuda.Device(device).attributes['MaxSharedMemoryPerBlockOptin']
+        )
         function((grid,), (block,), tuple(number(a) for a in args), shared_mem=shared)
+
 
 def _allow_shared(kernel: str, function, shared: int, most: int):
     "Above 48 KiB shared memory must be asked for; a ValueError where the GPU has less."
-    if shared > most: raise ValueError(f"{kernel}: {shared} bytes of shared memory a block are asked for, this GPU has {most}: use impl='torch', or smaller layers")
-    if shared > 48*1024: function.max_dynamic_shared_size_bytes = shared
+    if shared > most:
+        raise ValueError(
+            f"{kernel}: {shared} bytes of shared memory a block are asked for, this GPU has {most}: use impl='torch', or smaller layers"
+        )
+    if shared > 48 * 1024:
+        function.max_dynamic_shared_size_bytes = shared
 
 # %% ../nbs/11_kernels.ipynb #1fce1b19
 IMPLS = ('auto', 'torch', 'cpu', 'cuda')
 
 _default = contextvars.ContextVar('impl', default=os.environ.get('WYSIWYG_IMPL', 'auto'))
 
+
 @contextlib.contextmanager
 def using(impl: str):
     "Within the block, 'auto' means `impl`."
     token = _default.set(impl)
-    try: yield
-    finally: _default.reset(token)
+    try:
+        yield
+    finally:
+        _default.reset(token)
+
 
 @functools.cache
-def _say(message: str): print(f'wysiwyg kernels: {message}', file=sys.stderr)
+def _say(message: str):
+    print(f'wysiwyg kernels: {message}', file=sys.stderr)
+
 
 @functools.cache
-def _can_build(cxx: str|None) -> bool:
+def _can_build(cxx: str | None) -> bool:
     "Does the compiler build a kernel that does nothing?"
-    try: return cxx is not None and bool(build_cpu('nothing', text='extern "C" __global__ void nothing(int) {}'))
-    except (BuildError, OSError): return False
+    try:
+        return cxx is not None and bool(
+            build_cpu('nothing', text='extern "C" __global__ void nothing(int) {}')
+        )
+    except (BuildError, OSError):
+        return False
 
-def _has_cupy() -> bool: return importlib.util.find_spec('cupy') is not None
+
+def _has_cupy() -> bool:
+    return importlib.util.find_spec('cupy') is not None
+
 
 def choose(impl: str, *tensors: Tensor) -> str:
     "'torch', 'cpu' or 'cuda' for these tensors. 'auto': what `using` or WYSIWYG_IMPL say, else kernels where they can be had and pay, else torch; said once."
-    if impl == 'auto': impl = _default.get()
-    if impl not in IMPLS: raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
-    if impl in ('cpu', 'cuda'): return _insist(impl, tensors)
-    if impl == 'torch' or any(t.dtype != torch.float32 for t in tensors if t.is_floating_point()): return 'torch'
+    if impl == 'auto':
+        impl = _default.get()
+    if impl not in IMPLS:
+        raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
+    if impl in ('cpu', 'cuda'):
+        return _insist(impl, tensors)
+    if impl == 'torch' or any(t.dtype != torch.float32 for t in tensors if t.is_floating_point()):
+        return 'torch'
     where = {t.device.type for t in tensors}
-    if where == {'cuda'}: return _prefer('cuda', _has_cupy(), 'torch on the GPU; for kernels install cupy-cuda13x')
-    if where != {'cpu'} or torch.is_grad_enabled() and any(t.requires_grad for t in tensors): return 'torch'       # torch's backward is the faster one on a CPU
-    return _prefer('cpu', _can_build(compiler() and shlex.join(_cxx())), 'torch on the CPU; for kernels install g++ with OpenMP')
+    if where == {'cuda'}:
+        return _prefer('cuda', _has_cupy(), 'torch on the GPU; for kernels install cupy-cuda13x')
+    if where != {'cpu'} or torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return 'torch'  # torch's backward is the faster one on a CPU
+    return _prefer(
+        'cpu',
+        _can_build(compiler() and shlex.join(_cxx())),
+        'torch on the CPU; for kernels install g++ with OpenMP',
+    )
+
 
 def _prefer(backend: str, there: bool, otherwise: str) -> str:
     _say(f'{backend} backend' if there else otherwise)
     return backend if there else 'torch'
 
+
 def _insist(impl: str, tensors) -> str:
-    if bad := [t.device for t in tensors if t.device.type != impl]: raise ValueError(f'impl={impl!r} wants {impl.upper()} tensors, got {bad[0]}')
-    if bad := [t.dtype for t in tensors if t.is_floating_point() and t.dtype != torch.float32]: raise ValueError(f'impl={impl!r} wants float32, got {bad[0]}; use impl=\'torch\'')
-    if impl == 'cpu' and not compiler(): raise ValueError("impl='cpu' needs g++ (or CXX): install it, or use impl='torch'")
-    if impl == 'cuda' and not _has_cupy(): raise ValueError("impl='cuda' needs CuPy: pip install cupy-cuda13x, or use impl='torch'")
+    if bad := [t.device for t in tensors if t.device.type != impl]:
+        raise ValueError(f'impl={impl!r} wants {impl.upper()} tensors, got {bad[0]}')
+    if bad := [t.dtype for t in tensors if t.is_floating_point() and t.dtype != torch.float32]:
+        raise ValueError(f"impl={impl!r} wants float32, got {bad[0]}; use impl='torch'")
+    if impl == 'cpu' and not compiler():
+        raise ValueError("impl='cpu' needs g++ (or CXX): install it, or use impl='torch'")
+    if impl == 'cuda' and not _has_cupy():
+        raise ValueError("impl='cuda' needs CuPy: pip install cupy-cuda13x, or use impl='torch'")
     return impl
 
 # %% ../nbs/11_kernels.ipynb #fa1c1621
 @dataclass(frozen=True)
 class How:
     "How a kernel runs: `lanes` threads an item, `block` threads a block, and on the CPU a `schedule`."
+
     backend: str
     lanes: int
     block: int
     schedule: str = 'loop'
+
     def run(self, kernel: str, items: int, args: tuple, **constants):
         "Launch enough blocks for `items`."
-        grid = -(-items*self.lanes//self.block)
-        if grid == 0: return
-        if self.backend == 'cuda': launch_cuda(kernel, grid, self.block, args, LANES=self.lanes, **constants)
-        else: launch_cpu(kernel, grid, self.block, args, self.schedule, LANES=self.lanes, **constants)
+        grid = -(-items * self.lanes // self.block)
+        if grid == 0:
+            return
+        if self.backend == 'cuda':
+            launch_cuda(kernel, grid, self.block, args, LANES=self.lanes, **constants)
+        else:
+            launch_cpu(kernel, grid, self.block, args, self.schedule, LANES=self.lanes, **constants)
+
 
 def how(backend: str, lanes: int) -> How:
     "One lane an item on the CPU, `lanes` on the GPU."
     return How('cpu', 1, 64) if backend == 'cpu' else How('cuda', lanes, 128)
 
 # %% ../nbs/11_kernels.ipynb #7cf4d188
-PARTS['composite'] = r'''
+PARTS['composite'] = r"""
 struct Density { float sigma, dsdf, dbeta; };
 __device__ Density density(float s, float beta)            // Eq. 1 and its derivatives
 {
@@ -266,10 +381,10 @@ extern "C" __global__ void composite(const float* t, const float* delta, const f
     }
     for (int f = 0; f < F+3; f++) { float x = lane_sum(sum[f]); if (i < N && lane() == 0) out[(size_t)i*(F+3)+f] = x; }
 }
-'''
+"""
 
 # %% ../nbs/11_kernels.ipynb #e366a07b
-PARTS['composite_backward'] = r'''
+PARTS['composite_backward'] = r"""
 extern "C" __global__ void composite_backward(const float* t, const float* delta, const float* sdf, const float* beta, const float* rgb,
     const float* grad_weights, const float* grad_out,      // [N, S], [N, F + 3]
     float* grad_sdf, float* grad_beta, float* grad_rgb,    // [N, S], [N, S], [N, S, F]
@@ -299,7 +414,7 @@ extern "C" __global__ void composite_backward(const float* t, const float* delta
         done = last_lane(share);
     }
 }
-'''
+"""
 
 # %% ../nbs/11_kernels.ipynb #62d2a572
 class _Composite(torch.autograd.Function):
@@ -307,33 +422,63 @@ class _Composite(torch.autograd.Function):
     def forward(ctx, t, delta, sdf, beta, rgb, h):
         inputs = [x.contiguous() for x in (t, delta, sdf, beta, rgb)]
         (n, s), f = (t.shape[:-1].numel(), t.shape[-1]), rgb.shape[-1]
-        weights, out = torch.empty_like(inputs[0]), rgb.new_empty(*t.shape[:-1], f+3)
+        weights, out = torch.empty_like(inputs[0]), rgb.new_empty(*t.shape[:-1], f + 3)
         h.run('composite', n, (*inputs, weights, out, n, s), F=f)
-        ctx.save_for_backward(*inputs); ctx.h = h
+        ctx.save_for_backward(*inputs)
+        ctx.h = h
         return weights, out
+
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_weights, grad_out):
         t, delta, sdf, beta, rgb = inputs = ctx.saved_tensors
         grads = [torch.empty_like(x) for x in (sdf, beta, rgb)]
-        ctx.h.run('composite_backward', t.shape[:-1].numel(), (*inputs, grad_weights.contiguous(), grad_out.contiguous(), *grads, t.shape[:-1].numel(), t.shape[-1]), F=rgb.shape[-1])
+        ctx.h.run(
+            'composite_backward',
+            t.shape[:-1].numel(),
+            (
+                *inputs,
+                grad_weights.contiguous(),
+                grad_out.contiguous(),
+                *grads,
+                t.shape[:-1].numel(),
+                t.shape[-1],
+            ),
+            F=rgb.shape[-1],
+        )
         return None, None, *grads, None
 
-def composite(t: Tensor, delta: Tensor, sdf: Tensor, beta: Tensor,    # [B, N, S]
-              rgb: Tensor,                                            # [B, N, S, 3]
-              far: float, background: tuple[float, float, float], impl: str = 'auto') -> tuple[March, Rendering]:
+
+def composite(
+    t: Tensor,
+    delta: Tensor,
+    sdf: Tensor,
+    beta: Tensor,  # [B, N, S]
+    rgb: Tensor,  # [B, N, S, 3]
+    far: float,
+    background: tuple[float, float, float],
+    impl: str = 'auto',
+) -> tuple[March, Rendering]:
     "`probe.composite`: weights of every sample and their sums over each ray."
-    sizes = expect(t, 't', 'B N S'); expect(rgb, 'rgb', 'B N S 3', **sizes)
-    for name, x in dict(delta=delta, sdf=sdf, beta=beta).items(): expect(x, name, 'B N S', **sizes)
+    sizes = expect(t, 't', 'B N S')
+    expect(rgb, 'rgb', 'B N S 3', **sizes)
+    for name, x in dict(delta=delta, sdf=sdf, beta=beta).items():
+        expect(x, name, 'B N S', **sizes)
     backend = choose(impl, t, delta, sdf, beta, rgb)
-    if backend == 'torch' or t.requires_grad or delta.requires_grad: return probe.composite(t, delta, sdf, beta, rgb, far, background)
+    if backend == 'torch' or t.requires_grad or delta.requires_grad:
+        return probe.composite(t, delta, sdf, beta, rgb, far, background)
     weights, out = _Composite.apply(t, delta, sdf, beta, rgb, how(backend, 16))
     color, depth, opacity, mean_beta = out.split([3, 1, 1, 1], -1)
-    left = 1-opacity
-    return March(t, delta, sdf, beta, rgb, weights), Rendering(color+left*rgb.new_tensor(background), (depth+left*far)[..., 0], opacity[..., 0], mean_beta[..., 0])
+    left = 1 - opacity
+    return March(t, delta, sdf, beta, rgb, weights), Rendering(
+        color + left * rgb.new_tensor(background),
+        (depth + left * far)[..., 0],
+        opacity[..., 0],
+        mean_beta[..., 0],
+    )
 
 # %% ../nbs/11_kernels.ipynb #3a3c4a9e
-PARTS['bilinear'] = r'''
+PARTS['bilinear'] = r"""
 // V channels at a time: a float4 on the GPU, a SIMD register on the CPU.
 #ifdef SHIM
 typedef float Chunk __attribute__((vector_size(4*V), aligned(4)));
@@ -369,10 +514,10 @@ __device__ Chunk feature(const Lookup& l, int c)
     Chunk xy = plane_feature(l, 0, c), xz = plane_feature(l, 1, c), yz = plane_feature(l, 2, c);
     return PRODUCT ? xy*xz*yz : xy+xz+yz;                    // T_x = f_xy f_xz f_yz
 }
-'''
+"""
 
 # %% ../nbs/11_kernels.ipynb #6e2a9f1d
-PARTS['triplane'] = r'''
+PARTS['triplane'] = r"""
 extern "C" __global__ void triplane(const float* planes,   // [B, 3, H, W, C]
     const float* x,                                        // [B, M, 3]
     float* out,                                            // [B, M, C]
@@ -385,10 +530,10 @@ extern "C" __global__ void triplane(const float* planes,   // [B, 3, H, W, C]
     float w = lost(x) ? x[0]+x[1]+x[2] : 1.f;
     for (int c = V*lane(); c < C; c += V*LANES) *(Chunk*)(out+(size_t)i*C+c) = w*feature(l, c);
 }
-'''
+"""
 
 # %% ../nbs/11_kernels.ipynb #8cb4ed23
-PARTS['triplane_backward'] = r'''
+PARTS['triplane_backward'] = r"""
 __device__ void add(float* p, Chunk g)
 {
 #if __CUDA_ARCH__ >= 900
@@ -415,24 +560,33 @@ extern "C" __global__ void triplane_backward(const float* planes, const float* x
 #endif
     }
 }
-'''
+"""
 
 # %% ../nbs/11_kernels.ipynb #74fc8fec
 def channels_last(planes: Tensor) -> Tensor:
     "[B, 3, C, H, W] with the same values and C running fastest in memory, which is how kernels read planes."
     return planes.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
+
 def layout(planes: Tensor) -> Tensor:
     "Planes as the backend that will read them likes them."
     return planes if choose('auto', planes) == 'torch' else channels_last(planes)
 
-def _texels(planes: Tensor) -> Tensor: return channels_last(planes).permute(0, 1, 3, 4, 2)     # [B, 3, H, W, C], no copy if it is so already
+
+def _texels(planes: Tensor) -> Tensor:
+    return channels_last(planes).permute(0, 1, 3, 4, 2)  # [B, 3, H, W, C], no copy if it is so already
+
 
 def _triplane_constants(planes: Tensor, combine: str, backend: str) -> dict:
-    if planes.shape[2] % 4: raise ValueError(f"kernels read four channels at a time: planes have {planes.shape[2]}; use a multiple of 4, or impl='torch'")
-    if min(planes.shape[-2:]) < 2: raise ValueError(f'planes must be at least 2 x 2, got {list(planes.shape)}')
+    if planes.shape[2] % 4:
+        raise ValueError(
+            f"kernels read four channels at a time: planes have {planes.shape[2]}; use a multiple of 4, or impl='torch'"
+        )
+    if min(planes.shape[-2:]) < 2:
+        raise ValueError(f'planes must be at least 2 x 2, got {list(planes.shape)}')
     c = planes.shape[2]
     return dict(C=c, V=math.gcd(c, 16) if backend == 'cpu' else 4, PRODUCT=int(combine == 'product'))
+
 
 class _Triplane(torch.autograd.Function):
     @staticmethod
@@ -440,28 +594,41 @@ class _Triplane(torch.autograd.Function):
         b, m, k = len(planes), x.shape[1], _triplane_constants(planes, combine, h.backend)
         texels, x = _texels(planes), x.contiguous()
         out = x.new_empty(b, m, k['C'])
-        h.run('triplane', b*m, (texels, x, out, b, m, *texels.shape[2:4], 2/box), **k)
-        ctx.save_for_backward(texels, x); ctx.rest = box, h, k
+        h.run('triplane', b * m, (texels, x, out, b, m, *texels.shape[2:4], 2 / box), **k)
+        ctx.save_for_backward(texels, x)
+        ctx.rest = box, h, k
         return out
+
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         (texels, x), (box, h, k) = ctx.saved_tensors, ctx.rest
         out = torch.zeros_like(texels)
-        h.run('triplane_backward', x.shape[:2].numel(), (texels, x, grad.contiguous(), out, *x.shape[:2], *texels.shape[2:4], 2/box), **k)
+        h.run(
+            'triplane_backward',
+            x.shape[:2].numel(),
+            (texels, x, grad.contiguous(), out, *x.shape[:2], *texels.shape[2:4], 2 / box),
+            **k,
+        )
         return out.permute(0, 1, 4, 2, 3), None, None, None, None
 
-def sample_planes(planes: Tensor,          # [B, 3, C, H, W]; C a multiple of 4
-                  x: Tensor,               # [B, M, 3]
-                  box: float = 1., combine: str = 'product', impl: str = 'auto') -> Tensor:   # [B, M, C]
+
+def sample_planes(
+    planes: Tensor,  # [B, 3, C, H, W]; C a multiple of 4
+    x: Tensor,  # [B, M, 3]
+    box: float = 1.0,
+    combine: str = 'product',
+    impl: str = 'auto',
+) -> Tensor:  # [B, M, C]
     "`triplane.sample_planes`. Differentiable once, in the planes; where x or a second derivative is asked for, torch does it."
     backend = choose(impl, planes, x)
-    if backend == 'torch' or x.requires_grad: return triplane.sample_planes(planes, x, box, combine)
+    if backend == 'torch' or x.requires_grad:
+        return triplane.sample_planes(planes, x, box, combine)
     expect(x, 'x', 'B M 3', B=expect(planes, 'planes', 'B 3 C H W')['B'])
-    return _Triplane.apply(planes, x, box, combine, how(backend, min(8, planes.shape[2]//4)))
+    return _Triplane.apply(planes, x, box, combine, how(backend, min(8, planes.shape[2] // 4)))
 
 # %% ../nbs/11_kernels.ipynb #6d953ffb
-PARTS['smallest_set'] = r'''
+PARTS['smallest_set'] = r"""
 #define PER ((K+LANES-1)/LANES)                    // bins of one lane: lane, lane + LANES, ...
 struct Row { int units[PER]; };
 __device__ int to_units(float p) { return p > 0.f ? (int)rintf(fminf(p, 1.f)*1048576.f) : 0; }   // 2^-20; NaN counts as nothing
@@ -479,10 +646,10 @@ template<bool MASS> __device__ int level(const Row& r, int need)   // the highes
     for (int step = 1<<20; step; step /= 2) if ((MASS ? mass_above(r, v+step-1) : count_above(r, v+step-1)) >= need) v += step;
     return v;                                      // always 21 rounds: the items of a warp must exchange in step
 }
-'''
+"""
 
 # %% ../nbs/11_kernels.ipynb #f4bc5964
-PARTS['sampler'] = r'''
+PARTS['sampler'] = r"""
 extern "C" __global__ void certainty(const float* pdf,     // [N, K]
     int* out,                                              // [N] units in the `top` largest bins
     int N, int top)
@@ -522,46 +689,84 @@ extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
     lanes_meet();
     if (i < B*n) for (int s = lane(); s < S; s += LANES) dj[s] = s+1 < S ? fminf(tj[s+1]-tj[s], width) : width;
 }
-'''
+"""
 
 # %% ../nbs/11_kernels.ipynb #1f1fb8ab
-_MOST_BINS = 2047      # of 2^20 units each, whose sum 32 bits hold
+_MOST_BINS = 2047  # of 2^20 units each, whose sum 32 bits hold
+
 
 def certainty(pdf: Tensor, top: int, impl: str = 'auto') -> Tensor:
     "Mass of the `top` largest bins of [..., K-1] in units of 2^-20: [...] int32."
     backend = choose(impl, pdf)
-    if backend == 'torch' or pdf.shape[-1] > _MOST_BINS: return sampler.certainty(pdf, top)
+    if backend == 'torch' or pdf.shape[-1] > _MOST_BINS:
+        return sampler.certainty(pdf, top)
     return _certainty(pdf, top, how(backend, 32))
+
 
 def _certainty(pdf, top, h):
     out, k = pdf.new_empty(pdf.shape[:-1], dtype=torch.int32), pdf.shape[-1]
     h.run('certainty', out.numel(), (pdf.contiguous(), out, out.numel(), min(top, k)), K=k)
     return out
 
-def draw_robust(pdf: Tensor,     # [B, N, K-1]
-                index: Tensor,   # [B, n] the rays to draw for
-                samples: int, tau: float, near: float, far: float,
-                u: Tensor,       # [B, n, S] in [0, 1)
-                impl: str = 'auto') -> Samples:    # [B, n, S]
+
+def draw_robust(
+    pdf: Tensor,  # [B, N, K-1]
+    index: Tensor,  # [B, n] the rays to draw for
+    samples: int,
+    tau: float,
+    near: float,
+    far: float,
+    u: Tensor,  # [B, n, S] in [0, 1)
+    impl: str = 'auto',
+) -> Samples:  # [B, n, S]
     "`sampler.draw_robust` for some of the rays. Bins are the same, bit for bit, on every backend."
     backend, sizes = choose(impl, pdf, index, u), expect(pdf, 'pdf', 'B N K')
     expect(u, 'u', 'B n S', S=samples, **expect(index, 'index', 'B n', B=sizes['B']))
     in_torch = backend == 'torch' or sizes['K'] > _MOST_BINS or torch.is_grad_enabled() and u.requires_grad
-    if in_torch: return sampler.draw_robust(take_rays(pdf, index), samples, tau, near, far, u)
-    if not 0 < tau <= 1: raise ValueError(f'tau must be in (0, 1], got {tau}')
-    if index.dtype != torch.int64: raise ValueError(f'index must be int64, got {index.dtype}')
-    if backend == 'cpu' and index.numel() and not 0 <= index.min() <= index.max() < sizes['N']:       # on a GPU such rays get places that are NaN
-        raise ValueError(f'index must be rays 0 to {sizes["N"]-1}, got {index.min().item()} to {index.max().item()}')
+    if in_torch:
+        return sampler.draw_robust(take_rays(pdf, index), samples, tau, near, far, u)
+    if not 0 < tau <= 1:
+        raise ValueError(f'tau must be in (0, 1], got {tau}')
+    if index.dtype != torch.int64:
+        raise ValueError(f'index must be int64, got {index.dtype}')
+    if (
+        backend == 'cpu' and index.numel() and not 0 <= index.min() <= index.max() < sizes['N']
+    ):  # on a GPU such rays get places that are NaN
+        raise ValueError(
+            f'index must be rays 0 to {sizes["N"] - 1}, got {index.min().item()} to {index.max().item()}'
+        )
     return _draw_robust(pdf, index, samples, tau, near, far, u, how(backend, 32))
+
 
 def _draw_robust(pdf, index, samples, tau, near, far, u, h):
     (b, n), k = index.shape, pdf.shape[-1]
-    t, delta = torch.empty_like(u, memory_format=torch.contiguous_format), torch.empty_like(u, memory_format=torch.contiguous_format)
-    h.run('robust', b*n, (pdf.contiguous(), index.contiguous(), u.contiguous(), t, delta, b, pdf.shape[1], n, samples, tau, near, (far-near)/k), K=k)
+    t, delta = (
+        torch.empty_like(u, memory_format=torch.contiguous_format),
+        torch.empty_like(u, memory_format=torch.contiguous_format),
+    )
+    h.run(
+        'robust',
+        b * n,
+        (
+            pdf.contiguous(),
+            index.contiguous(),
+            u.contiguous(),
+            t,
+            delta,
+            b,
+            pdf.shape[1],
+            n,
+            samples,
+            tau,
+            near,
+            (far - near) / k,
+        ),
+        K=k,
+    )
     return Samples(t, delta)
 
 # %% ../nbs/11_kernels.ipynb #2c4b1d34
-PARTS['mlp'] = r'''
+PARTS['mlp'] = r"""
 #define ENC (3+6*FREQS)
 #define INPUT (ENC+C)
 #define PADDED(n, to) (((n)+(to)-1)/(to)*(to))
@@ -587,10 +792,10 @@ template<class Store> __device__ void octaves(float x, Store store)      // sin 
 }
 __device__ float to_beta(float pre, float beta_init, float beta_min) { return beta_init+tanhf(2*pre)*(beta_init-beta_min); }     // A3.3
 __device__ float to_color(float x) { return 1.002f/(1+expf(-x))-.001f; }                                                         // A3.3
-'''
+"""
 
 # %% ../nbs/11_kernels.ipynb #5156f628
-PARTS['field'] = r'''
+PARTS['field'] = r"""
 #define THREAD (THREADS == 1 ? 0 : (int)threadIdx.x)
 #ifdef SHIM
 typedef float Points __attribute__((vector_size(4*PT), aligned(4)));      // PT points are one SIMD register
@@ -663,10 +868,10 @@ extern "C" __global__ void field(const float* planes,      // [B, 3, H, W, C]
     dense<COLOR, 3, LINEAR, false>(a, w, b);
     for (int p = THREAD; p < P; p += THREADS) if (first+p < total) for (int d = 0; d < 3; d++) rgb[3*(first+p)+d] = to_color(b[d*P+p]);
 }
-'''
+"""
 
 # %% ../nbs/11_kernels.ipynb #2feed0c1
-PARTS['field_mma'] = r'''
+PARTS['field_mma'] = r"""
 // bf16 on tensor cores: a warp takes 16 points through every layer. Of a 16 x 16 tile a lane holds rows g, g+8 and columns 2t, 2t+1, 2t+8, 2t+9
 // (g = lane/4, t = lane%4), before a product as after it: what one layer leaves in registers is what the next one multiplies.
 #define TILES(n) (PADDED(n, 16)/16)
@@ -740,92 +945,167 @@ extern "C" __global__ void field_mma(const float* planes, const float* points, c
         if (t == 1) rgb[3*p+2] = to_color(tail[2*r]);
     }
 }
-'''
+"""
 
 # %% ../nbs/11_kernels.ipynb #4f062fde
 def pack_field(f: Field, ro: int = 8) -> Tensor:
     "Weights [in, out] and bias of each layer in one row, outputs padded to a multiple of `ro`."
-    layers = [(l.weight, l.bias) for l in (f.sdf0, f.sdf1, f.sdf2)] + [(f.color0.weight, f.color0.weight.new_zeros(f.config.color_hidden)), (f.color1.weight, f.color1.bias)]
+    layers = [(l.weight, l.bias) for l in (f.sdf0, f.sdf1, f.sdf2)] + [
+        (f.color0.weight, f.color0.weight.new_zeros(f.config.color_hidden)),
+        (f.color1.weight, f.color1.bias),
+    ]
     pad = lambda x: torch.nn.functional.pad(x, (0, -x.shape[-1] % ro))
     return torch.cat([torch.cat([pad(w.T), pad(b[None])]).flatten() for w, b in layers])
+
 
 def field_constants(f: Field, p: int, pt: int, threads: int, ro: int = 8) -> dict:
     c, inputs = f.config, f.sdf0.in_features
     rows = max(inputs, c.hidden, c.color_hidden)
-    return dict(FREQS=c.pos_freqs, HIDE=c.hidden, GEO=c.geo_features, COLOR=c.color_hidden, SHARPNESS=0. if c.sharpness == math.inf else c.sharpness, LOG1P='log1pf',
-                P=p, PT=pt, RO=ro, THREADS=threads, ROWS=rows, SHARED_FLOATS=p*(rows+max(c.hidden, 2+c.geo_features)))
+    return dict(
+        FREQS=c.pos_freqs,
+        HIDE=c.hidden,
+        GEO=c.geo_features,
+        COLOR=c.color_hidden,
+        SHARPNESS=0.0 if c.sharpness == math.inf else c.sharpness,
+        LOG1P='log1pf',
+        P=p,
+        PT=pt,
+        RO=ro,
+        THREADS=threads,
+        ROWS=rows,
+        SHARED_FLOATS=p * (rows + max(c.hidden, 2 + c.geo_features)),
+    )
 
-def field(f: Field,
-          planes: Tensor,    # [B, 3, C, H, W]
-          points: Tensor,    # [B, N, S, 3]
-          dirs: Tensor,      # [B, N, 3]
-          impl: str = 'auto') -> tuple[Tensor, Tensor, Tensor]:    # sdf [B, N, S], beta [B, N, S], rgb [B, N, S, 3]
+
+def field(
+    f: Field,
+    planes: Tensor,  # [B, 3, C, H, W]
+    points: Tensor,  # [B, N, S, 3]
+    dirs: Tensor,  # [B, N, 3]
+    impl: str = 'auto',
+) -> tuple[Tensor, Tensor, Tensor]:  # sdf [B, N, S], beta [B, N, S], rgb [B, N, S, 3]
     "`Field.forward` in one kernel: look-up, encoding and both networks; for inference, in bf16 on tensor cores. Where a gradient is asked for, torch does it."
     given, sizes = (planes, points, dirs, *f.parameters()), expect(points, 'points', 'B N S 3')
     expect(dirs, 'dirs', 'B N 3', B=sizes['B'], N=sizes['N'])
-    expect(planes, 'planes', 'B 3 C H W', B=sizes['B'], C=f.sdf0.in_features-3-6*f.config.pos_freqs)
+    expect(planes, 'planes', 'B 3 C H W', B=sizes['B'], C=f.sdf0.in_features - 3 - 6 * f.config.pos_freqs)
     backend = choose(impl, *given)
-    if backend == 'torch' or torch.is_grad_enabled() and any(x.requires_grad for x in given): return f(planes, points, dirs)
+    if backend == 'torch' or torch.is_grad_enabled() and any(x.requires_grad for x in given):
+        return f(planes, points, dirs)
     tensor_cores = backend == 'cuda' and torch.cuda.get_device_capability(planes.device) >= (8, 0)
     return (_field_mma if tensor_cores else _field)(f, planes, points, dirs, backend)
 
+
 def pack_tiles(f: Field) -> tuple[Tensor, Tensor]:
     "bf16 weights in the order in which the lanes of `field_mma` read them, and the biases; both padded to multiples of 16."
-    skip = torch.nn.functional.pad(f.color0.weight, (2, 0))                                        # distance and beta come before the features
+    skip = torch.nn.functional.pad(f.color0.weight, (2, 0))  # distance and beta come before the features
     weights = [f.sdf0.weight, f.sdf1.weight, f.sdf2.weight, skip, f.color1.weight]
     biases = [l.bias for l in (f.sdf0, f.sdf1, f.sdf2, f.color1)]
     to16 = lambda x: torch.nn.functional.pad(x, (0, -x.shape[-1] % 16))
-    def tiles(w):                                                                                  # [out, in] -> [n tile, k tile, lane g t, half, pair]
+
+    def tiles(w):  # [out, in] -> [n tile, k tile, lane g t, half, pair]
         w = to16(to16(w).T).T
-        return w.reshape(w.shape[0]//8, 8, w.shape[1]//16, 2, 4, 2).permute(0, 2, 1, 4, 3, 5).flatten()
+        return w.reshape(w.shape[0] // 8, 8, w.shape[1] // 16, 2, 4, 2).permute(0, 2, 1, 4, 3, 5).flatten()
+
     return torch.cat([tiles(w) for w in weights]).to(torch.bfloat16), torch.cat([to16(b) for b in biases])
+
 
 def _field(f, planes, points, dirs, backend, threads=None, schedule='loop'):
     "fp32; a block of one thread is a SIMD loop over its points."
     threads = threads or (1 if backend == 'cpu' else 128)
     k = field_constants(f, *((16, 16) if threads == 1 else (32, 4)), threads)
-    return _launch_field('field', f, planes, points, dirs, backend, (pack_field(f),), k, k['P'], threads, schedule)
+    return _launch_field(
+        'field', f, planes, points, dirs, backend, (pack_field(f),), k, k['P'], threads, schedule
+    )
+
 
 def _field_mma(f, planes, points, dirs, backend, schedule='forward', threads=128):
     "bf16 tensor cores, sm_80 and later; on the CPU an emulation, for tests."
     k = field_constants(f, 16, 16, threads) | dict(LOG1P='FAST_LOG1P')
-    k['SHARED_FLOATS'] = threads//32*16*(-(-f.sdf0.in_features//16)*16)//2
-    return _launch_field('field_mma', f, planes, points, dirs, backend, pack_tiles(f), k, threads//2, threads, schedule)
+    k['SHARED_FLOATS'] = threads // 32 * 16 * (-(-f.sdf0.in_features // 16) * 16) // 2
+    return _launch_field(
+        'field_mma', f, planes, points, dirs, backend, pack_tiles(f), k, threads // 2, threads, schedule
+    )
 
-def _launch_field(kernel, f, planes, points, dirs, backend, weights, constants, points_per_block, threads, schedule):
+
+def _launch_field(
+    kernel, f, planes, points, dirs, backend, weights, constants, points_per_block, threads, schedule
+):
     (b, n, s, _), c = points.shape, f.config
     constants = constants | _triplane_constants(planes, f.combine, backend)
     texels = _texels(planes)
-    with torch.autocast(points.device.type, enabled=False): view = split_linear(f.dir0, *octaves(dirs, c.dir_freqs))
+    with torch.autocast(points.device.type, enabled=False):
+        view = split_linear(f.dir0, *octaves(dirs, c.dir_freqs))
     out = points.new_empty(b, n, s), points.new_empty(b, n, s), points.new_empty(b, n, s, 3)
-    args = (texels, points.contiguous(), view.contiguous(), *weights, *out, b, n, s, *texels.shape[2:4], 2/f.box, c.beta_init, c.beta_min)
-    grid = -(-b*n*s//points_per_block)
-    if grid and backend == 'cuda': launch_cuda(kernel, grid, threads, args, 4*constants['SHARED_FLOATS'], LANES=1, **constants)
-    elif grid: launch_cpu(kernel, grid, threads, args, schedule, **constants)
+    args = (
+        texels,
+        points.contiguous(),
+        view.contiguous(),
+        *weights,
+        *out,
+        b,
+        n,
+        s,
+        *texels.shape[2:4],
+        2 / f.box,
+        c.beta_init,
+        c.beta_min,
+    )
+    grid = -(-b * n * s // points_per_block)
+    if grid and backend == 'cuda':
+        launch_cuda(kernel, grid, threads, args, 4 * constants['SHARED_FLOATS'], LANES=1, **constants)
+    elif grid:
+        launch_cpu(kernel, grid, threads, args, schedule, **constants)
     return out
 
 # %% ../nbs/11_kernels.ipynb #8dbbceb3
 def nvrtc_report(kernel: str, arch: int, **constants) -> dict[str, int]:
     "Compile for sm_<arch> without a GPU or driver; registers a thread, bytes of stack, spill stores and spill loads, as ptxas counts them."
     from cuda.bindings import nvrtc
+
     ask = lambda result: result[1:] if int(result[0]) == 0 else _nvrtc_failed(result[0])
-    program, = ask(nvrtc.nvrtcCreateProgram(cuda_source(kernel, **constants).encode(), f'{kernel}.cu'.encode(), 0, [], []))
+    (program,) = ask(
+        nvrtc.nvrtcCreateProgram(
+            cuda_source(kernel, **constants).encode(), f'{kernel}.cu'.encode(), 0, [], []
+        )
+    )
     options = [f'--gpu-architecture=sm_{arch}'.encode(), b'--std=c++17', b'--ptxas-options=-v']
-    status, = nvrtc.nvrtcCompileProgram(program, len(options), options)
-    log = b' '*ask(nvrtc.nvrtcGetProgramLogSize(program))[0]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    log = b' ' * ask(nvrtc.nvrtcGetProgramLogSize(program))[0]
     ask(nvrtc.nvrtcGetProgramLog(program, log))
-    if int(status): raise BuildError(f'{kernel} did not compile for sm_{arch}:\n{log.decode()[:3000]}')
+    if int(status):
+        raise BuildError(f'{kernel} did not compile for sm_{arch}:\n{log.decode()[:3000]}')
     return _ptxas_numbers(log.decode(), kernel)
+
 
 def paper_sizes() -> dict[str, dict]:
     "Kernel -> its constants at the paper's sizes."
-    planes, mlps = dict(C=32, V=4, PRODUCT=1, LANES=8), field_constants(Field(FieldConfig(), 32), 32, 4, 128) | dict(C=32, V=4, PRODUCT=1, LANES=1)
+    planes, mlps = (
+        dict(C=32, V=4, PRODUCT=1, LANES=8),
+        field_constants(Field(FieldConfig(), 32), 32, 4, 128) | dict(C=32, V=4, PRODUCT=1, LANES=1),
+    )
     bins, march = dict(K=191, LANES=32), dict(F=3, LANES=16)
-    return dict(triplane=planes, triplane_backward=planes, certainty=bins, robust=bins, composite=march, composite_backward=march, field=mlps, field_mma=mlps|dict(LOG1P='FAST_LOG1P'))
+    return dict(
+        triplane=planes,
+        triplane_backward=planes,
+        certainty=bins,
+        robust=bins,
+        composite=march,
+        composite_backward=march,
+        field=mlps,
+        field_mma=mlps | dict(LOG1P='FAST_LOG1P'),
+    )
 
-def _nvrtc_failed(status): raise RuntimeError(f'NVRTC: {status}')
+
+def _nvrtc_failed(status):
+    raise RuntimeError(f'NVRTC: {status}')
+
 
 def _ptxas_numbers(log: str, kernel: str) -> dict[str, int]:
-    entry = log[log.index(f"'{kernel}'"):]
+    entry = log[log.index(f"'{kernel}'") :]
     number = lambda pattern: int(re.search(pattern, entry)[1])
-    return dict(registers=number(r'Used (\d+) registers'), stack=number(r'(\d+) bytes stack'), spill_stores=number(r'(\d+) bytes spill stores'), spill_loads=number(r'(\d+) bytes spill loads'))
+    return dict(
+        registers=number(r'Used (\d+) registers'),
+        stack=number(r'(\d+) bytes stack'),
+        spill_stores=number(r'(\d+) bytes spill stores'),
+        spill_loads=number(r'(\d+) bytes spill loads'),
+    )

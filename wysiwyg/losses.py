@@ -18,47 +18,52 @@ def g_adversarial(fake: Tensor) -> Tensor:
     "Mean softplus(-D(G(z)))."
     return F.softplus(-fake).mean()
 
+
 def d_adversarial(real: Tensor, fake: Tensor) -> Tensor:
     "Mean softplus(-D(x)) + softplus(D(G(z)))."
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
-def r1_penalty(logits: Tensor,   # [B] of D at real images
-               images: Tensor    # [B, 3, R, R] that require a gradient
-              ) -> Tensor:
+
+def r1_penalty(
+    logits: Tensor,  # [B] of D at real images
+    images: Tensor,  # [B, 3, R, R] that require a gradient
+) -> Tensor:
     "Mean squared gradient norm; multiply by gamma/2."
-    grad, = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    (grad,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return grad.square().sum((1, 2, 3)).mean()
 
 # %% ../nbs/14_losses.ipynb #9f88a19c
-def surface_loss(groups: list[tuple[Tensor, March]],  # as in a Trace
-                 target: float                        # B_target, world units
-                ) -> Tensor:
+def surface_loss(
+    groups: list[tuple[Tensor, March]],  # as in a Trace
+    target: float,  # B_target, world units
+) -> Tensor:
     "Mean over rays of (sum_i w_i beta_i - opacity * target)^2, weights detached (Eq. 10)."
-    errors = [(m.weights.detach()*(m.beta-target)).sum(-1).square() for _, m in groups]
-    return sum(e.sum() for e in errors)/sum(e.numel() for e in errors)
+    errors = [(m.weights.detach() * (m.beta - target)).sum(-1).square() for _, m in groups]
+    return sum(e.sum() for e in errors) / sum(e.numel() for e in errors)
 
 # %% ../nbs/14_losses.ipynb #c83918c8
 def decision_loss(sdf: Tensor) -> Tensor:
     "Mean exp(-2 |s|) (Eq. 11) over any SDF values."
-    return torch.exp(-2*sdf.abs()).mean()
+    return torch.exp(-2 * sdf.abs()).mean()
+
 
 def hinge_loss(groups: list[tuple[Tensor, March]]) -> Tensor:
     "Mean relu(|ds/dt| - 1)^2 between neighbouring samples: an SDF cannot change faster than the distance walked. Not in the paper."
-    slopes = [(m.sdf.diff(dim=-1)/m.t.diff(dim=-1).clamp_min(2e-3)).abs() for _, m in groups]
-    errors = [F.relu(s-1).square() for s in slopes]
-    return sum(e.sum() for e in errors)/sum(e.numel() for e in errors)
+    slopes = [(m.sdf.diff(dim=-1) / m.t.diff(dim=-1).clamp_min(2e-3)).abs() for _, m in groups]
+    errors = [F.relu(s - 1).square() for s in slopes]
+    return sum(e.sum() for e in errors) / sum(e.numel() for e in errors)
 
 # %% ../nbs/14_losses.ipynb #967542bf
 def smoothness_loss(out: Rendering, camera: Camera, far: float) -> Tensor:
     "Mean sqrt(1+k^2)-1 over each image's triples of neighbouring hit pixels; k: the second difference of their depths, in widths of a pixel at the world's origin. Not in the paper."
-    depth, hit = to_image(out.surface_depth(far)), to_image(out.opacity.detach())             # [B, 1, R, R]
-    pixel = camera.cam2world[:, :3, 3].norm(dim=-1)/(camera.intrinsics[:, 0, 0]*depth.shape[-1])
-    cost = mass = 0.
+    depth, hit = to_image(out.surface_depth(far)), to_image(out.opacity.detach())  # [B, 1, R, R]
+    pixel = camera.cam2world[:, :3, 3].norm(dim=-1) / (camera.intrinsics[:, 0, 0] * depth.shape[-1])
+    cost = mass = 0.0
     for d, o in ((depth, hit), (depth.mT, hit.mT)):
-        k = d.diff(n=2)/pixel[:, None, None, None]
-        w = o[..., :-2]*o[..., 1:-1]*o[..., 2:]
-        cost, mass = cost+(w*((1+k.square()).sqrt()-1)).sum((1, 2, 3)), mass+w.sum((1, 2, 3))
-    return (cost/mass.clamp_min(1)).mean()
+        k = d.diff(n=2) / pixel[:, None, None, None]
+        w = o[..., :-2] * o[..., 1:-1] * o[..., 2:]
+        cost, mass = cost + (w * ((1 + k.square()).sqrt() - 1)).sum((1, 2, 3)), mass + w.sum((1, 2, 3))
+    return (cost / mass.clamp_min(1)).mean()
 
 # %% ../nbs/14_losses.ipynb #964c20b1
 def swap_cameras(camera: Camera, probability: float, generator: torch.Generator) -> Camera:

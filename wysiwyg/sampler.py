@@ -15,69 +15,91 @@ from .core import *
 from .probe import *
 
 # %% ../nbs/10_sampler.ipynb #24afe42a
-_UNITS = 1 << 20   # probabilities are counted in 2^-20
+_UNITS = 1 << 20  # probabilities are counted in 2^-20
+
 
 def to_units(pdf: Tensor) -> Tensor:
     "Probabilities as whole numbers of 2^-20; NaN counts as nothing."
-    if pdf.dtype == torch.float16: pdf = pdf.float()                        # whose largest number is 65504
-    return (pdf.nan_to_num(0).clamp(0, 1)*_UNITS).round().int()
+    if pdf.dtype == torch.float16:
+        pdf = pdf.float()  # whose largest number is 65504
+    return (pdf.nan_to_num(0).clamp(0, 1) * _UNITS).round().int()
 
-def smallest_set(pdf: Tensor,   # [..., K-1], sums to 1
-                 tau: float     # mass to keep, in (0, 1]
-                ) -> tuple[Tensor, Tensor]:  # keep [..., K-1] bool; rank [..., K-1], 0 = most likely (ties: the nearer bin first)
+
+def smallest_set(
+    pdf: Tensor,  # [..., K-1], sums to 1
+    tau: float,  # mass to keep, in (0, 1]
+) -> tuple[
+    Tensor, Tensor
+]:  # keep [..., K-1] bool; rank [..., K-1], 0 = most likely (ties: the nearer bin first)
     "The fewest bins with total mass >= tau; a pdf without any mass keeps all of its bins."
-    if not 0 < tau <= 1: raise ValueError(f'tau must be in (0, 1], got {tau}')
+    if not 0 < tau <= 1:
+        raise ValueError(f'tau must be in (0, 1], got {tau}')
     mass, order = to_units(pdf).sort(dim=-1, descending=True, stable=True)
-    before = mass.cumsum(-1)-mass                                           # mass of the more likely bins
+    before = mass.cumsum(-1) - mass  # mass of the more likely bins
     total = mass.sum(-1, keepdim=True)
-    kept = (before < (tau*total).ceil().clamp_min(1)) | (total == 0)
-    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(pdf.shape[-1], device=pdf.device).expand_as(order))
+    kept = (before < (tau * total).ceil().clamp_min(1)) | (total == 0)
+    rank = torch.empty_like(order).scatter_(
+        -1, order, torch.arange(pdf.shape[-1], device=pdf.device).expand_as(order)
+    )
     return kept.gather(-1, rank), rank
 
 # %% ../nbs/10_sampler.ipynb #749b6468
 def allocate(keep: Tensor, rank: Tensor, samples: int) -> Tensor:
     "Samples per bin [..., K-1]; they sum to `samples` (A3.5)."
     c = keep.sum(-1, keepdim=True)
-    each, rest = samples//c, samples % c
-    return torch.where(keep, each, 0) + (rank < rest)           # rank < rest <= c: such bins are kept
+    each, rest = samples // c, samples % c
+    return torch.where(keep, each, 0) + (rank < rest)  # rank < rest <= c: such bins are kept
 
 # %% ../nbs/10_sampler.ipynb #da3cfeee
-def to_samples(place: Tensor,   # [..., S] in bins, sorted
-               near: float, far: float, bins: int) -> Samples:
+def to_samples(
+    place: Tensor,  # [..., S] in bins, sorted
+    near: float,
+    far: float,
+    bins: int,
+) -> Samples:
     "Bin coordinates -> distances, with intervals clipped to one bin."
-    width = (far-near)/bins
-    t = near+place*width
+    width = (far - near) / bins
+    t = near + place * width
     return Samples(t, gaps(t, float('inf')).clamp_max(width))
 
-def draw_robust(pdf: Tensor,    # [B, N, K-1]
-                samples: int, tau: float, near: float, far: float,
-                u: Tensor       # [B, N, S] in [0, 1): place within the sub-stratum
-               ) -> Samples:
+
+def draw_robust(
+    pdf: Tensor,  # [B, N, K-1]
+    samples: int,
+    tau: float,
+    near: float,
+    far: float,
+    u: Tensor,  # [B, N, S] in [0, 1): place within the sub-stratum
+) -> Samples:
     "Stratified over the smallest set: every kept bin is its own stratum."
     n = allocate(*smallest_set(pdf, tau), samples)
     last = n.cumsum(-1)
     i = torch.arange(samples, device=pdf.device).expand_as(u).contiguous()
-    b = torch.searchsorted(last, i, right=True)                             # the bin of the i-th sample
-    of_bin, j = n.gather(-1, b), i-(last-n).gather(-1, b)                   # j-th of n in its bin
-    return to_samples(b+(j+u)/of_bin, near, far, pdf.shape[-1])
+    b = torch.searchsorted(last, i, right=True)  # the bin of the i-th sample
+    of_bin, j = n.gather(-1, b), i - (last - n).gather(-1, b)  # j-th of n in its bin
+    return to_samples(b + (j + u) / of_bin, near, far, pdf.shape[-1])
+
 
 def draw_unstratified(pdf, samples, tau, near, far, u) -> Samples:
     "Independent draws, uniform over the smallest set."
     keep = smallest_set(pdf, tau)[0]
-    return _invert(keep/keep.sum(-1, keepdim=True), u.sort(-1)[0], near, far)
+    return _invert(keep / keep.sum(-1, keepdim=True), u.sort(-1)[0], near, far)
+
 
 def draw_unfiltered(pdf, samples, tau, near, far, u) -> Samples:
     "Stratified inverse transform of the whole pdf."
-    place = (torch.arange(samples, device=pdf.device)+u)/samples
+    place = (torch.arange(samples, device=pdf.device) + u) / samples
     return _invert(pdf, place, near, far)
+
 
 def _invert(pdf: Tensor, u: Tensor, near: float, far: float) -> Samples:
     "Inverse transform: piecewise-constant pdf [..., K-1], sorted u [..., S]."
     cdf = torch.cat([torch.zeros_like(pdf[..., :1]), pdf.cumsum(-1)], -1)
-    u = u*cdf[..., -1:]*(1-1e-6)
-    b = (torch.searchsorted(cdf, u.contiguous(), right=True)-1).clamp(0, pdf.shape[-1]-1)
-    lo, hi = cdf.gather(-1, b), cdf.gather(-1, b+1)
-    return to_samples(b+((u-lo)/(hi-lo).clamp_min(1e-12)).clamp(0, 1), near, far, pdf.shape[-1])
+    u = u * cdf[..., -1:] * (1 - 1e-6)
+    b = (torch.searchsorted(cdf, u.contiguous(), right=True) - 1).clamp(0, pdf.shape[-1] - 1)
+    lo, hi = cdf.gather(-1, b), cdf.gather(-1, b + 1)
+    return to_samples(b + ((u - lo) / (hi - lo).clamp_min(1e-12)).clamp(0, 1), near, far, pdf.shape[-1])
+
 
 DRAWS = dict(robust=draw_robust, unstratified=draw_unstratified, unfiltered=draw_unfiltered)
 
@@ -86,114 +108,164 @@ def certainty(pdf: Tensor, top: int) -> Tensor:
     "Mass of the `top` largest bins of [B, N, K-1] in units of 2^-20: [B, N]."
     return to_units(pdf).topk(min(top, pdf.shape[-1]), -1)[0].sum(-1)
 
-def budget(certain: Tensor,       # [B, N]
-           config: SamplerConfig
-          ) -> list[tuple[Tensor, int]]:    # groups (ray index [B, n], samples per ray)
+
+def budget(
+    certain: Tensor,  # [B, N]
+    config: SamplerConfig,
+) -> list[tuple[Tensor, int]]:  # groups (ray index [B, n], samples per ray)
     "Split the rays of each image into certain and uncertain ones."
-    hard = round(config.boost_fraction*certain.shape[1])
+    hard = round(config.boost_fraction * certain.shape[1])
     order = certain.argsort(dim=1, stable=True)
-    groups = [(order[:, hard:].sort(1)[0], config.samples), (order[:, :hard].sort(1)[0], config.boost*config.samples)]   # neighbours stay neighbours: they share texels
+    groups = [
+        (order[:, hard:].sort(1)[0], config.samples),
+        (order[:, :hard].sort(1)[0], config.boost * config.samples),
+    ]  # neighbours stay neighbours: they share texels
     return [g for g in groups if g[0].shape[1]]
 
 # %% ../nbs/10_sampler.ipynb #78d03e0f
-def importance(weights: Tensor,   # [B, N, n-1] of the coarse intervals
-               t: Tensor,         # [B, N, n] their edges
-               u: Tensor          # [B, N, m] in [0, 1)
-              ) -> Tensor:        # [B, N, m] distances
+def importance(
+    weights: Tensor,  # [B, N, n-1] of the coarse intervals
+    t: Tensor,  # [B, N, n] their edges
+    u: Tensor,  # [B, N, m] in [0, 1)
+) -> Tensor:  # [B, N, m] distances
     "EG3D's second pass: weights max-pooled, averaged, raised by 0.01; each falls between the middles of its interval and of the one before."
     w = torch.nn.functional.max_pool1d(weights, 2, 1, padding=1)
-    w = torch.nn.functional.avg_pool1d(w, 2, 1)+.01
-    if w.shape[-1] > 2: w = torch.nn.functional.pad(w[..., 1:-1], (1, 1))      # as there, the outer two get nothing
-    t = torch.cat([t[..., :1], (t[..., 1:]+t[..., :-1])/2], -1)
-    cdf = torch.cat([torch.zeros_like(w[..., :1]), (w/w.sum(-1, keepdim=True)).cumsum(-1)], -1)
-    b = (torch.searchsorted(cdf, u.contiguous(), right=True)-1).clamp(0, w.shape[-1]-1)
-    pick = lambda x, k: x.gather(-1, b+k)
-    frac = (u-pick(cdf, 0))/(pick(cdf, 1)-pick(cdf, 0)).clamp_min(1e-8)
-    return pick(t, 0)+frac.clamp(0, 1)*(pick(t, 1)-pick(t, 0))
+    w = torch.nn.functional.avg_pool1d(w, 2, 1) + 0.01
+    if w.shape[-1] > 2:
+        w = torch.nn.functional.pad(w[..., 1:-1], (1, 1))  # as there, the outer two get nothing
+    t = torch.cat([t[..., :1], (t[..., 1:] + t[..., :-1]) / 2], -1)
+    cdf = torch.cat([torch.zeros_like(w[..., :1]), (w / w.sum(-1, keepdim=True)).cumsum(-1)], -1)
+    b = (torch.searchsorted(cdf, u.contiguous(), right=True) - 1).clamp(0, w.shape[-1] - 1)
+    pick = lambda x, k: x.gather(-1, b + k)
+    frac = (u - pick(cdf, 0)) / (pick(cdf, 1) - pick(cdf, 0)).clamp_min(1e-8)
+    return pick(t, 0) + frac.clamp(0, 1) * (pick(t, 1) - pick(t, 0))
+
 
 def two_pass(field, rays: Rays, near: float, far: float, coarse: int, fine: int, u: Tensor) -> March:
     "Coarse uniform samples, fine importance samples, merged; EG3D's midpoint marcher. u [B, N, coarse + fine]."
-    if coarse < 2 or fine < 0: raise ValueError(f'two_pass needs at least 2 coarse samples and 0 fine ones, got {coarse} and {fine}')
+    if coarse < 2 or fine < 0:
+        raise ValueError(f'two_pass needs at least 2 coarse samples and 0 fine ones, got {coarse} and {fine}')
     s = uniform_samples(rays, near, far, coarse, u[..., :coarse])
     first = march(field, rays, s)
-    if fine == 0: return midpoints(first)
+    if fine == 0:
+        return midpoints(first)
     t = importance(midpoints(first).weights.detach(), s.t, u[..., coarse:])
     second = march(field, rays, Samples(t, torch.zeros_like(t)))
     t, seen = merge(first.t, second.t, *[(m.sdf, m.beta, m.rgb) for m in (first, second)])
     return midpoints(weigh(t, torch.zeros_like(t), *seen))
 
+
 def merge(t: Tensor, more: Tensor, first: tuple, second: tuple) -> tuple[Tensor, list[Tensor]]:
     "Two sets of places [B, N, S] and what was seen there, [B, N, S] or [B, N, S, 3], as one in the order of distance."
     order = torch.cat([t, more], -1).argsort(-1)
-    pick = lambda a, b: torch.cat([a, b], 2).gather(2, order if a.ndim == 3 else order[..., None].expand(*order.shape, 3))
+    pick = lambda a, b: torch.cat([a, b], 2).gather(
+        2, order if a.ndim == 3 else order[..., None].expand(*order.shape, 3)
+    )
     return pick(t, more), [pick(a, b) for a, b in zip(first, second)]
 
-def root(field, rays: Rays, near: float, far: float, coarse: int, steps: int, skin: int, half: float = 4.) -> March:
+
+def root(
+    field, rays: Rays, near: float, far: float, coarse: int, steps: int, skin: int, half: float = 4.0
+) -> March:
     "At least 2 `coarse` ones and 1 in the `skin`. First sign change among `coarse` samples, `steps` secant steps, then `skin` samples over +-`half` betas around the root."
-    if coarse < 2 or skin < 1: raise ValueError(f'root needs at least 2 coarse samples and 1 in the skin, got {coarse} and {skin}')
+    if coarse < 2 or skin < 1:
+        raise ValueError(f'root needs at least 2 coarse samples and 1 in the skin, got {coarse} and {skin}')
     s = uniform_samples(rays, near, far, coarse)
-    with torch.no_grad(): m = march(field, rays, s)
+    with torch.no_grad():
+        m = march(field, rays, s)
     inside = m.sdf < 0
-    i = torch.where(inside.any(-1), inside.int().argmax(-1), m.sdf.argmin(-1)).clamp_min(1)[..., None]    # no root: the closest approach
-    at = lambda x, k: x.gather(-1, i-1+k)
+    i = torch.where(inside.any(-1), inside.int().argmax(-1), m.sdf.argmin(-1)).clamp_min(1)[
+        ..., None
+    ]  # no root: the closest approach
+    at = lambda x, k: x.gather(-1, i - 1 + k)
     a, b, fa, fb = at(s.t, 0), at(s.t, 1), at(m.sdf, 0), at(m.sdf, 1)
-    found, beta, slope = (fa > 0) & (fb <= 0), at(m.beta, 1), ((fa-fb)/(b-a)).abs().clamp_min(.2)       # ds/dt across the bracket
+    found, beta, slope = (
+        (fa > 0) & (fb <= 0),
+        at(m.beta, 1),
+        ((fa - fb) / (b - a)).abs().clamp_min(0.2),
+    )  # ds/dt across the bracket
     for _ in range(steps):
-        t = a+(b-a)*(fa/(fa-fb).clamp_min(1e-8)).clamp(.02, .98)                    # regula falsi
-        with torch.no_grad(): f, beta, _ = field(rays.at(t), rays.dirs)
-        a, fa, b, fb = torch.where(f > 0, t, a), torch.where(f > 0, f, fa), torch.where(f > 0, b, t), torch.where(f > 0, fb, f)
-    t = torch.where(found, a+(b-a)*(fa/(fa-fb).clamp_min(1e-8)).clamp(0, 1), at(s.t, 1))
-    reach = torch.where(found, half*beta/slope, torch.maximum(half*beta, beta.new_tensor((far-near)/coarse)))   # grazing rays: a whole interval
-    step = 2*reach/skin
-    place = t-reach+(torch.arange(skin, device=t.device)+.5)*step
+        t = a + (b - a) * (fa / (fa - fb).clamp_min(1e-8)).clamp(0.02, 0.98)  # regula falsi
+        with torch.no_grad():
+            f, beta, _ = field(rays.at(t), rays.dirs)
+        a, fa, b, fb = (
+            torch.where(f > 0, t, a),
+            torch.where(f > 0, f, fa),
+            torch.where(f > 0, b, t),
+            torch.where(f > 0, fb, f),
+        )
+    t = torch.where(found, a + (b - a) * (fa / (fa - fb).clamp_min(1e-8)).clamp(0, 1), at(s.t, 1))
+    reach = torch.where(
+        found, half * beta / slope, torch.maximum(half * beta, beta.new_tensor((far - near) / coarse))
+    )  # grazing rays: a whole interval
+    step = 2 * reach / skin
+    place = t - reach + (torch.arange(skin, device=t.device) + 0.5) * step
     return march(field, rays, Samples(place, step.expand_as(place)))
 
 # %% ../nbs/10_sampler.ipynb #12d5fd5a
 def invert_integral(y: Tensor) -> Tensor:
     "x with density_integral(x, 1) = y, y < 0."
-    x = (y+.25).clamp_max(0)
-    for _ in range(3): e = .5*torch.exp(x); x = (x-(x-e-y)/(1-e)).clamp_max(0)       # x - exp(x)/2 = y
-    return torch.where(y < -.5, x, -torch.log((-2*y).clamp_min(1e-12)))
+    x = (y + 0.25).clamp_max(0)
+    for _ in range(3):
+        e = 0.5 * torch.exp(x)
+        x = (x - (x - e - y) / (1 - e)).clamp_max(0)  # x - exp(x)/2 = y
+    return torch.where(y < -0.5, x, -torch.log((-2 * y).clamp_min(1e-12)))
+
 
 def beyond(t: Tensor, sdf: Tensor, near: float, far: float, width: float) -> tuple[Tensor, Tensor]:
     "[B, N, S] samples with one more at either end, twice as far as a surface could be at the least."
-    reach = (2*sdf[..., [0, -1]].abs()).clamp_min(width)
-    before, after = (t[..., :1]-reach[..., :1]).clamp_min(near), (t[..., -1:]+reach[..., 1:]).clamp_max(far)
-    ends = sdf[..., :1]+t[..., :1]-before, sdf[..., -1:]+t[..., -1:]-after           # slope -1
+    reach = (2 * sdf[..., [0, -1]].abs()).clamp_min(width)
+    before, after = (
+        (t[..., :1] - reach[..., :1]).clamp_min(near),
+        (t[..., -1:] + reach[..., 1:]).clamp_max(far),
+    )
+    ends = sdf[..., :1] + t[..., :1] - before, sdf[..., -1:] + t[..., -1:] - after  # slope -1
     return torch.cat([before, t, after], -1), torch.cat([ends[0], sdf, ends[1]], -1)
 
-def second_look(t: Tensor,       # [B, N, S] sorted places of the first look
-                sdf: Tensor,     # [B, N, S]
-                beta: Tensor,    # [B, N, S]
-                u: Tensor,       # [B, N, M] in [0, 1): place in the stratum
-                near: float, far: float, width: float,
-                idle: float = 1e-3   # mass spread evenly, for rays that hit nothing
-               ) -> Tensor:      # [B, N, M]
+
+def second_look(
+    t: Tensor,  # [B, N, S] sorted places of the first look
+    sdf: Tensor,  # [B, N, S]
+    beta: Tensor,  # [B, N, S]
+    u: Tensor,  # [B, N, M] in [0, 1): place in the stratum
+    near: float,
+    far: float,
+    width: float,
+    idle: float = 1e-3,  # mass spread evenly, for rays that hit nothing
+) -> Tensor:  # [B, N, M]
     "Inverse transform of the opacity of the distance that is linear between samples."
     t, sdf = beyond(t, sdf, near, far, width)
-    beta = torch.cat([beta[..., :1], (beta[..., 1:]+beta[..., :-1])/2, beta[..., -1:]], -1)
+    beta = torch.cat([beta[..., :1], (beta[..., 1:] + beta[..., :-1]) / 2, beta[..., -1:]], -1)
     a = thickness(t, sdf, beta)
     gap, ds, start = t.diff(dim=-1), sdf.diff(dim=-1), density_integral(sdf[..., :-1], beta)
-    mass = volume_weights(a, 1.)+idle*gap
+    mass = volume_weights(a, 1.0) + idle * gap
     upto = mass.cumsum(-1)
-    v = (torch.arange(u.shape[-1], device=u.device)+u)/u.shape[-1]*upto[..., -1:]
-    i = torch.searchsorted(upto, v.contiguous()).clamp_max(mass.shape[-1]-1)
-    a, gap, ds, start, beta, mass, upto, t, sdf = [x.gather(-1, i) for x in (a, gap, ds, start, beta, mass, upto, t, sdf)]
-    f = (1-(upto-v)/mass.clamp_min(1e-12)).clamp(0, 1)                               # share of the interval's light
-    s = beta*invert_integral(start-torch.log1p(f*torch.expm1(-a))*ds/gap.clamp_min(1e-9))
-    level = ds.abs() < .01*beta
-    return t+gap*torch.where(level, f, (s-sdf)/ds.masked_fill(level, 1)).clamp(0, 1)
+    v = (torch.arange(u.shape[-1], device=u.device) + u) / u.shape[-1] * upto[..., -1:]
+    i = torch.searchsorted(upto, v.contiguous()).clamp_max(mass.shape[-1] - 1)
+    a, gap, ds, start, beta, mass, upto, t, sdf = [
+        x.gather(-1, i) for x in (a, gap, ds, start, beta, mass, upto, t, sdf)
+    ]
+    f = (1 - (upto - v) / mass.clamp_min(1e-12)).clamp(0, 1)  # share of the interval's light
+    s = beta * invert_integral(start - torch.log1p(f * torch.expm1(-a)) * ds / gap.clamp_min(1e-9))
+    level = ds.abs() < 0.01 * beta
+    return t + gap * torch.where(level, f, (s - sdf) / ds.masked_fill(level, 1)).clamp(0, 1)
 
 # %% ../nbs/10_sampler.ipynb #72a245af
 def centred(t: Tensor, width: float) -> Tensor:
     "Half the way to either neighbour, each at most half a bin: [B, N, S]."
-    half, end = (t.diff(dim=-1)/2).clamp_max(width/2), torch.full_like(t[..., :1], width/2)
-    return torch.cat([end, half], -1)+torch.cat([half, end], -1)
+    half, end = (t.diff(dim=-1) / 2).clamp_max(width / 2), torch.full_like(t[..., :1], width / 2)
+    return torch.cat([end, half], -1) + torch.cat([half, end], -1)
 
-def refine(field, rays: Rays,
-           t: Tensor,      # [B, N, S] first look, e.g. of `draw_robust`
-           u: Tensor,      # [B, N, M] in [0, 1): places in the strata of the second
-           near: float, far: float, width: float) -> tuple[Tensor, ...]:    # t, delta, sdf, beta [B, N, S+M], rgb [B, N, S+M, 3]
+
+def refine(
+    field,
+    rays: Rays,
+    t: Tensor,  # [B, N, S] first look, e.g. of `draw_robust`
+    u: Tensor,  # [B, N, M] in [0, 1): places in the strata of the second
+    near: float,
+    far: float,
+    width: float,
+) -> tuple[Tensor, ...]:  # t, delta, sdf, beta [B, N, S+M], rgb [B, N, S+M, 3]
     "Ask at t, then where the answers put the light; places are chosen without a gradient, both looks keep theirs."
     first = field(rays.at(t), rays.dirs)
     more = second_look(t, first[0].detach(), first[1].detach(), u, near, far, width)

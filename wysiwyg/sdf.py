@@ -15,64 +15,86 @@ from .core import *
 from .triplane import *
 
 # %% ../nbs/07_sdf.ipynb #74814e11
-def density(sdf: Tensor,    # [...] signed distance, negative inside
-            beta: Tensor    # [...] > 0, world units: the width of the surface
-           ) -> Tensor:     # [...] extinction per world unit, at most 1/beta
+def density(
+    sdf: Tensor,  # [...] signed distance, negative inside
+    beta: Tensor,  # [...] > 0, world units: the width of the surface
+) -> Tensor:  # [...] extinction per world unit, at most 1/beta
     "Laplace CDF of -sdf over beta (Eq. 1); written so that no exponent is positive."
     outside = sdf > 0
-    half = .5*torch.exp(torch.where(outside, -sdf, sdf)/beta)         # abs would have no derivative at 0, where the density's is -1/(2 beta^2)
-    return torch.where(outside, half, 1-half)/beta
+    half = 0.5 * torch.exp(
+        torch.where(outside, -sdf, sdf) / beta
+    )  # abs would have no derivative at 0, where the density's is -1/(2 beta^2)
+    return torch.where(outside, half, 1 - half) / beta
 
 # %% ../nbs/07_sdf.ipynb #c8f87103
-def octaves(x: Tensor,    # [..., 3]
-            freqs: int    # octaves: 2^0 ... 2^(freqs-1)
-           ) -> tuple[Tensor, Tensor, Tensor]:   # x itself, its sines and its cosines, [..., 3 freqs] each
+def octaves(
+    x: Tensor,  # [..., 3]
+    freqs: int,  # octaves: 2^0 ... 2^(freqs-1)
+) -> tuple[Tensor, Tensor, Tensor]:  # x itself, its sines and its cosines, [..., 3 freqs] each
     "NeRF's positional encoding in its three parts."
-    a = (x[..., None, :]*2.**torch.arange(freqs, dtype=x.dtype, device=x.device)[:, None]).flatten(-2)
+    a = (x[..., None, :] * 2.0 ** torch.arange(freqs, dtype=x.dtype, device=x.device)[:, None]).flatten(-2)
     return x, torch.sin(a), torch.cos(a)
+
 
 def split_linear(layer: nn.Linear, *inputs: Tensor) -> Tensor:
     "`layer` of the concatenated inputs, as a sum: the same result without the copy, which costs more than the product."
     parts = layer.weight.split([x.shape[-1] for x in inputs], -1)
     out = layer.bias.expand(inputs[0].shape[:-1].numel(), -1)
     for x, w in zip(inputs, parts):
-        if x.shape[-1]: out = torch.addmm(out, x.reshape(-1, x.shape[-1]), w.T)      # no octaves: nothing to add
+        if x.shape[-1]:
+            out = torch.addmm(out, x.reshape(-1, x.shape[-1]), w.T)  # no octaves: nothing to add
     return out.reshape(*inputs[0].shape[:-1], out.shape[-1])
 
 # %% ../nbs/07_sdf.ipynb #53847cff
-def softplus(x: Tensor, sharpness: float = 1.) -> Tensor:
+def softplus(x: Tensor, sharpness: float = 1.0) -> Tensor:
     "log(1 + exp(k x))/k; ReLU at infinite sharpness."
     return F.relu(x) if sharpness == math.inf else F.softplus(x, beta=sharpness)
 
 # %% ../nbs/07_sdf.ipynb #fc8fe364
 class Field(nn.Module):
     "Planes and points -> (sdf, beta, rgb): MLP_SDF and MLP_c."
-    def __init__(self, config: FieldConfig, plane_channels: int, box: float = 1., combine: str = 'product', look_up=sample_planes):
+
+    def __init__(
+        self,
+        config: FieldConfig,
+        plane_channels: int,
+        box: float = 1.0,
+        combine: str = 'product',
+        look_up=sample_planes,
+    ):
         super().__init__()
         self.config, self.box, self.combine, self.look_up = config, box, combine, look_up
-        enc, dirs = 3+6*config.pos_freqs, 3+6*config.dir_freqs
-        self.sdf0 = nn.Linear(enc+plane_channels, config.hidden)          # Table A1: 71 -> 128
-        self.sdf1 = nn.Linear(config.hidden, config.hidden)               #           128 -> 128
-        self.sdf2 = nn.Linear(config.hidden, 2+config.geo_features)       #           128 -> 66
-        self.dir0 = nn.Linear(dirs, config.color_hidden)                  # Table A2: 79 -> 64, the direction's part
-        self.color0 = nn.Linear(config.geo_features, config.color_hidden, bias=False)     # and the features' part
-        self.color1 = nn.Linear(config.color_hidden, 3)                   #           64 -> 3
+        enc, dirs = 3 + 6 * config.pos_freqs, 3 + 6 * config.dir_freqs
+        self.sdf0 = nn.Linear(enc + plane_channels, config.hidden)  # Table A1: 71 -> 128
+        self.sdf1 = nn.Linear(config.hidden, config.hidden)  #           128 -> 128
+        self.sdf2 = nn.Linear(config.hidden, 2 + config.geo_features)  #           128 -> 66
+        self.dir0 = nn.Linear(dirs, config.color_hidden)  # Table A2: 79 -> 64, the direction's part
+        self.color0 = nn.Linear(
+            config.geo_features, config.color_hidden, bias=False
+        )  # and the features' part
+        self.color1 = nn.Linear(config.color_hidden, 3)  #           64 -> 3
+
     def geometry(self, planes: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         "x [B, M, 3] -> sdf [B, M], beta [B, M], f_geo [B, M, G]."
         c = self.config
         h = split_linear(self.sdf0, *octaves(x, c.pos_freqs), self.look_up(planes, x, self.box, self.combine))
         h = softplus(self.sdf1(softplus(h, c.sharpness)), c.sharpness)
         sdf, pre, geo = self.sdf2(h).split([1, 1, c.geo_features], -1)
-        beta = c.beta_init + torch.tanh(2*pre)*(c.beta_init-c.beta_min)                   # A3.3
+        beta = c.beta_init + torch.tanh(2 * pre) * (c.beta_init - c.beta_min)  # A3.3
         return sdf.squeeze(-1), beta.squeeze(-1), geo
-    def forward(self, planes: Tensor,     # [B, 3, C, H, W]
-                points: Tensor,           # [B, N, S, 3]
-                dirs: Tensor              # [B, N, 3]
-               ) -> tuple[Tensor, Tensor, Tensor]:    # sdf [B, N, S], beta [B, N, S], rgb [B, N, S, 3]
+
+    def forward(
+        self,
+        planes: Tensor,  # [B, 3, C, H, W]
+        points: Tensor,  # [B, N, S, 3]
+        dirs: Tensor,  # [B, N, 3]
+    ) -> tuple[Tensor, Tensor, Tensor]:  # sdf [B, N, S], beta [B, N, S], rgb [B, N, S, 3]
         b, n, s, _ = points.shape
         sdf, beta, geo = [v.unflatten(1, (n, s)) for v in self.geometry(planes, points.flatten(1, 2))]
-        h = softplus(self.color0(geo) + split_linear(self.dir0, *octaves(dirs, self.config.dir_freqs))[:, :, None])
-        rgb = torch.sigmoid(self.color1(h))*1.002-.001                                    # A3.3
+        h = softplus(
+            self.color0(geo) + split_linear(self.dir0, *octaves(dirs, self.config.dir_freqs))[:, :, None]
+        )
+        rgb = torch.sigmoid(self.color1(h)) * 1.002 - 0.001  # A3.3
         return sdf, beta, rgb
 
 # %% ../nbs/07_sdf.ipynb #e029d0e0
@@ -80,61 +102,84 @@ class Field(nn.Module):
 def sphere_init(field: Field, seed: int = 0, steps: int = 300) -> float:
     "Give `field` the SDF |x| - radius, whatever the planes hold; returns the remaining rms error in world units."
     c, g = field.config, rng(seed, 'sphere')
-    normal = lambda w, std, mean=0.: w.data.copy_(torch.randn(w.shape, generator=g)*std+mean)
-    field.sdf0.weight.data.zero_(); normal(field.sdf0.weight[:, :3], math.sqrt(2/c.hidden))
-    normal(field.sdf1.weight, math.sqrt(2/c.hidden)); normal(field.sdf2.weight, 3/math.sqrt(c.hidden))
-    normal(field.sdf2.weight[0], 1e-4, math.sqrt(math.pi/c.hidden)); normal(field.sdf2.weight[1], .1/math.sqrt(c.hidden))
-    for layer in (field.sdf0, field.sdf1, field.sdf2): layer.bias.data.zero_()
+    normal = lambda w, std, mean=0.0: w.data.copy_(torch.randn(w.shape, generator=g) * std + mean)
+    field.sdf0.weight.data.zero_()
+    normal(field.sdf0.weight[:, :3], math.sqrt(2 / c.hidden))
+    normal(field.sdf1.weight, math.sqrt(2 / c.hidden))
+    normal(field.sdf2.weight, 3 / math.sqrt(c.hidden))
+    normal(field.sdf2.weight[0], 1e-4, math.sqrt(math.pi / c.hidden))
+    normal(field.sdf2.weight[1], 0.1 / math.sqrt(c.hidden))
+    for layer in (field.sdf0, field.sdf1, field.sdf2):
+        layer.bias.data.zero_()
     field.sdf2.bias.data[0] = -c.radius
     error = _fit_sphere(field, g, steps)
-    enc = 3+6*c.pos_freqs
+    enc = 3 + 6 * c.pos_freqs
     normal(field.sdf0.weight[:, enc:], c.plane_init)
     return error
+
 
 def _fit_sphere(field, g, steps):
     "Least squares on |x| - radius with the planes silent; rows of beta and features untouched."
     params = [p for l in (field.sdf0, field.sdf1, field.sdf2) for p in l.parameters()]
     opt = torch.optim.Adam(params, 2e-3)
-    silent = torch.zeros(1, 3, field.sdf0.in_features-3-6*field.config.pos_freqs, 2, 2)
+    silent = torch.zeros(1, 3, field.sdf0.in_features - 3 - 6 * field.config.pos_freqs, 2, 2)
     for _ in range(steps):
-        x = (torch.rand(1, 2048, 3, generator=g)-.5)*field.box
-        loss = (field.geometry(silent, x)[0]-(x.norm(dim=-1)-field.config.radius)).square().mean()
-        opt.zero_grad(); loss.backward(); field.sdf2.weight.grad[1:] = 0; opt.step()
+        x = (torch.rand(1, 2048, 3, generator=g) - 0.5) * field.box
+        loss = (field.geometry(silent, x)[0] - (x.norm(dim=-1) - field.config.radius)).square().mean()
+        opt.zero_grad()
+        loss.backward()
+        field.sdf2.weight.grad[1:] = 0
+        opt.step()
     return loss.sqrt().item()
 
 # %% ../nbs/07_sdf.ipynb #7d74e2f3
-def sdf_normals(sdf,               # points [B, M, 3] -> distances [B, M]
-                x: Tensor,         # [B, M, 3]
-                eps: float = 4e-3  # half the baseline of the difference, world units
-               ) -> Tensor:        # [B, M, 3], unit length
+def sdf_normals(
+    sdf,  # points [B, M, 3] -> distances [B, M]
+    x: Tensor,  # [B, M, 3]
+    eps: float = 4e-3,  # half the baseline of the difference, world units
+) -> Tensor:  # [B, M, 3], unit length
     "Central-difference gradient of an SDF, normalised."
-    step = eps*torch.eye(3, dtype=x.dtype, device=x.device)
-    shifted = torch.cat([x+s for s in step] + [x-s for s in step], 1)
+    step = eps * torch.eye(3, dtype=x.dtype, device=x.device)
+    shifted = torch.cat([x + s for s in step] + [x - s for s in step], 1)
     hi, lo = sdf(shifted).reshape(len(x), 6, x.shape[1]).split(3, 1)
-    return F.normalize((hi-lo).transpose(1, 2), dim=-1)
+    return F.normalize((hi - lo).transpose(1, 2), dim=-1)
 
 # %% ../nbs/07_sdf.ipynb #08efb0c9
-_PARTS = torch.tensor([   # centre xyz, radii xyz: skull, jaw, nose, two ears, neck
-    [0, .04, 0, .19, .24, .21], [0, -.1, .06, .13, .13, .13], [0, -.02, .2, .025, .05, .045],
-    [.19, 0, -.02, .025, .06, .04], [-.19, 0, -.02, .025, .06, .04], [0, -.3, -.03, .09, .2, .09]])
+_PARTS = torch.tensor(
+    [  # centre xyz, radii xyz: skull, jaw, nose, two ears, neck
+        [0, 0.04, 0, 0.19, 0.24, 0.21],
+        [0, -0.1, 0.06, 0.13, 0.13, 0.13],
+        [0, -0.02, 0.2, 0.025, 0.05, 0.045],
+        [0.19, 0, -0.02, 0.025, 0.06, 0.04],
+        [-0.19, 0, -0.02, 0.025, 0.06, 0.04],
+        [0, -0.3, -0.03, 0.09, 0.2, 0.09],
+    ]
+)
+
 
 def toy_sdf(x: Tensor) -> Tensor:
     "Signed distance (approximate, negative inside) of a simple head: [..., 3] -> [...]."
     parts = _PARTS.to(x)
-    u = (x[..., None, :]-parts[:, :3])/parts[:, 3:]
+    u = (x[..., None, :] - parts[:, :3]) / parts[:, 3:]
     k = u.norm(dim=-1)
-    d = k*(k-1)/(u/parts[:, 3:]).norm(dim=-1).clamp_min(1e-6)
-    return -torch.logsumexp(-60*d, -1)/60
+    d = k * (k - 1) / (u / parts[:, 3:]).norm(dim=-1).clamp_min(1e-6)
+    return -torch.logsumexp(-60 * d, -1) / 60
 
-def toy_field(points: Tensor,    # [B, N, S, 3]
-              dirs: Tensor,      # [B, N, 3], unused: the toy is matte
-              beta: float = .005
-             ) -> tuple[Tensor, Tensor, Tensor]:
+
+def toy_field(
+    points: Tensor,  # [B, N, S, 3]
+    dirs: Tensor,  # [B, N, 3], unused: the toy is matte
+    beta: float = 0.005,
+) -> tuple[Tensor, Tensor, Tensor]:
     "(sdf, beta, rgb) of the toy head, with skin, eyes and a mouth."
     x, y, z = points.unbind(-1)
-    spot = lambda cx, cy, r: torch.sigmoid((r-((x.abs()-cx)**2+(y-cy)**2).sqrt())*300)*(z > 0)
-    rgb = points.new_tensor([.85, .62, .5])*(.8+.5*z[..., None]).clamp(.3, 1.1)
-    for weight, color in ((spot(.075, .05, .022), [.08, .08, .12]), (spot(0, -.12, .03), [.7, .2, .2]), (torch.sigmoid((y-.16+.2*z)*200), [.15, .1, .08])):
+    spot = lambda cx, cy, r: torch.sigmoid((r - ((x.abs() - cx) ** 2 + (y - cy) ** 2).sqrt()) * 300) * (z > 0)
+    rgb = points.new_tensor([0.85, 0.62, 0.5]) * (0.8 + 0.5 * z[..., None]).clamp(0.3, 1.1)
+    for weight, color in (
+        (spot(0.075, 0.05, 0.022), [0.08, 0.08, 0.12]),
+        (spot(0, -0.12, 0.03), [0.7, 0.2, 0.2]),
+        (torch.sigmoid((y - 0.16 + 0.2 * z) * 200), [0.15, 0.1, 0.08]),
+    ):
         rgb = rgb.lerp(points.new_tensor(color), weight[..., None])
     sdf = toy_sdf(points)
     return sdf, torch.full_like(sdf, beta), rgb.clamp(0, 1)

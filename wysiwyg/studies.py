@@ -24,56 +24,87 @@ from .tracking import *
 from .training import *
 
 # %% ../nbs/22_studies.ipynb #3090b713
-def fog(opacity: Tensor) -> float:   # [...]
+def fog(opacity: Tensor) -> float:  # [...]
     "Percentage of rays that are neither stopped nor free: opacity between .1 and .9; a ValueError where nothing is seen."
-    if not (opacity > .1).any(): raise ValueError('nothing is seen: no ray is more opaque than .1')
-    return 100*((opacity > .1) & (opacity < .9)).float().mean().item()
+    if not (opacity > 0.1).any():
+        raise ValueError('nothing is seen: no ray is more opaque than .1')
+    return 100 * ((opacity > 0.1) & (opacity < 0.9)).float().mean().item()
 
-def speckle(depth: Tensor,     # [B, 1, R, R] distances of what was hit
-            opacity: Tensor,   # [B, 1, R, R]
-            jump: float        # world units
-           ) -> float:
+
+def speckle(
+    depth: Tensor,  # [B, 1, R, R] distances of what was hit
+    opacity: Tensor,  # [B, 1, R, R]
+    jump: float,  # world units
+) -> float:
     "Percentage of pixels in a hit 3x3 neighbourhood whose depth is more than `jump` from its median; a ValueError where nothing is seen."
-    whole = -F.max_pool2d(-opacity, 3, 1) > .5
+    whole = -F.max_pool2d(-opacity, 3, 1) > 0.5
     median = F.unfold(depth, 3).median(1).values.reshape(whole.shape)
-    if not whole.any(): raise ValueError('nothing is seen: no 3x3 neighbourhood is hit, there is no depth to judge')
-    off = ((depth[..., 1:-1, 1:-1]-median).abs() > jump)[whole]
-    return 100*off.float().mean().item()
+    if not whole.any():
+        raise ValueError('nothing is seen: no 3x3 neighbourhood is hit, there is no depth to judge')
+    off = ((depth[..., 1:-1, 1:-1] - median).abs() > jump)[whole]
+    return 100 * off.float().mean().item()
 
 # %% ../nbs/22_studies.ipynb #5513367d
 @torch.no_grad()
-def tightness(g: Generator, few: int = 4, seed: int = 0, trunc: float = 1., samples: int = 257) -> dict[str, float]:
+def tightness(
+    g: Generator, few: int = 4, seed: int = 0, trunc: float = 1.0, samples: int = 257
+) -> dict[str, float]:
     "Beta, kept bins per hit ray, fog and speckle (percent) as 'eval/...', over `few` frontal people; `samples`: of the dense render."
     c, front = g.run.render, g.orbit(torch.zeros(few), torch.zeros(few))
     device = front.cam2world.device
     planes = g.synthesize(g.map(latents(g, range(few), seed).to(device), front, trunc))
-    out, bins = g.dense(planes, front, samples=samples), g.run.probe.samples-1
-    kept = smallest_set(to_rays(g.propose(planes, front)[1]), g.run.sampler.tau)[0].sum(-1).float()     # [few, N]
-    hit = out.opacity > .5
-    if not hit.any(): raise ValueError('nothing is seen: no ray hits anything, this generator has no surface to judge; train it longer')
-    return {'eval/beta': (out.beta/out.opacity.clamp_min(1e-3))[hit].mean().item(), 'eval/kept_bins': kept[hit].mean().item(), 'eval/fog': fog(out.opacity),
-            'eval/speckle': speckle(to_image(out.surface_depth(c.far)), to_image(out.opacity), 2*(c.far-c.near)/bins)}
+    out, bins = g.dense(planes, front, samples=samples), g.run.probe.samples - 1
+    kept = (
+        smallest_set(to_rays(g.propose(planes, front)[1]), g.run.sampler.tau)[0].sum(-1).float()
+    )  # [few, N]
+    hit = out.opacity > 0.5
+    if not hit.any():
+        raise ValueError(
+            'nothing is seen: no ray hits anything, this generator has no surface to judge; train it longer'
+        )
+    return {
+        'eval/beta': (out.beta / out.opacity.clamp_min(1e-3))[hit].mean().item(),
+        'eval/kept_bins': kept[hit].mean().item(),
+        'eval/fog': fog(out.opacity),
+        'eval/speckle': speckle(
+            to_image(out.surface_depth(c.far)), to_image(out.opacity), 2 * (c.far - c.near) / bins
+        ),
+    }
 
 # %% ../nbs/22_studies.ipynb #2546341e
 def loosen(g: Generator, factor: float) -> Generator:
     "`g` itself with every beta multiplied."
     plain = g.field_at
+
     def field_at(planes):
         field = plain(planes)
-        def softer(points, dirs): s, beta, rgb = field(points, dirs); return s, factor*beta, rgb
+
+        def softer(points, dirs):
+            s, beta, rgb = field(points, dirs)
+            return s, factor * beta, rgb
+
         return softer
+
     g.field_at = field_at
     return g
 
 # %% ../nbs/22_studies.ipynb #6983d8b4
-def short_base(run: Run, images: int, heads: int, batch: int = 4, field_lr: float = .002) -> Run:
+def short_base(run: Run, images: int, heads: int, batch: int = 4, field_lr: float = 0.002) -> Run:
     "What a short fine-tuning starts from: `images` at the last values of every schedule, small batches, and fields that learn fast enough to go somewhere."
     from dataclasses import replace
-    return override(replace(run, schedule=final_stage(run.schedule, float(images))), **{'heads.n': heads, 'train.batch': batch, 'train.field_lr': field_lr})
+
+    return override(
+        replace(run, schedule=final_stage(run.schedule, float(images))),
+        **{'heads.n': heads, 'train.batch': batch, 'train.field_lr': field_lr},
+    )
+
 
 def fine_tuned(run: Run, data: Dataset, recorder, seed: int = 0, every: int = 8) -> Generator:
     "The average after `schedule.total` images from the shipped pair, on a CPU; means of the losses over `every` steps go to the recorder."
-    t, waiting = start_from_shipped(Trainer(override(run, **{'train.seed': seed}), data, torch.device('cpu'))), []
+    t, waiting = (
+        start_from_shipped(Trainer(override(run, **{'train.seed': seed}), data, torch.device('cpu'))),
+        [],
+    )
     while t.images < run.schedule.total:
         waiting.append(t.step())
         if len(waiting) == every or t.images >= run.schedule.total:
@@ -81,18 +112,21 @@ def fine_tuned(run: Run, data: Dataset, recorder, seed: int = 0, every: int = 8)
             waiting = []
     return t.ema
 
+
 def step_means(values: list[dict[str, float]]) -> dict[str, float]:
     "Means over steps, of each name over the steps that have it, what is not finite left out; of counts and schedules the last."
     out = {}
     for k in dict.fromkeys(k for v in values for k in v):
         told = [v[k] for v in values if k in v and math.isfinite(v[k])]
-        if told: out[k] = told[-1] if k.startswith(('schedule/', 'train/')) else float(np.mean(told))
+        if told:
+            out[k] = told[-1] if k.startswith(('schedule/', 'train/')) else float(np.mean(told))
     return {k.removeprefix('train/'): v for k, v in out.items()}
 
 # %% ../nbs/22_studies.ipynb #a6fbef91
-def best_within(budget: float, spent, quality) -> float:   # [settings], [settings]
+def best_within(budget: float, spent, quality) -> float:  # [settings], [settings]
     "The best quality (more is better) that `budget` buys, `spent` and `budget` in one unit; NaN where no setting fits."
     order = np.argsort(spent, kind='stable')
     cost, best = np.asarray(spent, float)[order], np.maximum.accumulate(np.asarray(quality, float)[order])
-    if not cost[0] <= budget: return math.nan
+    if not cost[0] <= budget:
+        return math.nan
     return float(np.interp(math.log(budget), np.log(cost), best))

@@ -22,29 +22,39 @@ from .tracking import *
 # %% ../nbs/17b_study.ipynb #514de34c
 def resolve(arm, base: Run = None):
     "An arm as parameters: overrides of `base` (dictionary or function), else as it is; a Run is checked."
-    if base is not None: arm = arm(base) if callable(arm) else override(base, **arm)
+    if base is not None:
+        arm = arm(base) if callable(arm) else override(base, **arm)
     texts(arm)
     return check(arm) if isinstance(arm, Run) else arm
 
+
 def study_jobs(arms: dict, seeds, base: Run = None) -> dict[str, tuple]:
     "'<arm>-s<seed>' -> (arm, seed, parameters) of every run of a study."
-    if STUDY in arms: raise ValueError(f'{STUDY!r} is the name of the study\'s own run: call the arm something else')
+    if STUDY in arms:
+        raise ValueError(f"{STUDY!r} is the name of the study's own run: call the arm something else")
     of = seeds if isinstance(seeds, dict) else dict.fromkeys(arms, seeds)
-    return {f'{arm}-s{seed}': (safe(arm), seed, resolve(p, base)) for arm, p in arms.items() for seed in of[arm]}
+    return {
+        f'{arm}-s{seed}': (safe(arm), seed, resolve(p, base)) for arm, p in arms.items() for seed in of[arm]
+    }
+
 
 @plainly()
-def run_study(study: str,
-              arms: dict[str, object],          # arm -> Run, dictionary, or (with `base`) dotted overrides or base -> Run
-              measure: Callable,                # (recorder, params, seed) -> metrics, for step 0 or after their curve
-              seeds=(0,),                       # for all arms, or arm -> seeds
-              base: Run = None, dry_run: bool = False,
-              executor: str|Pool = None,        # 'local', 'local:4', 'ray:8'; WYSIWYG_EXECUTOR when not given
-              baseline: str = None,             # arm that the report compares with; the first when not given
-              note: str = '',                   # the question, for the study's page
-              **tags: str) -> dict[str, str]:   # '<arm>-s<seed>' -> 'kept', 'done', 'failed: ...', or 'to do' in a dry run
+def run_study(
+    study: str,
+    arms: dict[str, object],  # arm -> Run, dictionary, or (with `base`) dotted overrides or base -> Run
+    measure: Callable,  # (recorder, params, seed) -> metrics, for step 0 or after their curve
+    seeds=(0,),  # for all arms, or arm -> seeds
+    base: Run = None,
+    dry_run: bool = False,
+    executor: str | Pool = None,  # 'local', 'local:4', 'ray:8'; WYSIWYG_EXECUTOR when not given
+    baseline: str = None,  # arm that the report compares with; the first when not given
+    note: str = '',  # the question, for the study's page
+    **tags: str,
+) -> dict[str, str]:  # '<arm>-s<seed>' -> 'kept', 'done', 'failed: ...', or 'to do' in a dry run
     "Measure every arm with every seed, once, and write the study's page."
     jobs, baseline = study_jobs(arms, seeds, base), baseline or next(iter(arms))
-    if spool_dir().exists(): deliver_left(open_store())                       # an arm may have ended unheard
+    if spool_dir().exists():
+        deliver_left(open_store())  # an arm may have ended unheard
     kept = kept_runs(study)
     status = {name: 'kept' if _key(*job) in kept else 'to do' for name, job in jobs.items()}
     todo = {name: job for name, job in jobs.items() if status[name] == 'to do'}
@@ -61,7 +71,8 @@ def run_study(study: str,
     return status
 
 # %% ../nbs/17b_study.ipynb #2f60c9ab
-SIZES = ('images', 'schedule.total', 'views', 'repeats', 'n', 'heads', 'heads.n')   # what makes a study large
+SIZES = ('images', 'schedule.total', 'views', 'repeats', 'n', 'heads', 'heads.n')  # what makes a study large
+
 
 def common(jobs: dict[str, tuple]) -> dict:
     "The parameters in which all runs of a study agree."
@@ -69,15 +80,18 @@ def common(jobs: dict[str, tuple]) -> dict:
     same = lambda k, v: all(k in f and encode(f[k]) == encode(v) for f in flats)
     return {k: v for k, v in flats[0].items() if same(k, v)} if flats else {}
 
+
 def size_words(params: dict) -> str:
     "The sizes among parameters, e.g. 'views 2, repeats 1'."
     return ', '.join(f'{k} {params[k]:g}' for k in SIZES if isinstance(params.get(k), (int, float)))
+
 
 def study_run(study: str, jobs: dict[str, tuple], **tags: str) -> Recorder:
     "The study's own run, one for each set of common parameters: a study at another size has another page."
     shared = common(jobs)
     words = size_words(shared)
     return Recorder(study, STUDY, 0, shared, f'{study} ({words})' if words else study, resume='any', **tags)
+
 
 def visible_last(jobs: dict[str, tuple], baseline: str) -> dict[str, tuple]:
     "MLflow's charts show the ten newest runs: of more than that, the baseline's come last."
@@ -88,8 +102,11 @@ def measure_jobs(study: str, jobs: dict, measure: Callable, pool: Pool, notes: d
     "Yields (name, 'done' or 'failed: ...') as the runs end."
     names, mark = list(jobs), tags | {'leader': this_process()}
     tasks = [(study, *job, notes[name], mark) for name, job in jobs.items()]
-    for i, out in pool.run(partial(measure_arm, measure), tasks, lost=lambda i: release(study, *jobs[names[i]])):
+    for i, out in pool.run(
+        partial(measure_arm, measure), tasks, lost=lambda i: release(study, *jobs[names[i]])
+    ):
         yield names[i], f'failed: {out.reason}' if isinstance(out, Failed) else out
+
 
 def measure_arm(measure: Callable, study: str, arm: str, seed: int, params, note: str, tags: dict) -> str:
     "One run, wherever this is, with a tag of its seconds; not 'done' before its values are delivered."
@@ -97,40 +114,52 @@ def measure_arm(measure: Callable, study: str, arm: str, seed: int, params, note
         begun = time.time()
         r.note(note)
         scores, ends = measure(r, params, seed) or {}, dict(r.spool.last)
-        for name, value in scores.items(): r.metrics({name: value}, ends.get(name, -1)+1)
-        r.tag('seconds', f'{time.time()-begun:.1f}')
+        for name, value in scores.items():
+            r.metrics({name: value}, ends.get(name, -1) + 1)
+        r.tag('seconds', f'{time.time() - begun:.1f}')
     return undelivered(r.spool) or 'done'
+
 
 def undelivered(spool: Spool) -> str:
     "How an arm has failed whose values are not in the store; empty where they are."
     lost, waiting = len(spool.refused), len(spool.waiting)
-    if lost: return f'failed: the MLflow store refused {lost} of its values, such as {spool.refused[0][1]}'
+    if lost:
+        return f'failed: the MLflow store refused {lost} of its values, such as {spool.refused[0][1]}'
     again = 'the next call delivers them and measures nothing again'
     return f'failed: {waiting} of its values wait for the MLflow store; {again}' if waiting else ''
+
 
 def release(study: str, arm: str, seed: int, params):
     "Mark as KILLED the run of a worker that was lost."
     client = open_store()
     for r in find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params)):
-        if r.info.status != 'RUNNING': continue
+        if r.info.status != 'RUNNING':
+            continue
         client.set_tag(r.info.run_id, 'wysiwyg.traceback', 'the worker was lost')
         client.set_terminated(r.info.run_id, 'KILLED')
 
-def _key(arm: str, seed: int, params) -> tuple[str, str, str]: return arm, str(seed), digest(params)
+
+def _key(arm: str, seed: int, params) -> tuple[str, str, str]:
+    return arm, str(seed), digest(params)
+
 
 def study_runs(study: str, **tags) -> list:
     "The runs of a study that finished here, newest first; none where there is no store yet."
-    if not store_exists() or not experiment_id(client := open_store(), study, make=False): return []
+    if not store_exists() or not experiment_id(client := open_store(), study, make=False):
+        return []
     return [r for r in find_runs(client, study, **tags) if r.info.status == 'FINISHED' and not imported(r)]
+
 
 def kept_runs(study: str) -> set[tuple[str, str, str]]:
     "(arm, seed, config_sha) of the runs of a study that finished here."
     names = [f'wysiwyg.{k}' for k in ('arm', 'seed', 'config_sha')]
     return {tuple(r.data.tags[k] for k in names) for r in study_runs(study)}
 
+
 def finished(study: str, arm: str, seed: int, params) -> bool:
     "Is there a finished run of this arm, seed and configuration, measured here?"
     return _key(arm, seed, params) in kept_runs(study)
+
 
 def exit_code(status: dict[str, str]) -> int:
     "0 when nothing failed, else 1."
@@ -141,24 +170,33 @@ def notes(study: str, jobs: dict[str, tuple]) -> dict[str, str]:
     "The description of each run (markdown)."
     changes = differing({arm: p for arm, _, p in jobs.values()})
     rows = {arm: ''.join(f'| `{k}` | {encode(v)} |\n' for k, v in c.items()) for arm, c in changes.items()}
-    return {name: f'Arm **{arm}**, seed {seed}, of the study `{study}`.\n\n' + (f'| what differs between arms | here |\n|---|---|\n{rows[arm]}' if rows[arm] else '')
-            for name, (arm, seed, _) in jobs.items()}
+    return {
+        name: f'Arm **{arm}**, seed {seed}, of the study `{study}`.\n\n'
+        + (f'| what differs between arms | here |\n|---|---|\n{rows[arm]}' if rows[arm] else '')
+        for name, (arm, seed, _) in jobs.items()
+    }
+
 
 def tell_progress(study: str, status: dict[str, str], run: str = ''):
     "A line {study, total, done, run, status} in the file WYSIWYG_PROGRESS, at first and when a run ends."
-    if not (path := os.environ.get('WYSIWYG_PROGRESS')): return
-    done = sum(said != 'to do' for said in status.values())                   # kept runs too
+    if not (path := os.environ.get('WYSIWYG_PROGRESS')):
+        return
+    done = sum(said != 'to do' for said in status.values())  # kept runs too
     line = {'study': study, 'total': len(status), 'done': done, 'run': run, 'status': status.get(run, '')}
-    with open(path, 'a', encoding='utf8') as f: f.write(json.dumps(line)+'\n')
+    with open(path, 'a', encoding='utf8') as f:
+        f.write(json.dumps(line) + '\n')
+
 
 def write_journal(study: str, jobs: dict[str, tuple], status: dict[str, str]):
     "One line in the file WYSIWYG_JOURNAL; `sizes`: config_sha -> what makes its runs long or short."
-    if not (path := os.environ.get('WYSIWYG_JOURNAL')): return
+    if not (path := os.environ.get('WYSIWYG_JOURNAL')):
+        return
     about = lambda arm, seed, p: {'arm': arm, 'seed': seed, 'config_sha': digest(p)}
     runs = [{'run': name} | about(*job) | {'status': status[name]} for name, job in jobs.items()]
     sizes = {digest(p): _sizes(flat_params(p)) for _, _, p in jobs.values()}
     line = {'study': study, 'runs': runs, 'sizes': sizes}
-    with open(path, 'a', encoding='utf8') as f: f.write(json.dumps(line)+'\n')
+    with open(path, 'a', encoding='utf8') as f:
+        f.write(json.dumps(line) + '\n')
 
 # %% ../nbs/17b_study.ipynb #ac97f7e4
 def conclude(parent: Recorder, study: str, jobs: dict, status: dict[str, str], baseline: str, note: str):
@@ -167,13 +205,16 @@ def conclude(parent: Recorder, study: str, jobs: dict, status: dict[str, str], b
     bad = [f'- **{name}** {said}' for name, said in status.items() if said.startswith('failed')]
     parent.tag('failed', len(bad))
     parent.tag('baseline', baseline)
-    try: text = conclusion(parent, study, baseline, arms, note)
-    except ValueError as e: text = f'No comparison: {e}.'                     # e.g. the baseline failed
+    try:
+        text = conclusion(parent, study, baseline, arms, note)
+    except ValueError as e:
+        text = f'No comparison: {e}.'  # e.g. the baseline failed
     page = '\n\n'.join(x for x in (note, made_of(jobs), text, *bad) if x)
     parent.note(page)
     pages = '\n\n---\n\n'.join([page, *other_pages(parent, study)])
     parent.spool.add(('experiment', experiment_id(parent.client, study), pages[:20_000]))
     parent.tag('concluded', jobs_digest(jobs))
+
 
 def made_of(jobs: dict[str, tuple]) -> str:
     "Sizes, arms and seeds, in a sentence."
@@ -181,26 +222,34 @@ def made_of(jobs: dict[str, tuple]) -> str:
     parts = size_words(common(jobs)), f'{len(arms)} arms', f'seeds {", ".join(map(str, seeds))}'
     return f'Of {", ".join(x for x in parts if x)}.'
 
+
 def other_pages(parent: Recorder, study: str) -> list[str]:
     "What the study concluded at other sizes."
-    return [r.data.tags['mlflow.note.content'] for r in study_runs(study, arm=STUDY)
-            if r.info.run_id != parent.id and 'mlflow.note.content' in r.data.tags]
+    return [
+        r.data.tags['mlflow.note.content']
+        for r in study_runs(study, arm=STUDY)
+        if r.info.run_id != parent.id and 'mlflow.note.content' in r.data.tags
+    ]
+
 
 def jobs_digest(jobs: dict[str, tuple]) -> str:
     "Twelve hex digits that change with any arm, seed or configuration."
     return hashlib.sha256(json.dumps(sorted(_key(*job) for job in jobs.values())).encode()).hexdigest()[:12]
+
 
 def concluded(study: str, jobs: dict[str, tuple]) -> bool:
     "Has the page of exactly these runs been written?"
     known = [r.data.tags.get('wysiwyg.concluded') for r in study_runs(study, arm=STUDY)]
     return jobs_digest(jobs) in known
 
+
 def conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: str) -> str:
     "Write the report, where there is something to compare; the table for the page."
     runs = read_study(study, arms)
     arms = {arm: p for arm, p in arms.items() if arm in set(runs.arm)}
     metrics = reported(runs, baseline)
-    if runs.empty or not metrics: return ''
+    if runs.empty or not metrics:
+        return ''
     parent.text(report(study, baseline, metrics, arms, note=note), 'compare.html')
     return brief(study, baseline, metrics, arms)
 
@@ -208,10 +257,13 @@ def conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: st
 def _sizes(params: dict) -> dict[str, float]:
     return {k: params[k] for k in SIZES if isinstance(params.get(k), (int, float))}
 
+
 def _timed(tags: dict, sizes: dict, out: dict):
-    if 'wysiwyg.seconds' not in tags: return
+    if 'wysiwyg.seconds' not in tags:
+        return
     key = tags['wysiwyg.arm'], tags['wysiwyg.config_sha']
     out.setdefault(key, []).append((float(tags['wysiwyg.seconds']), sizes))
+
 
 def recorded_durations(study: str) -> dict[tuple[str, str], list[tuple[float, dict]]]:
     "(arm, config_sha) -> seconds and sizes of the runs in data/results/<study>.runs.json."
@@ -220,30 +272,40 @@ def recorded_durations(study: str) -> dict[tuple[str, str], list[tuple[float, di
         _timed(r['tags'], _sizes({k: decode(v) for k, v in r['params'].items() if k in SIZES}), out)
     return out
 
+
 def durations(study: str) -> dict[tuple[str, str], list[float]]:
     "(arm, config_sha) -> seconds of finished runs, of the store and of data/results/<study>.runs.json."
     out = recorded_durations(study)
-    for r in study_runs(study): _timed(r.data.tags, {}, out)
+    for r in study_runs(study):
+        _timed(r.data.tags, {}, out)
     return {key: [seconds for seconds, _ in runs] for key, runs in out.items()}
+
 
 def scaled_duration(known: list[tuple[float, dict]], sizes: dict) -> float:
     "Median seconds of runs of other sizes, in proportion to the images, views and repeats that both tell."
-    ratio = lambda k, of: sizes[k]/of[k] if k in sizes and of.get(k) else 1.
+    ratio = lambda k, of: sizes[k] / of[k] if k in sizes and of.get(k) else 1.0
     whole = ('images', 'schedule.total', 'views', 'repeats')
-    return float(np.median([seconds*math.prod(ratio(k, of) for k in whole) for seconds, of in known]))
+    return float(np.median([seconds * math.prod(ratio(k, of) for k in whole) for seconds, of in known]))
 
-def estimate_study(study: str, runs: list[dict], workers: int = 1,
-                   sizes: dict[str, dict] = None   # of a journal's entry
-                  ) -> float|None:
+
+def estimate_study(
+    study: str,
+    runs: list[dict],
+    workers: int = 1,
+    sizes: dict[str, dict] = None,  # of a journal's entry
+) -> float | None:
     "Seconds that runs 'to do' take together, by equal runs, else by recorded ones; None where unknown."
     known, recorded = durations(study), recorded_durations(study)
     todo = [r for r in runs if r['status'] == 'to do']
     seconds = {}
     for arm, sha in {(r['arm'], r['config_sha']) for r in todo}:
         like = [x for (a, _), runs in recorded.items() if a == arm for x in runs]
-        if (arm, sha) in known: seconds[arm, sha] = float(np.median(known[arm, sha]))
-        elif like: seconds[arm, sha] = scaled_duration(like, (sizes or {}).get(sha, {}))
+        if (arm, sha) in known:
+            seconds[arm, sha] = float(np.median(known[arm, sha]))
+        elif like:
+            seconds[arm, sha] = scaled_duration(like, (sizes or {}).get(sha, {}))
     mine = [float(np.median(known[k])) for k in {(r['arm'], r['config_sha']) for r in runs} if k in known]
-    if not todo or not (seconds or mine): return None if todo else 0.
+    if not todo or not (seconds or mine):
+        return None if todo else 0.0
     other = float(np.median(mine or list(seconds.values())))
-    return sum(seconds.get((r['arm'], r['config_sha']), other) for r in todo)/min(workers, len(todo))
+    return sum(seconds.get((r['arm'], r['config_sha']), other) for r in todo) / min(workers, len(todo))

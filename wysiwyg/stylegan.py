@@ -16,40 +16,53 @@ from .core import *
 # %% ../nbs/05_stylegan.ipynb #ef5f8468
 def leaky(x: Tensor) -> Tensor:
     "Leaky ReLU with slope 0.2, scaled by sqrt(2) to keep the variance."
-    return F.leaky_relu(x, .2)*math.sqrt(2)
+    return F.leaky_relu(x, 0.2) * math.sqrt(2)
+
 
 def normalize(x: Tensor) -> Tensor:
     "x / rms(x) over the last axis."
-    return x*(x.square().mean(-1, keepdim=True)+1e-8).rsqrt()
+    return x * (x.square().mean(-1, keepdim=True) + 1e-8).rsqrt()
+
 
 class FullyConnected(nn.Module):
     "y = act(W x * lr_mul/sqrt(n_in) + b * lr_mul)."
-    def __init__(self, n_in: int, n_out: int, act=None, bias: float = 0., lr_mul: float = 1.):
+
+    def __init__(self, n_in: int, n_out: int, act=None, bias: float = 0.0, lr_mul: float = 1.0):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(n_out, n_in)/lr_mul)
-        self.bias = nn.Parameter(torch.full([n_out], bias/lr_mul))
-        self.gain, self.lr_mul, self.act = lr_mul/math.sqrt(n_in), lr_mul, act
-    def forward(self, x: Tensor) -> Tensor: # [..., n_in] -> [..., n_out]
-        y = F.linear(x, self.weight*self.gain, self.bias*self.lr_mul)
+        self.weight = nn.Parameter(torch.randn(n_out, n_in) / lr_mul)
+        self.bias = nn.Parameter(torch.full([n_out], bias / lr_mul))
+        self.gain, self.lr_mul, self.act = lr_mul / math.sqrt(n_in), lr_mul, act
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., n_in] -> [..., n_out]
+        y = F.linear(x, self.weight * self.gain, self.bias * self.lr_mul)
         return self.act(y) if self.act else y
 
 # %% ../nbs/05_stylegan.ipynb #10bff6b6
 class Mapping(nn.Module):
     "z, camera label -> w (EG3D: 2 layers, lr multiplier 0.01)."
-    def __init__(self, z_dim: int, label_dim: int, w_dim: int, layers: int = 2, lr_mul: float = .01):
+
+    def __init__(self, z_dim: int, label_dim: int, w_dim: int, layers: int = 2, lr_mul: float = 0.01):
         super().__init__()
         self.embed = FullyConnected(label_dim, w_dim) if label_dim else None
-        widths = [z_dim + (w_dim if label_dim else 0)] + [w_dim]*layers
-        self.layers = nn.ModuleList(FullyConnected(i, o, leaky, lr_mul=lr_mul) for i, o in zip(widths, widths[1:]))
+        widths = [z_dim + (w_dim if label_dim else 0)] + [w_dim] * layers
+        self.layers = nn.ModuleList(
+            FullyConnected(i, o, leaky, lr_mul=lr_mul) for i, o in zip(widths, widths[1:])
+        )
         self.register_buffer('w_mean', torch.zeros(w_dim))
-    def forward(self, z: Tensor,            # [B, z_dim]
-                label: Tensor = None,       # [B, label_dim]
-                trunc: float = 1.           # 1: as trained; 0: the mean face
-               ) -> Tensor:                 # [B, w_dim]
+
+    def forward(
+        self,
+        z: Tensor,  # [B, z_dim]
+        label: Tensor = None,  # [B, label_dim]
+        trunc: float = 1.0,  # 1: as trained; 0: the mean face
+    ) -> Tensor:  # [B, w_dim]
         x = normalize(z)
-        if self.embed: x = torch.cat([x, normalize(self.embed(label))], 1)
-        for layer in self.layers: x = layer(x)
-        if self.training: self.w_mean.lerp_(x.detach().mean(0), .005)
+        if self.embed:
+            x = torch.cat([x, normalize(self.embed(label))], 1)
+        for layer in self.layers:
+            x = layer(x)
+        if self.training:
+            self.w_mean.lerp_(x.detach().mean(0), 0.005)
         return x if trunc == 1 else self.w_mean.lerp(x, trunc)
 
 # %% ../nbs/05_stylegan.ipynb #c02f054a
@@ -57,34 +70,51 @@ def up2(x: Tensor) -> Tensor:
     "Double the side; bilinear, which is StyleGAN2's [1, 3, 3, 1] filter."
     return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
 
+
 class ModulatedConv(nn.Module):
     "Style-modulated, demodulated convolution with a fixed noise image, bias and leaky ReLU."
-    def __init__(self, n_in: int, n_out: int, w_dim: int, side: int, up: bool = False, kernel: int = 3, demodulate: bool = True):
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        w_dim: int,
+        side: int,
+        up: bool = False,
+        kernel: int = 3,
+        demodulate: bool = True,
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_out, n_in, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(n_out))
-        self.affine = FullyConnected(w_dim, n_in, bias=1.)
-        self.gain, self.up, self.demodulate = 1/math.sqrt(n_in*kernel*kernel), up, demodulate
+        self.affine = FullyConnected(w_dim, n_in, bias=1.0)
+        self.gain, self.up, self.demodulate = 1 / math.sqrt(n_in * kernel * kernel), up, demodulate
         if demodulate:
             self.register_buffer('noise', torch.randn(1, 1, side, side))
             self.noise_strength = nn.Parameter(torch.zeros([]))
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:    # [B, n_in, s, s], [B, w_dim] -> [B, n_out, side, side]
-        style, weight = self.affine(w), self.weight*self.gain
-        x = x*style[:, :, None, None]
-        x = F.conv2d(up2(x) if self.up else x, weight, padding=weight.shape[-1]//2)
-        if not self.demodulate: return x + self.bias[:, None, None]
-        norm = (style.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()    # 1 / |w'|
-        return leaky(x*norm[:, :, None, None] + self.noise*self.noise_strength + self.bias[:, None, None])
+
+    def forward(
+        self, x: Tensor, w: Tensor
+    ) -> Tensor:  # [B, n_in, s, s], [B, w_dim] -> [B, n_out, side, side]
+        style, weight = self.affine(w), self.weight * self.gain
+        x = x * style[:, :, None, None]
+        x = F.conv2d(up2(x) if self.up else x, weight, padding=weight.shape[-1] // 2)
+        if not self.demodulate:
+            return x + self.bias[:, None, None]
+        norm = (style.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()  # 1 / |w'|
+        return leaky(x * norm[:, :, None, None] + self.noise * self.noise_strength + self.bias[:, None, None])
 
 # %% ../nbs/05_stylegan.ipynb #70b97324
 class SynthesisBlock(nn.Module):
     "StyleGAN2 block: features [B, n_in, s, s] -> features [B, n_hidden, side, side] and an output of n_out channels."
+
     def __init__(self, n_in: int, n_hidden: int, n_out: int, w_dim: int, side: int, up: bool = True):
         super().__init__()
         self.const = nn.Parameter(torch.randn(1, n_hidden, side, side)) if n_in == 0 else None
         self.conv0 = ModulatedConv(n_in, n_hidden, w_dim, side, up) if n_in else None
         self.conv1 = ModulatedConv(n_hidden, n_hidden, w_dim, side)
         self.out = ModulatedConv(n_hidden, n_out, w_dim, side, kernel=1, demodulate=False)
+
     def forward(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         x = self.const.expand(len(w), -1, -1, -1) if self.const is not None else self.conv0(x, w)
         x = self.conv1(x, w)
@@ -93,32 +123,45 @@ class SynthesisBlock(nn.Module):
 # %% ../nbs/05_stylegan.ipynb #f4974f1e
 class EqualConv(nn.Module):
     "Convolution with equalised learning rate."
+
     def __init__(self, n_in: int, n_out: int, kernel: int, bias: bool = True):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_out, n_in, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
-        self.gain = 1/math.sqrt(n_in*kernel*kernel)
-    def forward(self, x: Tensor) -> Tensor: return F.conv2d(x, self.weight*self.gain, self.bias, padding=self.weight.shape[-1]//2)
+        self.gain = 1 / math.sqrt(n_in * kernel * kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.gain, self.bias, padding=self.weight.shape[-1] // 2)
+
 
 class DiscriminatorBlock(nn.Module):
     "[B, n_in, s, s] -> [B, n_out, s/2, s/2]: (conv conv) + skip, scaled to keep the variance."
+
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
-        self.conv0, self.conv1, self.skip = EqualConv(n_in, n_in, 3), EqualConv(n_in, n_out, 3), EqualConv(n_in, n_out, 1, bias=False)
+        self.conv0, self.conv1, self.skip = (
+            EqualConv(n_in, n_in, 3),
+            EqualConv(n_in, n_out, 3),
+            EqualConv(n_in, n_out, 1, bias=False),
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         y = leaky(self.conv1(F.avg_pool2d(leaky(self.conv0(x)), 2)))
-        return (y + self.skip(F.avg_pool2d(x, 2)))*math.sqrt(.5)
+        return (y + self.skip(F.avg_pool2d(x, 2))) * math.sqrt(0.5)
+
 
 def group_size(batch: int, group: int) -> int:
     "Images per group of mini-batch statistics: the largest divisor of `batch` up to `group`."
-    return max(k for k in range(1, min(group, batch)+1) if batch % k == 0)
+    return max(k for k in range(1, min(group, batch) + 1) if batch % k == 0)
 
-def minibatch_std(x: Tensor,    # [B, C, H, W]
-                  group: int    # images compared with one another; the largest divisor of B up to this is used
-                 ) -> Tensor:   # [B, C + 1, H, W]
+
+def minibatch_std(
+    x: Tensor,  # [B, C, H, W]
+    group: int,  # images compared with one another; the largest divisor of B up to this is used
+) -> Tensor:  # [B, C + 1, H, W]
     "Append the mean standard deviation over groups of images as a channel."
     b, c, h, w = x.shape
     g = group_size(b, group)
-    y = x.reshape(g, b//g, c, h, w)
-    std = (y.var(0, unbiased=False)+1e-8).sqrt().mean((1, 2, 3))            # [B/g]
+    y = x.reshape(g, b // g, c, h, w)
+    std = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))  # [B/g]
     return torch.cat([x, std.repeat(g).reshape(b, 1, 1, 1).expand(b, 1, h, w)], 1)

@@ -26,47 +26,52 @@ from .training import Silent
 # %% ../nbs/17_tracking.ipynb #b57a2178
 os.environ |= {'MLFLOW_DISABLE_TELEMETRY': 'true', 'DO_NOT_TRACK': 'true'}
 os.environ['MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR'] = 'false'
-for limit, value in (('MAX_RETRIES', '1'), ('TIMEOUT', '20')):   # the spool is patient
+for limit, value in (('MAX_RETRIES', '1'), ('TIMEOUT', '20')):  # the spool is patient
     os.environ.setdefault(f'MLFLOW_HTTP_REQUEST_{limit}', value)
+
 
 def tracking_uri() -> str:
     "Address of the project's MLflow store: a file below `runs_dir()`, or what MLFLOW_TRACKING_URI names."
-    return os.environ.get('MLFLOW_TRACKING_URI') or f'sqlite:///{runs_dir()/"mlflow.db"}'
+    return os.environ.get('MLFLOW_TRACKING_URI') or f'sqlite:///{runs_dir() / "mlflow.db"}'
 
-def store_file() -> Path|None:
+
+def store_file() -> Path | None:
     "The file of a SQLite store; None for a server."
     found = re.fullmatch(r'sqlite:///([^?]+)(\?.*)?', tracking_uri())
     return Path(found[1]).resolve() if found else None
+
 
 def store_exists() -> bool:
     "Is there a store that can be asked without making one? A server is asked in any case."
     file = store_file()
     return file is None or file.exists()
 
+
 def store_lock():
     "The lock under which stores, experiments and runs are made; who has it may take it again."
     from filelock import FileLock
+
     file = store_file()
     folder = file.parent if file else runs_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder/'.mlflow.lock', is_singleton=True)
+    return FileLock(folder / '.mlflow.lock', is_singleton=True)
 
 # %% ../nbs/17_tracking.ipynb #4d9b7e02
 class StoreError(OSError):
     "The MLflow store does not answer, or refuses; one line that says why and what to do."
 
-_TROUBLE = {   # what the store's own words mean
+
+_TROUBLE = {  # what the store's own words mean
     'locked': 'is locked by another process: wait for it, or end it',
     'disk is full|disk I/O|No space left': 'has no room: free some space, and go on',
-    'already exists|duplicate column|no such table|no such column|malformed|not a database|locate revision':
-        'is not whole: its making was interrupted, or it is damaged; move its file away and start again',
-    'filesystem tracking backend':
-        'is a folder, which MLflow no longer writes: name sqlite:///FILE instead, move it there by '
-        '`mlflow migrate-filestore`, or set MLFLOW_ALLOW_FILE_STORE=true',
-    'unsupported URI|No module named':
-        'cannot be used: MLFLOW_TRACKING_URI takes sqlite:///FILE or http://HOST:PORT',
-    'unable to open': 'cannot be opened: may its folder be written?'}
+    'already exists|duplicate column|no such table|no such column|malformed|not a database|locate revision': 'is not whole: its making was interrupted, or it is damaged; move its file away and start again',
+    'filesystem tracking backend': 'is a folder, which MLflow no longer writes: name sqlite:///FILE instead, move it there by '
+    '`mlflow migrate-filestore`, or set MLFLOW_ALLOW_FILE_STORE=true',
+    'unsupported URI|No module named': 'cannot be used: MLFLOW_TRACKING_URI takes sqlite:///FILE or http://HOST:PORT',
+    'unable to open': 'cannot be opened: may its folder be written?',
+}
 _SILENT = 'does not answer: start the server that MLFLOW_TRACKING_URI names, or train with --no-track'
+
 
 def trouble(error: Exception) -> str:
     "What the store's trouble is and what mends it, in one line."
@@ -75,14 +80,18 @@ def trouble(error: Exception) -> str:
     address = re.sub(r'//[^/@]*@', '//', tracking_uri())
     return f'the MLflow store {address} {said} ({type(error).__name__}: {text[:160]})'
 
+
 _SOURCES = ('mlflow', 'sqlalchemy', 'sqlite3', 'requests', 'urllib3')
+
 
 @contextlib.contextmanager
 def plainly():
     "What MLflow or its database raises inside leaves as a StoreError."
-    try: yield
+    try:
+        yield
     except Exception as e:
-        if type(e).__module__.split('.')[0] not in _SOURCES: raise
+        if type(e).__module__.split('.')[0] not in _SOURCES:
+            raise
         raise StoreError(trouble(e)) from e
 
 # %% ../nbs/17_tracking.ipynb #5a3c8f61
@@ -90,70 +99,91 @@ def open_store():
     "An MLflow client on the project's store, made where there is none; StoreError where that cannot be."
     return _open(tracking_uri(), os.getpid())
 
+
 @lru_cache(4)
 def _open(uri: str, pid: int):
     file = store_file()
     with plainly(), store_lock():
-        if file and not (file.exists() and file.stat().st_size): make_store(file)
+        if file and not (file.exists() and file.stat().st_size):
+            make_store(file)
         return patiently(lambda: _client(uri))
+
 
 def _client(uri: str):
     import logging
     from mlflow import MlflowClient
-    for name in ('alembic', 'mlflow'): logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    for name in ('alembic', 'mlflow'):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     client = MlflowClient(uri)
     client.search_experiments(max_results=1)
     return client
 
+
 def make_store(file: Path):
     "Make a SQLite store under another name and put it in its place whole."
     import sqlite3
-    for left in file.parent.glob(f'.{file.name}.*.making'): shutil.rmtree(left, ignore_errors=True)
-    for orphan in ('-journal', '-wal', '-shm'):                   # of a store that was deleted
-        file.with_name(file.name+orphan).unlink(missing_ok=True)
+
+    for left in file.parent.glob(f'.{file.name}.*.making'):
+        shutil.rmtree(left, ignore_errors=True)
+    for orphan in ('-journal', '-wal', '-shm'):  # of a store that was deleted
+        file.with_name(file.name + orphan).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory('.making', f'.{file.name}.', file.parent) as folder:
-        made = Path(folder)/file.name
+        made = Path(folder) / file.name
         _client(f'sqlite:///{made}')
         with atomic(file) as tmp, contextlib.closing(sqlite3.connect(made)) as db:
             db.execute('VACUUM INTO ?', (str(tmp),))
 
-def warn(what: str): print(f'warning: {what}', file=sys.stderr)
 
-def patiently(ask, seconds: float = 60.):
+def warn(what: str):
+    print(f'warning: {what}', file=sys.stderr)
+
+
+def patiently(ask, seconds: float = 60.0):
     "What `ask` returns, asked again while another process has the store locked."
-    end, told = time.time()+seconds, False
+    end, told = time.time() + seconds, False
     while True:
-        try: return ask()
+        try:
+            return ask()
         except Exception as e:
-            if 'locked' not in str(e) or time.time() > end: raise
-            if not told: warn('the MLflow store is locked by another process; waiting')
+            if 'locked' not in str(e) or time.time() > end:
+                raise
+            if not told:
+                warn('the MLflow store is locked by another process; waiting')
             told = True
             time.sleep(1)
 
 # %% ../nbs/17_tracking.ipynb #97c16aa9
-def experiment_id(client, study: str, make: bool = True) -> str|None:
+def experiment_id(client, study: str, make: bool = True) -> str | None:
     "The experiment `wysiwyg/<study>`, made when missing, None when it may not be; StoreError if deleted."
     with plainly(), store_lock():
         found = client.get_experiment_by_name(f'wysiwyg/{safe(study)}')
-        if found and found.lifecycle_stage == 'deleted': raise StoreError(_deleted(found))
-        if found or not make: return found and found.experiment_id
-        place = (runs_dir()/'artifacts'/study).as_uri() if store_file() else None   # a server has its own
+        if found and found.lifecycle_stage == 'deleted':
+            raise StoreError(_deleted(found))
+        if found or not make:
+            return found and found.experiment_id
+        place = (runs_dir() / 'artifacts' / study).as_uri() if store_file() else None  # a server has its own
         return client.create_experiment(f'wysiwyg/{study}', artifact_location=place)
+
 
 def _deleted(experiment) -> str:
     command = f'mlflow experiments restore --experiment-id {experiment.experiment_id}'
     restore = f'`MLFLOW_TRACKING_URI={tracking_uri()} {command}`'
     return f'the experiment {experiment.name} was deleted in MLflow: restore it by {restore}'
 
+
 def safe(name: str) -> str:
     "The name of a study, arm or artifact, if it can be neither a path nor markup."
-    if re.fullmatch(r'\w[\w .,+=·%()-]{0,99}', name): return name
+    if re.fullmatch(r'\w[\w .,+=·%()-]{0,99}', name):
+        return name
     raise ValueError(f'{name!r} cannot name a study, an arm or a file: use letters, digits and _ - . + = · %')
+
 
 def metric_name(name: str) -> str:
     "The name of a metric or parameter, if MLflow takes it."
     path = posixpath.normpath(name) == name and not re.match(r'/|\.$|\.\.', name)
-    if re.fullmatch(r'[\w.\- :/]{1,250}', name) and path: return name
+    if re.fullmatch(r'[\w.\- :/]{1,250}', name) and path:
+        return name
     takes = 'up to 250 letters, digits, spaces and _ - . : /'
     raise ValueError(f'{name!r} cannot name a metric or parameter: MLflow takes {takes}')
 
@@ -161,14 +191,17 @@ def metric_name(name: str) -> str:
 def ui_address(port: int = None) -> str:
     "Where MLflow's pages are: the server's own address, else this machine's at `port` (PORT, 5000)."
     uri = tracking_uri()
-    if uri.startswith('http'): return re.sub(r'//[^/@]*@', '//', uri).rstrip('/')
+    if uri.startswith('http'):
+        return re.sub(r'//[^/@]*@', '//', uri).rstrip('/')
     return f'http://127.0.0.1:{port or os.environ.get("PORT") or 5000}'
 
-def experiment_link(study: str, charts: bool = True, port: int = None) -> str|None:
+
+def experiment_link(study: str, charts: bool = True, port: int = None) -> str | None:
     "A link that opens on a study's charts, or on the table of its runs; None where there is no such study."
     found = experiment_id(open_store(), study, make=False)
     mode = '&compareRunsMode=CHART' if charts else ''
     return found and f'{ui_address(port)}/#/experiments/{found}/runs?workflowType=machine_learning{mode}'
+
 
 def run_link(run_id: str, port: int = None) -> str:
     "A link that opens on a run's page."
@@ -180,31 +213,43 @@ def encode(value) -> str:
     "A value as a parameter's text; `decode` is its inverse (tuples come back as lists)."
     return value if isinstance(value, str) and _plain(value) else json.dumps(value)
 
+
 def decode(text: str):
     "The value behind a parameter's text."
-    try: return json.loads(text)
-    except ValueError: return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
 
 def _plain(text: str) -> bool:
-    try: json.loads(text); return False
-    except ValueError: return text != ''
+    try:
+        json.loads(text)
+        return False
+    except ValueError:
+        return text != ''
+
 
 def flat_params(params) -> dict:
     "A configuration or a dictionary as dotted parameters."
     return flat(params) if is_dataclass(params) else dict(params or {})
+
 
 def digest(params) -> str:
     "Twelve hex digits that change with any parameter, but not with a later field at its `LATER` value."
     known = identity(flat_params(params))
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
-LONGEST = 6000   # characters of a parameter that MLflow keeps; of a longer one it drops the end
+
+LONGEST = 6000  # characters of a parameter that MLflow keeps; of a longer one it drops the end
+
 
 def texts(params) -> dict[str, str]:
     "Parameters as MLflow is told them; ValueError where it would refuse or cut one."
     out = {metric_name(k): encode(v) for k, v in flat_params(params).items()}
     for k, v in out.items():
-        if len(v) <= LONGEST: continue
+        if len(v) <= LONGEST:
+            continue
         mend = 'name a file or a rule in its place'
         raise ValueError(f'parameter {k} takes {len(v)} characters, of which MLflow keeps {LONGEST}: {mend}')
     return out
@@ -214,78 +259,140 @@ def texts(params) -> dict[str, str]:
 def versions() -> str:
     "Python and the libraries that decide results."
     import importlib.metadata as m
+
     def of(p):
-        try: return f'{p} {m.version(p)}'
-        except m.PackageNotFoundError: return f'{p} none'
-    return ' '.join([f'python {platform.python_version()}', *map(of, ('wysiwyg', 'torch', 'numpy', 'mlflow'))])
+        try:
+            return f'{p} {m.version(p)}'
+        except m.PackageNotFoundError:
+            return f'{p} none'
+
+    return ' '.join(
+        [f'python {platform.python_version()}', *map(of, ('wysiwyg', 'torch', 'numpy', 'mlflow'))]
+    )
+
 
 @lru_cache(1)
 def hardware() -> str:
     "Processor cores, memory, and the accelerator where there is one."
     import psutil, torch
+
     gpu = f', {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ''
-    return f'{platform.machine()}, {os.cpu_count()} cores, {round(psutil.virtual_memory().total/2**30)} GiB{gpu}'
+    return f'{platform.machine()}, {os.cpu_count()} cores, {round(psutil.virtual_memory().total / 2**30)} GiB{gpu}'
+
 
 def origin() -> dict[str, str]:
     "Command and user, for MLflow's columns; WYSIWYG_COMMAND says what started a notebook."
     program, *rest = sys.argv or ['']
     command = 'notebook' if 'ipykernel' in program else shlex.join([Path(program).name, *rest])
     source = os.environ.get('WYSIWYG_COMMAND', command)[:500]
-    try: user = getpass.getuser()
-    except (OSError, KeyError): user = 'unknown'
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = 'unknown'
     return {'mlflow.source.name': source, 'mlflow.source.type': 'LOCAL', 'mlflow.user': user}
+
 
 def provenance() -> dict[str, str]:
     "Commit, dirty flag, versions, hardware."
+
     def git(*args):
-        try: return subprocess.run(['git', '-C', str(Path(__file__).parent if '__file__' in globals() else Path.cwd()), *args], capture_output=True, text=True).stdout.strip()
-        except OSError: return ''
+        try:
+            return subprocess.run(
+                ['git', '-C', str(Path(__file__).parent if '__file__' in globals() else Path.cwd()), *args],
+                capture_output=True,
+                text=True,
+            ).stdout.strip()
+        except OSError:
+            return ''
+
     commit = git('rev-parse', '--short=12', 'HEAD')
-    return {'commit': commit or 'unknown', 'dirty': str(bool(git('status', '--porcelain', '--untracked-files=no', '--', ':(top,exclude)data/results'))).lower() if commit else 'unknown',
-            'versions': versions(), 'hardware': hardware()}
+    return {
+        'commit': commit or 'unknown',
+        'dirty': str(
+            bool(git('status', '--porcelain', '--untracked-files=no', '--', ':(top,exclude)data/results'))
+        ).lower()
+        if commit
+        else 'unknown',
+        'versions': versions(),
+        'hardware': hardware(),
+    }
 
 # %% ../nbs/17_tracking.ipynb #9b275a5f
 class NullRecorder(Silent):
     "Records nothing, at no cost; the interface of `Recorder`."
+
     id, dropped, status = None, 0, 'FINISHED'
-    def tag(self, name: str, value: str): pass
-    def dataset(self, name: str, digest: str, path: str|Path = '', context: str = 'training'): pass
-    def stopped(self, step: int): pass
-    def file(self, path: str|Path, folder: str = None): pass
-    def figure(self, figure, name: str): pass
-    def text(self, text: str, name: str, folder: str = None): pass
-    def note(self, text: str): pass
-    def samples(self, name: str, values): pass
-    def kept(self, name: str, write: Callable): pass
-    def end(self, status: str = 'FINISHED'): pass
-    def __enter__(self): return self
-    def __exit__(self, kind, error, trace): self.end()
+
+    def tag(self, name: str, value: str):
+        pass
+
+    def dataset(self, name: str, digest: str, path: str | Path = '', context: str = 'training'):
+        pass
+
+    def stopped(self, step: int):
+        pass
+
+    def file(self, path: str | Path, folder: str = None):
+        pass
+
+    def figure(self, figure, name: str):
+        pass
+
+    def text(self, text: str, name: str, folder: str = None):
+        pass
+
+    def note(self, text: str):
+        pass
+
+    def samples(self, name: str, values):
+        pass
+
+    def kept(self, name: str, write: Callable):
+        pass
+
+    def end(self, status: str = 'FINISHED'):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.end()
 
 # %% ../nbs/17_tracking.ipynb #398e9f7a
-STALE = 600.   # seconds without a sign of life after which another host's run counts as dead
+STALE = 600.0  # seconds without a sign of life after which another host's run counts as dead
+
 
 def this_process() -> str:
     "Host, process number and its start, for a tag."
     import psutil
+
     return f'{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}'
+
 
 def alive(process: str) -> bool:
     "Does the process of a tag still run? True for another host's: who knows."
     import psutil
+
     host, pid, start = process.rsplit(':', 2)
-    if host != socket.gethostname(): return True
+    if host != socket.gethostname():
+        return True
     try:
         p = psutil.Process(int(pid))
-        return abs(p.create_time()-float(start)) < 2 and p.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess: return False
+        return abs(p.create_time() - float(start)) < 2 and p.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
 
 def recorded_by(run) -> str:
     "The tag of the process that records a run; without one, of a process that is gone."
     return run.data.tags.get('wysiwyg.process', f'{socket.gethostname()}:0:0')
 
+
 def silence(run) -> float:
     "Seconds since the last sign of life of a run's recorder."
-    return time.time()-float(run.data.tags.get('wysiwyg.seen', run.info.start_time/1000))
+    return time.time() - float(run.data.tags.get('wysiwyg.seen', run.info.start_time / 1000))
+
 
 def reap(study: str) -> list[str]:
     "Mark as KILLED what dead processes of this host left RUNNING; returns their run names."
@@ -293,10 +400,12 @@ def reap(study: str) -> list[str]:
     running = "attributes.status = 'RUNNING'"
     for run in client.search_runs([experiment_id(client, study)], running, max_results=5000):
         who = recorded_by(run)
-        if alive(who) and alive(run.data.tags.get('wysiwyg.leader', who)): continue
+        if alive(who) and alive(run.data.tags.get('wysiwyg.leader', who)):
+            continue
         client.set_terminated(run.info.run_id, 'KILLED')
         dead.append(run.info.run_name)
     return dead
+
 
 def find_runs(client, study: str, **tags) -> list:
     "Runs of a study with these `wysiwyg.` tags, newest first."
@@ -307,38 +416,55 @@ def find_runs(client, study: str, **tags) -> list:
 # %% ../nbs/17_tracking.ipynb #e83b5c10
 class Sender:
     "How each kind of entry is sent; every request may come twice."
+
     def send(self, batch: list):
         "One request for all metrics of a batch, less what was delivered before; then the rest, in order."
         from mlflow.entities import Metric
+
         there = last_steps(self.client, self.run) if self.doubt else {}
         self.doubt = True
         metrics = [Metric(*e[1:]) for e in batch if e[0] == 'metric' and e[4] > there.get(e[1], -1)]
-        if metrics: self.client.log_batch(self.run, metrics)
-        for kind, *what in (e for e in batch if e[0] != 'metric'): getattr(self, f'send_{kind}')(*what)
+        if metrics:
+            self.client.log_batch(self.run, metrics)
+        for kind, *what in (e for e in batch if e[0] != 'metric'):
+            getattr(self, f'send_{kind}')(*what)
         self.doubt = False
-    def send_tag(self, key: str, value: str): self.client.set_tag(self.run, key, value)
+
+    def send_tag(self, key: str, value: str):
+        self.client.set_tag(self.run, key, value)
+
     def send_experiment(self, experiment: str, text: str):
         self.client.set_experiment_tag(experiment, 'mlflow.note.content', text)
+
     def send_end(self, status: str):
         "A run whose values were refused has not finished."
         self.client.set_terminated(self.run, 'FAILED' if self.refused else status)
+
     def send_file(self, path: str, folder: str):
         "A copy that was kept; one that is gone was delivered."
-        if not Path(path).exists(): return
+        if not Path(path).exists():
+            return
         self.client.log_artifact(self.run, path, folder)
         shutil.rmtree(Path(path).parent)
+
     def send_image(self, path: str, key: str, step: int):
         "A picture for MLflow's grids; one whose step is there was delivered."
         from PIL import Image
-        if not Path(path).exists(): return
+
+        if not Path(path).exists():
+            return
         if step not in list_pictures(self.client, self.run).get(key, ()):
-            with Image.open(path) as picture: self.client.log_image(self.run, picture, key=key, step=step)
+            with Image.open(path) as picture:
+                self.client.log_image(self.run, picture, key=key, step=step)
         shutil.rmtree(Path(path).parent)
+
     def send_dataset(self, name: str, digest: str, source: str, context: str):
         "What a run learned from or was measured on; the same one twice is one."
         from mlflow.entities import Dataset, DatasetInput, InputTag
+
         data = Dataset(name, digest[:36], 'local', json.dumps({'uri': source}))
         self.client.log_inputs(self.run, [DatasetInput(data, [InputTag('mlflow.data.context', context)])])
+
 
 def for_good(error: Exception) -> bool:
     "Will the store never take this?"
@@ -347,22 +473,26 @@ def for_good(error: Exception) -> bool:
     return wrong or code in ('INVALID_PARAMETER_VALUE', 'RESOURCE_DOES_NOT_EXIST')
 
 # %% ../nbs/17_tracking.ipynb #8d167a8b
-BEAT = 60.   # seconds between two signs of life
+BEAT = 60.0  # seconds between two signs of life
 
-def spool_dir() -> Path: return runs_dir()/'spool'
+
+def spool_dir() -> Path:
+    return runs_dir() / 'spool'
+
 
 class Spool(Sender):
     """Delivers what a run records once each, in order, in the background. Entries are
     ('metric', key, value, ms, step), ('image', path, key, step), ('file', path, folder), ('tag', key, value),
     ('dataset', name, digest, source, context), ('experiment', id, text), ('end', status)."""
-    live: set[str] = set()   # runs whose spool is open in this process
-    def __init__(self, client, run: str,
-                 over: bool = False):   # the run ended, and only its spool is left
-        self.client, self.run, self.path = client, run, spool_dir()/f'{run}.jsonl'
+
+    live: set[str] = set()  # runs whose spool is open in this process
+
+    def __init__(self, client, run: str, over: bool = False):  # the run ended, and only its spool is left
+        self.client, self.run, self.path = client, run, spool_dir() / f'{run}.jsonl'
         self.more, self.closing, self.told, self.beaten = threading.Condition(), False, set(), time.time()
         self.doubt, self.torn = True, False
-        self.refused = []                                                  # what the store will never take
-        self.last = last_steps(client, run) | last_pictures(client, run)   # of each: the last step queued
+        self.refused = []  # what the store will never take
+        self.last = last_steps(client, run) | last_pictures(client, run)  # of each: the last step queued
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.waiting = [e for e in read_spool(self.path) if e[0] != 'end' or over]
         self.passed(self.waiting)
@@ -370,6 +500,7 @@ class Spool(Sender):
         Spool.live.add(run)
         self.thread = threading.Thread(target=self.work, daemon=True)
         self.thread.start()
+
     def add(self, *entries):
         "Queue entries; a metric or picture whose step is there already is left out."
         new = [e for e in entries if not counted(e) or e[-1] > self.last.get(place_of(e), -1)]
@@ -378,72 +509,98 @@ class Spool(Sender):
         with self.more:
             self.waiting += new
             self.more.notify()
+
     def write(self, entries: list):
         "Entries into the file, from which a successor delivers; where the disk is full they wait in memory."
-        lines = ''.join(json.dumps(e)+'\n' for e in entries).encode()
-        start = b'\n' if self.torn else b''       # ends the line that found no room
-        try: self.torn = self.file.write(start+lines) < len(start+lines)
-        except OSError: self.torn = True
-        if self.torn: self.tell('disk', f'{self.path.parent} has no room: values wait for MLflow in memory')
+        lines = ''.join(json.dumps(e) + '\n' for e in entries).encode()
+        start = b'\n' if self.torn else b''  # ends the line that found no room
+        try:
+            self.torn = self.file.write(start + lines) < len(start + lines)
+        except OSError:
+            self.torn = True
+        if self.torn:
+            self.tell('disk', f'{self.path.parent} has no room: values wait for MLflow in memory')
+
     def passed(self, entries: list):
         "Remember how far each metric and picture has come."
         for e in entries:
-            if counted(e): self.last[place_of(e)] = max(e[-1], self.last.get(place_of(e), -1))
+            if counted(e):
+                self.last[place_of(e)] = max(e[-1], self.last.get(place_of(e), -1))
+
     def keep(self, source: Path) -> Path:
         "A place of the spool's own for a copy of a file until it is delivered."
-        folder = self.path.with_suffix('')/str(time.time_ns())
+        folder = self.path.with_suffix('') / str(time.time_ns())
         folder.mkdir(parents=True)
-        return folder/source.name
+        return folder / source.name
+
     def work(self):
         "The thread: send what waits; after a failure wait for 1, 2, 4 ... 60 s; when closing leave it."
-        pause = 1.
+        pause = 1.0
         while (batch := self.next_batch()) or not self.closing:
             try:
                 self.beat()
                 self.deliver(batch)
             except Exception as e:
                 waiting = f'{len(self.waiting)} values wait for the MLflow store ({type(e).__name__})'
-                if batch: self.tell('store', waiting)
-                if self.closing: return
-                with self.more: self.more.wait_for(lambda: self.closing, pause)
-                pause = min(2*pause, 60)
+                if batch:
+                    self.tell('store', waiting)
+                if self.closing:
+                    return
+                with self.more:
+                    self.more.wait_for(lambda: self.closing, pause)
+                pause = min(2 * pause, 60)
             else:
                 with self.more:
-                    del self.waiting[:len(batch)]
+                    del self.waiting[: len(batch)]
                     self.more.notify_all()
-                pause = 1.
+                pause = 1.0
                 self.told.discard('store')
+
     def next_batch(self) -> list:
         "What waits, as soon as there is something; nothing after a beat."
         with self.more:
             self.more.wait_for(lambda: self.waiting or self.closing, BEAT)
             return self.waiting[:1000]
+
     def beat(self):
         "A sign of life now and then, for other hosts."
-        if time.time()-self.beaten < BEAT: return
+        if time.time() - self.beaten < BEAT:
+            return
         self.client.set_tag(self.run, 'wysiwyg.seen', int(time.time()))
         self.beaten = time.time()
+
     def deliver(self, batch: list):
         "Send a batch; what the store refuses for good is found by halving and set aside."
-        try: self.send(batch)
+        try:
+            self.send(batch)
         except Exception as e:
-            if not for_good(e): raise
-            if len(batch) == 1: return self.set_aside(batch[0], e)
-            for part in (batch[:len(batch)//2], batch[len(batch)//2:]): self.deliver(part)
+            if not for_good(e):
+                raise
+            if len(batch) == 1:
+                return self.set_aside(batch[0], e)
+            for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                self.deliver(part)
+
     def set_aside(self, entry: list, error: Exception):
         "Keep what the store will never take beside the spool, and say so."
         aside = self.path.with_suffix('.refused')
         self.refused.append(entry)
-        with open(aside, 'a', encoding='utf8') as f: f.write(json.dumps(entry)+'\n')
+        with open(aside, 'a', encoding='utf8') as f:
+            f.write(json.dumps(entry) + '\n')
         why = str(error).splitlines()[0][:200]
         self.tell('refused', f'the MLflow store refuses {entry[:2]}, which {aside} keeps: {why}')
+
     def tell(self, kind: str, what: str):
         "A warning on stderr, once per outage."
-        if kind not in self.told: warn(what)
+        if kind not in self.told:
+            warn(what)
         self.told.add(kind)
-    def wait(self, seconds: float = 60.) -> bool:
+
+    def wait(self, seconds: float = 60.0) -> bool:
         "Wait until all is delivered; was it?"
-        with self.more: return self.more.wait_for(lambda: not self.waiting, seconds)
+        with self.more:
+            return self.more.wait_for(lambda: not self.waiting, seconds)
+
     def close(self):
         "One last attempt; what still waits stays in the file for the next recorder."
         with self.more:
@@ -452,60 +609,82 @@ class Spool(Sender):
         self.thread.join()
         self.file.close()
         Spool.live.discard(self.run)
-        if self.waiting: return self.leave()
+        if self.waiting:
+            return self.leave()
         self.path.unlink(missing_ok=True)
-        if not self.refused: shutil.rmtree(self.path.with_suffix(''), ignore_errors=True)
+        if not self.refused:
+            shutil.rmtree(self.path.with_suffix(''), ignore_errors=True)
+
     def leave(self):
         "The file as what still waits, where the disk was full in between."
-        if 'disk' not in self.told: return
-        lines = ''.join(json.dumps(e)+'\n' for e in self.waiting)
+        if 'disk' not in self.told:
+            return
+        lines = ''.join(json.dumps(e) + '\n' for e in self.waiting)
         try:
-            with atomic(self.path) as tmp: tmp.write_text(lines, encoding='utf8')
-        except OSError as e: warn(f'{len(self.waiting)} values of run {self.run} are lost to MLflow ({e})')
+            with atomic(self.path) as tmp:
+                tmp.write_text(lines, encoding='utf8')
+        except OSError as e:
+            warn(f'{len(self.waiting)} values of run {self.run} are lost to MLflow ({e})')
 
 # %% ../nbs/17_tracking.ipynb #1fcd8275
 def last_steps(client, run: str) -> dict[str, int]:
     "How far each metric of a run has come in the store."
-    return {k: max(m.step for m in client.get_metric_history(run, k)) for k in client.get_run(run).data.metrics}
+    return {
+        k: max(m.step for m in client.get_metric_history(run, k)) for k in client.get_run(run).data.metrics
+    }
 
-def counted(entry: list) -> bool: return entry[0] in ('metric', 'image')
+
+def counted(entry: list) -> bool:
+    return entry[0] in ('metric', 'image')
+
 
 def place_of(entry: list) -> str:
     "What a metric's or a picture's steps are counted by."
     return entry[1] if entry[0] == 'metric' else f'images/{entry[2]}'
+
 
 def list_pictures(client, run: str) -> dict[str, dict[int, str]]:
     "Pictures that a run kept by `Recorder.image`: name -> step -> path of the PNG, by rising step."
     out = {}
     for a in client.list_artifacts(run, 'images'):
         found = re.fullmatch(r'images/(.+?)(?:[+%]step[+%](\d+)[+%]timestamp[+%].*|-(\d{10}))\.png', a.path)
-        if found: out.setdefault(found[1].replace('~', '/'), {})[int(found[2] or found[3])] = a.path
+        if found:
+            out.setdefault(found[1].replace('~', '/'), {})[int(found[2] or found[3])] = a.path
     return {name: dict(sorted(steps.items())) for name, steps in out.items()}
+
 
 def last_pictures(client, run: str) -> dict[str, int]:
     "'images/<name>' -> the last step of each picture of a run."
     return {f'images/{name}': max(steps) for name, steps in list_pictures(client, run).items()}
+
 
 def read_spool(path: Path) -> list[list]:
     "The entries of a spool's file; a torn line was never promised."
     lines = path.read_text(encoding='utf8').splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.startswith('[') and line.endswith(']')]
 
+
 def deliver_left(client) -> list[str]:
     "Deliver what dead processes of this host, or closed recorders of this one, left; returns the runs."
-    if not list(spool_dir().glob('*.jsonl')): return []
-    with store_lock():                                            # one process at a time
+    if not list(spool_dir().glob('*.jsonl')):
+        return []
+    with store_lock():  # one process at a time
         return [path.stem for path in sorted(spool_dir().glob('*.jsonl')) if _deliver(client, path.stem)]
 
+
 def _deliver(client, run: str) -> bool:
-    try: process = recorded_by(client.get_run(run))
-    except Exception: return False                                             # a run of another store
-    if run in Spool.live or (alive(process) and process != this_process()): return False
+    try:
+        process = recorded_by(client.get_run(run))
+    except Exception:
+        return False  # a run of another store
+    if run in Spool.live or (alive(process) and process != this_process()):
+        return False
     Spool(client, run, over=True).close()
     return True
 
 # %% ../nbs/17_tracking.ipynb #fcb0c066
-STUDY = 'study'   # the arm of a study's own run
+STUDY = 'study'  # the arm of a study's own run
+
 
 def open_run(study: str, arm: str, seed: int, params, name: str, resume: str, tags: dict[str, str]) -> str:
     "Id of the run to continue, or of a new one with its tags; refuses what another process is recording."
@@ -513,19 +692,24 @@ def open_run(study: str, arm: str, seed: int, params, name: str, resume: str, ta
     with store_lock():
         like = find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params))
         same = [r for r in like if 'wysiwyg.imported_from' not in r.data.tags]
-        for r in same: _only_recorder(client, r, study, arm)
+        for r in same:
+            _only_recorder(client, r, study, arm)
         for r in same:
             fits = resume == 'any' or (resume == 'checkpoint' and same_work(r, tags))
-            if fits: return go_on(client, r.info.run_id, tags)
+            if fits:
+                return go_on(client, r.info.run_id, tags)
         name = name or (study if arm == STUDY else f'{arm}-s{seed}')
         return client.create_run(experiment_id(client, study), run_name=name, tags=tags).info.run_id
+
 
 def go_on(client, run: str, tags: dict[str, str]) -> str:
     "Open a run again."
     client.update_run(run, status='RUNNING')
     now = {'wysiwyg.stopped_at': '', 'wysiwyg.seen': int(time.time())}
-    for k, v in (tags | now).items(): client.set_tag(run, k, v)
+    for k, v in (tags | now).items():
+        client.set_tag(run, k, v)
     return run
+
 
 def same_work(run, tags: dict[str, str]) -> bool:
     "Did this run make the checkpoint? It has its data and folder; one that finished must tell its folder."
@@ -534,38 +718,51 @@ def same_work(run, tags: dict[str, str]) -> bool:
     same = all(known[k] == tags[k] for k in told)
     return same and (run.info.status != 'FINISHED' or 'wysiwyg.outdir' in told)
 
+
 def _only_recorder(client, run, study: str, arm: str):
     "Refuse a run that another process is recording; one of a host that has been silent for long is closed."
     host, pid, _ = recorded_by(run).rsplit(':', 2)
-    if run.info.status != 'RUNNING' or recorded_by(run) == this_process(): return
+    if run.info.status != 'RUNNING' or recorded_by(run) == this_process():
+        return
     away = host != socket.gethostname()
-    if away and silence(run) > STALE: return client.set_terminated(run.info.run_id, 'KILLED')
+    if away and silence(run) > STALE:
+        return client.set_terminated(run.info.run_id, 'KILLED')
     other = {'train': 'train with --no-track'}.get(study, 'choose another arm or seed')
-    if arm == STUDY: other = 'give one call more workers (--workers)'
-    minutes = math.ceil((STALE-silence(run))/60)
+    if arm == STUDY:
+        other = 'give one call more workers (--workers)'
+    minutes = math.ceil((STALE - silence(run)) / 60)
     wait = f'; if {host} is gone, try again {minutes} minutes from now' if away else ''
     what = f'study {study} is being run' if arm == STUDY else f'{run.info.run_name} is being recorded'
     heard = f'last heard of {silence(run):.0f} s ago'
     raise ValueError(f'{what} by process {pid} of {host}, {heard}: end that one first, or {other}{wait}')
 
+
 def log_parameters(client, run: str, params):
     "All parameters, at every continuation too: a run may have ended before it had them."
     from mlflow.entities import Param
+
     items = [Param(k, v) for k, v in texts(params).items()]
-    for i in range(0, len(items), 100): client.log_batch(run, params=items[i:i+100])
+    for i in range(0, len(items), 100):
+        client.log_batch(run, params=items[i : i + 100])
 
 # %% ../nbs/17_tracking.ipynb #364ef062
 class Recorder(NullRecorder):
     "One MLflow run. Once open, no trouble of store or disk raises; `dropped` counts what was not finite."
-    def __init__(self, study: str, arm: str, seed: int = 0,
-                 params=None,             # a Run or a dictionary; a run is continued only with equal ones
-                 name: str = '',          # what MLflow calls it; '<arm>-s<seed>' when not given
-                 resume: str = 'none',    # 'any', or 'checkpoint': go on with the run of equal dataset_sha and outdir
-                 **tags: str):            # e.g. dataset_sha=..., outdir=..., extractor=...
+
+    def __init__(
+        self,
+        study: str,
+        arm: str,
+        seed: int = 0,
+        params=None,  # a Run or a dictionary; a run is continued only with equal ones
+        name: str = '',  # what MLflow calls it; '<arm>-s<seed>' when not given
+        resume: str = 'none',  # 'any', or 'checkpoint': go on with the run of equal dataset_sha and outdir
+        **tags: str,
+    ):  # e.g. dataset_sha=..., outdir=..., extractor=...
         mark = {'study': study, 'arm': safe(arm), 'seed': seed, 'config_sha': digest(params)}
         mark |= {'method': 'wysiwyg', 'process': this_process()} | provenance() | tags
         marks = {f'wysiwyg.{k}': str(v)[:5000] for k, v in mark.items()} | origin()
-        texts(params)   # refused before anything is made
+        texts(params)  # refused before anything is made
         with plainly():
             self.client = open_store()
             deliver_left(self.client)
@@ -573,61 +770,83 @@ class Recorder(NullRecorder):
             self.id = open_run(study, arm, seed, params, name, resume, marks)
             log_parameters(self.client, self.id, params)
             self.spool = Spool(self.client, self.id)
+
     def metrics(self, values: dict[str, float], step: int = 0):
         "Log finite values at `step` (images seen), at once; ValueError for a name that MLflow does not take."
-        for name in values.keys()-self.spool.last.keys(): metric_name(name)
-        good, now = {k: float(v) for k, v in values.items() if math.isfinite(v)}, int(time.time()*1000)
-        self.dropped += len(values)-len(good)
+        for name in values.keys() - self.spool.last.keys():
+            metric_name(name)
+        good, now = {k: float(v) for k, v in values.items() if math.isfinite(v)}, int(time.time() * 1000)
+        self.dropped += len(values) - len(good)
         self.spool.add(*(('metric', k, v, now, int(step)) for k, v in good.items()))
-    def samples(self, name: str, values):                           # [N] the same N cases in every arm, e.g. people
+
+    def samples(self, name: str, values):  # [N] the same N cases in every arm, e.g. people
         "Log the mean of a score as eval/<name>, and each of its values as a step of sample/<name>."
-        for k, v in enumerate(values): self.metrics({f'sample/{name}': v}, k)
+        for k, v in enumerate(values):
+            self.metrics({f'sample/{name}': v}, k)
         self.metrics({f'eval/{name}': float(np.mean(values))})
+
     def tag(self, name: str, value: str):
         "Set the tag `wysiwyg.<name>`."
         self.spool.add(('tag', f'wysiwyg.{name}', str(value)[:5000]))
+
     def note(self, text: str):
         "What MLflow shows as the run's description (markdown)."
         self.spool.add(('tag', 'mlflow.note.content', text[:8000]))
-    def dataset(self, name: str, digest: str, path: str|Path = '', context: str = 'training'):
+
+    def dataset(self, name: str, digest: str, path: str | Path = '', context: str = 'training'):
         "The set that the run learned from, or (`context`) was measured on: MLflow's column Dataset."
         self.spool.add(('dataset', name, digest, str(path), context))
-    def kept(self, name: str, write: Callable[[Path], object]) -> str|None:
+
+    def kept(self, name: str, write: Callable[[Path], object]) -> str | None:
         "Where `write` has left a file for the spool; a full disk costs the file and no more."
         try:
             path = self.spool.keep(Path(name))
             write(path)
             return str(path)
-        except OSError as e: self.spool.tell('file', f'{name} is not kept for MLflow ({e.strerror or e})')
-    def image(self, array: np.ndarray, name: str, step: int = 0):   # [H, W, 3] uint8
+        except OSError as e:
+            self.spool.tell('file', f'{name} is not kept for MLflow ({e.strerror or e})')
+
+    def image(self, array: np.ndarray, name: str, step: int = 0):  # [H, W, 3] uint8
         "Keep a picture for MLflow's image grid, whose slider runs over steps; see `list_pictures`."
         from PIL import Image
+
         if not re.fullmatch(r'[\w .-]+', safe(name), re.ASCII):
             raise ValueError(f'{name!r} cannot name a picture: use letters, digits, spaces and _ - .')
         path = self.kept(f'{name}.png', Image.fromarray(np.ascontiguousarray(array)).save)
-        if path: self.spool.add(('image', path, name, int(step)))
-    def file(self, path: str|Path, folder: str = None):
+        if path:
+            self.spool.add(('image', path, name, int(step)))
+
+    def file(self, path: str | Path, folder: str = None):
         "Keep a copy of a file, as it is now."
-        if not Path(path).is_file(): raise ValueError(f'there is no file {path} to keep')
+        if not Path(path).is_file():
+            raise ValueError(f'there is no file {path} to keep')
         copy = self.kept(Path(path).name, partial(shutil.copy, path))
-        if copy: self.spool.add(('file', copy, folder))
+        if copy:
+            self.spool.add(('file', copy, folder))
+
     def figure(self, figure, name: str):
         "Keep a matplotlib figure as figures/<name>.png."
         path = self.kept(f'{safe(name)}.png', figure.savefig)
-        if path: self.spool.add(('file', path, 'figures'))
+        if path:
+            self.spool.add(('file', path, 'figures'))
+
     def text(self, text: str, name: str, folder: str = None):
         "Keep a text as a file, e.g. a page or a configuration."
         path = self.kept(safe(name), lambda path: path.write_text(text, encoding='utf8'))
-        if path: self.spool.add(('file', path, folder))
+        if path:
+            self.spool.add(('file', path, folder))
+
     def stopped(self, step: int):
         "Stopped on wish before its end: the run is closed as KILLED, and continued by `resume='checkpoint'`."
         self.status = 'KILLED'
         self.tag('stopped_at', step)
+
     def end(self, status: str = 'FINISHED'):
         "Deliver what waits and close the run; where the store does not answer, the next recorder does."
         self.tag('dropped', self.dropped)
         self.spool.add(('end', status))
         self.spool.close()
+
     def __exit__(self, kind, error, trace):
         if kind:
             self.tag('traceback', ''.join(traceback.format_exception(kind, error, trace))[-5000:])
@@ -638,20 +857,24 @@ class Recorder(NullRecorder):
 def training_name(run: Run) -> str:
     "What a training is called in MLflow: preset, images, data and seed, e.g. 'tiny-13k-heads32-s0'."
     images, seed = run.schedule.total, run.train.seed
-    size = f'{images/1e6:g}M' if images >= 1e6 else f'{images/1e3:g}k'
+    size = f'{images / 1e6:g}M' if images >= 1e6 else f'{images / 1e3:g}k'
     data = Path(run.data.path).stem or f'heads{run.heads.resolution}'
     return f'{run.name}-{size}-{data}-s{seed}'
+
 
 def facts(title: str, values: dict[str, object]) -> str:
     "A run's description (markdown): a sentence, and a table of what there is to know."
     return f'{title}\n\n| | |\n|---|---|\n' + ''.join(f'| {k} | {v} |\n' for k, v in values.items())
 
-def find_training(outdir: str|Path) -> str|None:
+
+def find_training(outdir: str | Path) -> str | None:
     "The newest run of the trainings that wrote into this folder (tag `outdir`); None where none is known."
-    if not store_exists() or not experiment_id(open_store(), 'train', make=False): return None
+    if not store_exists() or not experiment_id(open_store(), 'train', make=False):
+        return None
     place = str(Path(outdir).resolve())
     found = [r for r in find_runs(open_store(), 'train') if r.data.tags.get('wysiwyg.outdir') == place]
     return found[0].info.run_id if found else None
+
 
 def reopen(run_id: str) -> Recorder:
     "A run that ended, opened for more, such as the evaluation of its generator; it ends again as it was."
@@ -659,7 +882,8 @@ def reopen(run_id: str) -> Recorder:
     with plainly():
         r.client, r.id = open_store(), run_id
         run = r.client.get_run(run_id)
-        if run.info.status == 'RUNNING': raise ValueError(f'{run.info.run_name} is still being recorded')
+        if run.info.status == 'RUNNING':
+            raise ValueError(f'{run.info.run_name} is still being recorded')
         r.status, r.dropped = run.info.status, int(run.data.tags.get('wysiwyg.dropped', 0))
         r.spool = Spool(r.client, run_id)
     return r

@@ -38,43 +38,67 @@ from .world import *
 @dataclass(frozen=True)
 class Stage:
     "The schedule at one moment."
-    resolution: int       # render resolution, even
+
+    resolution: int  # render resolution, even
     beta_target: float
-    supervise: bool       # proposals are trained
-    propose: bool         # proposals are rendered with
-    gamma: float          # R1
-    color_lr: float       # multiplier
-    g_lr: float           # multiplier
-    swap: float           # probability of a swapped condition
+    supervise: bool  # proposals are trained
+    propose: bool  # proposals are rendered with
+    gamma: float  # R1
+    color_lr: float  # multiplier
+    g_lr: float  # multiplier
+    swap: float  # probability of a swapped condition
+
 
 def stage_at(s: ScheduleConfig, images: float) -> Stage:
     "Table A3 at `images`."
-    return Stage(round(s.resolution(images)/2)*2, s.beta_target(images), images >= s.supervise_from, images >= s.render_from,
-                 s.gamma(images), s.color_lr(images), s.g_lr(images), s.swap(images))
+    return Stage(
+        round(s.resolution(images) / 2) * 2,
+        s.beta_target(images),
+        images >= s.supervise_from,
+        images >= s.render_from,
+        s.gamma(images),
+        s.color_lr(images),
+        s.g_lr(images),
+        s.swap(images),
+    )
 
 # %% ../nbs/15_training.ipynb #78831e3c
-def make_optimizers(g: Generator, d: Discriminator, c: TrainConfig) -> tuple[torch.optim.Adam, torch.optim.Adam]:
+def make_optimizers(
+    g: Generator, d: Discriminator, c: TrainConfig
+) -> tuple[torch.optim.Adam, torch.optim.Adam]:
     "Adam for G (groups: backbone, geometry, colour, proposal) and for D (corrected for lazy R1)."
     color = [p for n, p in g.field.named_parameters() if n.startswith(('dir0', 'color'))]
     geometry = [p for n, p in g.field.named_parameters() if not n.startswith(('dir0', 'color'))]
-    g_opt = torch.optim.Adam([
-        dict(params=[*g.mapping.parameters(), *g.triplane.parameters()], lr=c.g_lr), dict(params=geometry, lr=c.field_lr),
-        dict(params=color, lr=c.field_lr), dict(params=list(g.proposal.parameters()), lr=c.proposal_lr, betas=(.9, .99))], betas=(0., .99), eps=1e-8)
-    lazy = c.r1_every/(c.r1_every+1)
-    return g_opt, torch.optim.Adam(d.parameters(), lr=c.d_lr*lazy, betas=(0., .99**lazy), eps=1e-8)
+    g_opt = torch.optim.Adam(
+        [
+            dict(params=[*g.mapping.parameters(), *g.triplane.parameters()], lr=c.g_lr),
+            dict(params=geometry, lr=c.field_lr),
+            dict(params=color, lr=c.field_lr),
+            dict(params=list(g.proposal.parameters()), lr=c.proposal_lr, betas=(0.9, 0.99)),
+        ],
+        betas=(0.0, 0.99),
+        eps=1e-8,
+    )
+    lazy = c.r1_every / (c.r1_every + 1)
+    return g_opt, torch.optim.Adam(d.parameters(), lr=c.d_lr * lazy, betas=(0.0, 0.99**lazy), eps=1e-8)
+
 
 @torch.no_grad()
 def update_ema(ema: Generator, g: Generator, images: float, batch: int, c: TrainConfig):
     "ema <- lerp(ema, g) with a half-life of min(ema_images, ramp * images)."
-    keep = .5**(batch/max(min(c.ema_images, c.ema_ramp*images), 1e-8))
-    for a, b in zip(ema.parameters(), g.parameters()): a.lerp_(b, 1-keep)
-    for a, b in zip(ema.buffers(), g.buffers()): a.copy_(b)
+    keep = 0.5 ** (batch / max(min(c.ema_images, c.ema_ramp * images), 1e-8))
+    for a, b in zip(ema.parameters(), g.parameters()):
+        a.lerp_(b, 1 - keep)
+    for a, b in zip(ema.buffers(), g.buffers()):
+        a.copy_(b)
 
 # %% ../nbs/15_training.ipynb #681011a9
 class Draws:
     "Latents, cameras and real images of one step, in parts of the whole batch."
+
     @property
-    def stage(self) -> Stage: return stage_at(self.run.schedule, self.images)
+    def stage(self) -> Stage:
+        return stage_at(self.run.schedule, self.images)
 
     def random(self, name: str, device: str = 'cpu') -> torch.Generator:
         "Random numbers of this step."
@@ -82,63 +106,95 @@ class Draws:
 
     def rows(self, part: int) -> Tensor:
         "[b]: the rows of the whole batch that this process works on in its part `part`."
-        return rows_of(self.run.train.batch, self.run.discriminator.group, self.world.rank*self.parts+part, self.world.size*self.parts)
+        return rows_of(
+            self.run.train.batch,
+            self.run.discriminator.group,
+            self.world.rank * self.parts + part,
+            self.world.size * self.parts,
+        )
 
     def latents(self) -> tuple[Tensor, Camera, Camera]:
         "Of the whole batch: z, the cameras to render, and the cameras that the mapping sees."
         b = self.run.train.batch
         z = torch.randn(b, self.run.backbone.z_dim, generator=self.random('z'))
-        camera = Camera.from_label(self.data.labels[torch.randint(len(self.data), (b,), generator=self.random('camera'))])
-        return z.to(self.device), camera.to(self.device), swap_cameras(camera, self.stage.swap, self.random('swap')).to(self.device)
+        camera = Camera.from_label(
+            self.data.labels[torch.randint(len(self.data), (b,), generator=self.random('camera'))]
+        )
+        return (
+            z.to(self.device),
+            camera.to(self.device),
+            swap_cameras(camera, self.stage.swap, self.random('swap')).to(self.device),
+        )
 
     def read(self, position: int, part: int) -> tuple[Tensor, Camera]:
         "This process's rows of the images at `position`, and their cameras, on the CPU."
-        pairs = [self.data.batch(position+i, 1, self.run.train.seed, self.run.data.mirror) for i in self.rows(part).tolist()]
+        pairs = [
+            self.data.batch(position + i, 1, self.run.train.seed, self.run.data.mirror)
+            for i in self.rows(part).tolist()
+        ]
         return torch.cat([x for x, _ in pairs]), Camera.from_label(torch.cat([c.label for _, c in pairs]))
 
     def reals(self, part: int) -> tuple[Tensor, Camera]:
         "Real images [b, 3, R, R] in [-1, 1], as blurred as the fakes, and their cameras; a thread reads the next ones meanwhile."
-        here, following = (self.images, part), (self.images, part+1) if part+1 < self.parts else (self.images+self.run.train.batch, 0)
+        here, following = (
+            (self.images, part),
+            (self.images, part + 1) if part + 1 < self.parts else (self.images + self.run.train.batch, 0),
+        )
         begun = self.ahead.pop(here, None) or self.reader.submit(self.read, *here)
         self.ahead = {following: self.reader.submit(self.read, *following)}
-        start = time.perf_counter(); images, cameras = begun.result(); self.waited += time.perf_counter()-start
+        start = time.perf_counter()
+        images, cameras = begun.result()
+        self.waited += time.perf_counter() - start
         return match_blur(images.to(self.device), self.stage.resolution), cameras.to(self.device)
 
 # %% ../nbs/15_training.ipynb #1b3e9d84
 class Objective(Draws):
     "The losses of D and G on one part of the batch."
+
     def fake(self, part: int) -> tuple[Tensor, Camera, dict[str, Tensor], Trace]:
         "Images [b, 3, R, R] in [-1, 1], their cameras, the weighted losses that need no discriminator, and the trace."
         s, rows = self.stage, self.rows(part)
-        keys = [((self.run.train.seed, self.step_count), i) for i in rows.tolist()]      # an image's sample places do not depend on who renders it
+        keys = [
+            ((self.run.train.seed, self.step_count), i) for i in rows.tolist()
+        ]  # an image's sample places do not depend on who renders it
         z, camera, condition = [x[rows.to(self.device)] for x in self.latents()]
         w, losses, proposed = self.g.map(z, condition), {}, None
-        with self.half(): planes = self.g.synthesize(w)
+        with self.half():
+            planes = self.g.synthesize(w)
         planes = planes.to(w.dtype)
         if s.supervise and torch.is_grad_enabled():
             proposed = self.probe_and_propose(planes, camera, losses)
-            losses['sampler'] = self.run.loss.sampler*self.sampler_loss(planes, camera, proposed[1])
-        if s.propose: trace = self.g.render(planes, camera, s.resolution, key=keys, trace=True, proposed=proposed)
-        else: trace = self.g.coarse_render(planes, camera, s.resolution, keys)
-        losses['surface'] = self.run.loss.surface*surface_loss(trace.groups, s.beta_target)
-        if self.run.loss.hinge: losses['hinge'] = self.run.loss.hinge*hinge_loss(trace.groups)
-        if self.run.loss.smooth: losses['smooth'] = self.run.loss.smooth*smoothness_loss(trace.rendering, camera, self.run.render.far)
-        return enlarge(2*trace.rendering.image()-1, self.run.resolution), camera, losses, trace
+            losses['sampler'] = self.run.loss.sampler * self.sampler_loss(planes, camera, proposed[1])
+        if s.propose:
+            trace = self.g.render(planes, camera, s.resolution, key=keys, trace=True, proposed=proposed)
+        else:
+            trace = self.g.coarse_render(planes, camera, s.resolution, keys)
+        losses['surface'] = self.run.loss.surface * surface_loss(trace.groups, s.beta_target)
+        if self.run.loss.hinge:
+            losses['hinge'] = self.run.loss.hinge * hinge_loss(trace.groups)
+        if self.run.loss.smooth:
+            losses['smooth'] = self.run.loss.smooth * smoothness_loss(
+                trace.rendering, camera, self.run.render.far
+            )
+        return enlarge(2 * trace.rendering.image() - 1, self.run.resolution), camera, losses, trace
 
     def probe_and_propose(self, planes: Tensor, camera: Camera, losses: dict) -> tuple[Probe, Tensor]:
         "The probe carries a gradient only for the decision loss; the proposal network sees it detached."
         decide = self.run.loss.decision and self.stage.propose
-        with torch.set_grad_enabled(bool(decide)): p = self.g.probe(planes, camera)
-        if decide: losses['decision'] = self.run.loss.decision*decision_loss(p.sdf)
+        with torch.set_grad_enabled(bool(decide)):
+            p = self.g.probe(planes, camera)
+        if decide:
+            losses['decision'] = self.run.loss.decision * decision_loss(p.sdf)
         if self.run.proposal.kind == 'cnn':
-            with self.half(): return p, self.g.proposal(p.detach()).to(p.weights.dtype)
+            with self.half():
+                return p, self.g.proposal(p.detach()).to(p.weights.dtype)
         return p, self.g.propose(planes.detach(), camera)[1]
 
     def sampler_loss(self, planes: Tensor, camera: Camera, pdf: Tensor) -> Tensor:
         "Cross-entropy on a random patch of the final grid (4.3)."
         r, side = self.run.resolution, self.run.proposal.patch
-        y, x = torch.randint(r-side+1, (2,), generator=self.random('patch')).tolist()
-        index = ((torch.arange(side)+y)[:, None]*r + torch.arange(side)+x).flatten().to(self.device)
+        y, x = torch.randint(r - side + 1, (2,), generator=self.random('patch')).tolist()
+        index = ((torch.arange(side) + y)[:, None] * r + torch.arange(side) + x).flatten().to(self.device)
         with torch.no_grad():
             m = self.g.dense_march(planes.detach(), camera_rays(camera, r, index), self.run.probe.samples)
             target, valid = clean_targets(m.weights, self.run.proposal)
@@ -146,13 +202,26 @@ class Objective(Draws):
 
     def d_loss(self, part: int, fake: Tensor, camera: Camera) -> tuple[Tensor, dict[str, Tensor]]:
         "What D minimises, and what a curve wants; every r1_every-th step also D's flatness at the reals."
-        c, lazy, (real, real_camera) = self.run.train, self.step_count % self.run.train.r1_every == 0, self.reals(part)
-        on_real, on_fake = self.judge('real', real.requires_grad_(lazy), real_camera, part), self.judge('fake', fake.detach(), camera, part)
+        c, lazy, (real, real_camera) = (
+            self.run.train,
+            self.step_count % self.run.train.r1_every == 0,
+            self.reals(part),
+        )
+        on_real, on_fake = (
+            self.judge('real', real.requires_grad_(lazy), real_camera, part),
+            self.judge('fake', fake.detach(), camera, part),
+        )
         loss = d_adversarial(on_real, on_fake)
-        values = {'loss/D': loss, 'D/real': on_real.mean(), 'D/fake': on_fake.mean(), 'D/sign': on_real.sign().mean()}
-        if not lazy: return loss, values
+        values = {
+            'loss/D': loss,
+            'D/real': on_real.mean(),
+            'D/fake': on_fake.mean(),
+            'D/sign': on_real.sign().mean(),
+        }
+        if not lazy:
+            return loss, values
         r1 = r1_penalty(on_real, real)
-        return loss + self.stage.gamma/2*c.r1_every*r1, values | {'loss/r1': r1}
+        return loss + self.stage.gamma / 2 * c.r1_every * r1, values | {'loss/r1': r1}
 
     def half(self) -> torch.autocast:
         "bfloat16 where it holds, if the run wants it: backbone, proposal network, D's blocks. Mapping, field, sampler and D's last layers are outside."
@@ -160,23 +229,42 @@ class Objective(Draws):
 
     def judge(self, name: str, images: Tensor, camera: Camera, part: int) -> Tensor:
         "Logits [b] of images as D sees them: augmented with probability ada.p, each image with numbers of its own."
-        keys = [rng(self.run.train.seed, 'augment', name, self.step_count, i) for i in self.rows(part).tolist()] if self.ada.p else []
-        return self.d(augment(images, self.ada.p, self.run.augment, keys), camera.label, half=self.run.train.bf16 and not (name == 'real' and images.requires_grad))     # R1 in float32
+        keys = (
+            [rng(self.run.train.seed, 'augment', name, self.step_count, i) for i in self.rows(part).tolist()]
+            if self.ada.p
+            else []
+        )
+        return self.d(
+            augment(images, self.ada.p, self.run.augment, keys),
+            camera.label,
+            half=self.run.train.bf16 and not (name == 'real' and images.requires_grad),
+        )  # R1 in float32
 
-    def g_loss(self, part: int, fake: Tensor, camera: Camera, losses: dict[str, Tensor], trace: Trace) -> tuple[Tensor, dict[str, Tensor]]:
+    def g_loss(
+        self, part: int, fake: Tensor, camera: Camera, losses: dict[str, Tensor], trace: Trace
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         "What G minimises (Eq. 12), and what a curve wants."
         losses = losses | {'adversarial': g_adversarial(self.judge('made', fake, camera, part))}
         return sum(losses.values()), {f'loss/{k}': v for k, v in losses.items()} | vitals(trace)
 
+
 @torch.no_grad()
 def vitals(trace: Trace) -> dict[str, Tensor]:
     "Numbers that tell whether the geometry lives: opacity, share of samples inside, mean beta of what is opaque."
-    out, inside = trace.rendering, sum((m.sdf < 0).float().mean() for _, m in trace.groups)/len(trace.groups)
-    return {'geometry/opacity': out.opacity.mean(), 'geometry/inside': inside, 'geometry/beta': out.beta.sum()/out.opacity.sum().clamp_min(1e-6)}
+    out, inside = (
+        trace.rendering,
+        sum((m.sdf < 0).float().mean() for _, m in trace.groups) / len(trace.groups),
+    )
+    return {
+        'geometry/opacity': out.opacity.mean(),
+        'geometry/inside': inside,
+        'geometry/beta': out.beta.sum() / out.opacity.sum().clamp_min(1e-6),
+    }
 
 # %% ../nbs/15_training.ipynb #ccc842da
 class NotFinite(RuntimeError):
     "Training met what is not finite: too many steps in a row, weights, or its end; `report` says where."
+
     def __init__(self, report: dict, why: str = ''):
         why = why or f'{report["skipped_in_a_row"]} steps in a row were not finite, the last'
         where = f'at step {report["step"]} ({report["images"]} images), stage {report["stage"]}'
@@ -184,27 +272,41 @@ class NotFinite(RuntimeError):
         super().__init__(f'{why} {where}; {bad}')
         self.report = report
 
+
 class Means:
     "Means of named numbers over the steps in which they came."
-    def __init__(self): self.sums = {}                           # name -> (sum, steps)
+
+    def __init__(self):
+        self.sums = {}  # name -> (sum, steps)
+
     def add(self, values: dict[str, float]):
         for k, v in values.items():
-            total, n = self.sums.get(k, (0., 0))
-            self.sums[k] = total+v, n+1
-    def means(self) -> dict[str, float]: return {k: total/n for k, (total, n) in self.sums.items()}
-    def state_dict(self) -> dict: return dict(self.sums)
-    def load_state_dict(self, state: dict): self.sums = dict(state)
+            total, n = self.sums.get(k, (0.0, 0))
+            self.sums[k] = total + v, n + 1
+
+    def means(self) -> dict[str, float]:
+        return {k: total / n for k, (total, n) in self.sums.items()}
+
+    def state_dict(self) -> dict:
+        return dict(self.sums)
+
+    def load_state_dict(self, state: dict):
+        self.sums = dict(state)
+
 
 def finite(tensors) -> bool:
     "Are all of these finite? One question to the device."
     return bool(torch.stack(torch._foreach_norm(list(tensors))).isfinite().all())
 
+
 PARTS = ('g', 'd', 'ema', 'g_opt', 'd_opt', 'ada', 'curve')
 COUNTS = ('step_count', 'images', 'skipped', 'skipped_in_a_row')
-ENDING = 3   # a run that ends on so many skipped steps has failed
+ENDING = 3  # a run that ends on so many skipped steps has failed
+
 
 class Trainer(Objective):
     "Networks, optimisers and the position in the schedule. ValueError where data, batch and processes do not fit the run."
+
     def __init__(self, run: Run, data: Dataset, device: torch.device = None, world: World = World()):
         check(run, heads=False)
         check_data(run, data)
@@ -212,31 +314,40 @@ class Trainer(Objective):
         self.parts = micro_batches(run.train, world)
         torch.manual_seed(run.train.seed)
         self.g = Generator(run).to(self.device)
-        self.g.view = data.view                                  # snapshots look from where the data do
+        self.g.view = data.view  # snapshots look from where the data do
         self.d = Discriminator(run.discriminator, run.resolution, run.backbone.label_dim).to(self.device)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
         self.g_opt, self.d_opt = make_optimizers(self.g, self.d, run.train)
         self.ada, self.reader, self.ahead = Ada(run.augment), ThreadPoolExecutor(1), {}
-        self.waited = 0.                                         # seconds in which a step stood still for its pictures
-        self.curve = Means()                                     # since the last point of the curves
-        self.lap = time.perf_counter(), 0                        # when that was, and images then
+        self.waited = 0.0  # seconds in which a step stood still for its pictures
+        self.curve = Means()  # since the last point of the curves
+        self.lap = time.perf_counter(), 0  # when that was, and images then
         self.step_count = self.images = self.skipped = self.skipped_in_a_row = 0
-        self.rows(0)                                             # can the batch be shared out?
+        self.rows(0)  # can the batch be shared out?
 
     def step(self) -> dict[str, float]:
         "One D and one G step; returns what a curve wants, averaged over the whole batch."
         c, s = self.run.train, self.stage
-        for group, rate in zip(self.g_opt.param_groups, (c.g_lr, c.field_lr, c.field_lr*s.color_lr)): group['lr'] = rate*s.g_lr
-        self.g.train(); self.g.mapping.eval()                    # its mean w follows once a step, in `follow`
+        for group, rate in zip(self.g_opt.param_groups, (c.g_lr, c.field_lr, c.field_lr * s.color_lr)):
+            group['lr'] = rate * s.g_lr
+        self.g.train()
+        self.g.mapping.eval()  # its mean w follows once a step, in `follow`
         once = self.fake(0) if self.parts == 1 else None
-        d_ok, values = self.improve(self.d_opt, self.d, lambda part: self.d_loss(part, *self.unseen(once, part)))
+        d_ok, values = self.improve(
+            self.d_opt, self.d, lambda part: self.d_loss(part, *self.unseen(once, part))
+        )
         self.d.requires_grad_(False)
-        g_ok, more = self.improve(self.g_opt, self.g, lambda part: self.g_loss(part, *(once or self.fake(part))))
+        g_ok, more = self.improve(
+            self.g_opt, self.g, lambda part: self.g_loss(part, *(once or self.fake(part)))
+        )
         self.d.requires_grad_(True)
-        if d_ok: self.ada.update(values['D/sign'], c.batch)
-        if g_ok: self.follow()
+        if d_ok:
+            self.ada.update(values['D/sign'], c.batch)
+        if g_ok:
+            self.follow()
         values = values | more
-        if d_ok and g_ok: self.curve.add(values)
+        if d_ok and g_ok:
+            self.curve.add(values)
         self.count(d_ok and g_ok, values)
         now = {'schedule/resolution': s.resolution, 'schedule/beta_target': s.beta_target}
         return values | now | self.moving()
@@ -248,20 +359,29 @@ class Trainer(Objective):
 
     def unseen(self, once, part: int) -> tuple[Tensor, Camera]:
         "The fakes and cameras that D is shown."
-        with torch.no_grad(): return (once or self.fake(part))[:2]
+        with torch.no_grad():
+            return (once or self.fake(part))[:2]
 
-    def improve(self, opt: torch.optim.Adam, net: torch.nn.Module, loss_of: Callable) -> tuple[bool, dict[str, float]]:
+    def improve(
+        self, opt: torch.optim.Adam, net: torch.nn.Module, loss_of: Callable
+    ) -> tuple[bool, dict[str, float]]:
         """Average the gradients of loss_of(part) over parts and processes; step `opt` if all is finite.
         Returns whether it was, and the averaged values. NotFinite where that leaves weights not finite."""
-        opt.zero_grad(set_to_none=True); means = {}
+        opt.zero_grad(set_to_none=True)
+        means = {}
         for part in range(self.parts):
             loss, values = loss_of(part)
-            (loss/self.parts).backward()
-            for k, v in values.items(): means[k] = means.get(k, 0) + v.detach()/self.parts
-        grads, values = [p.grad for p in net.parameters() if p.grad is not None], torch.stack(list(means.values()))
+            (loss / self.parts).backward()
+            for k, v in values.items():
+                means[k] = means.get(k, 0) + v.detach() / self.parts
+        grads, values = (
+            [p.grad for p in net.parameters() if p.grad is not None],
+            torch.stack(list(means.values())),
+        )
         self.world.average([*grads, values])
         ok, named = finite([*grads, values.sum()]), dict(zip(means, values.tolist()))
-        if not ok: return ok, named
+        if not ok:
+            return ok, named
         opt.step()
         if not finite(net.parameters()):
             raise NotFinite(self.report(named), 'weights are not finite after a step whose gradients were,')
@@ -271,14 +391,16 @@ class Trainer(Objective):
     def follow(self):
         "The averages follow G: w_mean by the whole batch, in every process alike; then the EMA."
         c, (z, _, condition) = self.run.train, self.latents()
-        self.g.mapping.train(); self.g.map(z, condition)
-        update_ema(self.ema, self.g, self.images+c.batch, c.batch, c)
+        self.g.mapping.train()
+        self.g.map(z, condition)
+        update_ema(self.ema, self.g, self.images + c.batch, c.batch, c)
 
     def count(self, ok: bool, values: dict[str, float]):
         "A step is done; NotFinite when nan_patience steps in a row were not."
-        self.skipped, self.skipped_in_a_row = self.skipped+(not ok), 0 if ok else self.skipped_in_a_row+1
-        if self.skipped_in_a_row >= self.run.train.nan_patience: raise NotFinite(self.report(values))
-        self.step_count, self.images = self.step_count+1, self.images+self.run.train.batch
+        self.skipped, self.skipped_in_a_row = self.skipped + (not ok), 0 if ok else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row >= self.run.train.nan_patience:
+            raise NotFinite(self.report(values))
+        self.step_count, self.images = self.step_count + 1, self.images + self.run.train.batch
 
     def check_end(self, values: dict[str, float]):
         "NotFinite where the last steps, or all of them, were skipped: such a run has not ended well."
@@ -288,10 +410,23 @@ class Trainer(Objective):
 
     def report(self, values: dict[str, float]) -> dict:
         "Where the last step was not finite. The step can be repeated: its random numbers depend on seed and step alone."
-        bad = lambda of: [f'{net}.{n}' for net in ('g', 'd') for n, p in getattr(self, net).named_parameters() if of(p) is not None and not of(p).isfinite().all()]
-        return {'step': self.step_count, 'images': self.images, 'seed': self.run.train.seed, 'skipped': self.skipped, 'skipped_in_a_row': self.skipped_in_a_row,
-                'stage': vars(self.stage), 'values': {k: v if math.isfinite(v) else str(v) for k, v in values.items()},
-                'gradients': bad(lambda p: p.grad), 'weights': bad(lambda p: p.data)}
+        bad = lambda of: [
+            f'{net}.{n}'
+            for net in ('g', 'd')
+            for n, p in getattr(self, net).named_parameters()
+            if of(p) is not None and not of(p).isfinite().all()
+        ]
+        return {
+            'step': self.step_count,
+            'images': self.images,
+            'seed': self.run.train.seed,
+            'skipped': self.skipped,
+            'skipped_in_a_row': self.skipped_in_a_row,
+            'stage': vars(self.stage),
+            'values': {k: v if math.isfinite(v) else str(v) for k, v in values.items()},
+            'gradients': bad(lambda p: p.grad),
+            'weights': bad(lambda p: p.data),
+        }
 
     def state(self) -> dict:
         "Everything that the next step depends on."
@@ -299,47 +434,60 @@ class Trainer(Objective):
 
     def load_state(self, state: dict):
         "The inverse of `state`; KeyError where a part is missing."
-        for k in PARTS: getattr(self, k).load_state_dict(state[k])
-        for k in COUNTS: setattr(self, k, state[k])
+        for k in PARTS:
+            getattr(self, k).load_state_dict(state[k])
+        for k in COUNTS:
+            setattr(self, k, state[k])
+
 
 def micro_batches(c: TrainConfig, world: World) -> int:
     "Parts in which a process works on its share of the batch, `micro_batch` images each."
-    share, micro = c.batch//world.size, c.micro_batch or c.batch//world.size
-    if share*world.size != c.batch or share % max(micro, 1) or not share: raise ValueError(f'{world.size} processes with micro-batches of {micro} cannot share a batch of {c.batch}: make the batch a multiple of {world.size*micro}')
-    return share//micro
+    share, micro = c.batch // world.size, c.micro_batch or c.batch // world.size
+    if share * world.size != c.batch or share % max(micro, 1) or not share:
+        raise ValueError(
+            f'{world.size} processes with micro-batches of {micro} cannot share a batch of {c.batch}: make the batch a multiple of {world.size * micro}'
+        )
+    return share // micro
 
 # %% ../nbs/15_training.ipynb #dd35e65e
 GO_ON = ', then go on with --resume=latest; the checkpoints before it are whole'
 
+
 def not_finite(x, name: str = '') -> list[str]:
     "Names of the tensors in nested dictionaries and lists that hold NaN or infinity."
-    if torch.is_tensor(x): return [name] if x.is_floating_point() and not x.isfinite().all() else []
+    if torch.is_tensor(x):
+        return [name] if x.is_floating_point() and not x.isfinite().all() else []
     pairs = x.items() if isinstance(x, dict) else enumerate(x) if isinstance(x, (list, tuple)) else ()
     return [bad for k, v in pairs for bad in not_finite(v, f'{name}.{k}' if name else str(k))]
+
 
 def refuse_not_finite(t: Trainer, state: dict, name: str):
     "NotFinite where `state` is not finite: it is not written."
     if bad := not_finite(state):
         raise NotFinite(t.report({}), f'{name} is not written, what was there stays: {bad[0]} is not finite')
 
-def save_checkpoint(t: Trainer, folder: str|Path) -> Path:
+
+def save_checkpoint(t: Trainer, folder: str | Path) -> Path:
     """Write `ckpt-<images>.pt` and its manifest, unless this very state is there; keep the last `train.keep`.
     WriteError where the system refuses, NotFinite where the state is not finite: those before stay."""
-    path, state, buffer = Path(folder)/f'ckpt-{t.images:010d}.pt', t.state(), io.BytesIO()
+    path, state, buffer = Path(folder) / f'ckpt-{t.images:010d}.pt', t.state(), io.BytesIO()
     refuse_not_finite(t, state, path.name)
-    torch.save(state, buffer)                                    # in memory, so that what fails is the write
+    torch.save(state, buffer)  # in memory, so that what fails is the write
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
     manifest = json.dumps({'sha256': digest, 'run': to_dict(t.run), 'data': t.data.sha})
     if not intact(path) or path.with_suffix('.json').read_text(encoding='utf8') != manifest:
         with writing(path, GO_ON):
-            with atomic(path) as tmp: tmp.write_bytes(buffer.getbuffer())
-            with atomic(path.with_suffix('.json')) as tmp: tmp.write_text(manifest, encoding='utf8')
-    for old in [p for p in checkpoints(folder) if p <= path and p.is_file()][:-t.run.train.keep]:
+            with atomic(path) as tmp:
+                tmp.write_bytes(buffer.getbuffer())
+            with atomic(path.with_suffix('.json')) as tmp:
+                tmp.write_text(manifest, encoding='utf8')
+    for old in [p for p in checkpoints(folder) if p <= path and p.is_file()][: -t.run.train.keep]:
         old.with_suffix('.json').unlink(missing_ok=True)
         old.unlink()
     return path
 
-def checkpoints(folder: str|Path) -> list[Path]:
+
+def checkpoints(folder: str | Path) -> list[Path]:
     "Checkpoints in a folder, oldest first."
     return sorted(Path(folder).glob('ckpt-*.pt'))
 
@@ -347,117 +495,165 @@ def checkpoints(folder: str|Path) -> list[Path]:
 class Damaged(ValueError):
     "A checkpoint that nobody can go on from; the one before may be whole."
 
+
 def check_checkpoint(path: Path) -> dict:
     "The manifest of an intact checkpoint; Damaged names what is wrong, ValueError where there is no file."
-    if path.is_dir(): raise Damaged(f'{path.name} is a folder, not a checkpoint')
-    if not path.exists(): raise ValueError(f'there is no {path}')
-    try: meta = json.loads(path.with_suffix('.json').read_text(encoding='utf8'))
+    if path.is_dir():
+        raise Damaged(f'{path.name} is a folder, not a checkpoint')
+    if not path.exists():
+        raise ValueError(f'there is no {path}')
+    try:
+        meta = json.loads(path.with_suffix('.json').read_text(encoding='utf8'))
     except (OSError, ValueError, RecursionError):
         raise Damaged(f'{path.name} has no manifest: its writing was cut short') from None
     told = meta if isinstance(meta, dict) else {}
     kinds = dict(sha256=str, run=dict, data=str)
     odd = [k for k, kind in kinds.items() if not isinstance(told.get(k), kind)]
-    if odd: raise Damaged(f'the manifest of {path.name} is damaged: it does not say {", ".join(odd)}')
+    if odd:
+        raise Damaged(f'the manifest of {path.name} is damaged: it does not say {", ".join(odd)}')
     if meta['sha256'] != file_sha(path):
         raise Damaged(f'{path.name} is damaged: its digest differs from its manifest')
     return meta
 
+
 def intact(path: Path) -> bool:
     "Is this a whole checkpoint?"
-    try: return bool(check_checkpoint(path))
-    except ValueError: return False
+    try:
+        return bool(check_checkpoint(path))
+    except ValueError:
+        return False
 
-def latest_checkpoint(folder: str|Path, test: Callable = check_checkpoint) -> Path|None:
+
+def latest_checkpoint(folder: str | Path, test: Callable = check_checkpoint) -> Path | None:
     "The newest checkpoint that passes `test`; damaged ones are named on stderr and passed over."
     for path in reversed(checkpoints(folder)):
         try:
             test(path)
             return path
-        except Damaged as e: print(f'warning: {e}; trying the one before', file=sys.stderr)
+        except Damaged as e:
+            print(f'warning: {e}; trying the one before', file=sys.stderr)
 
 # %% ../nbs/15_training.ipynb #c81d4f02
 def misfit(x, like, name: str) -> str:
     "Where nested `x` differs from `like` in kind, names, length or shape; '' where it does not."
     if torch.is_tensor(like):
-        if not torch.is_tensor(x): return f'{name} is a {type(x).__name__}, not a tensor'
+        if not torch.is_tensor(x):
+            return f'{name} is a {type(x).__name__}, not a tensor'
         return '' if x.shape == like.shape else f'{name} has shape {list(x.shape)}, not {list(like.shape)}'
     kind = next(k for k in (dict, (list, tuple), (int, float)) if isinstance(like, k))
     if not isinstance(x, kind) or isinstance(x, bool):
         return f'{name} is a {type(x).__name__}, not a {type(like).__name__}'
-    if isinstance(like, (int, float)): return '' if math.isfinite(x) else f'{name} is not finite'
+    if isinstance(like, (int, float)):
+        return '' if math.isfinite(x) else f'{name} is not finite'
     if isinstance(like, dict):
         odd = sorted(map(str, x.keys() ^ like.keys()))
-        if odd: return f'{name}.{odd[0]} is {"missing" if odd[0] in like else "unknown"}'
+        if odd:
+            return f'{name}.{odd[0]} is {"missing" if odd[0] in like else "unknown"}'
         pairs = [(x[k], v, f'{name}.{k}') for k, v in like.items()]
     else:
-        if len(x) != len(like): return f'{name} has {len(x)} entries, not {len(like)}'
+        if len(x) != len(like):
+            return f'{name} has {len(x)} entries, not {len(like)}'
         pairs = [(a, b, f'{name}.{i}') for i, (a, b) in enumerate(zip(x, like))]
     return next(filter(None, (misfit(*pair) for pair in pairs)), '')
 
+
 def adam_misfit(x, opt: torch.optim.Adam, name: str) -> str:
     "Likewise for an optimiser's state: groups, and the moments that there are, of their parameters' shapes."
-    if not isinstance(x, dict): return f'{name} is a {type(x).__name__}, not a dict'
+    if not isinstance(x, dict):
+        return f'{name} is a {type(x).__name__}, not a dict'
     for k, kind in (('state', dict), ('param_groups', list)):
-        if not isinstance(x.get(k), kind): return f'{name}.{k} is missing'
+        if not isinstance(x.get(k), kind):
+            return f'{name}.{k} is missing'
     needs = ('params', 'lr', 'betas', 'eps')
-    def needed(group): return {k: group.get(k) for k in needs} if isinstance(group, dict) else group
+
+    def needed(group):
+        return {k: group.get(k) for k in needs} if isinstance(group, dict) else group
+
     theirs, ours = [list(map(needed, g)) for g in (x['param_groups'], opt.state_dict()['param_groups'])]
     params = dict(enumerate(p for g in opt.param_groups for p in g['params']))
-    if said := misfit(theirs, ours, f'{name}.param_groups'): return said
+    if said := misfit(theirs, ours, f'{name}.param_groups'):
+        return said
     for i, moments in x['state'].items():
-        if i not in params: return f'{name}.state.{i} is unknown'
+        if i not in params:
+            return f'{name}.state.{i} is unknown'
         like = {'step': torch.zeros(()), 'exp_avg': params[i], 'exp_avg_sq': params[i]}
-        if said := misfit(moments, like, f'{name}.state.{i}'): return said
+        if said := misfit(moments, like, f'{name}.state.{i}'):
+            return said
     return ''
+
 
 def state_fault(t: Trainer, state) -> str:
     "Why a trainer cannot take `state`; '' where it can."
-    if not isinstance(state, dict): return f'holds a {type(state).__name__}, not the state of a training'
+    if not isinstance(state, dict):
+        return f'holds a {type(state).__name__}, not the state of a training'
     lacks = sorted({*PARTS, *COUNTS} - set(state))
-    if lacks: return f'lacks {", ".join(lacks)}: another version of the program wrote it'
+    if lacks:
+        return f'lacks {", ".join(lacks)}: another version of the program wrote it'
     faults = [misfit(state[k], getattr(t, k).state_dict(), k) for k in ('g', 'd', 'ema', 'ada')]
     faults += [adam_misfit(state[k], getattr(t, k), k) for k in ('g_opt', 'd_opt')]
     faults += [misfit(state[k], 0, k) for k in COUNTS]
-    if not isinstance(state['curve'], dict): faults.append('curve is not a dictionary')
+    if not isinstance(state['curve'], dict):
+        faults.append('curve is not a dictionary')
     faults = [*filter(None, faults), *(f'{name} is not finite' for name in not_finite(state))]
     return f'holds another state: {faults[0]}' if faults else ''
 
 # %% ../nbs/15_training.ipynb #c81d4f03
-FREE = ('name', 'data.path', 'data.skip_bad', 'schedule.total', 'train.checkpoint_images',
-        'train.snapshot_images', 'train.keep', 'train.micro_batch', 'train.network', 'train.ema_images',
-        'heads.workers')   # may differ on resuming
+FREE = (
+    'name',
+    'data.path',
+    'data.skip_bad',
+    'schedule.total',
+    'train.checkpoint_images',
+    'train.snapshot_images',
+    'train.keep',
+    'train.micro_batch',
+    'train.network',
+    'train.ema_images',
+    'heads.workers',
+)  # may differ on resuming
+
 
 def read_state(raw: bytes):
     "What a checkpoint's bytes hold, on the CPU; ValueError where they are not plain data."
-    try: state = torch.load(io.BytesIO(raw), map_location='cpu', weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(raw), map_location='cpu', weights_only=True)
     except Exception:
         raise ValueError('holds something else than tensors and numbers: it is not read') from None
-    return {'curve': {}} | state if isinstance(state, dict) else state      # earlier versions kept no sums
+    return {'curve': {}} | state if isinstance(state, dict) else state  # earlier versions kept no sums
+
 
 def check_run(t: Trainer, path: Path):
     "Damaged, or ValueError where the checkpoint is of another configuration or of other data."
     meta = check_checkpoint(path)
-    try: theirs = flat(from_dict(Run, meta['run']))
+    try:
+        theirs = flat(from_dict(Run, meta['run']))
     except Exception as e:
         raise Damaged(f'{path.name} was written by another version of the program: {e}') from None
     ours = flat(t.run)
     for k in (k for k in ours if theirs[k] != ours[k] and k not in FREE):
-        raise ValueError(f'{path.name} was trained with {k} = {theirs[k]}, not {ours[k]}: '
-                         'give the same value, or start anew')
+        raise ValueError(
+            f'{path.name} was trained with {k} = {theirs[k]}, not {ours[k]}: '
+            'give the same value, or start anew'
+        )
     if meta['data'] != t.data.sha:
         digests = f'digest {meta["data"][:12]}, here {t.data.sha[:12]}'
         raise ValueError(f'{path.name} was trained on other data ({digests})')
+
 
 def fits(t: Trainer, path: Path) -> bytes:
     "The bytes of a checkpoint that this trainer may go on from; ValueError says why not."
     check_run(t, path)
     raw = path.read_bytes()
-    try: fault = state_fault(t, read_state(raw))
-    except ValueError as e: fault = str(e)
-    if fault: raise Damaged(f'{path.name} {fault}')
+    try:
+        fault = state_fault(t, read_state(raw))
+    except ValueError as e:
+        fault = str(e)
+    if fault:
+        raise Damaged(f'{path.name} {fault}')
     return raw
 
-def load_checkpoint(t: Trainer, path: str|Path) -> Trainer:
+
+def load_checkpoint(t: Trainer, path: str | Path) -> Trainer:
     "Put a trainer exactly where it was; rank 0 reads and the others are sent the bytes. The configuration must be the same, but for `FREE`."
     raw = t.world.share(fits(t, Path(path)) if t.world.lead else None)
     t.load_state(read_state(raw))
@@ -466,113 +662,160 @@ def load_checkpoint(t: Trainer, path: str|Path) -> Trainer:
 # %% ../nbs/15_training.ipynb #588c4697
 def shipped_discriminator() -> Path:
     "The discriminator that the shipped generator was trained against."
-    return data_dir()/'discriminator.safetensors'
+    return data_dir() / 'discriminator.safetensors'
 
-def start_from(t: Trainer, network: str|Path) -> Trainer:
+
+def start_from(t: Trainer, network: str | Path) -> Trainer:
     "Weights of a saved pair for the generator, its average and the discriminator; optimisers start anew. ValueError where a file is missing or has other sizes."
     from safetensors.torch import load_file
+
     path = check_network(network)
     judge = path.with_name(shipped_discriminator().name)
-    if not judge.exists(): raise ValueError(f'there is no {judge.name} beside {path.name}: fine-tuning needs both, as `save_pair` writes them')
+    if not judge.exists():
+        raise ValueError(
+            f'there is no {judge.name} beside {path.name}: fine-tuning needs both, as `save_pair` writes them'
+        )
     weights = load_generator(path, t.device).state_dict()
-    try: d = load_file(judge, str(t.device))
-    except Exception as e: raise ValueError(f'{judge.name} is not a safetensors file: {e}') from None
+    try:
+        d = load_file(judge, str(t.device))
+    except Exception as e:
+        raise ValueError(f'{judge.name} is not a safetensors file: {e}') from None
     for name, nets, state in ((path.name, (t.g, t.ema), weights), (judge.name, (t.d,), d)):
         said = misfit(state, nets[0].state_dict(), name)
-        if said: raise ValueError(f'{name} has other sizes than this run: {said}')
-        if bad := not_finite(state): raise ValueError(f'{name} is of no use: {bad[0]} is not finite')
-        for net in nets: net.load_state_dict(state)
+        if said:
+            raise ValueError(f'{name} has other sizes than this run: {said}')
+        if bad := not_finite(state):
+            raise ValueError(f'{name} is of no use: {bad[0]} is not finite')
+        for net in nets:
+            net.load_state_dict(state)
     return t
 
-def check_network(network: str|Path) -> Path:
+
+def check_network(network: str | Path) -> Path:
     "The generator file to start from; ValueError where there is none."
     path = Path(network)
     if not path.is_file():
         raise ValueError(f'there is no {path}: train.network is a generator file, as training writes it')
     return path
 
+
 def start_from_shipped(t: Trainer) -> Trainer:
     "Start from the pair that comes with the repository."
     return start_from(t, shipped())
 
-def save_pair(t: Trainer, folder: str|Path, **notes: str):
+
+def save_pair(t: Trainer, folder: str | Path, **notes: str):
     """Write the averaged generator and the discriminator into `folder`; shipping is doing so into data/.
     WriteError and NotFinite as for checkpoints."""
-    path, judge = [Path(folder)/f.name for f in (shipped(), shipped_discriminator())]
+    path, judge = [Path(folder) / f.name for f in (shipped(), shipped_discriminator())]
     d = t.d.state_dict()
     refuse_not_finite(t, {'ema': t.ema.state_dict(), 'd': d}, path.name)
-    with writing(path, GO_ON): save_generator(t.ema, path, images=str(t.images), data=t.data.sha, **notes)
-    with writing(judge, GO_ON): save_tensors(d, judge, {})
+    with writing(path, GO_ON):
+        save_generator(t.ema, path, images=str(t.images), data=t.data.sha, **notes)
+    with writing(judge, GO_ON):
+        save_tensors(d, judge, {})
 
 # %% ../nbs/15_training.ipynb #48e745a5
-def proposal_examples(g: Generator, seed: int = 0, proposal: ProposalConfig = None) -> Callable[[int], tuple[Probe, Tensor, Tensor, Tensor]]:
+def proposal_examples(
+    g: Generator, seed: int = 0, proposal: ProposalConfig = None
+) -> Callable[[int], tuple[Probe, Tensor, Tensor, Tensor]]:
     "k -> one view's probe, its supervised pixels [n], their cleaned dense weights [1, n, K-1], and which of them count [1, n]; remembered."
     run, device = g.run, g.mapping.w_mean.device
     front = orbit(torch.zeros(1), torch.zeros(1)).to(device)
+
     @lru_cache(1)
     @torch.no_grad()
-    def person(i: int): return g.synthesize(g.map(torch.randn(1, run.backbone.z_dim, generator=rng(seed, 'proposal person', i)).to(device), front))
+    def person(i: int):
+        return g.synthesize(
+            g.map(
+                torch.randn(1, run.backbone.z_dim, generator=rng(seed, 'proposal person', i)).to(device),
+                front,
+            )
+        )
+
     @lru_cache(4096)
     @torch.no_grad()
     def example(k: int):
         draw, c, r = rng(seed, 'proposal view', k), run.heads, run.resolution
         camera = gaussian_cameras(1, draw, c.yaw_std, c.pitch_std, c.radius, c.focal).to(device)
         y, x = torch.randint(2, (2,), generator=draw).tolist()
-        index = torch.arange(r*r, device=device).reshape(r, r)[y::2, x::2].flatten()
-        weights = g.dense_march(person(k//4), camera_rays(camera, r, index), run.probe.samples).weights
-        return g.probe(person(k//4), camera), index, *clean_targets(weights, proposal or run.proposal)
+        index = torch.arange(r * r, device=device).reshape(r, r)[y::2, x::2].flatten()
+        weights = g.dense_march(person(k // 4), camera_rays(camera, r, index), run.probe.samples).weights
+        return g.probe(person(k // 4), camera), index, *clean_targets(weights, proposal or run.proposal)
+
     return example
 
-def fit_proposal(cnn: ProposalCNN, example: Callable, images: int, lr: float, log: Callable = lambda k, loss: None) -> ProposalCNN:
+
+def fit_proposal(
+    cnn: ProposalCNN, example: Callable, images: int, lr: float, log: Callable = lambda k, loss: None
+) -> ProposalCNN:
     "Train `cnn` on examples 0 ... images-1 with learning rates that rise to 2 `lr` (a wide network without that may die) and fall to zero; `log(k, cross-entropy)` after each."
-    adam = torch.optim.Adam(cnn.parameters(), 2*lr, betas=(.9, .99))
-    rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda k: min((k+1)/(.05*images+1), 1-k/images))
+    adam = torch.optim.Adam(cnn.parameters(), 2 * lr, betas=(0.9, 0.99))
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        adam, lambda k: min((k + 1) / (0.05 * images + 1), 1 - k / images)
+    )
     for k in range(images):
         p, index, target, valid = example(k)
         loss = cross_entropy(target, to_rays(cnn(p))[:, index], valid)
-        adam.zero_grad(); loss.backward(); adam.step(); rate.step(); log(k, loss.item())
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        rate.step()
+        log(k, loss.item())
     return cnn.requires_grad_(False)
 
 # %% ../nbs/15_training.ipynb #f01638fb
-PEOPLE = 8   # in a snapshot
+PEOPLE = 8  # in a snapshot
+
 
 @torch.no_grad()
-def snapshot(g: Generator, n: int = PEOPLE, resolution: int = None, seed: int = 0,
-             trunc: float = 1.) -> Tensor:
+def snapshot(
+    g: Generator, n: int = PEOPLE, resolution: int = None, seed: int = 0, trunc: float = 1.0
+) -> Tensor:
     """[3n, 3, R, R]: n people's colours, then camera-space normals, then depths, at fixed seeds and cameras
     (a fan of yaws); as many people at a time as `render.max_points` allows."""
-    c, device, samples = g.run.render, g.mapping.w_mean.device, 2*g.run.probe.samples
+    c, device, samples = g.run.render, g.mapping.w_mean.device, 2 * g.run.probe.samples
     z = torch.randn(n, g.run.backbone.z_dim, generator=rng(seed, 'snapshot')).to(device)
     level = torch.zeros(n)
-    camera, front = g.orbit(torch.linspace(-.5, .5, n), level), g.orbit(level, level)
-    most, parts = max(1, c.max_points//((resolution or g.run.resolution)**2*samples)), []
+    camera, front = g.orbit(torch.linspace(-0.5, 0.5, n), level), g.orbit(level, level)
+    most, parts = max(1, c.max_points // ((resolution or g.run.resolution) ** 2 * samples)), []
     for i in range(0, n, most):
-        some = slice(i, i+most)
+        some = slice(i, i + most)
         planes = g.synthesize(g.map(z[some], front[some], trunc))
         out = g.dense(planes, camera[some], resolution, samples, normals=True)
-        depth = colorize(out.image('depth').cpu(), c.near+.1, c.far-.1, 'magma_r').to(device)
+        depth = colorize(out.image('depth').cpu(), c.near + 0.1, c.far - 0.1, 'magma_r').to(device)
         parts.append((out.image(), out.normal_colors(camera[some]), depth))
     return torch.cat([torch.cat(kind) for kind in zip(*parts)])
 
 # %% ../nbs/15_training.ipynb #9c6f0ec0
 class Silent:
     "A recorder that records nothing."
-    def metrics(self, values: dict[str, float], step: int): pass
-    def image(self, array, name: str, step: int): pass
+
+    def metrics(self, values: dict[str, float], step: int):
+        pass
+
+    def image(self, array, name: str, step: int):
+        pass
+
 
 class Interrupted(KeyboardInterrupt):
     "Ctrl-C or SIGTERM came, and a checkpoint was written; `signum` says which."
+
     def __init__(self, signum: int):
         name = signal.Signals(signum).name
         super().__init__(f'interrupted by {name}: a checkpoint is written, go on with --resume=latest')
         self.signum = signum
 
-def open_data(run: Run, progress: bool = True,
-              few: bool = False    # of the heads that would be rendered, four batches: enough to measure with
-             ) -> Dataset:
+
+def open_data(
+    run: Run,
+    progress: bool = True,
+    few: bool = False,  # of the heads that would be rendered, four batches: enough to measure with
+) -> Dataset:
     "The run's data set; posed heads are rendered where none is named."
     from wysiwyg.heads import render_heads
-    heads = replace(run.heads, n=min(run.heads.n, 4*run.train.batch)) if few else run.heads
+
+    heads = replace(run.heads, n=min(run.heads.n, 4 * run.train.batch)) if few else run.heads
     return Dataset(run.data.path or render_heads(heads, progress=progress), run.data.skip_bad, run.resolution)
 
 # %% ../nbs/15_training.ipynb #d2a7e302
@@ -580,111 +823,158 @@ def open_data(run: Run, progress: bool = True,
 def claimed(outdir: Path):
     "Hold a folder for one training, by a lock that ends with the process; ValueError names who holds it."
     from filelock import FileLock, Timeout
-    path = outdir/'train.lock'
+
+    path = outdir / 'train.lock'
     lock = FileLock(path, timeout=0)
     with writing(path, GO_ON):
         outdir.mkdir(parents=True, exist_ok=True)
-        try: lock.acquire()
+        try:
+            lock.acquire()
         except Timeout:
             who = path.read_text(encoding='utf8') or 'another process'
-            raise ValueError(f'{outdir} belongs to {who}, which is training into it: '
-                             'wait for it or end it first, or choose another --outdir') from None
+            raise ValueError(
+                f'{outdir} belongs to {who}, which is training into it: '
+                'wait for it or end it first, or choose another --outdir'
+            ) from None
     try:
         path.write_text(f'process {os.getpid()} on {socket.gethostname()}', encoding='utf8')
         yield
-    finally: lock.release()
+    finally:
+        lock.release()
 
-def check_start(run: Run, outdir: str|Path, resume: str = None):
+
+def check_start(run: Run, outdir: str | Path, resume: str = None):
     """ValueError for what needs no data to be refused: a folder in use, one that holds another run, a file
     that is not there. Writes nothing."""
     outdir = Path(outdir)
     if resume and resume != 'latest' and not Path(resume).exists():
         raise ValueError(f'there is no {resume}: --resume takes latest, a checkpoint, or a folder of them')
     if not resume and checkpoints(outdir):
-        raise ValueError(f'{outdir} already holds checkpoints: resume with --resume=latest, '
-                         'or choose another folder')
-    if run.train.network: check_network(run.train.network)
-    if (outdir/'train.lock').exists():
-        with claimed(outdir): pass
+        raise ValueError(
+            f'{outdir} already holds checkpoints: resume with --resume=latest, or choose another folder'
+        )
+    if run.train.network:
+        check_network(run.train.network)
+    if (outdir / 'train.lock').exists():
+        with claimed(outdir):
+            pass
 
-def find_checkpoint(t: Trainer, outdir: Path, resume: str|None) -> Path|None:
+
+def find_checkpoint(t: Trainer, outdir: Path, resume: str | None) -> Path | None:
     "The checkpoint that `resume` means, None to start anew; of a folder the latest that is not damaged."
-    if not resume: return None
+    if not resume:
+        return None
     folder = outdir if resume == 'latest' else Path(resume)
-    if folder.is_file(): return folder
+    if folder.is_file():
+        return folder
     found, there = latest_checkpoint(folder, partial(fits, t)), checkpoints(folder)
-    if found or (resume == 'latest' and not any(p.with_suffix('.json').exists() for p in there)): return found
-    raise ValueError(f'none of the {len(there)} checkpoints in {folder} can be gone on from: '
-                     'start anew in another folder')
+    if found or (resume == 'latest' and not any(p.with_suffix('.json').exists() for p in there)):
+        return found
+    raise ValueError(
+        f'none of the {len(there)} checkpoints in {folder} can be gone on from: start anew in another folder'
+    )
+
 
 def set_aside(outdir: Path, images: int, start: Path):
     "Move what an earlier course left after `images`, where checkpoint `start` ends, to a folder of its own."
     own = start.resolve().parent == outdir.resolve()
     stale = [p for p in checkpoints(outdir) if not (own and p.name <= start.name) and intact(p)]
-    if not stale: return
+    if not stale:
+        return
     later = [p for p in outdir.glob('snapshot-*.png') if int(p.stem.split('-')[1]) > images]
-    later += [outdir/f.name for f in (shipped(), shipped_discriminator())]
-    if not own: later.append(outdir/'metrics.jsonl')
+    later += [outdir / f.name for f in (shipped(), shipped_discriminator())]
+    if not own:
+        later.append(outdir / 'metrics.jsonl')
     for n in range(1, 10**6):
-        aside = outdir/f'set-aside-{n}'
-        if not aside.exists(): break
+        aside = outdir / f'set-aside-{n}'
+        if not aside.exists():
+            break
     with writing(aside, GO_ON):
         aside.mkdir()
         for p in (*stale, *[p.with_suffix('.json') for p in stale], *later):
-            if p.exists(): os.replace(p, aside/p.name)
-    print(f'warning: {stale[-1].name} and what else an earlier course left after image {images} '
-          f'is now in {aside}', file=sys.stderr)
+            if p.exists():
+                os.replace(p, aside / p.name)
+    print(
+        f'warning: {stale[-1].name} and what else an earlier course left after image {images} '
+        f'is now in {aside}',
+        file=sys.stderr,
+    )
 
 # %% ../nbs/15_training.ipynb #a3c01d23
 class Sheltered:
     "A recorder whose failures are told on stderr, once, and never stop the run."
-    def __init__(self, recorder): self.recorder, self.failures = recorder, 0
-    def metrics(self, values: dict[str, float], step: int): self.attempt(self.recorder.metrics, values, step)
-    def image(self, array, name: str, step: int): self.attempt(self.recorder.image, array, name, step)
+
+    def __init__(self, recorder):
+        self.recorder, self.failures = recorder, 0
+
+    def metrics(self, values: dict[str, float], step: int):
+        self.attempt(self.recorder.metrics, values, step)
+
+    def image(self, array, name: str, step: int):
+        self.attempt(self.recorder.image, array, name, step)
+
     def attempt(self, call: Callable, *args):
-        try: return call(*args)
+        try:
+            return call(*args)
         except Exception as e:
             self.failures += 1
-            if self.failures > 1: return
+            if self.failures > 1:
+                return
             fault = ' '.join(str(e).split())[:300]
-            print(f'warning: the recorder failed ({type(e).__name__}: {fault}); '
-                  'going on with the files of the run alone', file=sys.stderr)
+            print(
+                f'warning: the recorder failed ({type(e).__name__}: {fault}); '
+                'going on with the files of the run alone',
+                file=sys.stderr,
+            )
+
 
 @contextlib.contextmanager
 def recording(recorder, resumed: bool):
     "Yields a sheltered recorder: the one given, or the one that `recorder(resumed)` opens and closes."
     manager = recorder(resumed) if callable(recorder) else contextlib.nullcontext(recorder)
     shelter, why = Sheltered(manager.__enter__()), (None, None, None)
-    try: yield shelter
+    try:
+        yield shelter
     except BaseException:
         why = sys.exc_info()
         raise
-    finally: shelter.attempt(manager.__exit__, *why)
+    finally:
+        shelter.attempt(manager.__exit__, *why)
 
 # %% ../nbs/15_training.ipynb #a3c01d24
-def train(run: Run, outdir: str|Path, data: Dataset = None,
-          resume: str = None,        # 'latest', a checkpoint, a folder whose latest is meant; None: start anew
-          recorder=Silent(),         # has `metrics` and `image`; or recorder(resumed: bool) opens one in a `with`
-          progress: bool = True,     # a bar, and what is trained, on stderr
-          stop_at: float = None,     # end early, at this many images, keeping the schedule
-          world: World = World()) -> Trainer:
+def train(
+    run: Run,
+    outdir: str | Path,
+    data: Dataset = None,
+    resume: str = None,  # 'latest', a checkpoint, a folder whose latest is meant; None: start anew
+    recorder=Silent(),  # has `metrics` and `image`; or recorder(resumed: bool) opens one in a `with`
+    progress: bool = True,  # a bar, and what is trained, on stderr
+    stop_at: float = None,  # end early, at this many images, keeping the schedule
+    world: World = World(),
+) -> Trainer:
     """Train to the end of the schedule (or `stop_at` images).
     Raises DataError, ValueError (nothing done yet), WriteError, NotFinite, PeerLost, and Interrupted after a checkpoint."""
     outdir, progress = Path(outdir), progress and world.lead
     check(run, heads=data is None)
-    if world.lead: check_start(run, outdir, resume)
+    if world.lead:
+        check_start(run, outdir, resume)
     data = data or world.lead_first(lambda: open_data(run, progress))
     t, total = Trainer(run, data, world=world), min(run.schedule.total, stop_at or float('inf'))
     mine = claimed(outdir) if world.lead else contextlib.nullcontext()
     with deferred_interrupt() as came, mine, reported(t, outdir):
         start = begin(t, outdir, resume)
         with recording(recorder if world.lead else Silent(), bool(start)) as recorder:
-            if world.lead: clear(t, outdir, start)
-            if progress: print(opening(t, outdir, total), file=sys.stderr)
+            if world.lead:
+                clear(t, outdir, start)
+            if progress:
+                print(opening(t, outdir, total), file=sys.stderr)
             go(t, outdir, total, recorder, progress, came)
-            if t.images < total: raise Interrupted(came[0] if came else signal.SIGTERM)
-    if progress: print(closing(t, outdir), file=sys.stderr)
+            if t.images < total:
+                raise Interrupted(came[0] if came else signal.SIGTERM)
+    if progress:
+        print(closing(t, outdir), file=sys.stderr)
     return t
+
 
 def go(t: Trainer, outdir: Path, total: float, recorder: Sheltered, progress: bool, came: list):
     "Step until `total` images, or until a process was interrupted; then the last checkpoint and the pair."
@@ -693,9 +983,12 @@ def go(t: Trainer, outdir: Path, total: float, recorder: Sheltered, progress: bo
         while t.images < total and not t.world.any(bool(came)):
             values, last = t.step(), t.images >= total
             bar.update(t.run.train.batch)
-            if last: t.check_end(values)
-            if t.world.lead: keep_books(t, values, outdir, recorder, bar, last)
-    if not t.world.lead: return
+            if last:
+                t.check_end(values)
+            if t.world.lead:
+                keep_books(t, values, outdir, recorder, bar, last)
+    if not t.world.lead:
+        return
     save_checkpoint(t, outdir)
     save_pair(t, outdir)
 
@@ -704,67 +997,97 @@ def go(t: Trainer, outdir: Path, total: float, recorder: Sheltered, progress: bo
 def deferred_interrupt():
     "Yields a list that Ctrl-C or SIGTERM fills, so that a step is finished and a checkpoint written; the second one is not waited for. Only the main thread can catch signals."
     came, mine = [], threading.current_thread() is threading.main_thread()
-    def first(n, _): came.append(n); signal.signal(n, before[n])
+
+    def first(n, _):
+        came.append(n)
+        signal.signal(n, before[n])
+
     before = {n: signal.signal(n, first) for n in (signal.SIGINT, signal.SIGTERM)} if mine else {}
-    try: yield came
+    try:
+        yield came
     finally:
-        for n, handler in before.items(): signal.signal(n, handler)
+        for n, handler in before.items():
+            signal.signal(n, handler)
+
 
 @contextlib.contextmanager
 def reported(t: Trainer, outdir: Path):
     "A NotFinite leaves its report in `not_finite.json`."
-    path = outdir/'not_finite.json'
-    try: yield
+    path = outdir / 'not_finite.json'
+    try:
+        yield
     except NotFinite as e:
         try:
-            with writing(path, GO_ON): path.write_text(json.dumps(e.report, indent=1), encoding='utf8')
-        except WriteError as full: print(f'warning: {full}', file=sys.stderr)
+            with writing(path, GO_ON):
+                path.write_text(json.dumps(e.report, indent=1), encoding='utf8')
+        except WriteError as full:
+            print(f'warning: {full}', file=sys.stderr)
         raise
 
-def begin(t: Trainer, outdir: Path, resume: str|None) -> str:
+
+def begin(t: Trainer, outdir: Path, resume: str | None) -> str:
     "Read the checkpoint to go on from; returns its path, '' where the run starts anew. Writes nothing."
     path = find_checkpoint(t, outdir, resume) if t.world.lead else None
-    if path := t.world.share(str(path or '').encode()).decode(): load_checkpoint(t, path)
-    elif t.run.train.network: start_from(t, t.run.train.network)
+    if path := t.world.share(str(path or '').encode()).decode():
+        load_checkpoint(t, path)
+    elif t.run.train.network:
+        start_from(t, t.run.train.network)
     return path
+
 
 def clear(t: Trainer, outdir: Path, start: str):
     """Make a folder ready: what was logged later than the start, what a killed process left half written, and
     another course's checkpoints are out of the way."""
-    if start: set_aside(outdir, t.images, Path(start))
-    for left in outdir.glob('.*.tmp'): left.unlink()
-    path, log = outdir/'run.json', outdir/'metrics.jsonl'
+    if start:
+        set_aside(outdir, t.images, Path(start))
+    for left in outdir.glob('.*.tmp'):
+        left.unlink()
+    path, log = outdir / 'run.json', outdir / 'metrics.jsonl'
     text = json.dumps(to_dict(t.run), indent=1)
-    with writing(path, GO_ON), atomic(path) as tmp: tmp.write_text(text, encoding='utf8')
-    if not log.exists(): return
+    with writing(path, GO_ON), atomic(path) as tmp:
+        tmp.write_text(text, encoding='utf8')
+    if not log.exists():
+        return
     lines = [line for line in log.read_text(encoding='utf8').splitlines() if line.endswith('}')]
-    text = ''.join(line+'\n' for line in lines if json.loads(line)['images'] <= t.images)
-    with writing(log, GO_ON), atomic(log) as tmp: tmp.write_text(text, encoding='utf8')
+    text = ''.join(line + '\n' for line in lines if json.loads(line)['images'] <= t.images)
+    with writing(log, GO_ON), atomic(log) as tmp:
+        tmp.write_text(text, encoding='utf8')
 
-LINES = 4000   # at most so many points of a curve
+
+LINES = 4000  # at most so many points of a curve
+
 
 def keep_books(t: Trainer, values: dict[str, float], outdir: Path, recorder, bar, last: bool):
     "What rank 0 does after a step: a line in the log now and then, snapshots and checkpoints when due."
     c = t.run.train
-    def due(every): return last or t.images//every > (t.images-c.batch)//every
-    regular = t.step_count % max(25, math.ceil(t.run.schedule.total/c.batch/LINES)) == 0
-    if regular or last: log_step(t, values, outdir, recorder, bar)
-    if regular: t.curve = Means()                                # where a run is cut short, no mean ends
-    if due(c.snapshot_images): save_snapshot(t, outdir, recorder)
-    if due(c.checkpoint_images): save_checkpoint(t, outdir)
+
+    def due(every):
+        return last or t.images // every > (t.images - c.batch) // every
+
+    regular = t.step_count % max(25, math.ceil(t.run.schedule.total / c.batch / LINES)) == 0
+    if regular or last:
+        log_step(t, values, outdir, recorder, bar)
+    if regular:
+        t.curve = Means()  # where a run is cut short, no mean ends
+    if due(c.snapshot_images):
+        save_snapshot(t, outdir, recorder)
+    if due(c.checkpoint_images):
+        save_checkpoint(t, outdir)
+
 
 def opening(t: Trainer, outdir: Path, total: float) -> str:
     "What is about to be trained, on what, and where it goes."
     run, data, scale = t.run, t.data, t.data.factor
-    size = f'{data.resolution} px' + (f' (averaged down from {data.resolution*scale})' if scale > 1 else '')
+    size = f'{data.resolution} px' + (f' (averaged down from {data.resolution * scale})' if scale > 1 else '')
     start = f'from image {t.images:,} ' if t.images else ''
     what = f'{run.name}, seed {run.train.seed}: {len(data):,} pictures of {size} from {data.path.name}'
     where = f'in batches of {run.train.batch} on {t.device}; folder {outdir}'
     return f'training {what}; {start}to image {total:,.0f} {where}'
 
+
 def closing(t: Trainer, outdir: Path) -> str:
     "What was made, and what can be done with it."
-    path, total = outdir/shipped().name, t.run.schedule.total
+    path, total = outdir / shipped().name, t.run.schedule.total
     more = f'; --resume=latest goes on to image {total:,.0f}' if t.images < total else ''
     following = f'wysiwyg render --network {path} --outdir pictures, wysiwyg eval --network {path}'
     return f'trained to image {t.images:,}{more}; next: {following}'
@@ -773,48 +1096,73 @@ def closing(t: Trainer, outdir: Path) -> str:
 def progress_bar(total: float, done: int, on: bool):
     "tqdm: images, images per second, time left; a line now and then when not on a terminal."
     from tqdm.auto import tqdm
+
     plain = not sys.stderr.isatty()
-    return tqdm(total=round(total), initial=done, unit='img', disable=not on, mininterval=20 if plain else .5, ascii=plain, ncols=100 if plain else None)
+    return tqdm(
+        total=round(total),
+        initial=done,
+        unit='img',
+        disable=not on,
+        mininterval=20 if plain else 0.5,
+        ascii=plain,
+        ncols=100 if plain else None,
+    )
+
 
 def memory(device: torch.device) -> float:
     "Most memory so far, GiB: of the GPU, or of this process."
-    if device.type == 'cuda': return torch.cuda.max_memory_allocated(device)/2**30
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device) / 2**30
     import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
 
 def pace(t: Trainer) -> dict[str, float]:
     "Images per second since this was last asked, snapshots and checkpoints included; the most memory so far."
     now, (then, images) = time.perf_counter(), t.lap
     t.lap = now, t.images
-    speed = (t.images-images)/max(now-then, 1e-9)
+    speed = (t.images - images) / max(now - then, 1e-9)
     return {'perf/images_per_second': speed, 'perf/memory_gib': memory(t.device)}
+
 
 def log_step(t: Trainer, values: dict[str, float], outdir: Path, recorder, bar):
     "One line of metrics.jsonl (means since the last; what is finite), to the recorder and the bar as well."
-    means, path = values | t.curve.means() | pace(t), outdir/'metrics.jsonl'
+    means, path = values | t.curve.means() | pace(t), outdir / 'metrics.jsonl'
     line = {'images': t.images} | {k: v for k, v in means.items() if math.isfinite(v)}
-    with writing(path, GO_ON), open(path, 'a', encoding='utf8') as f: f.write(json.dumps(line)+'\n')
-    def named(k): return k if k.startswith(('train/', 'perf/')) else f'train/{k}'
+    with writing(path, GO_ON), open(path, 'a', encoding='utf8') as f:
+        f.write(json.dumps(line) + '\n')
+
+    def named(k):
+        return k if k.startswith(('train/', 'perf/')) else f'train/{k}'
+
     recorder.metrics({named(k): v for k, v in means.items()}, t.images)
-    said = f"{t.stage.resolution}px D {means['loss/D']:.2f} beta {means['geometry/beta']:.4f}"
+    said = f'{t.stage.resolution}px D {means["loss/D"]:.2f} beta {means["geometry/beta"]:.4f}'
     bar.set_postfix_str(said, refresh=False)
+
 
 def save_snapshot(t: Trainer, outdir: Path, recorder):
     "The snapshot as one PNG; colours, normals and depths to the recorder, people at least 96 pixels high."
     from PIL import Image
-    pictures, path = snapshot(t.ema), outdir/f'snapshot-{t.images:010d}.png'
-    shown, scale = Image.fromarray(sheet(pictures, PEOPLE)), max(1, math.ceil(96/pictures.shape[-1]))
-    with writing(path, GO_ON), atomic(path) as tmp: shown.save(tmp, 'PNG')
+
+    pictures, path = snapshot(t.ema), outdir / f'snapshot-{t.images:010d}.png'
+    shown, scale = Image.fromarray(sheet(pictures, PEOPLE)), max(1, math.ceil(96 / pictures.shape[-1]))
+    with writing(path, GO_ON), atomic(path) as tmp:
+        shown.save(tmp, 'PNG')
     for name, x in zip(('image', 'normal', 'depth'), pictures.chunk(3)):
-        recorder.image(sheet(x, PEOPLE//2, scale), name, t.images)
+        recorder.image(sheet(x, PEOPLE // 2, scale), name, t.images)
 
 # %% ../nbs/15_training.ipynb #d58e4bde
 def stretches(s: ScheduleConfig) -> list[tuple[float, float]]:
     "The spans of images between two events of the schedule."
-    events = sorted({0., s.total, *(x for p in schedule_table(s).values() for piece in p for x in piece[:2])})
+    events = sorted(
+        {0.0, s.total, *(x for p in schedule_table(s).values() for piece in p for x in piece[:2])}
+    )
     return list(zip(events, events[1:]))
 
-LONG = 3.   # seconds: a step that takes longer is not repeated, and on a CPU not measured with a whole batch
+
+LONG = 3.0  # seconds: a step that takes longer is not repeated, and on a CPU not measured with a whole batch
+
 
 def median_seconds(call: Callable, steps: int, clock: Callable) -> float:
     "Median time of `call()`; the first of 1 + `steps` warms up, but where it takes LONG it is enough."
@@ -822,59 +1170,99 @@ def median_seconds(call: Callable, steps: int, clock: Callable) -> float:
     while len(taken) <= steps and sum(taken) < LONG:
         begun = clock()
         call()
-        taken.append(clock()-begun)
+        taken.append(clock() - begun)
     taken = sorted(taken[1:] or taken)
-    return taken[len(taken)//2]
+    return taken[len(taken) // 2]
+
 
 class Stopwatch:
     "Seconds per step of a trainer at any place of its schedule, lazy R1 counted as often as it comes."
+
     def __init__(self, t: Trainer, steps: int, clock: Callable):
         self.t, self.run, self.steps, self.clock, self.known = t, t.run, steps, clock, {}
         self.base, few = memory(t.device), min(t.run.train.batch, t.run.discriminator.group)
         if t.device.type == 'cpu' and t.parts == t.world.size == 1:
             t.run = override(t.run, **{'train.batch': few})
-        t.step()                                                 # kernels are compiled, pictures decoded
+        t.step()  # kernels are compiled, pictures decoded
         plain = self.time(0, 1)
-        self.share = t.run.train.batch/self.run.train.batch      # of a batch that is measured
-        if plain/self.share < LONG: t.run, self.share = self.run, 1.
-        self.r1 = max(0., self.time(0, 0)-self.time(0, 1))/self.share
+        self.share = t.run.train.batch / self.run.train.batch  # of a batch that is measured
+        if plain / self.share < LONG:
+            t.run, self.share = self.run, 1.0
+        self.r1 = max(0.0, self.time(0, 0) - self.time(0, 1)) / self.share
+
     def time(self, images: float, count: int) -> float:
         "Of a step with R1 where count is 0."
         t = self.t
+
         def step():
             t.images, t.step_count = int(images), count
             t.step()
-            if t.device.type == 'cuda': torch.cuda.synchronize()
+            if t.device.type == 'cuda':
+                torch.cuda.synchronize()
+
         return median_seconds(step, self.steps, self.clock)
+
     def __call__(self, images: float) -> float:
         stage = stage_at(self.run.schedule, images)
         key = stage.resolution, stage.supervise, stage.propose
-        if key not in self.known: self.known[key] = self.time(images, 1)/self.share
-        return self.known[key] + self.r1/self.run.train.r1_every
+        if key not in self.known:
+            self.known[key] = self.time(images, 1) / self.share
+        return self.known[key] + self.r1 / self.run.train.r1_every
+
     def memory(self) -> float:
         "GiB, what a part of the batch added taken for the whole batch."
-        return self.base + (memory(self.t.device)-self.base)/self.share
+        return self.base + (memory(self.t.device) - self.base) / self.share
 
-def estimate(run: Run, data: Dataset, steps: int = 3, clock: Callable = time.perf_counter, world: World = World()) -> list[dict]:
+
+def estimate(
+    run: Run, data: Dataset, steps: int = 3, clock: Callable = time.perf_counter, world: World = World()
+) -> list[dict]:
     """One row per stretch of the schedule: images from and to, render resolution, images/s, hours, GiB; the last row is the whole run,
     snapshots and checkpoints included. `steps` are measured of either kind. Writes nothing that stays."""
     begun, rows = clock(), []
     t = Trainer(run, data, world=world)
-    made, watch = clock()-begun, Stopwatch(t, steps, clock)
+    made, watch = clock() - begun, Stopwatch(t, steps, clock)
     for start, end in stretches(run.schedule):
-        seconds, side = watch((start+end)/2), stage_at(run.schedule, (start+end)/2).resolution
-        speed = run.train.batch/seconds
-        rows.append({'from': start, 'to': end, 'resolution': side, 'images/s': speed,
-                     'hours': (end-start)/speed/3600, 'GiB': watch.memory()})
-    shown = PEOPLE*median_seconds(lambda: snapshot(t.ema, 1), 1, clock)
-    with tempfile.TemporaryDirectory() as d: kept = median_seconds(lambda: save_checkpoint(t, d), 0, clock)
+        seconds, side = watch((start + end) / 2), stage_at(run.schedule, (start + end) / 2).resolution
+        speed = run.train.batch / seconds
+        rows.append(
+            {
+                'from': start,
+                'to': end,
+                'resolution': side,
+                'images/s': speed,
+                'hours': (end - start) / speed / 3600,
+                'GiB': watch.memory(),
+            }
+        )
+    shown = PEOPLE * median_seconds(lambda: snapshot(t.ema, 1), 1, clock)
+    with tempfile.TemporaryDirectory() as d:
+        kept = median_seconds(lambda: save_checkpoint(t, d), 0, clock)
     total, c = run.schedule.total, run.train
-    besides = made + (total//c.snapshot_images+1)*shown + (total//c.checkpoint_images+1)*kept
-    hours = sum(r['hours'] for r in rows) + besides/3600
-    return rows + [{'from': 0., 'to': total, 'resolution': run.resolution, 'images/s': total/hours/3600,
-                    'hours': hours, 'GiB': watch.memory()}]
+    besides = made + (total // c.snapshot_images + 1) * shown + (total // c.checkpoint_images + 1) * kept
+    hours = sum(r['hours'] for r in rows) + besides / 3600
+    return rows + [
+        {
+            'from': 0.0,
+            'to': total,
+            'resolution': run.resolution,
+            'images/s': total / hours / 3600,
+            'hours': hours,
+            'GiB': watch.memory(),
+        }
+    ]
+
 
 def estimate_text(rows: list[dict]) -> str:
     "`estimate` for people."
-    line = lambda r: f"{r['from']:>12,.0f} {r['to']:>12,.0f} {r['resolution']:>6} {r['images/s']:>10.2f} {r['hours']:>10.3f} {r['GiB']:>7.2f}"
-    return '\n'.join([f'{"from image":>12} {"to":>12} {"side":>6} {"images/s":>10} {"hours":>10} {"GiB":>7}', *map(line, rows[:-1]), 'the whole run, with snapshots and checkpoints:', line(rows[-1])])
+    line = lambda r: (
+        f'{r["from"]:>12,.0f} {r["to"]:>12,.0f} {r["resolution"]:>6} {r["images/s"]:>10.2f} {r["hours"]:>10.3f} {r["GiB"]:>7.2f}'
+    )
+    return '\n'.join(
+        [
+            f'{"from image":>12} {"to":>12} {"side":>6} {"images/s":>10} {"hours":>10} {"GiB":>7}',
+            *map(line, rows[:-1]),
+            'the whole run, with snapshots and checkpoints:',
+            line(rows[-1]),
+        ]
+    )

@@ -16,53 +16,82 @@ from .core import *
 from .stylegan import group_size
 
 # %% ../nbs/14a_world.ipynb #9c6a912c
-def rows_of(batch: int,    # images of the whole batch
-            group: int,    # images compared in mini-batch statistics
-            part: int, parts: int
-           ) -> Tensor:    # [batch/parts], int64
+def rows_of(
+    batch: int,  # images of the whole batch
+    group: int,  # images compared in mini-batch statistics
+    part: int,
+    parts: int,
+) -> Tensor:  # [batch/parts], int64
     "The rows that part `part` of `parts` works on: whole groups. ValueError where the groups cannot be shared out."
     g = group_size(batch, group)
-    if batch//g % parts: raise ValueError(f'{parts} parts cannot share a batch of {batch} in groups of {g}: make the batch a multiple of {g*parts}, or discriminator.group a divisor of {max(1, batch//parts)}')
+    if batch // g % parts:
+        raise ValueError(
+            f'{parts} parts cannot share a batch of {batch} in groups of {g}: make the batch a multiple of {g * parts}, or discriminator.group a divisor of {max(1, batch // parts)}'
+        )
     return torch.arange(batch).reshape(g, parts, -1)[:, part].flatten()
 
 # %% ../nbs/14a_world.ipynb #8cdd7fb7
 class PeerLost(RuntimeError):
     "Another process of the job is gone or stuck."
 
+
 @contextlib.contextmanager
 def _together():
-    try: yield
+    try:
+        yield
     except RuntimeError as e:
-        raise PeerLost(f'another process of the job is gone or stuck: look for the first error in the logs of the others, then go on with --resume=latest ({str(e).splitlines()[0][:120]})') from e
+        raise PeerLost(
+            f'another process of the job is gone or stuck: look for the first error in the logs of the others, then go on with --resume=latest ({str(e).splitlines()[0][:120]})'
+        ) from e
+
 
 @dataclass(frozen=True)
 class World:
     "The processes that train together; alone unless `join_world` says otherwise. Every method must be called by all of them; PeerLost where one does not answer."
+
     rank: int = 0
     size: int = 1
-    fast: object = None      # connections for gradients
+    fast: object = None  # connections for gradients
+
     @property
-    def lead(self) -> bool: return self.rank == 0
+    def lead(self) -> bool:
+        return self.rank == 0
+
     def average(self, tensors: list[Tensor]):
         "Replace every tensor (any shapes, one dtype and device) by its mean over processes: one all_reduce for all."
-        if self.size == 1 or not tensors: return
+        if self.size == 1 or not tensors:
+            return
         flat = torch.cat([t.flatten() for t in tensors])
-        with _together(): dist.all_reduce(flat, group=self.fast)
-        for t, mean in zip(tensors, (flat/self.size).split([t.numel() for t in tensors])): t.copy_(mean.view_as(t))
+        with _together():
+            dist.all_reduce(flat, group=self.fast)
+        for t, mean in zip(tensors, (flat / self.size).split([t.numel() for t in tensors])):
+            t.copy_(mean.view_as(t))
+
     def any(self, flag: bool) -> bool:
         "Has any process raised its flag?"
-        if self.size == 1: return flag
+        if self.size == 1:
+            return flag
         raised = torch.tensor([int(flag)])
-        with _together(): dist.all_reduce(raised)
+        with _together():
+            dist.all_reduce(raised)
         return raised.item() > 0
+
     def share(self, data: bytes = None) -> bytes:
         "Rank 0's bytes, in every process."
-        if self.size == 1: return data
+        if self.size == 1:
+            return data
         sizes = torch.tensor([len(data) if self.lead else 0])
-        with _together(): dist.broadcast(sizes, 0)
-        buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.lead and data else torch.empty(sizes.item(), dtype=torch.uint8)
-        with _together(): dist.broadcast(buffer, 0)
+        with _together():
+            dist.broadcast(sizes, 0)
+        buffer = (
+            torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            if self.lead and data
+            else torch.empty(sizes.item(), dtype=torch.uint8)
+        )
+        with _together():
+            dist.broadcast(buffer, 0)
         return data if self.lead else buffer.numpy().tobytes()
+
     def lead_first(self, make):
         "Call `make` in rank 0, then in the others: who comes later finds what the first has made."
         made = make() if self.lead else None
@@ -70,23 +99,35 @@ class World:
         return made if self.lead else make()
 
 # %% ../nbs/14a_world.ipynb #81ad5c44
-def own_gpu(here: int):   # number of the process on its machine
+def own_gpu(here: int):  # number of the process on its machine
     "Each process works on a GPU of its own; ValueError where there are fewer."
     gpus = torch.cuda.device_count()
     if here >= gpus:
-        raise ValueError(f'process {here} of this machine has no GPU of its own: there are {gpus}, '
-                         f'so start at most {gpus} per machine (--nproc-per-node={gpus})')
+        raise ValueError(
+            f'process {here} of this machine has no GPU of its own: there are {gpus}, '
+            f'so start at most {gpus} per machine (--nproc-per-node={gpus})'
+        )
     torch.cuda.set_device(here)
 
+
 @contextlib.contextmanager
-def join_world(timeout: float = 45.):   # seconds without an answer after which the job ends
+def join_world(timeout: float = 45.0):  # seconds without an answer after which the job ends
     "Yields the World that torchrun's RANK, WORLD_SIZE, LOCAL_RANK and MASTER_* describe; alone without them. One GPU per process where there are GPUs."
     size, cuda = int(os.environ.get('WORLD_SIZE', 1)), default_device().type == 'cuda'
-    if size == 1: yield World(); return
-    if cuda: own_gpu(int(os.environ.get('LOCAL_RANK', 0)))
+    if size == 1:
+        yield World()
+        return
+    if cuda:
+        own_gpu(int(os.environ.get('LOCAL_RANK', 0)))
     with _together():
         store, rank, size = next(dist.rendezvous('env://'))
-        store = dist.PrefixStore(f'attempt {os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}', store)    # the addresses of killed processes stay in a store
+        store = dist.PrefixStore(
+            f'attempt {os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}', store
+        )  # the addresses of killed processes stay in a store
         dist.init_process_group('gloo', store=store, rank=rank, world_size=size, timeout=timedelta(hours=2))
-    try: yield World(rank, size, dist.new_group(backend='nccl' if cuda else 'gloo', timeout=timedelta(seconds=timeout)))
-    finally: dist.destroy_process_group()
+    try:
+        yield World(
+            rank, size, dist.new_group(backend='nccl' if cuda else 'gloo', timeout=timedelta(seconds=timeout))
+        )
+    finally:
+        dist.destroy_process_group()
