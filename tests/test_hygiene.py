@@ -6,6 +6,7 @@ Checkers take a notebook as a dictionary or a text, so that the planted faults b
 import ast, builtins, dis, importlib, json, re, shutil, subprocess, sys, types
 from pathlib import Path
 
+import density
 import pytest
 from drift import drift, same_names
 from notebooks import ROOT, name, notebooks, settings, skipped, text
@@ -322,6 +323,74 @@ def lone_faults(modules: list[str], folder: Path = ROOT) -> dict[str, str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+# Files older than the rule of one thing on a line; none may be added.
+DENSE = """
+nbs/00_core.ipynb
+nbs/01_config.ipynb
+nbs/02_camera.ipynb
+nbs/03_data.ipynb
+nbs/04_heads.ipynb
+nbs/05_stylegan.ipynb
+nbs/06_triplane.ipynb
+nbs/07_sdf.ipynb
+nbs/08_probe.ipynb
+nbs/09_proposal.ipynb
+nbs/10_sampler.ipynb
+nbs/11_kernels.ipynb
+nbs/12_generator.ipynb
+nbs/13_discriminator.ipynb
+nbs/14_losses.ipynb
+nbs/14a_world.ipynb
+nbs/15_training.ipynb
+nbs/16_metrics.ipynb
+nbs/16a_executors.ipynb
+nbs/17_tracking.ipynb
+nbs/17a_results.ipynb
+nbs/17b_study.ipynb
+nbs/20_inversion.ipynb
+nbs/21_cli.ipynb
+nbs/22_studies.ipynb
+nbs/23_claims.ipynb
+nbs/ablations/a01_paper_table.ipynb
+nbs/ablations/a02_samples.ipynb
+nbs/ablations/a03_proposal_cost.ipynb
+nbs/ablations/a04_tightness.ipynb
+nbs/ablations/a05_cost.ipynb
+nbs/ablations/a06_generalisation.ipynb
+nbs/ablations/a07_sampler_knobs.ipynb
+nbs/ablations/a08_loss_weights.ipynb
+nbs/ablations/a09_lighting.ipynb
+nbs/ablations/a10_beyond.ipynb
+nbs/ablations/a99_summary.ipynb
+nbs/index.ipynb
+scripts/bench.py
+scripts/drift.py
+scripts/export_heads.py
+scripts/notebooks.py
+scripts/readme.py
+scripts/ship.py
+tests/test_camera.py
+tests/test_claims.py
+tests/test_cli.py
+tests/test_config.py
+tests/test_data.py
+tests/test_distributed.py
+tests/test_executors.py
+tests/test_generator.py
+tests/test_heads.py
+tests/test_hygiene.py
+tests/test_inversion.py
+tests/test_kernels.py
+tests/test_metrics.py
+tests/test_nvrtc.py
+tests/test_refined.py
+tests/test_results.py
+tests/test_sampler.py
+tests/test_tracking.py
+tests/test_training.py
+""".split()
+
+
 # ---- the tree keeps the rules ----------------------------------------------------------------------------------------
 
 BOOK = pytest.mark.parametrize('path', PATHS, ids=name)
@@ -372,6 +441,13 @@ def test_no_unsafe_calls(path):
 @CODE
 def test_function_length(path):
     assert not length_faults(path.read_text(encoding='utf8'))
+
+
+@pytest.mark.parametrize('path', density.files(), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_one_thing_on_a_line(path):
+    if path.relative_to(ROOT).as_posix() in DENSE:
+        pytest.skip('still to be rewritten')
+    assert not density.faults(path)
 
 
 @pytest.mark.parametrize('path', [p for p in MODULES if p.name != '__init__.py'], ids=lambda p: p.name)
@@ -623,6 +699,36 @@ def test_catches_long_functions():
     assert length_faults('def f():\n' + '    x = 1\n' * 60) and not length_faults(
         'def f():\n' + '    x = 1\n' * 49
     )
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        'x = ' + 'y + ' * 20 + 'y',
+        'x = 1  # ' + 'long ' * 21,
+        'f(y := 1)',
+        'f(a, [y := 1])',
+        'f = lambda x: x',
+        "x = 's' * (n > 1)",
+        "x = 's' * (not n)",
+    ],
+)
+def test_catches_dense_code(code, tmp_path):
+    file = tmp_path / 'code.py'
+    file.write_text(code)
+    assert len(density.faults(file)) == 1
+
+
+def test_passes_plain_code(tmp_path):
+    file = tmp_path / 'code.py'
+    file.write_text(
+        f"""T = dict(a=({'1, ' * 25}), b=f(2))
+if y := f(1):
+    x = '-' * 9
+    g([a for b in c if (a := f(b))])
+"""
+    )
+    assert not density.faults(file)
 
 
 def test_catches_handwritten_modules():
