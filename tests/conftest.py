@@ -1,11 +1,14 @@
 "The same quiet, deterministic surroundings for every test."
 
-import os, sys
+import os
+import sys
 from pathlib import Path
 
 os.environ.update(MLFLOW_DISABLE_TELEMETRY='true', DO_NOT_TRACK='true', MPLBACKEND='agg')
 for name in 'MLFLOW_TRACKING_URI', 'MLFLOW_EXPERIMENT_NAME', 'WYSIWYG_HOME':
     os.environ.pop(name, None)
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ['OMP_NUM_THREADS'] = '1'  # several workers share the cores
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'scripts'))
 
@@ -15,12 +18,16 @@ import torch
 
 hypothesis.settings.register_profile('house', deadline=None, derandomize=True, max_examples=25, database=None)
 hypothesis.settings.load_profile('house')
+ORDER = {'test_hygiene': 0, 'test_notebooks': 2}  # the cheap first; notebooks fill the gaps at the end
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    "Cheap rules first, notebooks next, so that what fails early fails soon."
-    order = {'test_hygiene': 0, 'test_notebooks': 1}
-    items.sort(key=lambda item: order.get(item.path.stem, 2))
+    "A file's tests stay in one worker, for they share what is dear to make; a notebook is its own."
+    items.sort(key=lambda item: ORDER.get(item.path.stem, 1))
+    for item in items:
+        if item.path.stem != 'test_notebooks':
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(autouse=True)

@@ -154,8 +154,16 @@ def test_help_of_train_and_ablate(capsys):
 )
 def test_the_dry_run_refuses_what_training_would(line, why, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = called(f'train --dry-run --outdir x {line}', capsys)
-    assert code in (1, 2) and why in err and err.count('\n') <= 2 and not list(tmp_path.iterdir())
+    code, out, err = called(f'train --dry-run --outdir x {line}', capsys)
+    assert code in (1, 2) and why in err and err.count('\n') <= 2
+    assert not out and not list(tmp_path.iterdir())
+
+
+def test_a_reader_who_leaves_is_no_error():
+    with program('train', '--dry-run') as job:
+        job.stdout.close()
+        said = job.stderr.read()
+    assert job.returncode == 128 + signal.SIGPIPE and not said
 
 
 def test_dotted_options_win_over_short_ones():
@@ -222,8 +230,8 @@ def test_scores_are_a_table_with_floors_and_intervals():
     scores = {
         'eval/psnr': 31.23456,
         'eval/fd_x_8': 12.5,
-        'eval-low/fd_x_8': 11.0,
-        'eval-high/fd_x_8': 14.0,
+        'eval_low/fd_x_8': 11.0,
+        'eval_high/fd_x_8': 14.0,
         'floor/fd_x_8': 3.0,
     }
     lines = eval_text(Eval(), scores).splitlines()

@@ -289,6 +289,10 @@ def test_samplers_of_two_looks_need_four_samples(kind, samples):
             'make the batch a multiple of 4',
         ),
         (
+            {'train.batch': 0, 'discriminator.group': 1},
+            'train.batch = 0 is outside [1, inf): a step needs images; give 8',
+        ),
+        (
             {'heads.radius': 1.35},
             'heads.radius = 1.35, render.near = 2.2, render.far = 3.2: the middle of the box lies outside '
             'near and far; give --render.near 0.85 --render.far 1.85',

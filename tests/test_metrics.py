@@ -130,7 +130,7 @@ def test_distances_carry_bounds_where_cheap():
     x, y = torch.randn(30, 4, generator=rng('x')), torch.randn(20, 4, generator=rng('y'))
     found = distances(x, y, MEAN, 'normal_', 'floor')
     for k in ('normal_fd_means_20', 'normal_kd_means_20'):
-        assert found[f'floor-low/{k}'] < found[f'floor/{k}'] < found[f'floor-high/{k}']
+        assert found[f'floor_low/{k}'] < found[f'floor/{k}'] < found[f'floor_high/{k}']
     many = torch.randn(CHEAP + 1, 4, generator=rng('z'))
     assert set(distances(many, y, MEAN)) == {'eval/fd_means_20', 'eval/kd_means_20'}
 
@@ -460,7 +460,7 @@ def test_every_recorded_metric_is_in_the_table():
     'name, better, unit',
     [
         ('eval/fd_efflite0at96_48', -1, ''),
-        ('eval-high/normal_kd_efflite0at96_48', -1, ''),
+        ('eval_high/normal_kd_efflite0at96_48', -1, ''),
         ('floor/fid50k_full', -1, ''),
         ('eval/inverted_overlap', 1, 'share'),
         ('eval/non_flatness', 0, 'bins'),

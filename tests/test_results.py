@@ -254,13 +254,13 @@ def rows_of(name: str, rows: dict) -> None:
 
 
 def test_an_evaluation_becomes_a_run(store):
-    path = rows_of('shipped', {'eval/fd_x_500': 40.5, 'eval-low/fd_x_500': 39.0, 'floor/fd_x_500': 3.0})
+    path = rows_of('shipped', {'eval/fd_x_500': 40.5, 'eval_low/fd_x_500': 39.0, 'floor/fd_x_500': 3.0})
     other = rows_of('a77_table', {'eval/psnr: full': 40.0})
     assert path in recorded_files() and other not in recorded_files()
     assert import_rows(path) == {'shipped': 'imported'} and import_rows(path) == {'shipped': 'there'}
     (run,) = find_runs(store, 'eval', arm='shipped')
     assert (
-        run.data.metrics == {'eval/fd_x_500': 40.5, 'eval-low/fd_x_500': 39.0, 'floor/fd_x_500': 3.0}
+        run.data.metrics == {'eval/fd_x_500': 40.5, 'eval_low/fd_x_500': 39.0, 'floor/fd_x_500': 3.0}
         and run.info.status == 'FINISHED'
     )
     assert (

@@ -59,6 +59,7 @@ from wysiwyg.tracking import (
     spool_dir,
     this_process,
     tracking_uri,
+    trouble,
     ui_address,
 )
 
@@ -941,6 +942,7 @@ def test_links_open_on_runs_and_not_on_the_empty_page(study, monkeypatch):
     )
     monkeypatch.setenv('MLFLOW_TRACKING_URI', 'https://me:secret@tracks.example/ml/')
     assert ui_address() == 'https://tracks.example/ml'
+    assert 'secret' not in trouble(OSError('https://me:secret@tracks.example/ml/: no answer'))
 
 
 def test_null_recorder_has_the_whole_interface():

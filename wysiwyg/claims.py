@@ -256,7 +256,7 @@ def measured_rows() -> list[list[str]]:
     show = lambda d, k: f'{d[k]:.{2 if abs(d[k]) >= 1 else 4}f}' if k in d else ''
     near = lambda k: next((v for p, v in NEAREST.items() if fnmatchcase(k, p)), ('', '', ''))
     ends = lambda k: ' to '.join(
-        x for side in ('low', 'high') if (x := show(rows, k.replace('eval/', f'eval-{side}/')))
+        x for side in ('low', 'high') if (x := show(rows, k.replace('eval/', f'eval_{side}/')))
     )  # of a bootstrap over pictures
     return [
         [

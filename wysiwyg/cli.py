@@ -13,7 +13,7 @@ __all__ = ['STUDY_DEFAULTS', 'HINTS', 'HELP', 'EXAMPLES', 'EVERY', 'RUNNING', 'C
            'study_titles', 'studies_command', 'read_notebook', 'notebook_parameters', 'assigned', 'refuse_parameter',
            'check_parameters', 'study_notebook', 'run_notebook', 'run_cells', 'up_to_first_study', 'parse_setting',
            'study_parameters', 'given_options', 'one_seed', 'ablate', 'refuse_failed', 'study_page', 'page_text',
-           'ablate_text', 'execute', 'arms_bar', 'watch_arms', 'show_arms', 'read_journal', 'journal_digest', 'dry_run',
+           'ablate_text', 'execute', 'arms_bar', 'watch_arms', 'show_arms', 'read_journal', 'dry_run',
            'planned_studies', 'matrix_text', 'results_command', 'ui', 'tell_links', 'study_links', 'answers',
            'refuse_taken', 'serve', 'demo', 'demo_scores', 'processes_for', 'train_in_processes', 'say', 'demo_text',
            'lines_text', 'parse', 'read_options', 'usage', 'version', 'plain', 'error_text', 'main', 'failed',
@@ -356,15 +356,14 @@ def train_command(a: Train) -> dict:
 
 def plan(a: Train, folder: Path) -> dict:
     "The schedule on stdout, every field as the result; ValueError where run or data would be refused."
-    texts = schedule_text(a.run.schedule), schedule_plot(a.run.schedule)
-    if not a.json:
-        print(*texts, sep='\n\n', end='\n\n')
     check(a.run)
     check_start(a.run, folder, a.resume or None)
     if a.run.data.path:
         data = open_data(a.run)
         check_data(a.run, data)
         tell_size(a.run, data)
+    if not a.json:
+        print(schedule_text(a.run.schedule), schedule_plot(a.run.schedule), sep='\n\n', end='\n\n')
     return flat(a.run) | {'outdir': str(folder)}
 
 
@@ -633,7 +632,7 @@ def eval_text(a: Eval, scores: dict[str, float]) -> str:
 
     rows = [('metric', 'value', '95 % interval', 'floor', '')]
     for k in metric_names(scores):
-        ends = [short(f'eval-{end}', k) for end in ('low', 'high')]
+        ends = [short(f'eval_{end}', k) for end in ('low', 'high')]
         interval = ' to '.join(ends) if all(ends) else ''
         rows.append((k, short('eval', k), interval, short('floor', k), better(k)))
     return columns_text(rows)
@@ -919,11 +918,13 @@ def study_page(studied: dict) -> dict:
 
 def page_text(studied: dict) -> str:
     "What the study's own run says of exactly these runs, or else the newest of its runs (markdown)."
+    from wysiwyg.study import runs_digest
     from wysiwyg.tracking import STUDY, find_runs, open_store
 
+    digest = runs_digest((r['arm'], str(r['seed']), r['config_sha']) for r in studied['runs'])
     tags = [r.data.tags for r in find_runs(open_store(), studied['study'], arm=STUDY)]
     pages = [t for t in tags if 'mlflow.note.content' in t]
-    mine = [t for t in pages if t.get('wysiwyg.concluded') == journal_digest(studied)]
+    mine = [t for t in pages if t.get('wysiwyg.concluded') == digest]
     return next((t['mlflow.note.content'] for t in mine + pages), '')
 
 
@@ -998,14 +999,6 @@ def read_journal(journal: Path) -> list[dict]:
     if not journal.exists():
         return []
     return [json.loads(line) for line in journal.read_text(encoding='utf8').splitlines()]
-
-
-def journal_digest(studied: dict) -> str:
-    "What `conclude` calls the runs of a journal's entry."
-    import hashlib
-
-    keys = sorted((r['arm'], str(r['seed']), r['config_sha']) for r in studied['runs'])
-    return hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:12]
 
 
 def dry_run(a: Ablate, parameters: dict) -> dict:
@@ -1334,8 +1327,12 @@ def main(args: list[str] = None) -> int:
         if not result:
             return 0
         as_json = getattr(a, 'json', False)
-        print(json.dumps(plain(result), indent=1, allow_nan=False) if as_json else text(a, result))
+        said = json.dumps(plain(result), indent=1, allow_nan=False) if as_json else text(a, result)
+        print(said, flush=True)
         return 0
+    except BrokenPipeError:  # whoever read it has heard enough: `wysiwyg ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except UsageError as e:
         print(error_text(e), file=sys.stderr)
     except KeyboardInterrupt as e:

@@ -708,10 +708,11 @@ def _inside(x: float, interval: str) -> bool:
 def _range_faults(run: Run) -> dict[str, str]:
     "Dotted name -> what is wrong with its value."
     values, out = flat(run), {}
+    usual = flat(PRESETS[run.name]()) if run.name in PRESETS else _DEFAULTS
     for row in RANGES.strip().splitlines():
         name, interval, reason = re.fullmatch(r'(\S+) +(\S+ \S+) +(.+)', row).groups()
         bad = [x for x in _numbers(values[name]) if not _inside(x, interval)]
-        mend = '' if '; ' in reason else f'; give {_shown(_DEFAULTS[name])}'
+        mend = '' if '; ' in reason else f'; give {_shown(usual[name])}'
         if bad:
             out[name] = f'{name} = {_shown(bad[0])} is outside {interval}: {reason}{mend}'
     return out

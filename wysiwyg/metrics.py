@@ -342,7 +342,7 @@ def read_table(text: str) -> tuple[Metric, ...]:
 
 METRICS = read_table(_TABLE)
 
-_GROUPS = r'(eval|floor|sample|perf|train|people|by_\w+|(?:eval|floor)-(?:low|high))/'
+_GROUPS = r'(eval|floor|sample|perf|train|people|by_\w+|(?:eval|floor)_(?:low|high))/'
 _BUDGET = r'_(at|within)_(?P<amount>[\d.]+)_(?P<of>samples|evaluations|ms)'
 _DISTANCE = {'fd': 'Frechet distance', 'kd': 'kernel distance (unbiased, may be negative)'}
 
@@ -631,14 +631,14 @@ CHEAP = 1000  # pictures up to which a distance gets its interval
 def distances(
     real: Tensor, fake: Tensor, extractor: Extractor, prefix: str = '', group: str = 'eval'
 ) -> dict[str, float]:  # [N, D], [M, D]
-    "Both distances as '<group>/<protocol>', and up to `CHEAP` pictures their bounds as '<group>-low/...' and '<group>-high/...'."
+    "Both distances as '<group>/<protocol>', and up to `CHEAP` pictures their bounds as '<group>_low/...' and '<group>_high/...'."
     n, kinds = len(fake), {'fd': frechet, 'kd': kernel_distance}
     out = {f'{group}/{protocol(extractor, n, prefix, k)}': f(real, fake) for k, f in kinds.items()}
     if max(len(real), n) > CHEAP:
         return out
     ends = [(protocol(extractor, n, prefix, k), ends) for k, ends in intervals(real, fake).items()]
     return out | {
-        f'{group}-{side}/{name}': pair[i] for name, pair in ends for i, side in enumerate(('low', 'high'))
+        f'{group}_{side}/{name}': pair[i] for name, pair in ends for i, side in enumerate(('low', 'high'))
     }
 
 # %% ../nbs/16_metrics.ipynb #c8153377
@@ -663,7 +663,7 @@ def evaluate(
     cache: Path = None,  # real features; runs/cache when not given
     progress: bool = False,
 ) -> dict[str, float]:
-    "All metrics as 'eval/...', plain finite floats, with their bounds as 'eval-low/...' and 'eval-high/...'. The normal distance needs the truth that `render_heads` writes."
+    "All metrics as 'eval/...', plain finite floats, with their bounds as 'eval_low/...' and 'eval_high/...'. The normal distance needs the truth that `render_heads` writes."
     check_weights(g)
     if n < 2:
         raise ValueError(f'n = {n} pictures make no distribution: give at least 2')
@@ -682,7 +682,7 @@ def evaluate(
     out = {f'eval/{k}': v.mean().item() for k, v in close.items()}
     for k, v in close.items():
         out |= (
-            dict(zip((f'eval-low/{k}', f'eval-high/{k}'), bootstrap(lambda x: x.mean().item(), v)))
+            dict(zip((f'eval_low/{k}', f'eval_high/{k}'), bootstrap(lambda x: x.mean().item(), v)))
             if len(v) > 1
             else {}
         )

@@ -707,7 +707,7 @@ def recorded_files() -> list[Path]:
 def _scores(path: Path) -> dict[str, float]:
     "The rows of a file that `wysiwyg eval` wrote, by name; none of any other."
     rows = json.loads(path.read_text(encoding='utf8')) if path.name.count('.') == 1 else []
-    score = re.compile(r'(eval|floor)(-\w+)?/[^: ]+')
+    score = re.compile(r'(eval|floor)(_\w+)?/[^: ]+')
     if not isinstance(rows, list) or not all(score.fullmatch(r.get('what', '')) for r in rows):
         return {}
     return {r['what']: float(r['value']) for r in rows}

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['SIZES', 'resolve', 'study_jobs', 'run_study', 'common', 'size_words', 'study_run', 'visible_last', 'measure_jobs',
            'measure_arm', 'undelivered', 'release', 'study_runs', 'kept_runs', 'finished', 'exit_code', 'notes',
-           'tell_progress', 'write_journal', 'conclude', 'made_of', 'other_pages', 'jobs_digest', 'concluded',
+           'tell_progress', 'write_journal', 'conclude', 'made_of', 'other_pages', 'runs_digest', 'concluded',
            'conclusion', 'recorded_durations', 'durations', 'scaled_duration', 'estimate_study']
 
 # %% ../nbs/17b_study.ipynb #9ed01c79
 import hashlib, json, math, os, time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 import numpy as np
 from .config import *
@@ -213,7 +213,7 @@ def conclude(parent: Recorder, study: str, jobs: dict, status: dict[str, str], b
     parent.note(page)
     pages = '\n\n---\n\n'.join([page, *other_pages(parent, study)])
     parent.spool.add(('experiment', experiment_id(parent.client, study), pages[:20_000]))
-    parent.tag('concluded', jobs_digest(jobs))
+    parent.tag('concluded', runs_digest(_key(*job) for job in jobs.values()))
 
 
 def made_of(jobs: dict[str, tuple]) -> str:
@@ -232,15 +232,15 @@ def other_pages(parent: Recorder, study: str) -> list[str]:
     ]
 
 
-def jobs_digest(jobs: dict[str, tuple]) -> str:
-    "Twelve hex digits that change with any arm, seed or configuration."
-    return hashlib.sha256(json.dumps(sorted(_key(*job) for job in jobs.values())).encode()).hexdigest()[:12]
+def runs_digest(keys: Iterable[tuple[str, str, str]]) -> str:
+    "Twelve hex digits that change with any run's (arm, seed, digest of its configuration)."
+    return hashlib.sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:12]
 
 
 def concluded(study: str, jobs: dict[str, tuple]) -> bool:
     "Has the page of exactly these runs been written?"
     known = [r.data.tags.get('wysiwyg.concluded') for r in study_runs(study, arm=STUDY)]
-    return jobs_digest(jobs) in known
+    return runs_digest(_key(*job) for job in jobs.values()) in known
 
 
 def conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: str) -> str:

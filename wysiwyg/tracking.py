@@ -77,8 +77,8 @@ def trouble(error: Exception) -> str:
     "What the store's trouble is and what mends it, in one line."
     text = re.sub(r'\s+', ' ', str(error))
     said = next((means for words, means in _TROUBLE.items() if re.search(words, text)), _SILENT)
-    address = re.sub(r'//[^/@]*@', '//', tracking_uri())
-    return f'the MLflow store {address} {said} ({type(error).__name__}: {text[:160]})'
+    told = f'the MLflow store {tracking_uri()} {said} ({type(error).__name__}: {text[:160]})'
+    return re.sub(r'//[^/@\s]*@', '//', told)  # no password of an address
 
 
 _SOURCES = ('mlflow', 'sqlalchemy', 'sqlite3', 'requests', 'urllib3')
