@@ -1,0 +1,74 @@
+"""Forty steps of `tiny` and of the last stage of `heads64`, bit for bit as they were recorded.
+
+python tests/test_same_curves.py    records them again in curves.json: only where new numbers are meant
+"""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from wysiwyg.config import override, preset
+from wysiwyg.data import Dataset
+from wysiwyg.heads import render_heads
+from wysiwyg.kernels import using
+from wysiwyg.training import Trainer
+
+CURVES = Path(__file__).with_name('curves.json')
+STEPS = 40
+COURSES = {'tiny': ('tiny', 9_000), 'heads64': ('heads64', 299_000)}  # preset, and where the schedule stands
+
+
+def arithmetic() -> str:
+    "A digest of how this machine rounds: products and convolutions of fixed numbers."
+    x = torch.linspace(-1, 1, 4 * 16 * 24 * 24).sin().reshape(4, 16, 24, 24)
+    w = torch.linspace(-1, 1, 32 * 16 * 9).cos().reshape(32, 16, 3, 3)
+    y = torch.nn.functional.conv2d(x, w, padding=1).exp().flatten(1)
+    z = y[:, :4096] @ y[:, :4096].T
+    return hashlib.sha256(y.numpy().tobytes() + z.numpy().tobytes()).hexdigest()[:16]
+
+
+def course(name: str, folder: Path) -> list[list[str]]:
+    "Both losses of each step, exactly, and a digest of G's weights at the end."
+    start, images = COURSES[name]
+    run = override(preset(start), **{'heads.n': 8, 'heads.workers': 1, 'train.batch': 4})
+    heads = render_heads(run.heads, folder / f'{name}.zip', False)
+    t = Trainer(run, Dataset(heads, resolution=run.resolution), torch.device('cpu'))
+    t.images = images
+    with using('torch'):  # a compiler's rounding is no matter here
+        values = [t.step() for _ in range(STEPS)]
+    weights = b''.join(p.detach().numpy().tobytes() for p in t.g.parameters())
+    curve = [[v['loss/D'].hex(), v['loss/adversarial'].hex()] for v in values]
+    return [*curve, [hashlib.sha256(weights).hexdigest()[:16]]]
+
+
+@pytest.fixture
+def one_thread():
+    "Sums do not depend on who takes which part of them."
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize('name', COURSES)
+def test_the_curves_are_the_recorded_ones(name, tmp_path, one_thread):
+    recorded = json.loads(CURVES.read_text(encoding='utf8'))
+    made = course(name, tmp_path)
+    if recorded['arithmetic'] == arithmetic():
+        assert made == recorded[name]
+        return
+    print('this machine rounds otherwise than the one of the record: the first steps are compared')
+    for step, (ours, theirs) in enumerate(zip(made[:5], recorded[name][:5])):
+        for a, b in zip(ours, theirs):
+            assert float.fromhex(a) == pytest.approx(float.fromhex(b), rel=1e-3 * 4**step, abs=1e-3)
+
+
+if __name__ == '__main__':
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as made_in:
+        found = {name: course(name, Path(made_in)) for name in COURSES}
+    CURVES.write_text(json.dumps({'arithmetic': arithmetic()} | found, indent=None) + '\n', encoding='utf8')
