@@ -18,6 +18,7 @@ from wysiwyg.generator import Generator, load_generator
 from wysiwyg.metrics import psnr, worst_psnr
 from wysiwyg.sdf import Field
 from wysiwyg.tracking import provenance
+from wysiwyg.method import WYSIWYG
 from wysiwyg.training import Trainer
 
 
@@ -271,7 +272,8 @@ def training(device: str, repeats: int) -> list[dict]:
         with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
             data = noise(folder, run.resolution)
             trainers = {
-                k: Trainer(override(run, **v), data, torch.device(device)) for k, v in samplers.items()
+                k: Trainer(WYSIWYG, override(run, **v), data, torch.device(device))
+                for k, v in samplers.items()
             }
             for t in trainers.values():
                 t.images = int(run.schedule.total)

@@ -14,6 +14,7 @@ from notebooks import ROOT, notebooks
 COLUMNS = 110
 NODES = 40  # in a simple statement
 CELL = 40  # lines of an exported cell
+CLASS = 90  # of one that is a single class, whose methods belong together
 
 
 def code_cells(path: Path) -> list[str]:
@@ -37,7 +38,15 @@ def is_simple(node: ast.AST) -> bool:
 
 
 def nodes(statement: ast.AST) -> int:
-    "How many things a statement says: the nodes of its syntax tree."
+    "How many things are said at once: nodes of the syntax tree; where each entry has a line, of the largest."
+    value = getattr(statement, 'value', None)
+    entries = []
+    if isinstance(value, ast.Dict):
+        entries = [*value.values]
+    elif isinstance(value, ast.Call):
+        entries = [*value.args, *value.keywords]
+    if len(entries) > 2 and len({e.lineno for e in entries}) == len(entries):
+        return max(map(nodes, entries))
     return sum(1 for _ in ast.walk(statement))
 
 
@@ -106,6 +115,13 @@ def is_truth(node: ast.AST) -> bool:
     return negation or isinstance(node, (ast.Compare, ast.BoolOp))
 
 
+def cell_faults(code: str) -> list[str]:
+    "An exported cell that says more than one idea."
+    lines, body = len(code.splitlines()) - 1, ast.parse(code).body
+    most = CLASS if len(body) == 1 and isinstance(body[0], ast.ClassDef) else CELL
+    return [f'an exported cell of {lines} lines, at most {most}'] if lines > most else []
+
+
 def faults(path: Path) -> list[str]:
     "What is wrong with a file, with the number of the cell in a notebook."
     out = []
@@ -114,8 +130,8 @@ def faults(path: Path) -> list[str]:
         lines = code.splitlines()
         found = [f'line {n}: {len(line)} columns' for n, line in enumerate(lines, 1) if len(line) > COLUMNS]
         found += statement_faults(ast.parse(code))
-        if path.suffix == '.ipynb' and code.startswith('#| export') and len(lines) - 1 > CELL:
-            found.append(f'an exported cell of {len(lines) - 1} lines, at most {CELL}')
+        if path.suffix == '.ipynb' and code.startswith('#| export'):
+            found += cell_faults(code)
         out += [where + fault for fault in found]
     return out
 

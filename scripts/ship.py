@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 from wysiwyg.config import Run, from_dict
 from wysiwyg.core import atomic, data_dir
-from wysiwyg.training import Trainer, latest_checkpoint, load_checkpoint, open_data, save_pair
+from wysiwyg.generator import method_of
+from wysiwyg.loop import latest_checkpoint, load_checkpoint, open_data, save_pair
+from wysiwyg.training import Trainer
 
 CURVE = (
     'images',
@@ -34,7 +36,7 @@ def main():
     ask.add_argument('--command', required=True)
     a = ask.parse_args()
     run = from_dict(Run, json.loads((a.folder / 'run.json').read_text(encoding='utf8')))
-    t = load_checkpoint(Trainer(run, open_data(run)), latest_checkpoint(a.folder))
+    t = load_checkpoint(Trainer(method_of(run), run, open_data(run)), latest_checkpoint(a.folder))
     save_pair(t, data_dir(), command=a.command)
     curve = pd.DataFrame(
         map(json.loads, (a.folder / 'metrics.jsonl').read_text(encoding='utf8').splitlines())

@@ -17,7 +17,9 @@ from wysiwyg.config import override
 from wysiwyg.core import rng
 from wysiwyg.data import Dataset
 from wysiwyg.stylegan import minibatch_std
-from wysiwyg.training import Interrupted, Trainer, checkpoints, latest_checkpoint
+from wysiwyg.loop import Interrupted, checkpoints, latest_checkpoint
+from wysiwyg.method import WYSIWYG
+from wysiwyg.training import Trainer
 from wysiwyg.world import World, own_gpu, rows_of
 from test_training import RUN, Double, curves, furthest, noise_set, same, small_options, steps
 
@@ -79,7 +81,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(folder):
     ):
         rows_of(4, 4, 0, 2)
     with pytest.raises(ValueError, match='3 processes .* cannot share a batch of 4'):
-        Trainer(RUN, Dataset(folder), world=World(0, 3))
+        Trainer(WYSIWYG, RUN, Dataset(folder), world=World(0, 3))
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
@@ -109,7 +111,7 @@ import sys, torch; torch.set_num_threads(1); torch.set_default_dtype(torch.float
 from test_distributed import *
 from wysiwyg.world import join_world
 with join_world() as world:
-    t = steps(Trainer(TWIN, Double(sys.argv[1]), world=world), 10)
+    t = steps(Trainer(WYSIWYG, TWIN, Double(sys.argv[1]), world=world), 10)
     if world.lead: torch.save(t.state(), sys.argv[2])
 """
 
@@ -124,11 +126,11 @@ def float64():
 def test_two_ranks_equal_one_process(folder, tmp_path, float64):
     "Ten steps through every stage, R1 at every second: networks, averages (EMA, mean w) and optimisers agree."
     two = ranks(TEN, folder, tmp_path / 'two.pt')
-    one = steps(Trainer(TWIN, Double(folder)), 10).state()
+    one = steps(Trainer(WYSIWYG, TWIN, Double(folder)), 10).state()
     said = [p.communicate(timeout=120) for p in two]
     assert [p.returncode for p in two] == [0, 0], said
     both = torch.load(tmp_path / 'two.pt', weights_only=True)
-    start = Trainer(TWIN, Double(folder)).state()
+    start = Trainer(WYSIWYG, TWIN, Double(folder)).state()
     assert furthest(one, both) < 1e-9 and furthest(one, start) > 1e-3
     assert (
         (one['g']['mapping.w_mean'] - both['g']['mapping.w_mean']).abs().max()

@@ -15,6 +15,7 @@ from wysiwyg.config import override, preset
 from wysiwyg.data import Dataset
 from wysiwyg.heads import render_heads
 from wysiwyg.kernels import using
+from wysiwyg.method import WYSIWYG
 from wysiwyg.training import Trainer
 
 CURVES = Path(__file__).with_name('curves.json')
@@ -36,7 +37,7 @@ def course(name: str, folder: Path) -> list[list[str]]:
     start, images = COURSES[name]
     run = override(preset(start), **{'heads.n': 8, 'heads.workers': 1, 'train.batch': 4})
     heads = render_heads(run.heads, folder / f'{name}.zip', False)
-    t = Trainer(run, Dataset(heads, resolution=run.resolution), torch.device('cpu'))
+    t = Trainer(WYSIWYG, run, Dataset(heads, resolution=run.resolution), torch.device('cpu'))
     t.images = images
     with using('torch'):  # a compiler's rounding is no matter here
         values = [t.step() for _ in range(STEPS)]

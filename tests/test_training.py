@@ -22,14 +22,10 @@ from wysiwyg.cli import main
 from wysiwyg.config import cats, compressed, override, paper, schedule_table, suggest_gamma, tiny
 from wysiwyg.core import default_device, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
-from wysiwyg import heads, training
-from wysiwyg.training import (
-    COUNTS,
-    PARTS,
+from wysiwyg import heads
+from wysiwyg.heads import WriteError
+from wysiwyg.loop import (
     Interrupted,
-    NotFinite,
-    Trainer,
-    WriteError,
     check_checkpoint,
     checkpoints,
     claimed,
@@ -40,11 +36,13 @@ from wysiwyg.training import (
     open_data,
     save_checkpoint,
     save_pair,
+    schedule_segments,
     snapshot,
     start_from,
-    stretches,
     train,
 )
+from wysiwyg.method import WYSIWYG, autocast
+from wysiwyg.training import COUNTS, NETWORKS, NotFinite, Trainer
 from wysiwyg.world import group_size
 
 RUN = override(
@@ -145,10 +143,10 @@ def spoiled(t):
 
 
 def test_a_nan_step_changes_nothing_and_patience_ends(data):
-    t = steps(Trainer(RUN, data), 1)
+    t = steps(Trainer(WYSIWYG, RUN, data), 1)
     before = copy.deepcopy(t.state())
     spoiled(t)
-    assert all(same(before[k], t.state()[k]) for k in PARTS) and (
+    assert all(same(before[k], t.state()[k]) for k in NETWORKS) and (
         t.skipped,
         t.skipped_in_a_row,
         t.step_count,
@@ -162,22 +160,22 @@ def test_a_nan_step_changes_nothing_and_patience_ends(data):
         steps(t, 3)
     assert (
         e.value.report['weights'] == ['g.field.color1.bias']
-        and 'd.out.weight' in e.value.report['gradients']
+        and 'd.image.out.weight' in e.value.report['gradients']
         and e.value.report['values']['loss/D'] == 'nan'
     )
 
 
 def test_patience_counts_a_maker_that_fails_while_the_judge_does_not(data, monkeypatch):
     monkeypatch.setattr(
-        'wysiwyg.training.surface_loss', lambda groups, target: groups[0][1].beta.sum() * float('nan')
+        'wysiwyg.method.surface_loss', lambda groups, target: groups[0][1].beta.sum() * float('nan')
     )
     with pytest.raises(NotFinite):
-        steps(Trainer(RUN, data), 3)
+        steps(Trainer(WYSIWYG, RUN, data), 3)
 
 
 def test_a_report_is_left_and_the_log_stays_finite(data, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        'wysiwyg.training.surface_loss', lambda groups, target: groups[0][1].beta.sum() * float('inf')
+        'wysiwyg.method.surface_loss', lambda groups, target: groups[0][1].beta.sum() * float('inf')
     )
     with pytest.raises(NotFinite):
         train(override(RUN, **{'train.nan_patience': 2}), tmp_path, data, progress=False)
@@ -195,7 +193,7 @@ def breaks(t):
 
 
 def test_weights_that_are_not_finite_reach_no_average_no_checkpoint_and_no_generator(data, tmp_path):
-    t = steps(Trainer(RUN, data), 1)
+    t = steps(Trainer(WYSIWYG, RUN, data), 1)
     first = save_checkpoint(t, tmp_path)
     save_pair(t, tmp_path)
     pair = {p: p.read_bytes() for p in tmp_path.glob('*.safetensors')}
@@ -230,7 +228,7 @@ def test_a_run_that_ends_on_skipped_steps_has_failed(data, tmp_path, monkeypatch
         count.append(1)
         return groups[0][1].beta.sum() * (0.0 if len(count) <= good else float('nan'))
 
-    monkeypatch.setattr(training, 'surface_loss', surface)
+    monkeypatch.setattr('wysiwyg.method.surface_loss', surface)
     run = override(RUN, **{'train.nan_patience': 100, 'train.checkpoint_images': 1000})
     with pytest.raises(NotFinite, match='the run ends on [23] steps that were not finite'):
         train(run, tmp_path, data, progress=False, stop_at=4 * (good + 3 if good else 2))
@@ -247,23 +245,23 @@ def test_a_run_that_ends_on_skipped_steps_has_failed(data, tmp_path, monkeypatch
 @pytest.fixture(scope='module')
 def straight(data, tmp_path_factory):
     "A run of 40 steps: its checkpoint at 20 (with a skipped step just before), and its state at 22 and 40."
-    t = spoiled(steps(Trainer(RUN, data), 19))
+    t = spoiled(steps(Trainer(WYSIWYG, RUN, data), 19))
     path = save_checkpoint(t, tmp_path_factory.mktemp('straight'))
     return path, copy.deepcopy(steps(t, 2).state()), copy.deepcopy(steps(t, 18).state())
 
 
 def test_forty_steps_are_twenty_and_twenty(data, straight):
     path, _, end = straight
-    resumed = steps(load_checkpoint(Trainer(RUN, data), path), 20)
+    resumed = steps(load_checkpoint(Trainer(WYSIWYG, RUN, data), path), 20)
     assert (
         resumed.images == 160 and all(same(resumed.state()[k], end[k]) for k in end) and end['skipped'] == 1
     )
 
 
-@pytest.mark.parametrize('part', [*PARTS, *COUNTS])
+@pytest.mark.parametrize('part', [*NETWORKS, *COUNTS])
 def test_forgetting_any_part_breaks_the_resume(data, straight, part):
     path, later, _ = straight
-    fresh = Trainer(RUN, data)
+    fresh = Trainer(WYSIWYG, RUN, data)
     lost = copy.deepcopy(fresh.state()[part])
     resumed = load_checkpoint(fresh, path)
     resumed.load_state(resumed.state() | {part: lost})
@@ -275,9 +273,9 @@ def test_forgetting_any_part_breaks_the_resume(data, straight, part):
 
 def test_a_checkpoint_that_lacks_a_part_is_refused(data, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, 'state', lambda t: {'images': 0})
-    path = save_checkpoint(Trainer(RUN, data), tmp_path)
+    path = save_checkpoint(Trainer(WYSIWYG, RUN, data), tmp_path)
     with pytest.raises(ValueError, match='lacks .*g_opt.*another version'):
-        load_checkpoint(Trainer(RUN, data), path)
+        load_checkpoint(Trainer(WYSIWYG, RUN, data), path)
 
 
 def test_a_killed_run_resumes_bit_for_bit(folder, data, tmp_path):
@@ -318,7 +316,7 @@ class Miniature:
     run, data, images = RUN, type('Data', (), {'sha': ''}), 0
 
     def state(self):
-        return {k: torch.full((40_000,), self.images, dtype=torch.int32) for k in PARTS} | {
+        return {k: torch.full((40_000,), self.images, dtype=torch.int32) for k in NETWORKS} | {
             'images': self.images
         }
 
@@ -352,7 +350,7 @@ def test_two_hundred_kills_while_checkpoints_are_written(tmp_path):
         assert (
             state['images'] >= t.images
             and newest.stem == f'ckpt-{state["images"]:010d}'
-            and all((state[k] == state['images']).all() for k in PARTS)
+            and all((state[k] == state['images']).all() for k in NETWORKS)
         )
         t.images = state['images']
     assert t.images > 40 and cut > 40, (t.images, cut)  # it did write, and many kills came in the middle
@@ -378,7 +376,7 @@ def forbidden(*_):
     ids=['ENOSPC', 'EACCES'],
 )
 def test_a_refused_write_keeps_the_checkpoint_before(data, tmp_path, monkeypatch, fault, mend):
-    t = steps(Trainer(RUN, data), 1)
+    t = steps(Trainer(WYSIWYG, RUN, data), 1)
     first = save_checkpoint(t, tmp_path)
     before = first.read_bytes()
     steps(t, 1)
@@ -443,7 +441,7 @@ def small_options():
 
 
 def test_damaged_and_foreign_checkpoints_are_refused_by_name(data, tmp_path, capsys):
-    t = Trainer(RUN, data)
+    t = Trainer(WYSIWYG, RUN, data)
     first, second = [save_checkpoint(steps(t, 1), tmp_path) for _ in range(2)]
     raw = second.read_bytes()
     for damage in (
@@ -461,9 +459,9 @@ def test_damaged_and_foreign_checkpoints_are_refused_by_name(data, tmp_path, cap
     assert latest_checkpoint(tmp_path) == first and 'no manifest' in capsys.readouterr().err
     assert save_checkpoint(t, tmp_path) == second == latest_checkpoint(tmp_path)
     with pytest.raises(ValueError, match='was trained with loss.hinge'):
-        load_checkpoint(Trainer(override(RUN, **{'loss.hinge': 0.5}), data), first)
+        load_checkpoint(Trainer(WYSIWYG, override(RUN, **{'loss.hinge': 0.5}), data), first)
     with pytest.raises(ValueError, match='other data'):
-        load_checkpoint(Trainer(RUN, Dataset(noise_set(tmp_path / 'other.zip', 13))), first)
+        load_checkpoint(Trainer(WYSIWYG, RUN, Dataset(noise_set(tmp_path / 'other.zip', 13))), first)
 
 
 def rewritten(path, state):
@@ -483,7 +481,7 @@ class Planted:
 
 FAULTS = {
     'g': lambda s: s['g'] | {'field.color1.bias': torch.zeros(7)},
-    'd': lambda s: {k: v for k, v in s['d'].items() if k != 'out.bias'},
+    'd': lambda s: {k: v for k, v in s['d'].items() if k != 'image.out.bias'},
     'ema': lambda s: s['ema'] | {'more': torch.zeros(1)},
     'g_opt': lambda s: None,
     'd_opt': lambda s: s['d_opt'] | {'state': {0: {'exp_avg': torch.zeros(1)}}},
@@ -498,7 +496,7 @@ FAULTS = {
 def pair(data, tmp_path_factory):
     "A trainer, its folder, and its two checkpoints."
     folder = tmp_path_factory.mktemp('pair')
-    t = Trainer(RUN, data)
+    t = Trainer(WYSIWYG, RUN, data)
     return t, folder, [save_checkpoint(steps(t, 1), folder) for _ in range(2)]
 
 
@@ -577,7 +575,7 @@ def test_resume_takes_a_folder_and_says_what_is_not_there(data, pair, tmp_path):
 
 
 def test_a_checkpoint_of_the_same_name_is_kept_only_where_it_is_the_same(data, tmp_path):
-    t = steps(Trainer(RUN, data), 1)
+    t = steps(Trainer(WYSIWYG, RUN, data), 1)
     path = save_checkpoint(t, tmp_path)
     stamp = path.stat().st_mtime_ns, path.stat().st_ino
     assert save_checkpoint(t, tmp_path) == path and (path.stat().st_mtime_ns, path.stat().st_ino) == stamp
@@ -658,7 +656,7 @@ def test_a_recorder_opens_when_all_is_checked_and_is_told_means(data, tmp_path):
         train(RUN, tmp_path, data, '/nosuch.pt', heard, False)
     assert heard.opened == []
     train(RUN, tmp_path, data, None, heard, False, stop_at=12)
-    t = Trainer(RUN, data)
+    t = Trainer(WYSIWYG, RUN, data)
     values = [t.step() for _ in range(3)]
     told = heard.values[12]
     for k in ('loss/D', 'D/sign', 'geometry/beta', 'loss/r1'):
@@ -720,7 +718,7 @@ def test_an_estimate_renders_a_handful(monkeypatch):
 
 
 def test_snapshots_look_from_the_cameras_of_the_data_a_few_people_at_a_time(data):
-    t = Trainer(RUN, data)
+    t = Trainer(WYSIWYG, RUN, data)
     assert t.g.view == t.ema.view == data.view
     whole, few = snapshot(t.ema, 4), override(RUN, **{'render.max_points': 16 * 16 * 26 * 3})
     t.ema.run, made = few, []
@@ -760,11 +758,11 @@ def test_training_never_continues_somebody_elses_folder(data, tmp_path):
 
 def test_a_data_set_of_another_size_is_refused(data):
     with pytest.raises(ValueError, match='16 pixels wide'):
-        Trainer(override(RUN, **{'probe.resolution': 8, 'schedule.resolution': [[0, 32]]}), data)
+        Trainer(WYSIWYG, override(RUN, **{'probe.resolution': 8, 'schedule.resolution': [[0, 32]]}), data)
 
 
 def test_the_device_is_honoured(data):
-    assert next(Trainer(RUN, data).g.parameters()).device.type == default_device().type
+    assert next(Trainer(WYSIWYG, RUN, data).g.parameters()).device.type == default_device().type
 
 
 # ---- parts of a batch ------------------------------------------------------------------------------------------------
@@ -798,13 +796,14 @@ def test_micro_batches_equal_the_whole_batch(folder, float64):
     run = override(RUN, **{'train.batch': 8, 'train.r1_every': 2})
     run = replace(run, schedule=compressed(80, 4, 8, 16, (0.03, 0.006), 5.0))
     whole, parts = [
-        steps(Trainer(override(run, **{'train.micro_batch': m}), Double(folder)), 10).state() for m in (0, 2)
+        steps(Trainer(WYSIWYG, override(run, **{'train.micro_batch': m}), Double(folder)), 10).state()
+        for m in (0, 2)
     ]
     assert furthest(whole, parts) < 1e-9
     with pytest.raises(ValueError, match='make the batch a multiple of 3'):
-        Trainer(override(run, **{'train.micro_batch': 3}), Double(folder))
+        Trainer(WYSIWYG, override(run, **{'train.micro_batch': 3}), Double(folder))
     with pytest.raises(ValueError, match='discriminator.group a divisor of 1'):
-        Trainer(override(run, **{'train.micro_batch': 1}), Double(folder))
+        Trainer(WYSIWYG, override(run, **{'train.micro_batch': 1}), Double(folder))
 
 
 # ---- presets and what a run will cost --------------------------------------------------------------------------------
@@ -917,7 +916,7 @@ def test_fine_tuning_starts_from_a_pair(data, tmp_path):
     assert (
         moved(t.ema.state_dict(), first.ema.state_dict())
         < 0.05
-        < moved(t.ema.state_dict(), Trainer(tuned, data).ema.state_dict())
+        < moved(t.ema.state_dict(), Trainer(WYSIWYG, tuned, data).ema.state_dict())
     )
     with pytest.raises(ValueError, match='has other sizes than this run'):
         train(override(tuned, **{'field.hidden': 16}), tmp_path / 'other', data, progress=False)
@@ -928,7 +927,8 @@ def test_fine_tuning_starts_from_a_pair(data, tmp_path):
 
 def test_half_precision_is_where_it_holds(data):
     "bfloat16 in the backbone, the proposal network and D's blocks; float32 in mapping, field, D's last layers, and everywhere in D where R1 looks."
-    t, seen = Trainer(override(RUN, **{'train.bf16': True}), data), {}
+    t, seen = Trainer(WYSIWYG, override(RUN, **{'train.bf16': True}), data), {}
+    d = t.d['image']
 
     def watch(name, module):
         module.register_forward_hook(
@@ -938,9 +938,9 @@ def test_half_precision_is_where_it_holds(data):
     for name, module in (
         ('mapping', t.g.mapping.layers[0]),
         ('proposal', t.g.proposal.head[0]),
-        ('blocks', t.d.blocks[0]),
-        ('statistics', t.d.conv),
-        ('last', t.d.out),
+        ('blocks', d.blocks[0]),
+        ('statistics', d.conv),
+        ('last', d.out),
     ):
         watch(name, module)
     geometry = t.g.field.geometry
@@ -956,13 +956,13 @@ def test_half_precision_is_where_it_holds(data):
         and seen['mapping'] == seen['field'] == seen['statistics'] == seen['last'] == full
     ), seen
     w = torch.randn(2, 8)
-    with torch.no_grad(), t.half():
+    with torch.no_grad(), autocast(t.run, t.device):
         rounded = t.g.synthesize(w)
     with torch.no_grad():
         assert (
             1e-5 < ((planes := t.g.synthesize(w)) - rounded).abs().max() / planes.abs().max() < 0.02
         )  # its convolutions were half
-    exact = Trainer(RUN, data)
+    exact = Trainer(WYSIWYG, RUN, data)
     exact.images, exact.step_count = 120, 1
     assert all(
         abs(v - values[k]) < 0.05 * max(1, abs(v))
@@ -988,8 +988,8 @@ def test_reading_is_somebody_elses_work(folder):
             self.asked.append((position, threading.current_thread()))
             return super().batch(position, *a)
 
-    t = steps(Trainer(RUN, data := Watched(folder)), 3)
-    t.ahead.popitem()[1].result()
+    t = steps(Trainer(WYSIWYG, RUN, data := Watched(folder)), 3)
+    t.objective.reals.ahead.popitem()[1].result()
     assert [p for p, _ in data.asked] == list(range(16)) and threading.main_thread() not in {
         who for _, who in data.asked
     }
@@ -998,9 +998,11 @@ def test_reading_is_somebody_elses_work(folder):
 def test_the_estimate_is_what_then_happens(data, tmp_path):
     "Processor time, so that a busy machine does not matter: within 25 %."
     run = override(RUN, **{'train.checkpoint_images': 40.0, 'schedule.total': 160.0})
-    snapshot(steps(Trainer(run, data), 1).ema)  # what is slow only the first time in a process
+    snapshot(steps(Trainer(WYSIWYG, run, data), 1).ema)  # what is slow only the first time in a process
     rows = estimate(run, data, steps=3, clock=time.process_time)
-    assert [(r['from'], r['to']) for r in rows[:-1]] == stretches(run.schedule) and rows[-1]['GiB'] > 0
+    assert [(r['from'], r['to']) for r in rows[:-1]] == schedule_segments(run.schedule) and rows[-1][
+        'GiB'
+    ] > 0
     begun = time.process_time()
     train(run, tmp_path, data, progress=False)
     took, expected = time.process_time() - begun, rows[-1]['hours'] * 3600

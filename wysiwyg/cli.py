@@ -31,6 +31,8 @@ from .data import *
 from .executors import *
 from .generator import *
 from .stylegan import group_size
+from .loop import *
+from .method import *
 from .training import *
 from .world import *
 
@@ -1179,7 +1181,7 @@ def demo_scores(run: Run, data: Dataset, trained: Path) -> dict[str, dict[str, f
     "Of the untrained start, with floors, and of the trained generator, whose go to its run in MLflow."
     from wysiwyg.metrics import evaluate
 
-    start = evaluate(Trainer(run, data).ema, data, n=200)
+    start = evaluate(Trainer(method_of(run), run, data).ema, data, n=200)
     end = evaluate(load_generator(trained), data, n=200, floors=False)
     floors = {k: v for k, v in start.items() if k.startswith('floor')}
     tell_scores(str(trained), end | floors, 'n 200, seed 0')

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['expect', 'Record', 'Camera', 'Rays', 'take_rays', 'Samples', 'Rendering', 'to_image', 'to_rays', 'rng',
-           'default_device', 'atomic', 'file_sha', 'home', 'data_dir', 'runs_dir', 'sheet', 'show', 'colorize',
-           'normal_colors']
+           'default_device', 'atomic', 'file_sha', 'home', 'data_dir', 'runs_dir', 'Silent', 'sheet', 'show',
+           'colorize', 'normal_colors']
 
 # %% ../nbs/00_core.ipynb #c757b63b
 import contextlib, hashlib, io, os, secrets
@@ -214,6 +214,16 @@ def data_dir() -> Path:
 def runs_dir() -> Path:
     "Training runs and the MLflow store; WYSIWYG_RUNS overrides."
     return Path(os.environ.get('WYSIWYG_RUNS') or home() / 'runs').resolve()
+
+
+class Silent:
+    "A recorder that records nothing."
+
+    def metrics(self, values: dict[str, float], step: int):
+        pass
+
+    def image(self, array, name: str, step: int):
+        pass
 
 # %% ../nbs/00_core.ipynb #1e7bff33
 def sheet(

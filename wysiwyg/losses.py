@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['g_adversarial', 'd_adversarial', 'r1_penalty', 'surface_loss', 'decision_loss', 'hinge_loss', 'smoothness_loss',
-           'swap_cameras']
+           'swap_labels']
 
 # %% ../nbs/14_losses.ipynb #0cdb49bf
 import torch
@@ -66,7 +66,11 @@ def smoothness_loss(out: Rendering, camera: Camera, far: float) -> Tensor:
     return (cost / mass.clamp_min(1)).mean()
 
 # %% ../nbs/14_losses.ipynb #964c20b1
-def swap_cameras(camera: Camera, probability: float, generator: torch.Generator) -> Camera:
-    "Each row keeps its camera or, with `probability`, takes its neighbour's."
-    swap = torch.rand(len(camera), 1, generator=generator).to(camera.cam2world.device) < probability
-    return Camera.from_label(torch.where(swap, camera.label.roll(1, 0), camera.label))
+def swap_labels(
+    label: Tensor,  # [B, L]
+    probability: float,
+    generator: torch.Generator,
+) -> Tensor:  # [B, L]
+    "Each row keeps its label or, with `probability`, takes its neighbour's."
+    swap = torch.rand(len(label), 1, generator=generator).to(label.device) < probability
+    return torch.where(swap, label.roll(1, 0), label)

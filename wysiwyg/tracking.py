@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 from .config import *
 from .core import *
-from .training import Silent
 
 # %% ../nbs/17_tracking.ipynb #b57a2178
 os.environ |= {'MLFLOW_DISABLE_TELEMETRY': 'true', 'DO_NOT_TRACK': 'true'}
