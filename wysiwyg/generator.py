@@ -20,6 +20,7 @@ from .core import *
 from .probe import *
 from .proposal import *
 from .sampler import *
+from .samplers import *
 from .sdf import *
 from .stylegan import *
 from .triplane import *
