@@ -76,7 +76,7 @@ def up2(x: Tensor) -> Tensor:
     "Double the side; bilinear, which is StyleGAN2's [1, 3, 3, 1] filter."
     return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
 
-
+# %% ../nbs/05_stylegan.ipynb #58157515
 class ModulatedConv(nn.Module):
     "Style-modulated, demodulated convolution with a fixed noise image, bias and leaky ReLU."
 
