@@ -90,13 +90,20 @@ def test_gradients():
     yaw, pitch, radius, focal = (
         torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (0.3, 0.2, 2.7, 4.3)
     )
-    pixels = lambda *a: project(
-        orbit(*a), torch.tensor([[[0.1, 0.05, -0.1], [0, 0.2, 0.1]]], dtype=torch.float64)
-    )
+
+    def pixels(*a):
+        return project(orbit(*a), torch.tensor([[[0.1, 0.05, -0.1], [0, 0.2, 0.1]]], dtype=torch.float64))
+
     assert torch.autograd.gradcheck(pixels, (yaw, pitch, radius, focal))
-    bounds = lambda *a: box_hits(camera_rays(orbit(*a), 3), 0.9)[:2]
+
+    def bounds(*a):
+        return box_hits(camera_rays(orbit(*a), 3), 0.9)[:2]
+
     assert torch.autograd.gradcheck(bounds, (yaw, pitch, radius, focal))
-    balls = lambda *a: sphere_hits(camera_rays(orbit(*a), 4), 0.25)[:2]
+
+    def balls(*a):
+        return sphere_hits(camera_rays(orbit(*a), 4), 0.25)[:2]
+
     assert torch.autograd.gradcheck(balls, (yaw, pitch, radius, focal))
 
 
@@ -127,14 +134,13 @@ def test_autocast_bends_no_ray():
     camera = orbit(0.3, 0.1)
     with torch.autocast('cpu', torch.bfloat16):
         rays = camera_rays(camera, 7)
-    assert rays.dirs.dtype == torch.float32 and torch.equal(rays.dirs, camera_rays(camera, 7).dirs)
+    assert rays.dirs.dtype == torch.float32
+    assert torch.equal(rays.dirs, camera_rays(camera, 7).dirs)
 
 
 def test_box_hits_against_marching():
-    o, d = (
-        torch.randn(1, 400, 3, generator=rng(0)),
-        torch.nn.functional.normalize(torch.randn(1, 400, 3, generator=rng(1)), dim=-1),
-    )
+    o = torch.randn(1, 400, 3, generator=rng(0))
+    d = torch.nn.functional.normalize(torch.randn(1, 400, 3, generator=rng(1)), dim=-1)
     d[:, :90, 0] = 0
     d[:, 30:90, 1] = 0
     d[:, 200:260] = -o[:, 200:260]
@@ -144,7 +150,9 @@ def test_box_hits_against_marching():
     t = torch.arange(0, 8, 0.005).expand(1, 400, -1)
     inside = (rays.at(t).abs() <= 0.5).all(-1)
     length = inside.sum(-1) * 0.005
-    assert (far - near)[hit].min() > 0 and (near[~hit] == 0).all() and (far[~hit] == 0).all()
+    assert (far - near)[hit].min() > 0
+    assert (near[~hit] == 0).all()
+    assert (far[~hit] == 0).all()
     close(length, far - near, 0.011)
     first = t.masked_fill(~inside, 99.0).amin(-1)
     clear = length > 0.02
@@ -186,7 +194,8 @@ def test_priors_are_keyed_and_spread():
         assert (axis.sort().values - torch.linspace(-1, 1, 20000)).abs().max() < 0.03  # Archimedes
     cam = gaussian_cameras(20000, rng(3), 0.4, 0.2)
     o = cam.cam2world[:, :3, 3] / RADIUS
-    assert abs(torch.atan2(o[:, 0], o[:, 2]).std() - 0.4) < 0.01 and abs(o[:, 1].asin().std() - 0.2) < 0.01
+    assert abs(torch.atan2(o[:, 0], o[:, 2]).std() - 0.4) < 0.01
+    assert abs(o[:, 1].asin().std() - 0.2) < 0.01
     pool = orbit(torch.arange(4.0) * 0.1, 0.0).label
     drawn = empirical_cameras(pool, 100, rng(4)).label
     assert {tuple(x) for x in drawn.tolist()} == {tuple(x) for x in pool.tolist()}

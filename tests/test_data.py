@@ -36,9 +36,9 @@ def flat_png(*shape):
 
 
 def huge_png(side):
-    chunk = lambda kind, body: (
-        struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-    )
+    def chunk(kind, body):
+        return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+
     return (
         b'\x89PNG\r\n\x1a\n'
         + chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0))
@@ -117,13 +117,13 @@ def test_many_faults_in_one_archive_are_all_named_and_nothing_is_written(tmp_pat
     with pytest.raises(DataError) as e:
         Dataset(path)
     bad = dict(e.value.report.bad)
-    assert bad.keys() == want.keys() and len(e.value.report.bad) == len(want)
+    assert bad.keys() == want.keys()
+    assert len(e.value.report.bad) == len(want)
     for name, why in want.items():
         assert why in bad[name], (name, bad[name])
         assert f'{name}: ' in str(e.value)
-    assert e.value.report.notes == (
-        'left out: 1 labels without a picture, such as nobody.png',
-    ) and 'nobody.png' in str(e.value)
+    assert e.value.report.notes == ('left out: 1 labels without a picture, such as nobody.png',)
+    assert 'nobody.png' in str(e.value)
     assert (sorted(os.listdir(tmp_path)), file_sha(path)) == before
     assert Dataset(path, skip_bad=True).names == tuple(NAMES[21:])
 
@@ -170,9 +170,8 @@ def test_archives_that_are_not(tmp_path):
 )
 def test_dataset_json_faults_say_what_to_write(tmp_path, text):
     path = raw_zip(tmp_path / 'a.zip', [r[:2] for r in ROWS[:3]], text)
-    assert (
-        faults(path).keys() == {'dataset.json'} and '{"labels": [["NAME.png"' in faults(path)['dataset.json']
-    )
+    assert faults(path).keys() == {'dataset.json'}
+    assert '{"labels": [["NAME.png"' in faults(path)['dataset.json']
     with pytest.raises(DataError):
         Dataset(path, skip_bad=True)
 
@@ -195,9 +194,10 @@ def test_16_bits_palette_and_jpeg():
     ):
         with pytest.raises(ValueError, match=why):
             decode(bytes_)
-    chunk = lambda kind, body: (
-        struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-    )
+
+    def chunk(kind, body):
+        return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+
     deep = (
         b'\x89PNG\r\n\x1a\n'
         + chunk(b'IHDR', struct.pack('>IIBBBBB', 4, 4, 16, 2, 0, 0, 0))
@@ -241,10 +241,12 @@ def test_folder_zip_and_deflated_are_one(tmp_path):
     (tmp_path / 'c/dataset.json').write_text(json.dumps({'labels': [[n, l] for n, _, l in ROWS]}))
     (tmp_path / 'c/README.txt').write_text('kept apart')
     a, b, c = (Dataset(tmp_path / n) for n in ('a.zip', 'b.zip', 'c'))
-    assert a.sha == b.sha == c.sha and a.resolution == 16 and len(a) == 30 and a.name == 'a'
-    assert torch.equal(a.batch(3, 9, 1)[0], b.batch(3, 9, 1)[0]) and torch.equal(
-        a.batch(3, 9, 1)[0], c.batch(3, 9, 1)[0]
-    )
+    assert a.sha == b.sha == c.sha
+    assert a.resolution == 16
+    assert len(a) == 30
+    assert a.name == 'a'
+    assert torch.equal(a.batch(3, 9, 1)[0], b.batch(3, 9, 1)[0])
+    assert torch.equal(a.batch(3, 9, 1)[0], c.batch(3, 9, 1)[0])
     assert torch.equal(a.images(torch.arange(30)), torch.from_numpy(IMAGES).permute(0, 3, 1, 2))
     assert torch.equal(a.labels, torch.tensor(LABELS))
     other = write_zip(tmp_path / 'd.zip', [(n, b, LABELS[0]) for n, b, _ in ROWS])
@@ -259,7 +261,8 @@ def test_symlinked_labels_are_refused(tmp_path):
     (tmp_path / 'x/a.png').write_bytes(ROWS[0][1])
     (tmp_path / 'o.json').write_text(json.dumps({'labels': [['a.png', LABELS[0]]]}))
     (tmp_path / 'x/dataset.json').symlink_to(tmp_path / 'o.json')
-    assert 'symlink' in faults(tmp_path / 'x')['dataset.json'] and not validate(tmp_path / 'x').good
+    assert 'symlink' in faults(tmp_path / 'x')['dataset.json']
+    assert not validate(tmp_path / 'x').good
 
 
 def test_validation_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
@@ -274,19 +277,16 @@ def test_batches_depend_on_seed_and_position_alone(tmp_path):
     path = write_zip(tmp_path / 'a.zip', ROWS)
     ds = Dataset(path)
     whole = ds.order(0, 150, seed=3)[0].reshape(5, 30)
-    assert (
-        all(sorted(e.tolist()) == list(range(30)) for e in whole)
-        and len({tuple(e.tolist()) for e in whole}) == 5
-    )
+    assert all(sorted(e.tolist()) == list(range(30)) for e in whole)
+    assert len({tuple(e.tolist()) for e in whole}) == 5
     for position, b in ((0, 1), (29, 2), (25, 64), (149, 1)):
         assert torch.equal(
             ds.order(position, min(b, 150 - position), 3)[0], whole.flatten()[position : position + b]
         )
     x, cam = ds.batch(50, 24, 3, mirror=True)
     parts = [Dataset(path).batch(50 + 8 * r, 8, 3, mirror=True) for r in (2, 0, 1)]
-    assert torch.equal(x, torch.cat([parts[i][0] for i in (1, 2, 0)])) and torch.equal(
-        cam.label, torch.cat([parts[i][1].label for i in (1, 2, 0)])
-    )
+    assert torch.equal(x, torch.cat([parts[i][0] for i in (1, 2, 0)]))
+    assert torch.equal(cam.label, torch.cat([parts[i][1].label for i in (1, 2, 0)]))
     assert not torch.equal(ds.batch(0, 8, 0)[0], ds.batch(0, 8, 1)[0])
 
 
@@ -298,8 +298,11 @@ def test_mirroring_flips_half_with_their_labels_and_keeps_the_order(tmp_path):
     (plain, c0), (mixed, c1) = ds.batch(0, n, 5), ds.batch(0, n, 5, mirror=True)
     assert torch.equal(mixed, torch.where(flips[:, None, None, None], plain.flip(-1), plain))
     assert torch.equal(c1.label[flips], mirror_label(c0.label[flips]))
-    assert torch.equal(c1.label[~flips], c0.label[~flips]) and torch.equal(c0.label, ds.labels[index])
-    assert plain.dtype == torch.float32 and plain.min() >= -1 and plain.max() <= 1
+    assert torch.equal(c1.label[~flips], c0.label[~flips])
+    assert torch.equal(c0.label, ds.labels[index])
+    assert plain.dtype == torch.float32
+    assert plain.min() >= -1
+    assert plain.max() <= 1
 
 
 def test_large_sets_are_decoded_on_demand(tmp_path, monkeypatch):
@@ -307,7 +310,8 @@ def test_large_sets_are_decoded_on_demand(tmp_path, monkeypatch):
     kept = Dataset(path).batch(7, 40, 0)[0]
     monkeypatch.setattr(data, 'KEEP_BYTES', 100)
     ds = Dataset(path)
-    assert torch.equal(ds.batch(7, 40, 0)[0], kept) and ds._kept is None
+    assert torch.equal(ds.batch(7, 40, 0)[0], kept)
+    assert ds._kept is None
 
 
 def test_written_sets_are_whole_identical_or_absent(tmp_path):
@@ -331,7 +335,7 @@ def test_written_sets_are_whole_identical_or_absent(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['a', 'b']
 
 
-# ---- labels that are numbers, and yet no camera ----------------------------------------------------------------------
+# ---- labels that are numbers, and yet no camera --------------------------------------------------
 
 
 def moved(factor):
@@ -388,7 +392,7 @@ def test_world_to_camera_poses_are_refused(tmp_path):
     assert not faults(still)
 
 
-# ---- pictures --------------------------------------------------------------------------------------------------------
+# ---- pictures ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
@@ -421,7 +425,7 @@ def test_other_kinds_of_pictures_say_what_is_read(tmp_path):
     }
 
 
-# ---- what is no set of files -----------------------------------------------------------------------------------------
+# ---- what is no set of files ---------------------------------------------------------------------
 
 
 def folder_set(path, n=4):
@@ -435,10 +439,8 @@ def folder_set(path, n=4):
 def test_pipes_and_devices_are_named_and_not_read(tmp_path):
     s = folder_set(tmp_path / 's')
     os.mkfifo(s / 'pipe.png')
-    assert (
-        faults(s) == {'pipe.png': 'is a pipe or a device: store a file'}
-        and len(Dataset(s, skip_bad=True)) == 4
-    )
+    assert faults(s) == {'pipe.png': 'is a pipe or a device: store a file'}
+    assert len(Dataset(s, skip_bad=True)) == 4
     (tmp_path / 'f').mkdir()
     os.mkfifo(tmp_path / 'f/dataset.json')
     os.mkfifo(tmp_path / 'p.zip')
@@ -456,18 +458,17 @@ def test_a_small_archive_does_not_fill_the_memory(tmp_path):
         path = raw_zip(
             tmp_path / 'a.zip', [r[:2] for r in ROWS[:3]], '{"labels": [' + text + ']}', zipfile.ZIP_DEFLATED
         )
-        assert (
-            path.stat().st_size < 50_000
-            and list(faults(path)) == ['dataset.json']
-            and 'more brackets than labels' in faults(path)['dataset.json']
-        )
+        assert path.stat().st_size < 50_000
+        assert list(faults(path)) == ['dataset.json']
+        assert 'more brackets than labels' in faults(path)['dataset.json']
     path = raw_zip(
         tmp_path / 'b.zip',
         [r[:2] for r in ROWS[:3]],
         '{"labels": [' + ' ' * 2**26 + ']}',
         zipfile.ZIP_DEFLATED,
     )
-    assert 'is huge: 67108878 bytes' in faults(path)['dataset.json'] and time.monotonic() - begun < 10
+    assert 'is huge: 67108878 bytes' in faults(path)['dataset.json']
+    assert time.monotonic() - begun < 10
 
 
 def test_rows_that_are_no_pairs_are_counted(tmp_path):
@@ -477,11 +478,9 @@ def test_rows_that_are_no_pairs_are_counted(tmp_path):
         [[n, l] for n, _, l in ROWS[:3]] + ['a row that is long enough to be one'] * 5000,
     )
     report = validate(path)
-    assert (
-        len(report.bad) == 11
-        and dict(report.bad)['dataset.json'] == 'has 4990 more rows that are no pairs'
-        and len(report.good) == 3
-    )
+    assert len(report.bad) == 11
+    assert dict(report.bad)['dataset.json'] == 'has 4990 more rows that are no pairs'
+    assert len(report.good) == 3
 
 
 def test_a_fault_of_all_pictures_is_counted(tmp_path):
@@ -493,12 +492,10 @@ def test_a_fault_of_all_pictures_is_counted(tmp_path):
     with pytest.raises(DataError) as e:
         Dataset(path)
     lines = str(e.value).splitlines()
-    assert (
-        len(lines) == 12
-        and lines[0].endswith('25 faults:')
-        and lines[-1] == '  and 15 more of this kind'
-        and len(e.value.report.bad) == 25
-    )
+    assert len(lines) == 12
+    assert lines[0].endswith('25 faults:')
+    assert lines[-1] == '  and 15 more of this kind'
+    assert len(e.value.report.bad) == 25
 
 
 def test_labels_without_pictures_are_one_line_and_no_fault(tmp_path, capsys):
@@ -509,7 +506,8 @@ def test_labels_without_pictures_are_one_line_and_no_fault(tmp_path, capsys):
     )
     ds = Dataset(path)
     Dataset(path)
-    assert len(ds) == 5 and ds.sha == Dataset(write_zip(tmp_path / 'b.zip', ROWS[:5])).sha
+    assert len(ds) == 5
+    assert ds.sha == Dataset(write_zip(tmp_path / 'b.zip', ROWS[:5])).sha
     assert capsys.readouterr().err == 'a.zip: left out: 2000 labels without a picture, such as gone0.png\n'
 
 
@@ -525,9 +523,8 @@ def test_what_macos_and_jupyter_leave_behind_is_skipped(tmp_path):
         [*[r[:2] for r in ROWS[:5]], *[(n, b'\0') for n in litter]],
         [[n, l] for n, _, l in ROWS[:5]],
     )
-    assert not faults(path) and validate(path).notes == (
-        f'left out: 4 files of macOS or Jupyter, such as {litter[0]}',
-    )
+    assert not faults(path)
+    assert validate(path).notes == (f'left out: 4 files of macOS or Jupyter, such as {litter[0]}',)
     assert Dataset(path).sha == Dataset(write_zip(tmp_path / 'b.zip', ROWS[:5])).sha
 
 
@@ -547,7 +544,7 @@ def test_a_set_one_folder_down_is_pointed_at(tmp_path):
     )
 
 
-# ---- a set and a run -------------------------------------------------------------------------------------------------
+# ---- a set and a run -----------------------------------------------------------------------------
 
 
 def test_near_and_far_must_enclose_what_the_cameras_look_at(tmp_path):
@@ -564,7 +561,8 @@ def test_near_and_far_must_enclose_what_the_cameras_look_at(tmp_path):
         )
         for r, f in ((2.7, 4.2647), (1.35, 2.13))
     )
-    assert near.view == pytest.approx((1.35, 2.13)) and far.view == pytest.approx((2.7, 4.2647))
+    assert near.view == pytest.approx((1.35, 2.13))
+    assert far.view == pytest.approx((2.7, 4.2647))
     check_data(run, far)
     with pytest.raises(
         ValueError,

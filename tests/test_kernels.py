@@ -72,7 +72,7 @@ def close(got, want, kernel: str):
     assert error <= TOLERANCE[kernel], f'{kernel}: {error:.2g}'
 
 
-# ---- inputs ----------------------------------------------------------------------------------------------------------
+# ---- inputs --------------------------------------------------------------------------------------
 
 
 def points(b: int, m: int):
@@ -156,10 +156,8 @@ CALLS = dict(  # public function -> (call, inputs of two sizes)
     field=(field_of(100.0), march),
     field_relu=(field_of(math.inf), march),
 )
-CALL, SIZE = (
-    pytest.mark.parametrize('name', CALLS),
-    pytest.mark.parametrize('size', [(1, 1), (23, 19), (131, 1)], ids=str),
-)
+CALL = pytest.mark.parametrize('name', CALLS)
+SIZE = pytest.mark.parametrize('size', [(1, 1), (23, 19), (131, 1)], ids=str)
 
 
 def double(x):
@@ -170,7 +168,7 @@ def strided(x):
     return torch.stack([x, x], -1)[..., 0]
 
 
-# ---- parity ----------------------------------------------------------------------------------------------------------
+# ---- parity --------------------------------------------------------------------------------------
 
 
 @CALL
@@ -196,10 +194,8 @@ def test_inputs_need_not_be_contiguous(backend, name):
 def test_triplane_forward_and_backward(backend, channels, combine, plane):
     planes, x, weight = torch.randn(2, 3, channels, *plane), points(2, 37), torch.randn(2, 37, channels)
     wide, narrow = double(planes).requires_grad_(), on(backend, planes)[0].requires_grad_()
-    want, got = (
-        triplane.sample_planes(wide, x.double(), 1.0, combine),
-        K.sample_planes(narrow, *on(backend, x), 1.0, combine, backend),
-    )
+    want = triplane.sample_planes(wide, x.double(), 1.0, combine)
+    got = K.sample_planes(narrow, *on(backend, x), 1.0, combine, backend)
     want.backward(weight.double())
     got.backward(*on(backend, weight))
     close(got, want, 'sample_planes')
@@ -228,10 +224,8 @@ def sums(t, delta, sdf, beta, features):
 def test_composite_forward_and_backward(backend, size, features):
     t, delta, *x = samples(*size, features)
     wide, narrow = [v.double().requires_grad_() for v in x], [v.requires_grad_() for v in on(backend, *x)]
-    want, got = (
-        sums(t.double(), delta.double(), *wide),
-        K._Composite.apply(*on(backend, t, delta), *narrow, K.how(backend, 16)),
-    )
+    want = sums(t.double(), delta.double(), *wide)
+    got = K._Composite.apply(*on(backend, t, delta), *narrow, K.how(backend, 16))
     weight = [torch.randn(v.shape) for v in want]
     torch.autograd.backward(want, [*map(double, weight)])
     torch.autograd.backward(got, on(backend, *weight))
@@ -311,7 +305,7 @@ def test_nothing_of_nothing(backend, name):
     )  # planes stay
 
 
-# ---- errors ----------------------------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 
 @CALL
@@ -371,7 +365,9 @@ def test_rays_that_are_not_there(backend):
             with pytest.raises(ValueError, match=f'^index must be rays 0 to 5, got .*{wrong}'):
                 draw(bad)
         t = K._draw_robust(pdf, bad, 3, 0.98, NEAR, FAR, u, K.how(backend, 32)).t
-        assert t[0, 1].isnan().all() and t[0, 0].isfinite().all() and t[1].isfinite().all()
+        assert t[0, 1].isnan().all()
+        assert t[0, 0].isfinite().all()
+        assert t[1].isfinite().all()
     with pytest.raises(ValueError, match='^index must have shape'):
         draw(index, pdf[:1])
     with pytest.raises(ValueError, match='^pdf must have shape'):
@@ -379,11 +375,9 @@ def test_rays_that_are_not_there(backend):
 
 
 def test_the_smallest_tau_keeps_the_largest_bin(backend):
-    pdf, index, u = (
-        torch.tensor([[[0.2, 0.5, 0.3]]]),
-        torch.zeros(1, 1, dtype=torch.int64),
-        torch.full((1, 1, 4), 0.5),
-    )
+    pdf = torch.tensor([[[0.2, 0.5, 0.3]]])
+    index = torch.zeros(1, 1, dtype=torch.int64)
+    u = torch.full((1, 1, 4), 0.5)
     for impl in (backend, 'torch'):
         t = K.draw_robust(*on(backend, pdf, index), 4, 1e-46, 0.0, 3.0, *on(backend, u), impl).t
         assert torch.allclose(t.cpu(), torch.tensor([1.125, 1.375, 1.625, 1.875]))
@@ -468,7 +462,8 @@ def test_no_gradient_is_dropped(backend, name):
     for impl in ('auto', backend):
         (grad,) = torch.autograd.grad(sum(v.square().sum() for v in K.field(f, **x, impl=impl)), leaf)
         (want,) = torch.autograd.grad(sum(v.square().sum() for v in f(**x)), leaf)
-        assert torch.equal(grad, want) and grad.any()
+        assert torch.equal(grad, want)
+        assert grad.any()
     with torch.no_grad():
         assert not K.field(f, **x, impl=backend)[0].requires_grad
 
@@ -533,7 +528,8 @@ def test_density_has_its_derivative_on_the_surface_too(backend):
         t, delta, sdf, b, rgb = on(backend, *x) if impl == backend else x
         opacity = K.composite(t, delta, sdf.requires_grad_(), b, rgb, FAR, (0, 0, 0), impl)[1].opacity
         grads.append(torch.autograd.grad(opacity.sum(), sdf)[0].cpu())
-    assert torch.allclose(*grads, rtol=1e-5) and grads[0].abs().min() > 0
+    assert torch.allclose(*grads, rtol=1e-5)
+    assert grads[0].abs().min() > 0
 
 
 @needs_compiler
@@ -542,7 +538,8 @@ def test_a_compiler_with_words_of_its_own(monkeypatch, tmp_path):
     K.build_cpu.cache_clear()
     for cxx in ('', 'env g++ -DTWICE=2'):
         monkeypatch.setenv('CXX', cxx)
-        assert K.compiler() and turned('NONE', 'forward')[0] == 31
+        assert K.compiler()
+        assert turned('NONE', 'forward')[0] == 31
     K.build_cpu.cache_clear()
     monkeypatch.setenv('CXX', 'env g++ -DTWICE=2 -DTHRICE=3')
     with pytest.raises(K.BuildError, match='env g[+][+] -DTWICE=2 -DTHRICE=3 .* kernel.cpp'):
@@ -577,11 +574,13 @@ def test_without_a_compiler_torch_does_it(monkeypatch, capsys):
 @needs_compiler
 def test_what_auto_takes():
     x, g = torch.zeros(1), torch.zeros(1, requires_grad=True)
-    assert K.choose('auto', x) == 'cpu' and K.choose('auto', x, g) == K.choose('auto', x.double()) == 'torch'
+    assert K.choose('auto', x) == 'cpu'
+    assert K.choose('auto', x, g) == K.choose('auto', x.double()) == 'torch'
     with torch.no_grad():
         assert K.choose('auto', g) == 'cpu'
     with K.using('torch'):
-        assert K.choose('auto', x) == 'torch' and K.choose('cpu', x) == 'cpu'
+        assert K.choose('auto', x) == 'torch'
+        assert K.choose('cpu', x) == 'cpu'
     with K.using('fast'), pytest.raises(ValueError, match='impl must be one of'):
         K.choose('auto', x)
 
@@ -594,7 +593,7 @@ def test_tensors_elsewhere_are_left_to_torch():
         K.choose('cpu', torch.zeros(1), x)
 
 
-# ---- schedules -------------------------------------------------------------------------------------------------------
+# ---- schedules -----------------------------------------------------------------------------------
 
 
 def triplane_with_grad(how: How):
@@ -648,7 +647,7 @@ def test_any_order_of_threads_gives_the_same(kernel):
             close(a, b, kernel)
 
 
-# ---- planted faults --------------------------------------------------------------------------------------------------
+# ---- planted faults ------------------------------------------------------------------------------
 
 FAULTS = 'NONE', 'RACE', 'DIVERGENT', 'DIVERGENT_WARP', 'UNWRITTEN', 'WRITES_OUTSIDE', 'READS_OUTSIDE'
 TURN = (
@@ -681,9 +680,8 @@ def test_a_missing_barrier_shows():
             turned('NONE', schedule), torch.arange(64.0).unflatten(0, (2, 32)).flip(1).flatten()
         )
     wrong = [turned('RACE', schedule) for schedule in SCHEDULES]
-    assert not torch.equal(wrong[0].nan_to_num(-1), wrong[1].nan_to_num(-1)) and not any(
-        torch.equal(w, turned('NONE', 'forward')) for w in wrong
-    )
+    assert not torch.equal(wrong[0].nan_to_num(-1), wrong[1].nan_to_num(-1))
+    assert not any(torch.equal(w, turned('NONE', 'forward')) for w in wrong)
 
 
 @needs_compiler
@@ -758,10 +756,15 @@ def sanitized():
 
 def test_reads_and_writes_outside_are_caught(sanitized, monkeypatch):
     path = built(monkeypatch, 'turn', extra=ASAN, text=TURN, SHARED_FLOATS=32)
-    go = lambda fault: sanitized(path, 1, 32, 'forward', [0.0] * 32, 32, FAULTS.index(fault))
+
+    def go(fault):
+        return sanitized(path, 1, 32, 'forward', [0.0] * 32, 32, FAULTS.index(fault))
+
     assert go('NONE').stdout == "b''\n"
-    assert 'heap-buffer-overflow' in (done := go('WRITES_OUTSIDE').stderr) and 'WRITE of size 4' in done
-    assert 'heap-buffer-overflow' in (done := go('READS_OUTSIDE').stderr) and 'READ of size 4' in done
+    assert 'heap-buffer-overflow' in (done := go('WRITES_OUTSIDE').stderr)
+    assert 'WRITE of size 4' in done
+    assert 'heap-buffer-overflow' in (done := go('READS_OUTSIDE').stderr)
+    assert 'READ of size 4' in done
 
 
 def test_the_sampler_stays_inside_its_arrays(sanitized, monkeypatch):
@@ -775,7 +778,7 @@ def test_the_sampler_stays_inside_its_arrays(sanitized, monkeypatch):
     assert done.stdout == "b''\n", done.stderr[:1000]
 
 
-# ---- building --------------------------------------------------------------------------------------------------------
+# ---- building ------------------------------------------------------------------------------------
 
 
 def first_use(barrier, cache: str):
@@ -799,7 +802,7 @@ def test_processes_may_build_at_once(tmp_path):
     assert [p.name[:5] + p.suffix for p in (tmp_path / 'wysiwyg').iterdir()] == ['turn-.so']
 
 
-# ---- through the generator -------------------------------------------------------------------------------------------
+# ---- through the generator -----------------------------------------------------------------------
 
 
 @pytest.fixture(scope='module')
@@ -834,7 +837,8 @@ def test_below_the_planes_autocast_and_the_planes_type_change_nothing(scene, imp
         for a, b in zip(go(planes.double()), want):
             assert torch.equal(a, b)
         for a, b in zip(go(planes.half()), want):
-            assert a.dtype == torch.float32 and (a - b).abs().mean() < 1e-2
+            assert a.dtype == torch.float32
+            assert (a - b).abs().mean() < 1e-2
     with pytest.raises(ValueError, match='planes are torch.float16 and points torch.float32'):
         g.field.geometry(planes.half(), torch.zeros(1, 1, 3))
 
@@ -861,7 +865,9 @@ def test_training_on_a_cpu_takes_the_kernels_without_gradient_alone(scene, monke
     )
     learned = planes.clone().requires_grad_()
     g.render(learned, camera, 16).rgb.sum().backward()
-    assert seen == {'certainty', 'robust'} and learned.grad.isfinite().all() and learned.grad.any()
+    assert seen == {'certainty', 'robust'}
+    assert learned.grad.isfinite().all()
+    assert learned.grad.any()
     with torch.no_grad():
         g.render(planes, camera, 16)
     assert seen == {'certainty', 'robust', 'field', 'composite'}

@@ -64,24 +64,21 @@ MEAN = Extractor(
 @given(SEED, st.integers(2, 60), st.integers(2, 60), st.integers(2, 20))
 def test_frechet_is_a_squared_distance(seed, n, m, d):
     g = rng(seed)
-    x, y, shift = (
-        torch.randn(n, d, generator=g),
-        torch.randn(m, d, generator=g) * 2,
-        torch.randn(d, generator=g),
-    )
+    x = torch.randn(n, d, generator=g)
+    y = torch.randn(m, d, generator=g) * 2
+    shift = torch.randn(d, generator=g)
     turn = torch.linalg.qr(torch.randn(d, d, generator=g)).Q
     f = frechet(x, y)
-    assert f >= 0 and f == pytest.approx(frechet(y, x), rel=1e-6, abs=1e-6)
+    assert f >= 0
+    assert f == pytest.approx(frechet(y, x), rel=1e-6, abs=1e-6)
     assert f == pytest.approx(frechet(x @ turn, y @ turn), rel=1e-4, abs=1e-4)
     assert frechet(x, x + shift) == pytest.approx(shift.square().sum().item(), rel=1e-3, abs=1e-4)
 
 
 @given(SEED)
 def test_frechet_equals_clean_fid(seed):
-    x, y = (
-        torch.randn(90, 12, generator=rng(seed, 'x')),
-        torch.randn(70, 12, generator=rng(seed, 'y')) * 1.4 + 0.3,
-    )
+    x = torch.randn(90, 12, generator=rng(seed, 'x'))
+    y = torch.randn(70, 12, generator=rng(seed, 'y')) * 1.4 + 0.3
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         assert frechet(x, y) == pytest.approx(
@@ -104,12 +101,15 @@ def test_kernel_distance_is_unbiased():
 
 
 def test_kernel_distance_in_blocks_is_the_plain_one():
-    x, y = (
-        torch.randn(1100, 3, generator=rng('x')).double(),
-        torch.randn(1030, 3, generator=rng('y')).double() + 0.3,
-    )
-    k = lambda a, b: (a @ b.T / 3 + 1) ** 3
-    within = lambda a: (k(a, a).sum() - k(a, a).diag().sum()) / (len(a) * (len(a) - 1))
+    x = torch.randn(1100, 3, generator=rng('x')).double()
+    y = torch.randn(1030, 3, generator=rng('y')).double() + 0.3
+
+    def k(a, b):
+        return (a @ b.T / 3 + 1) ** 3
+
+    def within(a):
+        return (k(a, a).sum() - k(a, a).diag().sum()) / (len(a) * (len(a) - 1))
+
     assert kernel_distance(x, y) == pytest.approx(
         (within(x) + within(y) - 2 * k(x, y).mean()).item(), rel=1e-9
     )
@@ -159,10 +159,8 @@ def test_bootstrap_covers():
 
 def test_protocol_grants_fid50k_full_to_one_case_only():
     real = Extractor('inception', None, INCEPTION_SHA, None)
-    assert (
-        protocol(real, 50_000) == 'fid50k_full'
-        and protocol(real, 50_000, 'normal_') == 'normal_fd_inception_50000'
-    )
+    assert protocol(real, 50_000) == 'fid50k_full'
+    assert protocol(real, 50_000, 'normal_') == 'normal_fd_inception_50000'
     others = [
         (real, 49_999),
         (replace(real, side=299, name='inceptionclean'), 50_000),
@@ -206,7 +204,8 @@ def test_inception_is_hashed_before_it_is_loaded(tmp_path, monkeypatch):
     sha = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setenv('WYSIWYG_INCEPTION', str(path))
     own = inception(sha=sha)
-    assert own(torch.ones(2, 3, 8, 8)).shape == (2, 3) and own.name == f'inception{sha[:6]}'
+    assert own(torch.ones(2, 3, 8, 8)).shape == (2, 3)
+    assert own.name == f'inception{sha[:6]}'
     monkeypatch.delenv('WYSIWYG_INCEPTION')
     with pytest.raises(FileNotFoundError, match='WYSIWYG_INCEPTION'):
         inception()
@@ -230,10 +229,8 @@ def test_non_flatness_counts_bins(seed, used):
 @given(SEED, st.integers(2, 5), st.integers(4, 12))
 def test_non_flatness_of_a_volume_by_brute_force(seed, n, s):
     g = rng(seed)
-    sdf, beta = (
-        torch.randn(n, 9, s, generator=g).double() * 0.05,
-        torch.full((n, 9, s), 0.02, dtype=torch.float64),
-    )
+    sdf = torch.randn(n, 9, s, generator=g).double() * 0.05
+    beta = torch.full((n, 9, s), 0.02, dtype=torch.float64)
     t = 2 + torch.rand(n, 9, s, generator=g).double().sort(-1)[0]
     delta = torch.full_like(t, 1 / s)
     m = March(t, delta, sdf, beta, torch.zeros(n, 9, s, 3), torch.zeros_like(t))
@@ -259,10 +256,12 @@ def test_non_flatness_of_a_volume_by_brute_force(seed, n, s):
 
 def test_errors():
     x = torch.rand(2, 50, 3, generator=rng('x'))
-    assert psnr(x, x) == 100 and worst_psnr(x, x + 0.1, 0.1) == pytest.approx(20, abs=1e-3)
+    assert psnr(x, x) == 100
+    assert worst_psnr(x, x + 0.1, 0.1) == pytest.approx(20, abs=1e-3)
     y = x + 0.3 * torch.rand(x.shape, generator=rng('y'))
     scores = [worst_psnr(x, y, s) for s in (0.02, 0.1, 0.5, 1)]
-    assert scores == sorted(scores) and scores[-1] == psnr(x, y)
+    assert scores == sorted(scores)
+    assert scores[-1] == psnr(x, y)
     with pytest.raises(ValueError, match='differ in shape'):
         psnr(x, y[:1])
     none = torch.zeros(2, 50, dtype=torch.bool)
@@ -297,11 +296,12 @@ def test_a_view_agrees_with_itself():
     t, normal, hit = sphere_hits(camera_rays(camera, 32), 0.22)
     out = Rendering((normal / 2 + 0.5) * hit[..., None], torch.where(hit, t, 3.3), hit.float(), 0 * t)
     score, share = consistency(out, camera, out, camera, 3.3)
-    assert score > 60 and share > 0.9
+    assert score > 60
+    assert share > 0.9
     assert consistency(replace(out, depth=out.depth - 0.1 * hit), camera, out, camera, 3.3)[1] == 0
 
 
-# ---- a generator -----------------------------------------------------------------------------------------------------
+# ---- a generator ---------------------------------------------------------------------------------
 
 RUN = override(
     tiny(resolution=64),
@@ -335,12 +335,15 @@ def g():
 
 
 def test_evaluate_is_finite_repeatable_and_cached(g, data, tmp_path, capsys):
-    go = lambda **k: evaluate(g, data, n=4, extractor=MEAN, few=1, cache=tmp_path, **k)
+    def go(**k):
+        return evaluate(g, data, n=4, extractor=MEAN, few=1, cache=tmp_path, **k)
+
     one = go(batch=2)
     assert '0 true normals beside noise.zip' in capsys.readouterr().err
     assert {'eval/fd_means_4', 'floor/fd_means_4', 'eval/non_flatness', 'eval/render_psnr'} <= set(one)
     assert all(type(v) is float and math.isfinite(v) for v in one.values())
-    assert go(batch=2) == one and len(list(tmp_path.iterdir())) == 2
+    assert go(batch=2) == one
+    assert len(list(tmp_path.iterdir())) == 2
     assert not any(k.startswith('floor/') for k in go(floors=False))
     with pytest.raises(ValueError, match='holds 12 pictures, 13 were asked for'):
         evaluate(g, data, n=13, extractor=MEAN, few=1, cache=tmp_path)
@@ -362,7 +365,8 @@ def test_latents_do_not_depend_on_the_batch(g):
 
 def test_real_features_know_data_and_seed(data, tmp_path):
     a, b = [real_features(data, MEAN, 5, s, cache=tmp_path) for s in (0, 1)]
-    assert not torch.equal(a, b) and torch.equal(a, features(MEAN, data.images(real_index(data, 5, 0))))
+    assert not torch.equal(a, b)
+    assert torch.equal(a, features(MEAN, data.images(real_index(data, 5, 0))))
     assert torch.equal(a, real_features(data, MEAN, 5, 0, cache=tmp_path))
 
 
@@ -378,12 +382,11 @@ def unseen(g):
 
 def test_a_frame_in_which_nothing_is_seen_has_no_score(g, data, tmp_path, capsys):
     empty = unseen(g)
-    assert (
-        close_look(empty, 2, samples=9) == {}
-        and 'nothing is seen of 2 of 2 people' in capsys.readouterr().err
-    )
+    assert close_look(empty, 2, samples=9) == {}
+    assert 'nothing is seen of 2 of 2 people' in capsys.readouterr().err
     scores = evaluate(empty, data, n=4, extractor=MEAN, few=1, cache=tmp_path, floors=False)
-    assert set(scores) >= {'eval/fd_means_4'} and not {'eval/render_psnr', 'eval/non_flatness'} & set(scores)
+    assert set(scores) >= {'eval/fd_means_4'}
+    assert not {'eval/render_psnr', 'eval/non_flatness'} & set(scores)
     with pytest.raises(
         ValueError, match='nothing is seen of person 3 from the front .camera radius 2.7, near 2.2'
     ):
@@ -439,7 +442,7 @@ def test_fakes_of_large_pictures_come_one_at_a_time(g):
     assert asked == [16, 16, 4, 1, 1]
 
 
-# ---- the table of metrics --------------------------------------------------------------------------------------------
+# ---- the table of metrics ------------------------------------------------------------------------
 
 
 def recorded_names() -> set[str]:
@@ -453,7 +456,8 @@ def recorded_names() -> set[str]:
 
 
 def test_every_recorded_metric_is_in_the_table():
-    assert len(recorded_names()) > 50 and not [k for k in recorded_names() if not metric(k).meaning]
+    assert len(recorded_names()) > 50
+    assert not [k for k in recorded_names() if not metric(k).meaning]
 
 
 @pytest.mark.parametrize(
@@ -486,7 +490,7 @@ def test_a_budget_in_a_name_is_said():
     assert '48 generated and 48 real normal maps' in metric('eval/normal_fd_efflite0at96_48').meaning
 
 
-# ---- canonical protocols ---------------------------------------------------------------------------------------------
+# ---- canonical protocols -------------------------------------------------------------------------
 
 
 def test_protocols_are_refused_before_any_work(g, data):
@@ -515,11 +519,13 @@ def test_protocols_run_and_grant_their_name_to_the_canonical_weights_only(g, dat
         non_flatness256=Protocol('depth', 2),
     ).items():
         monkeypatch.setitem(PROTOCOLS, name, p)
-    go = lambda name, ext, **kw: measure(name, g, data, ext, cache=tmp_path, **kw)
+
+    def go(name, ext, **kw):
+        return measure(name, g, data, ext, cache=tmp_path, **kw)
+
     own, canonical = replace(MEAN, side=None), replace(MEAN, side=None, sha=INCEPTION_SHA)
-    assert set(go('fid50k_full', own)) == {'eval/fd_means_6'} and set(go('fid50k_full', canonical)) == {
-        'eval/fid50k_full'
-    }
+    assert set(go('fid50k_full', own)) == {'eval/fd_means_6'}
+    assert set(go('fid50k_full', canonical)) == {'eval/fid50k_full'}
     assert set(go('normal_fid10k', own, normals=data)) == {'eval/normal_fd_means_6'}
     granted = go('normal_fid10k', canonical, normals=data)
     made = torch.cat(
@@ -550,7 +556,8 @@ def test_command_refuses_before_it_renders(line, code, why, capsys, monkeypatch)
 
     monkeypatch.delenv('WYSIWYG_INCEPTION', raising=False)
     monkeypatch.setattr(cli, 'open_data', lambda run: pytest.fail('rendered'))
-    assert cli.main(f'eval --protocol {line}'.split()) == code and why in capsys.readouterr().err
+    assert cli.main(f'eval --protocol {line}'.split()) == code
+    assert why in capsys.readouterr().err
 
 
 def test_recorded_command_names_what_was_measured(monkeypatch):

@@ -58,7 +58,10 @@ def test_second_look_divides_the_light_of_a_wall_evenly(slope, at, samples):
     more = second_look(
         t, sdf, BETA.expand_as(t), torch.full((1, 1, samples), 0.5), NEAR, FAR, WIDTH, idle=0.0
     )
-    f = lambda t: density_integral(slope * (at - t), BETA)
+
+    def f(t):
+        return density_integral(slope * (at - t), BETA)
+
     light = 1 - torch.exp((f(more) - f(t[..., :1])) / slope)
     assert torch.allclose(light[0, 0], (torch.arange(samples) + 0.5) / samples, atol=3e-3)
 
@@ -72,7 +75,8 @@ def test_a_surface_just_outside_the_kept_bins_is_found(kept):
     first = draw_robust(pdf, 6, 0.98, NEAR, FAR, torch.full((1, 1, 6), 0.5))
     assert ((first.t - at).abs() > 2 * WIDTH).all()  # one look misses the wall by bins
     t, *rest = refine(field, rays, first.t, torch.full((1, 1, n - 6), 0.5), NEAR, FAR, WIDTH)
-    assert (t.diff(dim=-1) >= 0).all() and ((t - at).abs() < 4 * float(BETA)).sum() >= 5
+    assert (t.diff(dim=-1) >= 0).all()
+    assert ((t - at).abs() < 4 * float(BETA)).sum() >= 5
     assert composite(t, *rest, FAR, (0, 0, 0))[1].opacity.item() > 0.98
 
 
@@ -90,10 +94,16 @@ def test_two_looks_at_a_ball_beat_one_at_equal_samples():
 
     fine = torch.linspace(NEAR, FAR, 2001)[:-1].expand(1, 1024, 2000)
     truth = render(fine, torch.full_like(fine, 5e-4), *ball(rays.at(fine), rays.dirs))
-    half = lambda s: torch.full((1, 1024, s), 0.5)
+
+    def half(s):
+        return torch.full((1, 1024, s), 0.5)
+
     one = draw_robust(pdf, 32, 1.0, NEAR, FAR, half(32))
     first = draw_robust(pdf, 24, 1.0, NEAR, FAR, half(24))
-    error = lambda rgb: (rgb - truth).square().mean().sqrt().item()
+
+    def error(rgb):
+        return (rgb - truth).square().mean().sqrt().item()
+
     assert (
         error(render(*refine(ball, rays, first.t, half(8), NEAR, FAR, 4 * WIDTH)))
         < error(render(one.t, one.delta, *ball(rays.at(one.t), rays.dirs))) / 2
@@ -106,31 +116,32 @@ def test_gradients_reach_the_field_through_both_looks_and_not_the_places():
     places, delta, sdf, beta, rgb = refine(
         wall(1.0, at), rays, t, torch.full((1, 3, 2), 0.5), NEAR, FAR, WIDTH
     )
-    assert not places.requires_grad and not delta.requires_grad
+    assert not places.requires_grad
+    assert not delta.requires_grad
     assert torch.autograd.grad(sdf.sum(), at)[0].item() == pytest.approx(3 * 8)
 
 
 def test_nothing_to_see_and_no_second_samples_are_harmless():
-    rays, empty = (
-        forward(2),
-        lambda points, dirs: (
+    rays = forward(2)
+
+    def empty(points, dirs):
+        return (
             torch.full(points.shape[:-1], 5.0),
             torch.full(points.shape[:-1], 0.004),
             torch.zeros_like(points),
-        ),
-    )
+        )
+
     t = torch.linspace(2.3, 3.1, 6).expand(1, 2, 6)
     for m in (0, 1, 5):
         places, delta, *_ = refine(
             empty, rays, t, torch.rand(1, 2, m, generator=rng('test')), NEAR, FAR, WIDTH
         )
-        assert (
-            places.shape == (1, 2, 6 + m)
-            and places.isfinite().all()
-            and places.min() >= NEAR
-            and places.max() <= FAR + 1e-6
-        )
-        assert delta.max() <= WIDTH + 1e-6 and delta.min() >= 0
+        assert places.shape == (1, 2, 6 + m)
+        assert places.isfinite().all()
+        assert places.min() >= NEAR
+        assert places.max() <= FAR + 1e-6
+        assert delta.max() <= WIDTH + 1e-6
+        assert delta.min() >= 0
 
 
 def test_centred_intervals_halve_the_gaps_and_stay_in_a_bin():
@@ -141,15 +152,23 @@ def test_centred_intervals_halve_the_gaps_and_stay_in_a_bin():
 def test_distances_interpolate_where_weights_do_not():
     "A slanted wall: the interpolated distances put the mass into the right bin of every pixel, the pooled weights do not."
     t = torch.linspace(NEAR, FAR, 49)
-    depth = lambda r: (2.5 + 0.4 * (torch.arange(r) + 0.5) / r).expand(r, r)
+
+    def depth(r):
+        return (2.5 + 0.4 * (torch.arange(r) + 0.5) / r).expand(r, r)
+
     s = depth(8) - t[:, None, None]
     w = torch.zeros(1, 48, 8, 8).scatter_(1, ((depth(8) - NEAR) / WIDTH).long()[None, None], 1.0)
     p = Probe(w, torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), s[None], torch.ones(1, 1, 8, 8))
     right = ((depth(32) - NEAR) / WIDTH).long()[None, None]
-    inner = lambda q: q.gather(1, right)[..., 8:-8].mean().item()
+
+    def inner(q):
+        return q.gather(1, right)[..., 8:-8].mean().item()
+
     q = sdf_pdf(p, 32, WIDTH)
-    assert torch.allclose(q.sum(1), torch.ones(1, 32, 32), atol=1e-4) and q.min() >= 0
-    assert inner(q) > 0.7 > 2 * inner(maxpool_pdf(p, 32)) and not math.isnan(inner(q))
+    assert torch.allclose(q.sum(1), torch.ones(1, 32, 32), atol=1e-4)
+    assert q.min() >= 0
+    assert inner(q) > 0.7 > 2 * inner(maxpool_pdf(p, 32))
+    assert not math.isnan(inner(q))
 
 
 @pytest.mark.parametrize('proposal', ['cnn', 'sdf'])
@@ -158,12 +177,11 @@ def test_the_generator_renders_and_learns_with_two_looks(proposal):
         preset('tiny', **{'sampler.kind': 'refined', 'proposal.kind': proposal, 'sampler.samples': 6}),
         start=False,
     )
-    camera, z = (
-        orbit(torch.tensor([0.3]), torch.zeros(1)),
-        torch.randn(1, g.run.backbone.z_dim, generator=rng('test')),
-    )
+    camera = orbit(torch.tensor([0.3]), torch.zeros(1))
+    z = torch.randn(1, g.run.backbone.z_dim, generator=rng('test'))
     out = g(z, camera, resolution=16, trace=True)
-    assert sorted(m.t.shape[-1] for _, m in out.groups) == [6, 12] and out.rendering.rgb.isfinite().all()
+    assert sorted(m.t.shape[-1] for _, m in out.groups) == [6, 12]
+    assert out.rendering.rgb.isfinite().all()
     out.rendering.rgb.sum().backward()
     assert all(
         p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0
