@@ -39,10 +39,9 @@ def test_a_true_head_is_what_the_set_holds():
     config = HeadsConfig(resolution=32, seed=5)
     png, _, true = head_row(config, 3)
     out = true_head(3, head_camera(config, 3), config, 3.2)
-    assert torch.equal(
-        (out.image() * 255).round().byte()[0].permute(1, 2, 0),
-        torch.from_numpy(np.array(Image.open(io.BytesIO(png)))),
-    )
+    stored = torch.from_numpy(np.array(Image.open(io.BytesIO(png))))
+    rendered = (out.image() * 255).round().byte()[0].permute(1, 2, 0)
+    assert torch.equal(rendered, stored)
     solid = torch.from_numpy(true['mask'].reshape(-1) == 255)
     depth = torch.from_numpy(true['depth'].reshape(-1).astype('float32')) * config.radius / 2**15
     assert torch.allclose(out.depth[0][solid], depth[solid], atol=1e-4)
@@ -59,9 +58,8 @@ def test_geometry_error_measures_where_both_are_solid():
     true = Rendering(rgb, depth, torch.ones(1, 4), 0 * depth, normal)
     assert geometry_error(true, true, 3.2) == {'depth': 0, 'normal': 0, 'overlap': 1, 'psnr': 100}
     part = torch.tensor([[1.0, 1, 0, 0]])  # half of the head is missing; what is there lies .1 behind
-    out = Rendering(
-        rgb, torch.where(part > 0, 2.6, 3.2), part, 0 * depth, torch.tensor([0.0, 1, 0]).expand(1, 4, 3)
-    )
+    turned = torch.tensor([0.0, 1, 0]).expand(1, 4, 3)
+    out = Rendering(rgb, torch.where(part > 0, 2.6, 3.2), part, 0 * depth, turned)
     e = geometry_error(out, true, 3.2)
     assert e['depth'] == pytest.approx(0.1, abs=1e-5)
     assert e['normal'] == pytest.approx(90)
@@ -91,21 +89,12 @@ def test_invert_meets_its_pictures_and_leaves_the_generator_alone(g):
     with torch.no_grad():
         planes = g.synthesize(torch.randn(2, g.run.backbone.w_dim, generator=rng('people')))
     who = torch.tensor([0, 1, 0])
-    images, before = seen(g, planes[who], cameras).image(), {k: v.clone() for k, v in g.state_dict().items()}
+    images = seen(g, planes[who], cameras).image()
+    before = {k: v.clone() for k, v in g.state_dict().items()}
+    short = dict(steps=(4, 6), rates=(0.1, 0.003), smooth=0.0, sides=(r // 4, r // 2))
 
     def go(**k):
-        return invert(
-            g,
-            images,
-            cameras,
-            who,
-            steps=(4, 6),
-            rates=(0.1, 0.003),
-            smooth=0.0,
-            sides=(r // 4, r // 2),
-            extractor=PIXELS,
-            **k,
-        )
+        return invert(g, images, cameras, who, extractor=PIXELS, **short, **k)
 
     found = go()
     assert found.w.shape == (2, g.run.backbone.w_dim)
