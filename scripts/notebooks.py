@@ -1,7 +1,7 @@
 """Run the notebooks, or show one as text.
 
-python scripts/notebooks.py run [--save] [--workers 2] [--timeout 300] [NOTEBOOK ...]    all of nbs/ when none is named
-python scripts/notebooks.py text NOTEBOOK                                                 sources only, for git diff
+python scripts/notebooks.py run [--save] [--workers 2] [--timeout 300] [NOTEBOOK ...]    or all of nbs/
+python scripts/notebooks.py text NOTEBOOK                                                sources only
 """
 
 import argparse, os, re, subprocess, sys, time
@@ -11,9 +11,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / 'nbs'
-HEAP = dict(
-    MALLOC_MMAP_THRESHOLD_='4000000000', MALLOC_TRIM_THRESHOLD_='16000000000', MALLOC_TOP_PAD_='268435456'
-)  # as in the Makefile
+HEAP = {
+    'MALLOC_MMAP_THRESHOLD_': '4000000000',
+    'MALLOC_TRIM_THRESHOLD_': '16000000000',
+    'MALLOC_TOP_PAD_': '268435456',
+}  # as in the Makefile
+QUIET = {
+    'MPLBACKEND': 'module://matplotlib_inline.backend_inline',
+    'MLFLOW_DISABLE_TELEMETRY': 'true',
+    'DO_NOT_TRACK': 'true',
+    'PYTHONWARNINGS': 'ignore::RuntimeWarning:zmq',
+}
 
 
 def settings() -> dict:
@@ -25,8 +33,13 @@ def settings() -> dict:
 
 def notebooks() -> list[Path]:
     "Every notebook of the book, in reading order, the ablations last."
-    found = [p for p in NBS.rglob('*.ipynb') if not any(part[0] in '._' for part in p.relative_to(NBS).parts)]
+    found = [p for p in NBS.rglob('*.ipynb') if not is_hidden(p)]
     return sorted(found, key=lambda p: (len(p.parts), p.name == 'index.ipynb', str(p)))
+
+
+def is_hidden(path: Path) -> bool:
+    "Is it, or a folder around it, named with a dot or an underscore in front?"
+    return any(part[0] in '._' for part in path.relative_to(NBS).parts)
 
 
 def name(path: Path) -> str:
@@ -40,7 +53,7 @@ def skipped(source: str, flags=tuple(settings()['tst_flags'].split())) -> bool:
 
 
 def execute(path: Path, seconds: float, save: bool):
-    "Run one notebook in a fresh kernel within `seconds`; with `save`, keep its outputs but not what it wrote to stderr."
+    "Run one notebook in a fresh kernel within `seconds`; with `save`, keep its outputs but for stderr."
     import nbformat
     from nbclient import NotebookClient
     from wysiwyg.executors import this_python
@@ -49,7 +62,8 @@ def execute(path: Path, seconds: float, save: bool):
         async def async_execute_cell(self, cell, *args, **kwargs):
             return cell if skipped(cell.source) else await super().async_execute_cell(cell, *args, **kwargs)
 
-    end, nb = time.monotonic() + seconds, nbformat.read(path, 4)
+    end = time.monotonic() + seconds
+    nb = nbformat.read(path, 4)
     client = Client(
         nb,
         kernel_manager_class=this_python(),
@@ -71,25 +85,16 @@ def execute(path: Path, seconds: float, save: bool):
 
 def run(path: Path, seconds: float = 300, save: bool = False, workers: int = 2) -> tuple[bool, float, str]:
     "Run one notebook in a process of its own -> (passed, seconds, what it said)."
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    env = (
-        os.environ
-        | HEAP
-        | {
-            'MPLBACKEND': 'module://matplotlib_inline.backend_inline',
-            'OMP_NUM_THREADS': threads,
-            'MKL_NUM_THREADS': threads,
-            'MLFLOW_DISABLE_TELEMETRY': 'true',
-            'DO_NOT_TRACK': 'true',
-            'PYTHONWARNINGS': 'ignore::RuntimeWarning:zmq',
-        }
-    )
-    command = [sys.executable, __file__, 'one', str(path), '--timeout', str(seconds)] + ['--save'] * save
+    count = str(max(1, (os.cpu_count() or 1) // workers))
+    threads = {'OMP_NUM_THREADS': count, 'MKL_NUM_THREADS': count}
+    command = [sys.executable, __file__, 'one', str(path), '--timeout', str(seconds)]
+    if save:
+        command.append('--save')
     start = time.monotonic()
     try:
         done = subprocess.run(
             command,
-            env=env,
+            env=os.environ | HEAP | QUIET | threads,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -107,10 +112,8 @@ def run_all(paths: list[Path], **kw) -> bool:
 
     def one(path):
         passed, took, said = run(path, **kw)
-        print(
-            f'{"ok  " if passed else "FAIL"} {took:6.1f} s  {name(path)}' + ('' if passed else '\n' + said),
-            flush=True,
-        )
+        line = f'{took:6.1f} s  {name(path)}'
+        print(f'ok   {line}' if passed else f'FAIL {line}\n{said}', flush=True)
         return passed
 
     with ThreadPoolExecutor(kw.get('workers', 2)) as pool:
@@ -123,10 +126,12 @@ def text(path: Path) -> str:
 
     cells = json.loads(path.read_text(encoding='utf8'))['cells']
 
-    def head(c):
-        return ' '.join(['# %%'] + ['md'] * (c['cell_type'] != 'code') + c['metadata'].get('tags', []))
+    def shown(c):
+        kind = [] if c['cell_type'] == 'code' else ['md']
+        head = ' '.join(['# %%', *kind, *c['metadata'].get('tags', [])])
+        return head + '\n' + ''.join(c['source'])
 
-    return '\n\n'.join(head(c) + '\n' + ''.join(c['source']) for c in cells) + '\n'
+    return '\n\n'.join(map(shown, cells)) + '\n'
 
 
 def main():

@@ -1,4 +1,6 @@
-"""Write README.md from nbs/index.ipynb: hidden cells and directives out, outputs as text, links from the project root, pictures beside the notebook.
+"""Write README.md from nbs/index.ipynb.
+
+Hidden cells and directives out, outputs as text, links from the project root, pictures beside the notebook.
 
 python scripts/readme.py
 """
@@ -23,11 +25,10 @@ def output(o: dict) -> str:
     data = o.get('data', {})
     if 'text/markdown' in data:
         return relink(''.join(data['text/markdown']).strip())
-    return (
-        fenced(''.join(data['text/plain']), '')
-        if 'text/plain' in data and not any(k.startswith('image/') for k in data)
-        else ''
-    )
+    has_picture = any(kind.startswith('image/') for kind in data)
+    if 'text/plain' in data and not has_picture:
+        return fenced(''.join(data['text/plain']), '')
+    return ''
 
 
 def directives(c: dict) -> list[str]:
@@ -37,18 +38,22 @@ def directives(c: dict) -> list[str]:
 
 def alt(c: dict) -> str:
     "What a cell's picture shows, in words: its `#| fig-alt:`."
-    return next((said.partition(':')[2].strip() for said in directives(c) if said.startswith('fig-alt:')), '')
+    for said in directives(c):
+        if said.startswith('fig-alt:'):
+            return said.removeprefix('fig-alt:').strip()
+    return ''
 
 
 def pictures(c: dict) -> dict[str, bytes]:
     "File name -> bytes of the picture that a cell with a `fig-alt` shows."
-    found = [
-        (kind[6:], data)
-        for o in c.get('outputs', [])
-        for kind, data in o.get('data', {}).items()
-        if kind in ('image/png', 'image/jpeg')
-    ]
-    return {f'index-{c["id"]}.{kind}': base64.b64decode(''.join(data)) for kind, data in found[:1] if alt(c)}
+    if not alt(c):
+        return {}
+    for o in c.get('outputs', []):
+        for kind, data in o.get('data', {}).items():
+            if kind in ('image/png', 'image/jpeg'):
+                name = f'index-{c["id"]}.{kind.removeprefix("image/")}'
+                return {name: base64.b64decode(''.join(data))}
+    return {}
 
 
 def fenced(code: str, language: str) -> str:
@@ -66,17 +71,18 @@ def cell(c: dict) -> str:
     if 'hide' in said or any(s.startswith('default_exp') for s in said):
         return ''
     code = '\n'.join(line for line in source.splitlines() if not line.startswith('#|')).strip()
-    show = [] if 'hide_input' in c['metadata'].get('tags', []) or not code else [fenced(code, 'python')]
-    return '\n\n'.join(
-        show
-        + [text for o in c.get('outputs', []) if (text := output(o))]
-        + [f'![{alt(c)}](nbs/{name})' for name in pictures(c)]
-    )
+    shown = []
+    if code and 'hide_input' not in c['metadata'].get('tags', []):
+        shown.append(fenced(code, 'python'))
+    shown += [output(o) for o in c.get('outputs', [])]
+    shown += [f'![{alt(c)}](nbs/{name})' for name in pictures(c)]
+    return '\n\n'.join(filter(None, shown))
 
 
 def readme(index: Path) -> str:
     "The README's text."
-    parts = [text for c in json.loads(index.read_text(encoding='utf8'))['cells'] if (text := cell(c))]
+    cells = json.loads(index.read_text(encoding='utf8'))['cells']
+    parts = filter(None, map(cell, cells))
     return HEAD + '\n\n'.join(parts) + '\n'
 
 

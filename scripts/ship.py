@@ -1,4 +1,6 @@
-"""Make a finished run the generator that ships: its averaged weights, its discriminator and its curve go into data/.
+"""Make a finished run the generator that ships.
+
+Its averaged weights, its discriminator and its curve go into data/.
 
 python scripts/ship.py runs/FOLDER --command 'the command that trained it'
 """
@@ -38,11 +40,11 @@ def main():
     run = from_dict(Run, json.loads((a.folder / 'run.json').read_text(encoding='utf8')))
     t = load_checkpoint(Trainer(method_of(run), run, open_data(run)), latest_checkpoint(a.folder))
     save_pair(t, data_dir(), command=a.command)
-    curve = pd.DataFrame(
-        map(json.loads, (a.folder / 'metrics.jsonl').read_text(encoding='utf8').splitlines())
-    )
+    steps = (a.folder / 'metrics.jsonl').read_text(encoding='utf8').splitlines()
+    curve = pd.DataFrame(map(json.loads, steps))
+    known = [name for name in CURVE if name in curve]
     with atomic(data_dir() / 'generator_curve.csv') as tmp:
-        curve[[k for k in CURVE if k in curve]].round(5).to_csv(tmp, index=False)
+        curve[known].round(5).to_csv(tmp, index=False)
     print(f'{t.images} images of {run.name} are in {data_dir()}')
 
 

@@ -23,29 +23,18 @@ def test_orbit_is_rigid_and_agrees_with_look_at_and_eg3d(yaw, pitch, radius, foc
     close(r.det(), torch.ones(1, dtype=torch.float64), 1e-12)
     h, v = math.pi / 2 + yaw, math.pi / 2 * (1 - math.sin(pitch))
     phi = math.acos(1 - 2 * v / math.pi)
-    eye = torch.tensor(
-        [
-            [
-                radius * math.sin(phi) * math.cos(math.pi - h),
-                radius * math.cos(phi),
-                radius * math.sin(phi) * math.sin(math.pi - h),
-            ]
-        ],
-        dtype=torch.float64,
-    )
+    x = radius * math.sin(phi) * math.cos(math.pi - h)
+    y = radius * math.cos(phi)
+    z = radius * math.sin(phi) * math.sin(math.pi - h)
+    eye = torch.tensor([[x, y, z]], dtype=torch.float64)
     close(cam.cam2world[:, :3, 3], eye, 1e-9)
     close(look_at(eye, focal=focal).label, cam.label, 1e-9)
 
 
 def test_frontal_label():
-    label = orbit(0.0, 0.0).label[0]
-    close(
-        label,
-        torch.tensor(
-            [1.0, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 2.7, 0, 0, 0, 1, 4.2647, 0, 0.5, 0, 4.2647, 0.5, 0, 0, 1]
-        ),
-        1e-7,
-    )
+    pose = [1.0, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 2.7, 0, 0, 0, 1]
+    intrinsics = [4.2647, 0, 0.5, 0, 4.2647, 0.5, 0, 0, 1]
+    close(orbit(0.0, 0.0).label[0], torch.tensor(pose + intrinsics), 1e-7)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
@@ -54,18 +43,10 @@ def test_dtype_is_kept(dtype):
     rays = camera_rays(cam, 4)
     uv, d = project(cam, rays.at(torch.ones(2, 16, 1, dtype=dtype)).squeeze(2))
     pose, fov = to_blender(cam)
-    everything = [
-        cam.label,
-        rays.dirs,
-        uv,
-        d,
-        *box_hits(rays, 1.0)[:2],
-        *sphere_hits(rays, 0.2)[:2],
-        mirror_label(cam.label),
-        from_blender(pose, fov).label,
-        look_at(cam.cam2world[:, :3, 3]).label,
-    ]
-    assert {x.dtype for x in everything} == {dtype}
+    cameras = [cam, from_blender(pose, fov), look_at(cam.cam2world[:, :3, 3])]
+    labels = [mirror_label(cam.label), *[camera.label for camera in cameras]]
+    places = [rays.dirs, uv, d, *box_hits(rays, 1.0)[:2], *sphere_hits(rays, 0.2)[:2]]
+    assert {x.dtype for x in labels + places} == {dtype}
 
 
 @pytest.mark.parametrize('eye', [(0.0, 2.7, 0), (0.0, -2.7, 0), (1e-7, 2.7, 1e-7), (0.0, 0, -2.7)])
@@ -87,17 +68,24 @@ def test_orbit_passes_the_poles_smoothly():
 
 
 def test_gradients():
-    yaw, pitch, radius, focal = (
-        torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (0.3, 0.2, 2.7, 4.3)
-    )
-    pixels = lambda *a: project(
-        orbit(*a), torch.tensor([[[0.1, 0.05, -0.1], [0, 0.2, 0.1]]], dtype=torch.float64)
-    )
-    assert torch.autograd.gradcheck(pixels, (yaw, pitch, radius, focal))
-    bounds = lambda *a: box_hits(camera_rays(orbit(*a), 3), 0.9)[:2]
-    assert torch.autograd.gradcheck(bounds, (yaw, pitch, radius, focal))
-    balls = lambda *a: sphere_hits(camera_rays(orbit(*a), 4), 0.25)[:2]
-    assert torch.autograd.gradcheck(balls, (yaw, pitch, radius, focal))
+    def number(x):
+        return torch.tensor([x], dtype=torch.float64, requires_grad=True)
+
+    view = tuple(number(x) for x in (0.3, 0.2, 2.7, 4.3))  # yaw, pitch, radius, focal
+    places = torch.tensor([[[0.1, 0.05, -0.1], [0, 0.2, 0.1]]], dtype=torch.float64)
+
+    def pixels(*view):
+        return project(orbit(*view), places)
+
+    def bounds(*view):
+        return box_hits(camera_rays(orbit(*view), 3), 0.9)[:2]
+
+    def balls(*view):
+        return sphere_hits(camera_rays(orbit(*view), 4), 0.25)[:2]
+
+    assert torch.autograd.gradcheck(pixels, view)
+    assert torch.autograd.gradcheck(bounds, view)
+    assert torch.autograd.gradcheck(balls, view)
 
 
 def test_rays_and_project_are_inverse_with_any_intrinsics():
@@ -127,14 +115,13 @@ def test_autocast_bends_no_ray():
     camera = orbit(0.3, 0.1)
     with torch.autocast('cpu', torch.bfloat16):
         rays = camera_rays(camera, 7)
-    assert rays.dirs.dtype == torch.float32 and torch.equal(rays.dirs, camera_rays(camera, 7).dirs)
+    assert rays.dirs.dtype == torch.float32
+    assert torch.equal(rays.dirs, camera_rays(camera, 7).dirs)
 
 
 def test_box_hits_against_marching():
-    o, d = (
-        torch.randn(1, 400, 3, generator=rng(0)),
-        torch.nn.functional.normalize(torch.randn(1, 400, 3, generator=rng(1)), dim=-1),
-    )
+    o = torch.randn(1, 400, 3, generator=rng(0))
+    d = torch.nn.functional.normalize(torch.randn(1, 400, 3, generator=rng(1)), dim=-1)
     d[:, :90, 0] = 0
     d[:, 30:90, 1] = 0
     d[:, 200:260] = -o[:, 200:260]
@@ -144,7 +131,9 @@ def test_box_hits_against_marching():
     t = torch.arange(0, 8, 0.005).expand(1, 400, -1)
     inside = (rays.at(t).abs() <= 0.5).all(-1)
     length = inside.sum(-1) * 0.005
-    assert (far - near)[hit].min() > 0 and (near[~hit] == 0).all() and (far[~hit] == 0).all()
+    assert (far - near)[hit].min() > 0
+    assert (near[~hit] == 0).all()
+    assert (far[~hit] == 0).all()
     close(length, far - near, 0.011)
     first = t.masked_fill(~inside, 99.0).amin(-1)
     clear = length > 0.02
@@ -156,16 +145,12 @@ def test_mirror():
     label = cam.label
     assert torch.equal(mirror_label(mirror_label(label)), label)
     changed = (mirror_label(label) != label).any(0).nonzero().flatten().tolist()
-    assert changed == [1, 2, 3, 4, 8] or changed == [
-        1,
-        2,
-        3,
-        8,
-    ]  # the right axis of an upright camera has no y
+    assert changed in ([1, 2, 3, 4, 8], [1, 2, 3, 8])  # the right axis of an upright camera has no y
     noise = torch.randn(5, 25, generator=rng(0))
     assert (mirror_label(noise) == -noise).all(0)[:16].nonzero().flatten().tolist() == [1, 2, 3, 4, 8]
     x = torch.randn(50, 9, 3, generator=rng(4)) * 0.2
-    (uv, _), (mirrored, _) = project(cam, x), project(mirror_camera(cam), x * torch.tensor([-1.0, 1, 1]))
+    uv, _ = project(cam, x)
+    mirrored, _ = project(mirror_camera(cam), x * torch.tensor([-1.0, 1, 1]))
     close(mirrored, torch.stack([1 - uv[..., 0], uv[..., 1]], -1))
 
 
@@ -186,7 +171,8 @@ def test_priors_are_keyed_and_spread():
         assert (axis.sort().values - torch.linspace(-1, 1, 20000)).abs().max() < 0.03  # Archimedes
     cam = gaussian_cameras(20000, rng(3), 0.4, 0.2)
     o = cam.cam2world[:, :3, 3] / RADIUS
-    assert abs(torch.atan2(o[:, 0], o[:, 2]).std() - 0.4) < 0.01 and abs(o[:, 1].asin().std() - 0.2) < 0.01
+    assert abs(torch.atan2(o[:, 0], o[:, 2]).std() - 0.4) < 0.01
+    assert abs(o[:, 1].asin().std() - 0.2) < 0.01
     pool = orbit(torch.arange(4.0) * 0.1, 0.0).label
     drawn = empirical_cameras(pool, 100, rng(4)).label
     assert {tuple(x) for x in drawn.tolist()} == {tuple(x) for x in pool.tolist()}

@@ -45,7 +45,9 @@ def test_sign_and_margin(sign, margin, word):
 
 def test_nothing_is_claimed_without_an_interval():
     v = judge(CLAIM, {k: x for k, x in ROWS.items() if '±' not in k})
-    assert v.word == 'not measured' and 'no interval' in v.reason and math.isnan(v.half)
+    assert v.word == 'not measured'
+    assert 'no interval' in v.reason
+    assert math.isnan(v.half)
 
 
 def test_what_is_missing_is_named():
@@ -75,7 +77,8 @@ def test_speckle_counts_lone_pixels_only():
     lone, step = flat.clone(), flat.clone()
     lone[0, 0, 8, 8] += 0.2
     step[..., 8:] += 0.2
-    assert speckle(lone, all_hit, 0.1) == pytest.approx(100 / 14**2) and speckle(step, all_hit, 0.1) == 0
+    assert speckle(lone, all_hit, 0.1) == pytest.approx(100 / 14**2)
+    assert speckle(step, all_hit, 0.1) == 0
     assert speckle(lone, all_hit, 0.3) == 0
     for of in (lambda: speckle(lone, 0 * all_hit, 0.1), lambda: fog(0 * all_hit)):
         with pytest.raises(ValueError, match='nothing is seen'):
@@ -92,7 +95,9 @@ def test_loosen_multiplies_beta_alone():
 
     x, d = torch.ones(2), torch.zeros(2)
     s, beta, rgb = loosen(G(), 3.0).field_at(None)(x, d)
-    assert s.equal(x) and beta.equal(3 * (x + 1)) and rgb.equal(d)
+    assert s.equal(x)
+    assert beta.equal(3 * (x + 1))
+    assert rgb.equal(d)
 
 
 def test_rows_leave_out_what_is_not_there():

@@ -91,13 +91,16 @@ def test_exit_codes(line, code, capsys, tmp_path, monkeypatch):
         got = main(line.split())
     except SystemExit as e:
         got = e.code
-    assert got == code and capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert got == code
+    assert capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_results_on_stdout_logs_on_stderr(capsys):
     assert main('train --dry-run --json --seed 3 --gamma 2'.split()) == 0
     out = json.loads(capsys.readouterr().out)
-    assert out['train.seed'] == 3 and out['schedule.gamma'] == [[0, 2]]
+    assert out['train.seed'] == 3
+    assert out['schedule.gamma'] == [[0, 2]]
 
 
 @pytest.fixture(scope='module')
@@ -120,9 +123,8 @@ def called(line, capsys):
 @pytest.mark.parametrize('name', COMMANDS)
 def test_each_help_begins_with_what_people_use_and_ends_with_examples(name, capsys):
     code, out, _ = called(f'{name} --help', capsys)
-    assert code == 0 and out.rstrip().splitlines()[-len(EXAMPLES[name]) :] == [
-        f'  {line}' for line in EXAMPLES[name]
-    ]
+    assert code == 0
+    assert out.rstrip().splitlines()[-len(EXAMPLES[name]) :] == [f'  {line}' for line in EXAMPLES[name]]
     for line in EXAMPLES[name]:
         assert isinstance(parse(shlex.split(line)[1:])[1], COMMANDS[name][0])
 
@@ -130,13 +132,15 @@ def test_each_help_begins_with_what_people_use_and_ends_with_examples(name, caps
 def test_help_of_train_and_ablate(capsys):
     short, full = (called(f'train {h}', capsys)[1] for h in ('--help', '--help-all'))
     places = [short.index(f'{o} ') for o in '--cfg --data --kimg --batch --gamma --snap --seed'.split()]
-    assert places == sorted(places) and places[0] < 400
-    assert 'heads64   64 px' in short and '--sampler.tau FLOAT' not in short and '--sampler.tau FLOAT' in full
-    assert short.count('\n') < 60 and 'a02_samples' in called('ablate --help', capsys)[1]
-    assert (
-        called('--version', capsys)[1].startswith('wysiwyg 0.')
-        and 'a02_samples: samples per ray' in called('studies', capsys)[1]
-    )
+    assert places == sorted(places)
+    assert places[0] < 400
+    assert 'heads64   64 px' in short
+    assert '--sampler.tau FLOAT' not in short
+    assert '--sampler.tau FLOAT' in full
+    assert short.count('\n') < 60
+    assert 'a02_samples' in called('ablate --help', capsys)[1]
+    assert called('--version', capsys)[1].startswith('wysiwyg 0.')
+    assert 'a02_samples: samples per ray' in called('studies', capsys)[1]
 
 
 @pytest.mark.parametrize(
@@ -155,15 +159,19 @@ def test_help_of_train_and_ablate(capsys):
 def test_the_dry_run_refuses_what_training_would(line, why, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = called(f'train --dry-run --outdir x {line}', capsys)
-    assert code in (1, 2) and why in err and err.count('\n') <= 2
-    assert not out and not list(tmp_path.iterdir())
+    assert code in (1, 2)
+    assert why in err
+    assert err.count('\n') <= 2
+    assert not out
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_reader_who_leaves_is_no_error():
     with program('train', '--dry-run') as job:
         job.stdout.close()
         said = job.stderr.read()
-    assert job.returncode == 128 + signal.SIGPIPE and not said
+    assert job.returncode == 128 + signal.SIGPIPE
+    assert not said
 
 
 def test_dotted_options_win_over_short_ones():
@@ -177,12 +185,15 @@ def test_dotted_options_win_over_short_ones():
         True,
         2000,
     )
-    assert run.schedule.total == 5000 and run.schedule.gamma(0) == 0.0002 * 64**2 / 4
+    assert run.schedule.total == 5000
+    assert run.schedule.gamma(0) == 0.0002 * 64**2 / 4
 
 
 def test_pictures_of_another_size_are_told_of(own, capsys):
     code, _, err = called(f'train --data {own} --dry-run', capsys)
-    assert code == 0 and 'your pictures are 64 pixels wide' in err and '--cfg heads64 trains at 64' in err
+    assert code == 0
+    assert 'your pictures are 64 pixels wide' in err
+    assert '--cfg heads64 trains at 64' in err
 
 
 def test_json_is_json(capsys):
@@ -209,14 +220,17 @@ def test_json_is_json(capsys):
 def test_refused_before_anything_is_done(line, why, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = called(line, capsys)
-    assert code in (1, 2) and why in err and not list(tmp_path.iterdir())
+    assert code in (1, 2)
+    assert why in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_errors_are_bounded_and_hide_passwords(capsys, monkeypatch):
     from mlflow.exceptions import MlflowException
 
     text = error_text(ValueError('\n'.join(map(str, range(100)))))
-    assert text.count('\n') == 40 and text.endswith('and 60 more lines')
+    assert text.count('\n') == 40
+    assert text.endswith('and 60 more lines')
     assert error_text(ValueError('http://me:secret@host/x')) == 'http://host/x'
 
     def broken(a):
@@ -235,7 +249,8 @@ def test_scores_are_a_table_with_floors_and_intervals():
         'floor/fd_x_8': 3.0,
     }
     lines = eval_text(Eval(), scores).splitlines()
-    assert [line.split()[0] for line in lines] == ['metric', 'fd_x_8', 'psnr'] and lines[1].split()[1:6] == [
+    assert [line.split()[0] for line in lines] == ['metric', 'fd_x_8', 'psnr']
+    assert lines[1].split()[1:6] == [
         '12.5',
         '11',
         'to',
@@ -252,30 +267,25 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
     assert code == 0 and 'mlflow: http://127.0.0.1:' in out and 'MLflow: http' in err, err
     client = open_store()
     [run] = find_runs(client, 'train', generator_sha=file_sha(network))
-    assert run.info.run_name == 'tiny on own, 32 px, 0.008k images, seed 0' and run.info.status == 'FINISHED'
+    assert run.info.run_name == 'tiny on own, 32 px, 0.008k images, seed 0'
+    assert run.info.status == 'FINISHED'
     assert {a.path for a in client.list_artifacts(run.info.run_id)} >= {
         'generator.safetensors',
         'run.json',
         'MODEL_CARD.md',
     }
-    assert (
-        run.inputs.dataset_inputs[0].dataset.name == 'own'
-        and '8 images in' in run.data.tags['mlflow.note.content']
-    )
+    assert run.inputs.dataset_inputs[0].dataset.name == 'own'
+    assert '8 images in' in run.data.tags['mlflow.note.content']
     assert keep_scores(str(network), {'eval/psnr': 30.0, 'floor/fd': 2.0}, 'n 8') == run.info.run_id
     told = client.get_metric_history(run.info.run_id, 'eval/psnr')
-    assert [(m.step, m.value) for m in told] == [(0, 30.0)] and client.get_run(
-        run.info.run_id
-    ).info.status == 'FINISHED'
+    assert [(m.step, m.value) for m in told] == [(0, 30.0)]
+    assert client.get_run(run.info.run_id).info.status == 'FINISHED'
     (tmp_path / 'other.safetensors').write_bytes(b'of unknown origin')
     other = client.get_run(keep_scores(str(tmp_path / 'other.safetensors'), {'eval/psnr': 20.0}, 'n 8'))
-    assert (
-        other.data.metrics == {'eval/psnr': 20.0}
-        and client.get_experiment(other.info.experiment_id).name == 'wysiwyg/eval'
-    )
-    assert {'eval', 'train'} <= {line.split()[0] for line in study_links()} and all(
-        'workflowType=machine_learning' in line for line in study_links()
-    )
+    assert other.data.metrics == {'eval/psnr': 20.0}
+    assert client.get_experiment(other.info.experiment_id).name == 'wysiwyg/eval'
+    assert {'eval', 'train'} <= {line.split()[0] for line in study_links()}
+    assert all('workflowType=machine_learning' in line for line in study_links())
 
 
 def test_a_port_in_use_is_refused():
@@ -303,7 +313,9 @@ def test_faults_are_listed_before_the_first_step(own, tmp_path):
     bad.write_bytes(blob[:at] + bytes([blob[at] ^ 255]) + blob[at + 1 :])
     p = program('train', '--data', bad, '--outdir', tmp_path / 'run', *SMALL)
     _, err = p.communicate(timeout=120)
-    assert p.returncode == 1 and '0.png' in err and not (tmp_path / 'run').exists()
+    assert p.returncode == 1
+    assert '0.png' in err
+    assert not (tmp_path / 'run').exists()
 
 
 def test_notebooks_without_parameters_are_refused(tmp_path):
@@ -340,7 +352,7 @@ def test_typed_parameters_and_none(tmp_path):
         check_parameters(path, {'n': 0.5})
 
 
-# ---- studies ---------------------------------------------------------------------------------------------------------
+# ---- studies -------------------------------------------------------------------------------------
 
 NOTEBOOK = [
     "bad = 0\nscale = 1.\nseeds = '0'",
@@ -385,27 +397,24 @@ def test_ablate_lists_runs_fails_and_exchanges(project, capsys, monkeypatch):
         return main(line.split()), *capsys.readouterr()
 
     code, out, _ = call('ablate --study a90_small --seeds 0,1 --dry-run')
-    assert (
-        code == 0
-        and out.count('to do  to do') == 2
-        and 'estimate: unknown' in out
-        and [p.name for p in project.iterdir()] == ['nbs']
-    )
+    assert code == 0
+    assert out.count('to do  to do') == 2
+    assert 'estimate: unknown' in out
+    assert [p.name for p in project.iterdir()] == ['nbs']
     code, out, err = call('ablate --study a90_small --seeds 0,1 --set bad=2 --workers 2')
-    assert (
-        code == 1
-        and '2 of 4 runs of a90_small failed, the others are kept' in err
-        and 'k2-s1: failed: RuntimeError: no memory' in err
-    )
+    assert code == 1
+    assert '2 of 4 runs of a90_small failed, the others are kept' in err
+    assert 'k2-s1: failed: RuntimeError: no memory' in err
     code, out, err = call('ablate --study a90_small --seeds 0,1 --set bad=2 --dry-run --json')
     told = json.loads(out)
-    assert (code, told['to do'], told['parameters']) == (0, 2, {'seeds': '0,1', 'bad': 2}) and told[
-        'estimate'
-    ].startswith('0.0 min with 1 worker')
+    assert (code, told['to do'], told['parameters']) == (0, 2, {'seeds': '0,1', 'bad': 2})
+    assert told['estimate'].startswith('0.0 min with 1 worker')
     code, out, err = call('results export small')
-    assert code == 0 and (project / 'data' / 'results' / 'small.runs.json').exists()
+    assert code == 0
+    assert (project / 'data' / 'results' / 'small.runs.json').exists()
     assert call('results import')[:2] == (0, 'small.runs.json: 0 imported, 3 already there\n')
-    assert call('results export nothing')[0] == 1 and call('results export')[0] == 2
+    assert call('results export nothing')[0] == 1
+    assert call('results export')[0] == 2
 
 
 def test_a_study_comes_back_as_table_words_and_link(tmp_path, store):
@@ -417,18 +426,18 @@ def test_a_study_comes_back_as_table_words_and_link(tmp_path, store):
             note='Which is better?',
         )
     page = study_page(json.loads((tmp_path / 'journal').read_text()))
-    assert page['runs'] == {'a-s0': 'done', 'b-s0': 'done'} and [r['arm'] for r in page['table']] == [
+    assert page['runs'] == {'a-s0': 'done', 'b-s0': 'done'}
+    assert [r['arm'] for r in page['table']] == [
         'a',
         'b',
     ]
     scores = {k.split()[0].strip(','): v for k, v in page['table'][1].items()}
-    assert (
-        '60' in scores['psnr']
-        and 'Which is better?' in page['conclusion']
-        and 'compareRunsMode=CHART' in page['mlflow']
-    )
+    assert '60' in scores['psnr']
+    assert 'Which is better?' in page['conclusion']
+    assert 'compareRunsMode=CHART' in page['mlflow']
     text = COMMANDS['ablate'][2](Ablate(), {'studies': [page], 'notebook': 'n'})
-    assert text.startswith('told\n\narm') and page['mlflow'] in text
+    assert text.startswith('told\n\narm')
+    assert page['mlflow'] in text
 
 
 def test_the_bar_counts_arms(tmp_path):
@@ -461,4 +470,5 @@ def test_settings_are_checked_before_anything_runs(project, line, code, why, cap
         got = main(['ablate', '--study', 'a90_small', *line.split()])
     except SystemExit as e:
         got = e.code
-    assert got == code and why in capsys.readouterr().err
+    assert got == code
+    assert why in capsys.readouterr().err

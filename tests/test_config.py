@@ -50,7 +50,7 @@ def faults(run: Run, **how) -> list[str]:
     return []
 
 
-# ---- what is right passes ----------------------------------------------------------------------------------
+# ---- what is right passes ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('name', PRESETS)
@@ -142,7 +142,7 @@ def test_arms_and_unusual_runs_pass(change):
     assert not faults(override(SHORT, **change))
 
 
-# ---- what is wrong is named --------------------------------------------------------------------------------
+# ---- what is wrong is named ----------------------------------------------------------------------
 
 BAD = {
     'render.box': (0.0, -1.0, INF, NAN),
@@ -323,12 +323,14 @@ def test_all_faults_come_at_once_and_at_most_ten():
             tiny(), **{name: values[0] for name, values in BAD.items() if name.startswith(('train', 'loss'))}
         )
     )
-    assert len(many) == MOST_FAULTS + 1 and re.fullmatch(r'and \d+ more', many[-1])
+    assert len(many) == MOST_FAULTS + 1
+    assert re.fullmatch(r'and \d+ more', many[-1])
 
 
 def test_the_heads_are_judged_only_where_they_are_rendered():
     near = {'heads.radius': 1.35, 'heads.focal': 2.13}
-    assert faults(override(tiny(), **near)) and not faults(override(tiny(), **near | OWN))
+    assert faults(override(tiny(), **near))
+    assert not faults(override(tiny(), **near | OWN))
     assert not faults(override(tiny(), **near), heads=False)
     assert not faults(override(tiny(), **near | {'render.near': 0.85, 'render.far': 1.85}))
 
@@ -340,7 +342,7 @@ def test_every_number_has_a_range():
     assert [row.split()[0] for row in RANGES.strip().splitlines()] == numbers
 
 
-# ---- what cannot even be made ------------------------------------------------------------------------------
+# ---- what cannot even be made --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -391,7 +393,7 @@ def test_nonsense_is_refused_in_words(make, text):
         make()
 
 
-# ---- fields that came later --------------------------------------------------------------------------------
+# ---- fields that came later ----------------------------------------------------------------------
 
 
 def test_a_later_field_renames_nothing():
@@ -405,9 +407,11 @@ def test_a_later_field_renames_nothing():
     assert {name: sha(preset(name)) for name in PRESETS} == known
     for name, value in LATER.items():
         assert flat(Run())[name] == value  # the default says what was meant
-        assert name not in identity(flat(tiny())) and name in flat(tiny())
+        assert name not in identity(flat(tiny()))
+        assert name in flat(tiny())
     other = override(tiny(), **{'data.skip_bad': True})
-    assert sha(other) != sha(tiny()) and identity(flat(other))['data.skip_bad'] is True
+    assert sha(other) != sha(tiny())
+    assert identity(flat(other))['data.skip_bad'] is True
     assert identity({'a': 1, 'data.skip_bad': False}) == {'a': 1}
 
 

@@ -14,6 +14,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uin
 LABELS = gaussian_cameras(30, rng(0)).label.tolist()
 NAMES = [f'{i // 10:05d}/img{i:08d}.png' for i in range(30)]
 ROWS = [(n, png_bytes(i), l) for n, i, l in zip(NAMES, IMAGES, LABELS)]
+FILES = [(name, body) for name, body, _ in ROWS]
+PAIRS = [[name, label] for name, _, label in ROWS]
 
 
 def raw_zip(path, files, labels, compression=zipfile.ZIP_STORED):
@@ -21,9 +23,8 @@ def raw_zip(path, files, labels, compression=zipfile.ZIP_STORED):
         for name, body in files:
             z.writestr(name, body)
         if labels is not None:
-            z.writestr(
-                'dataset.json', labels if isinstance(labels, (str, bytes)) else json.dumps({'labels': labels})
-            )
+            text = labels if isinstance(labels, (str, bytes)) else json.dumps({'labels': labels})
+            z.writestr('dataset.json', text)
     return path
 
 
@@ -35,16 +36,19 @@ def flat_png(*shape):
     return png_bytes(np.full(shape, 7, np.uint8))
 
 
+def chunk(kind, body):
+    "Of a PNG."
+    return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+
+
+def crafted_png(side, bits, pixels=b''):
+    "An RGB PNG of any header."
+    header = chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, bits, 2, 0, 0, 0))
+    return b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', zlib.compress(pixels)) + chunk(b'IEND', b'')
+
+
 def huge_png(side):
-    chunk = lambda kind, body: (
-        struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-    )
-    return (
-        b'\x89PNG\r\n\x1a\n'
-        + chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0))
-        + chunk(b'IDAT', zlib.compress(b''))
-        + chunk(b'IEND', b'')
-    )
+    return crafted_png(side, 8)
 
 
 def label_with(i, **at):
@@ -56,7 +60,8 @@ def label_with(i, **at):
 
 @pytest.mark.filterwarnings('ignore:Duplicate name')
 def test_many_faults_in_one_archive_are_all_named_and_nothing_is_written(tmp_path):
-    files, labels = [list(r[:2]) for r in ROWS], [[n, l] for n, _, l in ROWS]
+    files = [list(pair) for pair in FILES]
+    labels = [list(pair) for pair in PAIRS]
     files[0][1] = files[0][1][:-30]
     files[1][1] = flat_png(16, 16)
     files[2][1] = flat_png(16, 16, 4)
@@ -76,9 +81,8 @@ def test_many_faults_in_one_archive_are_all_named_and_nothing_is_written(tmp_pat
     labels[16][0] = 'nobody.png'
     labels.append([NAMES[17], LABELS[17]])
     labels[19][1] = label_with(19, _4='x')
-    labels[20][1] = (
-        to_opengl(Camera.from_label(torch.tensor(LABELS[20:21]))).flatten().tolist() + LABELS[20][16:]
-    )
+    turned = to_opengl(Camera.from_label(torch.tensor(LABELS[20:21]))).flatten().tolist()
+    labels[20][1] = turned + LABELS[20][16:]
     files += [[NAMES[18], files[18][1]], ['../../x.png', b''], ['/etc/y.png', b''], ['c:\\z.png', b'']]
     link = zipfile.ZipInfo('link.png')
     link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
@@ -117,13 +121,13 @@ def test_many_faults_in_one_archive_are_all_named_and_nothing_is_written(tmp_pat
     with pytest.raises(DataError) as e:
         Dataset(path)
     bad = dict(e.value.report.bad)
-    assert bad.keys() == want.keys() and len(e.value.report.bad) == len(want)
+    assert bad.keys() == want.keys()
+    assert len(e.value.report.bad) == len(want)
     for name, why in want.items():
         assert why in bad[name], (name, bad[name])
         assert f'{name}: ' in str(e.value)
-    assert e.value.report.notes == (
-        'left out: 1 labels without a picture, such as nobody.png',
-    ) and 'nobody.png' in str(e.value)
+    assert e.value.report.notes == ('left out: 1 labels without a picture, such as nobody.png',)
+    assert 'nobody.png' in str(e.value)
     assert (sorted(os.listdir(tmp_path)), file_sha(path)) == before
     assert Dataset(path, skip_bad=True).names == tuple(NAMES[21:])
 
@@ -169,10 +173,9 @@ def test_archives_that_are_not(tmp_path):
     'text', [None, '{', '[]', '{"labels": null}', '{"labels": {"a": 1}}', '{}', b'\xff\xfe\x00']
 )
 def test_dataset_json_faults_say_what_to_write(tmp_path, text):
-    path = raw_zip(tmp_path / 'a.zip', [r[:2] for r in ROWS[:3]], text)
-    assert (
-        faults(path).keys() == {'dataset.json'} and '{"labels": [["NAME.png"' in faults(path)['dataset.json']
-    )
+    path = raw_zip(tmp_path / 'a.zip', FILES[:3], text)
+    assert faults(path).keys() == {'dataset.json'}
+    assert '{"labels": [["NAME.png"' in faults(path)['dataset.json']
     with pytest.raises(DataError):
         Dataset(path, skip_bad=True)
 
@@ -195,56 +198,43 @@ def test_16_bits_palette_and_jpeg():
     ):
         with pytest.raises(ValueError, match=why):
             decode(bytes_)
-    chunk = lambda kind, body: (
-        struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-    )
-    deep = (
-        b'\x89PNG\r\n\x1a\n'
-        + chunk(b'IHDR', struct.pack('>IIBBBBB', 4, 4, 16, 2, 0, 0, 0))
-        + chunk(b'IDAT', zlib.compress(b'\0' * (4 * 25)))
-        + chunk(b'IEND', b'')
-    )
+    deep = crafted_png(4, 16, b'\0' * (4 * 25))
     with pytest.raises(ValueError, match='16 bits'):
         decode(deep)
 
 
 def test_oversized_entries_are_not_read(tmp_path, monkeypatch):
-    path = raw_zip(
-        tmp_path / 'a.zip',
-        [*[r[:2] for r in ROWS[:2]], ('bomb.png', b'\0' * 100_000)],
-        [[n, l] for n, _, l in ROWS[:2]] + [['bomb.png', LABELS[2]]],
-        zipfile.ZIP_DEFLATED,
-    )
+    files = [*FILES[:2], ('bomb.png', b'\0' * 100_000)]
+    labels = [*PAIRS[:2], ['bomb.png', LABELS[2]]]
+    path = raw_zip(tmp_path / 'a.zip', files, labels, zipfile.ZIP_DEFLATED)
+    read = data._Source.read
+
+    def read_but_the_bomb(self, name):
+        assert 'bomb' not in name
+        return read(self, name)
+
     monkeypatch.setattr(data, 'MAX_BYTES', 50_000)
-    monkeypatch.setattr(
-        data._Source,
-        'read',
-        lambda self, name, old=data._Source.read: (
-            (_ for _ in ()).throw(AssertionError) if 'bomb' in name else old(self, name)
-        ),
-    )
+    monkeypatch.setattr(data._Source, 'read', read_but_the_bomb)
     assert 'huge: 100000 bytes' in faults(path)['bomb.png']
 
 
 def test_folder_zip_and_deflated_are_one(tmp_path):
     write_zip(tmp_path / 'a.zip', ROWS)
-    raw_zip(
-        tmp_path / 'b.zip',
-        [r[:2] for r in reversed(ROWS)],
-        [[n, l] for n, _, l in ROWS],
-        zipfile.ZIP_DEFLATED,
-    )
+    raw_zip(tmp_path / 'b.zip', FILES[::-1], PAIRS, zipfile.ZIP_DEFLATED)
     for n, body, _ in ROWS:
         p = tmp_path / 'c' / n
         p.parent.mkdir(parents=True, exist_ok=True)
         p.write_bytes(body)
-    (tmp_path / 'c/dataset.json').write_text(json.dumps({'labels': [[n, l] for n, _, l in ROWS]}))
+    (tmp_path / 'c/dataset.json').write_text(json.dumps({'labels': PAIRS}))
     (tmp_path / 'c/README.txt').write_text('kept apart')
     a, b, c = (Dataset(tmp_path / n) for n in ('a.zip', 'b.zip', 'c'))
-    assert a.sha == b.sha == c.sha and a.resolution == 16 and len(a) == 30 and a.name == 'a'
-    assert torch.equal(a.batch(3, 9, 1)[0], b.batch(3, 9, 1)[0]) and torch.equal(
-        a.batch(3, 9, 1)[0], c.batch(3, 9, 1)[0]
-    )
+    assert a.sha == b.sha == c.sha
+    assert a.resolution == 16
+    assert len(a) == 30
+    assert a.name == 'a'
+    x, y, z = [ds.batch(3, 9, 1)[0] for ds in (a, b, c)]
+    assert torch.equal(x, y)
+    assert torch.equal(x, z)
     assert torch.equal(a.images(torch.arange(30)), torch.from_numpy(IMAGES).permute(0, 3, 1, 2))
     assert torch.equal(a.labels, torch.tensor(LABELS))
     other = write_zip(tmp_path / 'd.zip', [(n, b, LABELS[0]) for n, b, _ in ROWS])
@@ -259,7 +249,8 @@ def test_symlinked_labels_are_refused(tmp_path):
     (tmp_path / 'x/a.png').write_bytes(ROWS[0][1])
     (tmp_path / 'o.json').write_text(json.dumps({'labels': [['a.png', LABELS[0]]]}))
     (tmp_path / 'x/dataset.json').symlink_to(tmp_path / 'o.json')
-    assert 'symlink' in faults(tmp_path / 'x')['dataset.json'] and not validate(tmp_path / 'x').good
+    assert 'symlink' in faults(tmp_path / 'x')['dataset.json']
+    assert not validate(tmp_path / 'x').good
 
 
 def test_validation_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
@@ -274,19 +265,15 @@ def test_batches_depend_on_seed_and_position_alone(tmp_path):
     path = write_zip(tmp_path / 'a.zip', ROWS)
     ds = Dataset(path)
     whole = ds.order(0, 150, seed=3)[0].reshape(5, 30)
-    assert (
-        all(sorted(e.tolist()) == list(range(30)) for e in whole)
-        and len({tuple(e.tolist()) for e in whole}) == 5
-    )
+    assert all(sorted(e.tolist()) == list(range(30)) for e in whole)
+    assert len({tuple(e.tolist()) for e in whole}) == 5
     for position, b in ((0, 1), (29, 2), (25, 64), (149, 1)):
-        assert torch.equal(
-            ds.order(position, min(b, 150 - position), 3)[0], whole.flatten()[position : position + b]
-        )
+        index = ds.order(position, min(b, 150 - position), 3)[0]
+        assert torch.equal(index, whole.flatten()[position : position + b])
     x, cam = ds.batch(50, 24, 3, mirror=True)
     parts = [Dataset(path).batch(50 + 8 * r, 8, 3, mirror=True) for r in (2, 0, 1)]
-    assert torch.equal(x, torch.cat([parts[i][0] for i in (1, 2, 0)])) and torch.equal(
-        cam.label, torch.cat([parts[i][1].label for i in (1, 2, 0)])
-    )
+    assert torch.equal(x, torch.cat([parts[i][0] for i in (1, 2, 0)]))
+    assert torch.equal(cam.label, torch.cat([parts[i][1].label for i in (1, 2, 0)]))
     assert not torch.equal(ds.batch(0, 8, 0)[0], ds.batch(0, 8, 1)[0])
 
 
@@ -298,8 +285,11 @@ def test_mirroring_flips_half_with_their_labels_and_keeps_the_order(tmp_path):
     (plain, c0), (mixed, c1) = ds.batch(0, n, 5), ds.batch(0, n, 5, mirror=True)
     assert torch.equal(mixed, torch.where(flips[:, None, None, None], plain.flip(-1), plain))
     assert torch.equal(c1.label[flips], mirror_label(c0.label[flips]))
-    assert torch.equal(c1.label[~flips], c0.label[~flips]) and torch.equal(c0.label, ds.labels[index])
-    assert plain.dtype == torch.float32 and plain.min() >= -1 and plain.max() <= 1
+    assert torch.equal(c1.label[~flips], c0.label[~flips])
+    assert torch.equal(c0.label, ds.labels[index])
+    assert plain.dtype == torch.float32
+    assert plain.min() >= -1
+    assert plain.max() <= 1
 
 
 def test_large_sets_are_decoded_on_demand(tmp_path, monkeypatch):
@@ -307,7 +297,8 @@ def test_large_sets_are_decoded_on_demand(tmp_path, monkeypatch):
     kept = Dataset(path).batch(7, 40, 0)[0]
     monkeypatch.setattr(data, 'KEEP_BYTES', 100)
     ds = Dataset(path)
-    assert torch.equal(ds.batch(7, 40, 0)[0], kept) and ds._kept is None
+    assert torch.equal(ds.batch(7, 40, 0)[0], kept)
+    assert ds._kept is None
 
 
 def test_written_sets_are_whole_identical_or_absent(tmp_path):
@@ -331,7 +322,7 @@ def test_written_sets_are_whole_identical_or_absent(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['a', 'b']
 
 
-# ---- labels that are numbers, and yet no camera ----------------------------------------------------------------------
+# ---- labels that are numbers, and yet no camera --------------------------------------------------
 
 
 def moved(factor):
@@ -358,9 +349,8 @@ def test_cameras_that_cannot_be_are_refused(label, why):
 def test_cameras_that_can_be_are_taken():
     for radius, focal in ((0.3, 0.5), (1.35, 2.13), (2.7, 4.2647), (27.0, 40.0)):
         assert all(label_fault(l) is None for l in sphere_cameras(20, rng(2), radius, focal).label.tolist())
-    aside = (
-        look_at(orbit(0.3, 0.1).cam2world[:, :3, 3], (0.0, 0.0, 0.2)).label[0].tolist()
-    )  # as FFHQ's, beside the origin
+    eye = orbit(0.3, 0.1).cam2world[:, :3, 3]
+    aside = look_at(eye, (0.0, 0.0, 0.2)).label[0].tolist()  # as FFHQ's, beside the origin
     assert label_fault(aside) is None
 
 
@@ -371,24 +361,20 @@ def inverted(labels):
 
 def test_world_to_camera_poses_are_refused(tmp_path):
     many = inverted(gaussian_cameras(400, rng(1)).label.tolist())
-    assert (
-        sum('invert it' in (label_fault(l) or '') for l in many) > 340
-    )  # the rest look almost straight ahead
-    path = raw_zip(
-        tmp_path / 'a.zip', [r[:2] for r in ROWS], [[n, l] for n, l in zip(NAMES, inverted(LABELS))]
-    )
+    named = [label for label in many if 'invert it' in (label_fault(label) or '')]
+    assert len(named) > 340  # the rest look almost straight ahead
+    labels = [list(pair) for pair in zip(NAMES, inverted(LABELS))]
+    path = raw_zip(tmp_path / 'a.zip', FILES, labels)
     assert list(faults(path).values()) == [
         'all cameras stand at one point and look different ways: world-to-camera poses? invert them'
     ]
     with pytest.raises(DataError, match='world-to-camera poses'):
         Dataset(path, skip_bad=True)
-    still = raw_zip(
-        tmp_path / 'b.zip', [r[:2] for r in ROWS], [[n, LABELS[0]] for n in NAMES]
-    )  # one camera, many pictures
-    assert not faults(still)
+    one_camera = [[name, LABELS[0]] for name in NAMES]
+    assert not faults(raw_zip(tmp_path / 'b.zip', FILES, one_camera))
 
 
-# ---- pictures --------------------------------------------------------------------------------------------------------
+# ---- pictures ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
@@ -409,107 +395,83 @@ def test_pictures_that_exif_turns_are_refused(kind):
 
 
 def test_other_kinds_of_pictures_say_what_is_read(tmp_path):
-    labels = [[n, l] for n, _, l in ROWS[:3]] + [['a.webp', LABELS[3]], ['b/c.TIFF', LABELS[4]]]
-    path = raw_zip(
-        tmp_path / 'a.zip',
-        [*[r[:2] for r in ROWS[:3]], ('a.webp', b'RIFF'), ('b/c.TIFF', b''), ('readme.md', b'')],
-        labels,
-    )
+    labels = [*PAIRS[:3], ['a.webp', LABELS[3]], ['b/c.TIFF', LABELS[4]]]
+    files = [*FILES[:3], ('a.webp', b'RIFF'), ('b/c.TIFF', b''), ('readme.md', b'')]
+    path = raw_zip(tmp_path / 'a.zip', files, labels)
     assert faults(path) == {
         'a.webp': 'is a .webp: only .png and .jpg are read',
         'b/c.TIFF': 'is a .TIFF: only .png and .jpg are read',
     }
 
 
-# ---- what is no set of files -----------------------------------------------------------------------------------------
+# ---- what is no set of files ---------------------------------------------------------------------
 
 
 def folder_set(path, n=4):
     for name, body, _ in ROWS[:n]:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(body)
-    (path / 'dataset.json').write_text(json.dumps({'labels': [[n, l] for n, _, l in ROWS[:n]]}))
+    (path / 'dataset.json').write_text(json.dumps({'labels': PAIRS[:n]}))
     return path
 
 
 def test_pipes_and_devices_are_named_and_not_read(tmp_path):
     s = folder_set(tmp_path / 's')
     os.mkfifo(s / 'pipe.png')
-    assert (
-        faults(s) == {'pipe.png': 'is a pipe or a device: store a file'}
-        and len(Dataset(s, skip_bad=True)) == 4
-    )
+    assert faults(s) == {'pipe.png': 'is a pipe or a device: store a file'}
+    assert len(Dataset(s, skip_bad=True)) == 4
     (tmp_path / 'f').mkdir()
     os.mkfifo(tmp_path / 'f/dataset.json')
     os.mkfifo(tmp_path / 'p.zip')
     assert faults(tmp_path / 'f')['dataset.json'] == 'is a pipe or a device: store a file'
     for path in ('/dev/zero', tmp_path / 'p.zip'):
-        with pytest.raises(
-            DataError, match=f'{path} is a pipe or a device: a zip archive or a folder is wanted'
-        ):
+        why = f'{path} is a pipe or a device: a zip archive or a folder is wanted'
+        with pytest.raises(DataError, match=why):
             Dataset(path)
 
 
 def test_a_small_archive_does_not_fill_the_memory(tmp_path):
     begun = time.monotonic()
     for text in ('[],' * 2**21 + '[]', '{},' * 2**21 + '{}', '[[' * 2**19):
-        path = raw_zip(
-            tmp_path / 'a.zip', [r[:2] for r in ROWS[:3]], '{"labels": [' + text + ']}', zipfile.ZIP_DEFLATED
-        )
-        assert (
-            path.stat().st_size < 50_000
-            and list(faults(path)) == ['dataset.json']
-            and 'more brackets than labels' in faults(path)['dataset.json']
-        )
-    path = raw_zip(
-        tmp_path / 'b.zip',
-        [r[:2] for r in ROWS[:3]],
-        '{"labels": [' + ' ' * 2**26 + ']}',
-        zipfile.ZIP_DEFLATED,
-    )
-    assert 'is huge: 67108878 bytes' in faults(path)['dataset.json'] and time.monotonic() - begun < 10
+        labels = '{"labels": [' + text + ']}'
+        path = raw_zip(tmp_path / 'a.zip', FILES[:3], labels, zipfile.ZIP_DEFLATED)
+        assert path.stat().st_size < 50_000
+        assert list(faults(path)) == ['dataset.json']
+        assert 'more brackets than labels' in faults(path)['dataset.json']
+    blanks = '{"labels": [' + ' ' * 2**26 + ']}'
+    path = raw_zip(tmp_path / 'b.zip', FILES[:3], blanks, zipfile.ZIP_DEFLATED)
+    assert 'is huge: 67108878 bytes' in faults(path)['dataset.json']
+    assert time.monotonic() - begun < 10
 
 
 def test_rows_that_are_no_pairs_are_counted(tmp_path):
-    path = raw_zip(
-        tmp_path / 'a.zip',
-        [r[:2] for r in ROWS[:3]],
-        [[n, l] for n, _, l in ROWS[:3]] + ['a row that is long enough to be one'] * 5000,
-    )
+    labels = PAIRS[:3] + ['a row that is long enough to be one'] * 5000
+    path = raw_zip(tmp_path / 'a.zip', FILES[:3], labels)
     report = validate(path)
-    assert (
-        len(report.bad) == 11
-        and dict(report.bad)['dataset.json'] == 'has 4990 more rows that are no pairs'
-        and len(report.good) == 3
-    )
+    assert len(report.bad) == 11
+    assert dict(report.bad)['dataset.json'] == 'has 4990 more rows that are no pairs'
+    assert len(report.good) == 3
 
 
 def test_a_fault_of_all_pictures_is_counted(tmp_path):
-    path = raw_zip(
-        tmp_path / 'a.zip',
-        [(n, flat_png(16, 16)) for n in NAMES[:25]] + [r[:2] for r in ROWS[25:]],
-        [[n, l] for n, _, l in ROWS],
-    )
+    grey = [(name, flat_png(16, 16)) for name in NAMES[:25]]
+    path = raw_zip(tmp_path / 'a.zip', grey + FILES[25:], PAIRS)
     with pytest.raises(DataError) as e:
         Dataset(path)
     lines = str(e.value).splitlines()
-    assert (
-        len(lines) == 12
-        and lines[0].endswith('25 faults:')
-        and lines[-1] == '  and 15 more of this kind'
-        and len(e.value.report.bad) == 25
-    )
+    assert len(lines) == 12
+    assert lines[0].endswith('25 faults:')
+    assert lines[-1] == '  and 15 more of this kind'
+    assert len(e.value.report.bad) == 25
 
 
 def test_labels_without_pictures_are_one_line_and_no_fault(tmp_path, capsys):
-    path = raw_zip(
-        tmp_path / 'a.zip',
-        [r[:2] for r in ROWS[:5]],
-        [[n, l] for n, _, l in ROWS[:5]] + [[f'gone{i}.png', LABELS[0]] for i in range(2000)],
-    )
+    gone = [[f'gone{i}.png', LABELS[0]] for i in range(2000)]
+    path = raw_zip(tmp_path / 'a.zip', FILES[:5], PAIRS[:5] + gone)
     ds = Dataset(path)
     Dataset(path)
-    assert len(ds) == 5 and ds.sha == Dataset(write_zip(tmp_path / 'b.zip', ROWS[:5])).sha
+    assert len(ds) == 5
+    assert ds.sha == Dataset(write_zip(tmp_path / 'b.zip', ROWS[:5])).sha
     assert capsys.readouterr().err == 'a.zip: left out: 2000 labels without a picture, such as gone0.png\n'
 
 
@@ -520,14 +482,10 @@ def test_what_macos_and_jupyter_leave_behind_is_skipped(tmp_path):
         '.ipynb_checkpoints/a-checkpoint.png',
         '.DS_Store',
     ]
-    path = raw_zip(
-        tmp_path / 'a.zip',
-        [*[r[:2] for r in ROWS[:5]], *[(n, b'\0') for n in litter]],
-        [[n, l] for n, _, l in ROWS[:5]],
-    )
-    assert not faults(path) and validate(path).notes == (
-        f'left out: 4 files of macOS or Jupyter, such as {litter[0]}',
-    )
+    files = FILES[:5] + [(name, b'\0') for name in litter]
+    path = raw_zip(tmp_path / 'a.zip', files, PAIRS[:5])
+    assert not faults(path)
+    assert validate(path).notes == (f'left out: 4 files of macOS or Jupyter, such as {litter[0]}',)
     assert Dataset(path).sha == Dataset(write_zip(tmp_path / 'b.zip', ROWS[:5])).sha
 
 
@@ -547,43 +505,29 @@ def test_a_set_one_folder_down_is_pointed_at(tmp_path):
     )
 
 
-# ---- a set and a run -------------------------------------------------------------------------------------------------
+# ---- a set and a run -----------------------------------------------------------------------------
+
+
+def same_faces(path, labels):
+    "The pictures of all tests under other cameras."
+    return Dataset(write_zip(path, [(n, b, l) for (n, b), l in zip(FILES, labels)]))
 
 
 def test_near_and_far_must_enclose_what_the_cameras_look_at(tmp_path):
     run = override(tiny(), **{'schedule.resolution': [[0, 16]]})
-    far, near = (
-        Dataset(
-            write_zip(
-                tmp_path / f'{r}.zip',
-                [
-                    (n, b, l)
-                    for (n, b, _), l in zip(ROWS, gaussian_cameras(30, rng(0), radius=r, focal=f).label)
-                ],
-            )
-        )
-        for r, f in ((2.7, 4.2647), (1.35, 2.13))
-    )
-    assert near.view == pytest.approx((1.35, 2.13)) and far.view == pytest.approx((2.7, 4.2647))
+    far = same_faces(tmp_path / '2.7.zip', gaussian_cameras(30, rng(0), radius=2.7, focal=4.2647).label)
+    near = same_faces(tmp_path / '1.35.zip', gaussian_cameras(30, rng(0), radius=1.35, focal=2.13).label)
+    assert near.view == pytest.approx((1.35, 2.13))
+    assert far.view == pytest.approx((2.7, 4.2647))
     check_data(run, far)
-    with pytest.raises(
-        ValueError,
-        match='render.near = 2.2, render.far = 3.2: .* for 100% of the cameras, which stand 1.35 to 1.35 .*give --render.near 0.85 --render.far 1.85$',
-    ):
+    outside = 'render.near = 2.2, render.far = 3.2: .* for 100% of the cameras, which stand 1.35 to 1.35'
+    with pytest.raises(ValueError, match=f'{outside} .*give --render.near 0.85 --render.far 1.85$'):
         check_data(run, near)
     check_data(override(run, **{'render.near': 0.85, 'render.far': 1.85}), near)
     with pytest.raises(ValueError, match='give --render.near 2.2 --render.far 3.2'):
         check_data(override(run, **{'render.near': 0.85, 'render.far': 1.85}), far)
     with pytest.raises(ValueError, match='16 pixels wide and the run renders 32'):
         check_data(tiny(), far)
-    mixed = Dataset(
-        write_zip(
-            tmp_path / 'mixed.zip',
-            [
-                (n, b, l)
-                for k, ((n, b, _), l) in enumerate(zip(ROWS, torch.cat([far.labels[:20], near.labels[:10]])))
-            ],
-        )
-    )
+    mixed = same_faces(tmp_path / 'mixed.zip', torch.cat([far.labels[:20], near.labels[:10]]))
     check_data(run, mixed)  # a few odd ones do not stop a run
     assert mixed.view == pytest.approx((2.7, 4.2647))

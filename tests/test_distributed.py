@@ -49,19 +49,22 @@ def free_port() -> str:
 def ranks(code, *args, n=2):
     "Start n processes that join one world and run `code`; sys.argv[1:] are args."
     port = free_port()
-    start = lambda r: subprocess.Popen(
-        [sys.executable, '-c', code, *map(str, args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(
-            RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port
-        ),
-    )
+
+    def start(r):
+        return subprocess.Popen(
+            [sys.executable, '-c', code, *map(str, args)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(
+                RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port
+            ),
+        )
+
     return [start(r) for r in range(n)]
 
 
-# ---- sharing a batch out ---------------------------------------------------------------------------------------------
+# ---- sharing a batch out -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         own_gpu(2)
 
 
-# ---- two are one -----------------------------------------------------------------------------------------------------
+# ---- two are one ---------------------------------------------------------------------------------
 
 TWIN = override(
     RUN,
@@ -131,7 +134,8 @@ def test_two_ranks_equal_one_process(folder, tmp_path, float64):
     assert [p.returncode for p in two] == [0, 0], said
     both = torch.load(tmp_path / 'two.pt', weights_only=True)
     start = Trainer(WYSIWYG, TWIN, Double(folder)).state()
-    assert furthest(one, both) < 1e-9 and furthest(one, start) > 1e-3
+    assert furthest(one, both) < 1e-9
+    assert furthest(one, start) > 1e-3
     assert (
         (one['g']['mapping.w_mean'] - both['g']['mapping.w_mean']).abs().max()
         < 1e-9
@@ -139,7 +143,7 @@ def test_two_ranks_equal_one_process(folder, tmp_path, float64):
     )
 
 
-# ---- one of them is lost ---------------------------------------------------------------------------------------------
+# ---- one of them is lost -------------------------------------------------------------------------
 
 TRAIN = (
     'import sys, torch; torch.set_num_threads(1); from wysiwyg.cli import main; sys.exit(main(sys.argv[1:]))'
@@ -166,7 +170,8 @@ def test_a_killed_rank_ends_the_job_with_an_error(folder, tmp_path):
         and 'error: another process of the job is gone or stuck' in said
         and '--resume=latest' in said
     ), said
-    assert time.time() - begun < 20 and latest_checkpoint(out)
+    assert time.time() - begun < 20
+    assert latest_checkpoint(out)
 
 
 STUCK = """
@@ -184,7 +189,8 @@ def test_a_stuck_rank_is_given_up(tmp_path):
     said, _ = two[0].communicate(timeout=40)
     two[1].kill()
     two[1].communicate()
-    assert two[0].returncode == 5 and 'gone or stuck' in said
+    assert two[0].returncode == 5
+    assert 'gone or stuck' in said
 
 
 @pytest.mark.slow
@@ -208,7 +214,8 @@ def test_torchrun_restarts_from_the_last_checkpoint(folder, tmp_path):
     straight = ranks(TRAIN, 'train', '--data', folder, '--outdir', tmp_path / 'straight', *small_options())
     said = [p.communicate(timeout=120) for p in straight]
     assert [p.returncode for p in straight] == [0, 0], said
-    assert 'images: 160' in said[0][0] and not said[1][0].strip()
+    assert 'images: 160' in said[0][0]
+    assert not said[1][0].strip()
     job = subprocess.Popen(
         [*command, '--outdir', str(tmp_path / 'killed')],
         env=environment(),
@@ -223,9 +230,11 @@ def test_torchrun_restarts_from_the_last_checkpoint(folder, tmp_path):
     out, err = job.communicate(timeout=200)
     assert job.returncode == 0, err[-3000:]
     a, b = [torch.load(latest_checkpoint(tmp_path / k), weights_only=True) for k in ('straight', 'killed')]
-    assert a['images'] == 160 and same(a, b)
+    assert a['images'] == 160
+    assert same(a, b)
     logs = [curves(tmp_path / k) for k in ('straight', 'killed')]
-    assert logs[0] == logs[1] and len(logs[0][-1]) > 5
+    assert logs[0] == logs[1]
+    assert len(logs[0][-1]) > 5
 
 
 @pytest.mark.slow
@@ -238,7 +247,10 @@ def test_processes_started_here_leave_a_checkpoint_and_go_on(folder, tmp_path, m
     with pytest.raises(Interrupted) as stop:
         train_in_processes(2, *args)
     assert stop.value.signum == signal.SIGTERM
-    images = lambda: torch.load(latest_checkpoint(out), weights_only=True)['images']
+
+    def images():
+        return torch.load(latest_checkpoint(out), weights_only=True)['images']
+
     reached = images()
     train_in_processes(2, *args)
     assert reached < images() == 160

@@ -36,8 +36,10 @@ def local(function):
 def test_values_failures_and_lost_workers(tmp_path):
     noted = []
     out = dict(Local(3).run(local(busy), [(n, str(tmp_path)) for n in range(6)], noted.append))
-    assert [out[n] for n in (0, 3, 4, 5)] == [0, 9, 16, 25] and sorted(noted) == [2, 2, 3]
-    assert out[1] == Failed('RuntimeError: no memory') and out[2] == Lost('the worker was ended by SIGKILL')
+    assert [out[n] for n in (0, 3, 4, 5)] == [0, 9, 16, 25]
+    assert sorted(noted) == [2, 2, 3]
+    assert out[1] == Failed('RuntimeError: no memory')
+    assert out[2] == Lost('the worker was ended by SIGKILL')
     assert [len(list(tmp_path.glob(f'{n}-*'))) for n in range(6)] == [1, 1, 2, 2, 1, 1]
 
 
@@ -56,13 +58,15 @@ def test_one_worker_is_this_process():
     assert list(Local().run(lambda n: calls.append(n) or os.getpid(), [(1,), (2,)])) == [
         (0, os.getpid()),
         (1, os.getpid()),
-    ] and calls == [1, 2]
+    ]
+    assert calls == [1, 2]
     assert dict(Local().run(divmod, [(1, 0)]))[0].reason.startswith('ZeroDivisionError')
 
 
 def test_what_cannot_be_shipped_is_a_failure():
     out = dict(Local(2).run(lambda n: threading.Lock() if n else 1, [(0,), (1,)]))
-    assert out[0] == 1 and 'could not be shipped' in out[1].reason
+    assert out[0] == 1
+    assert 'could not be shipped' in out[1].reason
 
 
 def test_cached_functions_travel(tmp_path):
@@ -95,16 +99,15 @@ list(Local(2).run(forever, [(1,), (2,)]))'''
     p.wait(60)
     while (left := [i for i in pids if Path(f'/proc/{i}').exists()]) and time.time() < end:
         time.sleep(0.05)
-    assert len(pids) == 2 and not left
+    assert len(pids) == 2
+    assert not left
 
 
 def test_names():
-    assert (
-        type(executor_of('ray:8')) is Ray
-        and executor_of('ray:8').workers == 8
-        and executor_of().workers == 1
-        and executor_of(Local(3)).workers == 3
-    )
+    assert type(executor_of('ray:8')) is Ray
+    assert executor_of('ray:8').workers == 8
+    assert executor_of().workers == 1
+    assert executor_of(Local(3)).workers == 3
     with environment(WYSIWYG_EXECUTOR='local:5'):
         assert executor_of().workers == 5
     for text in ('dask', 'local:0', 'local:-1', 'ray:x'):
@@ -112,11 +115,12 @@ def test_names():
             executor_of(text)
     before = dict(os.environ)
     with environment(HOME=None, WYSIWYG_X='1'):
-        assert 'HOME' not in os.environ and os.environ['WYSIWYG_X'] == '1'
+        assert 'HOME' not in os.environ
+        assert os.environ['WYSIWYG_X'] == '1'
     assert dict(os.environ) == before
 
 
-# ---- studies ---------------------------------------------------------------------------------------------------------
+# ---- studies -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope='module')
@@ -152,10 +156,10 @@ def test_a_study_survives_its_workers(kind, home, tmp_path):
         fate: {'fate': fate, 'text': '1', 'nested': [1, None, 0.5], 'far': float('inf')} for fate in FATES
     }
     status = run_study(kind, arms, measure, executor=f'{kind}:2')
-    assert exit_code(status) == 1 and status['fine-s0'] == status['dies once-s0'] == 'done'
-    assert status['raises-s0'] == 'failed: RuntimeError: no memory' and status['dies-s0'].startswith(
-        'failed: the worker was'
-    )
+    assert exit_code(status) == 1
+    assert status['fine-s0'] == status['dies once-s0'] == 'done'
+    assert status['raises-s0'] == 'failed: RuntimeError: no memory'
+    assert status['dies-s0'].startswith('failed: the worker was')
     runs = {
         r.data.tags['wysiwyg.arm']: r for r in reversed(find_runs(open_store(), kind))
     }  # the last attempt of each
@@ -167,10 +171,8 @@ def test_a_study_survives_its_workers(kind, home, tmp_path):
         a: {k: decode(v) for k, v in runs[a].data.params.items()} for a in arms
     } == arms  # logged as requested
     assert history(runs['dies once'].info.run_id, 'train/loss').step.tolist() == [10, 20]
-    assert (
-        runs[STUDY].data.tags['wysiwyg.failed'] == '2'
-        and '**dies-s0** failed' in runs[STUDY].data.tags['mlflow.note.content']
-    )
+    assert runs[STUDY].data.tags['wysiwyg.failed'] == '2'
+    assert '**dies-s0** failed' in runs[STUDY].data.tags['mlflow.note.content']
 
 
 KILLED = """
@@ -193,12 +195,13 @@ print(json.dumps(run_study('killed', {f'k{k}': {'k': k} for k in range(4)}, meas
 def test_a_killed_study_is_finished_by_the_next_call(tmp_path):
     "Four arms at once into a store that is not there yet; the study is killed, and started again."
     env = os.environ | {'WYSIWYG_HOME': str(tmp_path), 'MARKS': str(tmp_path / 'marks')}
-    marks = lambda: (tmp_path / 'marks').read_text().split('\n') if (tmp_path / 'marks').exists() else []
+
+    def marks():
+        return (tmp_path / 'marks').read_text().split('\n') if (tmp_path / 'marks').exists() else []
+
     with environment(WYSIWYG_HOME=str(tmp_path)):
-        p, end = (
-            subprocess.Popen([sys.executable, '-c', KILLED], env=env, stderr=subprocess.DEVNULL),
-            time.time() + 120,
-        )
+        p = subprocess.Popen([sys.executable, '-c', KILLED], env=env, stderr=subprocess.DEVNULL)
+        end = time.time() + 120
         while p.poll() is None and time.time() < end and sum(m.startswith('end') for m in marks()) < 1:
             time.sleep(0.02)
         p.send_signal(signal.SIGSTOP)
@@ -218,9 +221,9 @@ def test_a_killed_study_is_finished_by_the_next_call(tmp_path):
         assert said.returncode == 0, said.stderr
         status = json.loads(said.stdout)
         kept = {arm[:2] for arm, how in status.items() if how == 'kept'}
-        assert (
-            set(status.values()) <= {'kept', 'done'} and ended <= kept and len(kept) < 4
-        )  # kept: also what ended and could not say so
+        assert set(status.values()) <= {'kept', 'done'}
+        assert ended <= kept
+        assert len(kept) < 4  # kept: also what ended and could not say so
         assert {m.split()[1] for m in marks()[len(before) - 1 :] if m.startswith('begin')} == {
             str(k) for k in range(4) if f'k{k}' not in kept
         }
@@ -228,11 +231,9 @@ def test_a_killed_study_is_finished_by_the_next_call(tmp_path):
         runs = [
             r for r in every if r.info.status == 'FINISHED'
         ]  # of an arm that was cut short the first attempt stays
-        assert (
-            len(runs) == 4
-            and len({r.data.tags['wysiwyg.arm'] for r in runs}) == 4
-            and {r.info.status for r in every} <= {'FINISHED', 'KILLED'}
-        )
+        assert len(runs) == 4
+        assert len({r.data.tags['wysiwyg.arm'] for r in runs}) == 4
+        assert {r.info.status for r in every} <= {'FINISHED', 'KILLED'}
         assert all(history(r.info.run_id, 'train/loss').step.tolist() == [1, 2, 3] for r in runs)
         assert all(
             {k: decode(v) for k, v in r.data.params.items()} == {'k': int(r.data.tags['wysiwyg.arm'][1:])}
@@ -263,10 +264,11 @@ def test_an_arm_that_ended_unheard_is_kept(tmp_path):
 
         assert run_study('silent', {'a': {}}, measure) == {'a-s0': 'kept'}
         (run,) = find_runs(open_store(), 'silent', arm='a')
-        assert run.info.status == 'FINISHED' and run.data.metrics['eval/psnr'] == 30.5
+        assert run.info.status == 'FINISHED'
+        assert run.data.metrics['eval/psnr'] == 30.5
 
 
-# ---- notebooks -------------------------------------------------------------------------------------------------------
+# ---- notebooks -----------------------------------------------------------------------------------
 
 
 def test_notebooks_run_in_this_python(tmp_path, monkeypatch, capfd):
@@ -293,10 +295,8 @@ def test_notebooks_run_in_this_python(tmp_path, monkeypatch, capfd):
     nbformat.write(nb, tmp_path / 'n.ipynb')
     how = dict(kernel_name='python3', kernel_manager_class=this_python(), progress_bar=False)
     done = papermill.execute_notebook(str(tmp_path / 'n.ipynb'), None, {'n': 7}, **how)
-    assert (
-        done.cells[-1].outputs[0].data['text/plain'] == repr((sys.executable, 7))
-        and 'eavesdropping' not in capfd.readouterr().err
-    )
+    assert done.cells[-1].outputs[0].data['text/plain'] == repr((sys.executable, 7))
+    assert 'eavesdropping' not in capfd.readouterr().err
 
 
 def test_a_python_without_kernel_is_named(monkeypatch):

@@ -67,7 +67,8 @@ def test_proposals_share_an_interface(scene):
     g, planes, camera = scene
     for kind in ('cnn', 'maxpool', 'sdf', 'oracle'):
         pdf = g.propose(planes, camera, kind)[1]
-        assert pdf.shape == (3, 48, 64, 64) and torch.allclose(pdf.sum(1), torch.ones(3, 64, 64), atol=1e-4)
+        assert pdf.shape == (3, 48, 64, 64)
+        assert torch.allclose(pdf.sum(1), torch.ones(3, 64, 64), atol=1e-4)
     with pytest.raises(ValueError, match='proposal must be'):
         g.propose(planes, camera, 'magic')
 
@@ -76,11 +77,14 @@ def test_proposals_share_an_interface(scene):
 def test_empty_and_full_rays_are_finite(level):
     "A field that is all outside (+10) or all inside (-10), with gradients."
     value = torch.tensor(level, requires_grad=True)
-    field = lambda p, d: (
-        value.expand(p.shape[:-1]),
-        torch.full(p.shape[:-1], 0.01),
-        torch.ones_like(p) * 0.5,
-    )
+
+    def field(p, d):
+        return (
+            value.expand(p.shape[:-1]),
+            torch.full(p.shape[:-1], 0.01),
+            torch.ones_like(p) * 0.5,
+        )
+
     rays = Rays(torch.zeros(1, 4, 3), torch.tensor([0.0, 0, 1]).expand(1, 4, 3))
     for m in (
         bins_march(field, rays, 2.2, 3.2, 49)[0],
@@ -89,10 +93,8 @@ def test_empty_and_full_rays_are_finite(level):
     ):
         out = integrate(m, 3.2, (0, 0, 0))
         out.rgb.sum().backward()
-        assert (
-            all(x.isfinite().all() for x in (out.rgb, out.depth, out.opacity, out.beta))
-            and value.grad.isfinite()
-        )
+        assert all(x.isfinite().all() for x in (out.rgb, out.depth, out.opacity, out.beta))
+        assert value.grad.isfinite()
         assert torch.allclose(out.opacity, torch.tensor(1.0 if level < 0 else 0.0), atol=1e-3)
 
 
@@ -182,7 +184,8 @@ def test_files_that_are_no_generators_are_told_in_a_line(scene, tmp_path, says):
         path.write_bytes(b'')
     with pytest.raises(ValueError, match=says) as told:
         load_generator(path)
-    assert str(told.value).startswith('x.safetensors') and '\n' not in str(told.value)
+    assert str(told.value).startswith('x.safetensors')
+    assert '\n' not in str(told.value)
 
 
 def test_the_same_generator_has_the_same_bytes(scene, tmp_path):
@@ -193,9 +196,8 @@ def test_the_same_generator_has_the_same_bytes(scene, tmp_path):
         )
     assert (tmp_path / '0.safetensors').read_bytes() == (tmp_path / '1.safetensors').read_bytes()
     with safe_open(tmp_path / '0.safetensors', 'pt') as f:
-        assert f.metadata()['images'] == '1' and torch.equal(
-            f.get_tensor('field.sdf1.weight'), scene[0].field.sdf1.weight
-        )
+        assert f.metadata()['images'] == '1'
+        assert torch.equal(f.get_tensor('field.sdf1.weight'), scene[0].field.sdf1.weight)
     mask = os.umask(0o22)
     os.umask(mask)
     assert (tmp_path / '0.safetensors').stat().st_mode & 0o777 == 0o666 & ~mask
@@ -221,7 +223,8 @@ def test_no_more_points_at_once_than_allowed(scene, kind, monkeypatch):
         g.dense(scene[1][:1], scene[2][:1], 32, 192, normals=True)
         g.two_pass(scene[1][:1], scene[2][:1], 24, 24, 64)
         g.propose(scene[1], scene[2], 'maxpool', 128)
-    assert max(asked) <= 10_000 and out.normal.norm(dim=-1).amax() == pytest.approx(1, abs=1e-5)
+    assert max(asked) <= 10_000
+    assert out.normal.norm(dim=-1).amax() == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -247,14 +250,14 @@ def test_normals_of_a_single_ray_are_refused(scene):
 def test_a_generator_carries_its_view(scene, tmp_path):
     "Distance and focal length of its pictures: the heads' own, or those of the data it learned from, also after a file."
     g = copy.deepcopy(scene[0])
-    assert g.view == (2.7, 4.2647) and torch.equal(g.orbit(0.3, 0.1).label, orbit(0.3, 0.1).label)
+    assert g.view == (2.7, 4.2647)
+    assert torch.equal(g.orbit(0.3, 0.1).label, orbit(0.3, 0.1).label)
     g.view = 1.35, 2.13
     save_generator(g, tmp_path / 'near.safetensors')
     again = load_generator(tmp_path / 'near.safetensors', torch.device('cpu'))
     camera = again.orbit(torch.tensor([0.3, 0.0]), torch.zeros(2))
-    assert again.view == (1.35, 2.13) and torch.allclose(
-        camera.cam2world[:, :3, 3].norm(dim=1), torch.tensor(1.35)
-    )
+    assert again.view == (1.35, 2.13)
+    assert torch.allclose(camera.cam2world[:, :3, 3].norm(dim=1), torch.tensor(1.35))
     assert torch.equal(camera.intrinsics[:, 0, 0], torch.full((2,), 2.13))
     assert load_generator(device=torch.device('cpu')).view == (2.7, 4.2647)  # a file without one
     save_generator(g, tmp_path / 'bad.safetensors', view='[0, 1]')

@@ -76,7 +76,8 @@ def test_missing_model_and_truth_are_named(tmp_path):
 
 def test_same_bytes_whatever_the_workers(made, tmp_path):
     other = render_heads(replace(CONFIG, workers=1), tmp_path / 'b.zip', progress=False)
-    assert file_sha(made) == file_sha(other) and file_sha(truth_path(made)) == file_sha(truth_path(other))
+    assert file_sha(made) == file_sha(other)
+    assert file_sha(truth_path(made)) == file_sha(truth_path(other))
 
 
 def test_a_head_does_not_depend_on_how_many(made, tmp_path):
@@ -86,7 +87,8 @@ def test_a_head_does_not_depend_on_how_many(made, tmp_path):
 
 def test_reuse_and_replace(made):
     stamp = made.stat().st_mtime_ns
-    assert render_heads(CONFIG, made, progress=False) == made and made.stat().st_mtime_ns == stamp
+    assert render_heads(CONFIG, made, progress=False) == made
+    assert made.stat().st_mtime_ns == stamp
     assert (
         heads_digest(replace(CONFIG, workers=7))
         == heads_digest(CONFIG)
@@ -120,10 +122,8 @@ def test_a_rendering_that_is_cut_short_is_never_taken_for_a_set(tmp_path, monkey
         with pytest.raises(ValueError, match='h.truth.npz is not the truth of h.zip'):
             truth(path)
     again = render_heads(replace(few, seed=1), path, progress=False)
-    assert (
-        again.read_bytes() == wanted.read_bytes()
-        and truth_path(again).read_bytes() == truth_path(wanted).read_bytes()
-    )
+    assert again.read_bytes() == wanted.read_bytes()
+    assert truth_path(again).read_bytes() == truth_path(wanted).read_bytes()
     assert not list(tmp_path.glob('.*'))
 
 
@@ -180,7 +180,8 @@ def test_a_full_disk_names_file_and_mend(tmp_path, monkeypatch):
         WriteError, match=r'h.zip could not be written to set/ \(No space left on device\): free some space'
     ):
         render_heads(replace(few, seed=1), path, progress=False)
-    assert (path.read_bytes(), truth_path(path).read_bytes()) == before and not list(path.parent.glob('.*'))
+    assert (path.read_bytes(), truth_path(path).read_bytes()) == before
+    assert not list(path.parent.glob('.*'))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,8 @@ def test_set_is_valid_and_truth_belongs_to_it(made):
     with zipfile.ZipFile(made) as z:
         labels = dict(json.loads(z.read('dataset.json'))['labels'])
     t = truth(made)
-    assert list(t['names']) == sorted(labels) and len(t['names']) == CONFIG.n
+    assert list(t['names']) == sorted(labels)
+    assert len(t['names']) == CONFIG.n
     assert np.allclose(t['labels'], [labels[n] for n in t['names']], atol=1e-6)
     assert np.allclose(t['labels'][3], head_camera(CONFIG, 3).label[0].numpy())
 
@@ -205,11 +207,13 @@ def test_set_is_valid_and_truth_belongs_to_it(made):
 def test_truth_is_consistent(made):
     t, images = truth(made), np.asarray(Dataset(made).images(list(range(CONFIG.n))))
     empty, full = t['mask'] == 0, t['mask'] == 255
-    assert (t['depth'][empty] == 0).all() and (t['normal'][empty] == 0).all()
+    assert (t['depth'][empty] == 0).all()
+    assert (t['normal'][empty] == 0).all()
     assert (
         images.transpose(0, 2, 3, 1)[empty] == np.round(np.array(CONFIG.background) * 255).astype(np.uint8)
     ).all()
-    assert 0.15 < full.mean() < 0.6 and (np.abs(t['depth'][full] - CONFIG.radius) < 0.45).all()
+    assert 0.15 < full.mean() < 0.6
+    assert (np.abs(t['depth'][full] - CONFIG.radius) < 0.45).all()
     for k in ('normal', 'normal_cam'):
         assert np.allclose(np.linalg.norm(t[k][full].astype(np.float32), axis=-1), 1, atol=3e-3)
     assert (
@@ -258,17 +262,16 @@ def test_sphere_cameras_go_everywhere():
     config = replace(CONFIG, cameras='sphere')
     eyes = torch.cat([head_camera(config, i).cam2world[:, :3, 3] for i in range(200)])
     assert torch.allclose(eyes.norm(dim=1), torch.full((200,), config.radius), atol=1e-4)
-    assert ((eyes > 0.5).float().mean(0) > 0.2).all() and ((eyes < -0.5).float().mean(0) > 0.2).all()
+    assert ((eyes > 0.5).float().mean(0) > 0.2).all()
+    assert ((eyes < -0.5).float().mean(0) > 0.2).all()
 
 
 def test_people_differ_and_styles_all_occur(model):
     people = [sample_person(model, 0, i) for i in range(120)]
     assert np.std([p.skin.mean() for p in people]) > 0.08
-    assert (
-        {p.hair.density for p in people} == {s[-1] for s in STYLES.values()}
-        and any(p.hair.end for p in people)
-        and any(p.hair.bald for p in people)
-    )
+    assert {p.hair.density for p in people} == {s[-1] for s in STYLES.values()}
+    assert any(p.hair.end for p in people)
+    assert any(p.hair.bald for p in people)
     assert all(np.isfinite(p.vertices).all() and p.vertices[:, 1].max() <= TOP + 1e-6 for p in people)
 
 
@@ -293,11 +296,9 @@ def test_light_changes_pictures_and_nothing_else():
         for k in ({}, dict(gloss=0.0), dict(gloss=5.0), dict(light_spread=3.0))
     ]
     for png, label, true in others:
-        assert (
-            png != usual[0]
-            and label == usual[1]
-            and all(np.array_equal(v, usual[2][k]) for k, v in true.items())
-        )
+        assert png != usual[0]
+        assert label == usual[1]
+        assert all(np.array_equal(v, usual[2][k]) for k, v in true.items())
     names = {
         heads_digest(replace(CONFIG, **k))
         for k in ({}, dict(gloss=1.0, light_spread=1.0), dict(gloss=0.0), dict(light_spread=0.0))

@@ -1,4 +1,7 @@
-"""Every kernel against torch in float64, on each backend that is there; and faults planted in kernels, which the CPU backend must catch."""
+"""Every kernel against torch in float64, on each backend that is there.
+
+And faults planted in kernels, which the CPU backend must catch.
+"""
 
 import copy, ctypes, json, math, multiprocessing, os, subprocess, sys
 from dataclasses import replace
@@ -72,43 +75,60 @@ def close(got, want, kernel: str):
     assert error <= TOLERANCE[kernel], f'{kernel}: {error:.2g}'
 
 
-# ---- inputs ----------------------------------------------------------------------------------------------------------
+# ---- inputs --------------------------------------------------------------------------------------
 
 
 def points(b: int, m: int):
     "[B, M, 3] in and around the box; with corners, centre and a place far outside where there is room."
     x = (torch.rand(b, m, 3) - 0.5) * 1.3
-    special = torch.tensor([[0.5, 0.5, 0.5], [-0.5, 0.5, -0.5], [0, 0, 0], [7, -0.2, 0.1], [0.5, -9, 0]])
+    corners = [[0.5, 0.5, 0.5], [-0.5, 0.5, -0.5]]
+    special = torch.tensor([*corners, [0, 0, 0], [7, -0.2, 0.1], [0.5, -9, 0]])
     if m > 5:
         x[:, :5] = special
     return x
 
 
 def pdfs(seed: int, scale: float, n: int = 6, k: int = 48):
-    "[2, N, K]: random ones; then, where there is room, rays without mass, with one bin, level, with ties, with NaN and all NaN."
-    pdf = (torch.randn(2, n, k, generator=torch.Generator().manual_seed(seed)) * scale).softmax(-1)
+    """[2, N, K]: random ones.
+
+    Then, where there is room, rays without mass, with one bin, level, with ties, with NaN and all NaN.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pdf = (torch.randn(2, n, k, generator=generator) * scale).softmax(-1)
     if n > 5:
         bins = torch.arange(k)
-        pdf[0, :4] = torch.stack(
-            [torch.zeros(k), 1.0 * (bins == k // 2), torch.ones(k) / k, (bins % 3 == 0) / k]
-        )
-        pdf[0, 4, k // 3], pdf[0, 5] = math.nan, math.nan
+        pdf[0, 0] = 0
+        pdf[0, 1] = 1.0 * (bins == k // 2)
+        pdf[0, 2] = torch.ones(k) / k
+        pdf[0, 3] = (bins % 3 == 0) / k
+        pdf[0, 4, k // 3] = math.nan
+        pdf[0, 5] = math.nan
     return pdf
 
 
 def samples(n: int, s: int, f: int):
-    "t, delta, sdf, beta [2, N, S] and features [2, N, S, F]; the first rays are empty, full and infinitely thin."
-    t, delta = torch.rand(2, n, s).sort(-1)[0] + NEAR, torch.rand(2, n, s) * 0.02
-    sdf, beta = torch.randn(2, n, s) * 0.02, torch.rand(2, n, s) * 0.01 + 1e-4
+    """t, delta, sdf, beta [2, N, S] and features [2, N, S, F].
+
+    The first rays are empty, full and infinitely thin.
+    """
+    t = torch.rand(2, n, s).sort(-1)[0] + NEAR
+    delta = torch.rand(2, n, s) * 0.02
+    sdf = torch.randn(2, n, s) * 0.02
+    beta = torch.rand(2, n, s) * 0.01 + 1e-4
     if n > 3:
-        sdf[:, 0], sdf[:, 1], delta[:, 2] = 10, -10, 0
+        sdf[:, 0] = 10
+        sdf[:, 1] = -10
+        delta[:, 2] = 0
     return t, delta, sdf, beta, torch.rand(2, n, s, f)
 
 
+def small_field(channels: int, **options) -> Field:
+    config = FieldConfig(hidden=32, geo_features=16, color_hidden=16, **options)
+    return Field(config, channels).requires_grad_(False)
+
+
 def mlp(sharpness: float = 100.0) -> Field:
-    f = Field(
-        FieldConfig(hidden=32, geo_features=16, color_hidden=16, sharpness=sharpness), 16
-    ).requires_grad_(False)
+    f = small_field(16, sharpness=sharpness)
     for i, p in enumerate(f.parameters()):
         p.normal_(0, 0.3, generator=torch.Generator().manual_seed(i))
     return f
@@ -116,16 +136,19 @@ def mlp(sharpness: float = 100.0) -> Field:
 
 def march(n: int, s: int):
     "Planes [2, 3, 16, 9, 11], points [2, N, S, 3] and directions [2, N, 3]."
-    return (
-        torch.randn(2, 3, 16, 9, 11),
-        points(2, n * s).unflatten(1, (n, s)),
-        torch.nn.functional.normalize(torch.randn(2, n, 3), dim=-1),
-    )
+    planes = torch.randn(2, 3, 16, 9, 11)
+    places = points(2, n * s).unflatten(1, (n, s))
+    dirs = torch.nn.functional.normalize(torch.randn(2, n, 3), dim=-1)
+    return planes, places, dirs
 
 
 def rays(n: int, s: int):
-    "For `pdfs`: rays to draw for [2, N], and places [2, N, S] so far from an edge that no rounding crosses it."
-    return torch.stack([torch.randperm(n) for _ in range(2)]), torch.rand(2, n, s) * 0.98 + 0.01
+    """For `pdfs`: rays to draw for [2, N], and places [2, N, S] in their bins.
+
+    The places are so far from an edge that no rounding crosses it.
+    """
+    index = torch.stack([torch.randperm(n) for _ in range(2)])
+    return index, torch.rand(2, n, s) * 0.98 + 0.01
 
 
 def drawn(impl, pdf, index, u, tau=0.98):
@@ -142,24 +165,32 @@ def rendered(march_and_rendering):
     return m.weights, r.rgb, r.depth, r.opacity, r.beta
 
 
+def planes_and_points(n: int, s: int):
+    return torch.randn(2, 3, 12, 9, 11), points(2, n * s)
+
+
+def sampled(impl, planes, x):
+    return [K.sample_planes(planes, x, impl=impl)]
+
+
+def certain(impl, pdf):
+    return [K.certainty(pdf, 16, impl)]
+
+
+def composited(impl, *x):
+    return rendered(K.composite(*x, FAR, (0.1, 0.2, 0.3), impl))
+
+
 CALLS = dict(  # public function -> (call, inputs of two sizes)
-    sample_planes=(
-        lambda impl, planes, x: [K.sample_planes(planes, x, impl=impl)],
-        lambda n, s: (torch.randn(2, 3, 12, 9, 11), points(2, n * s)),
-    ),
-    certainty=(lambda impl, pdf: [K.certainty(pdf, 16, impl)], lambda n, s: (pdfs(0, 3.0, n),)),
+    sample_planes=(sampled, planes_and_points),
+    certainty=(certain, lambda n, s: (pdfs(0, 3.0, n),)),
     draw_robust=(drawn, lambda n, s: (pdfs(0, 3.0, n), *rays(n, s))),
-    composite=(
-        lambda impl, *x: rendered(K.composite(*x, FAR, (0.1, 0.2, 0.3), impl)),
-        lambda n, s: samples(n, s, 3),
-    ),
+    composite=(composited, lambda n, s: samples(n, s, 3)),
     field=(field_of(100.0), march),
     field_relu=(field_of(math.inf), march),
 )
-CALL, SIZE = (
-    pytest.mark.parametrize('name', CALLS),
-    pytest.mark.parametrize('size', [(1, 1), (23, 19), (131, 1)], ids=str),
-)
+CALL = pytest.mark.parametrize('name', CALLS)
+SIZE = pytest.mark.parametrize('size', [(1, 1), (23, 19), (131, 1)], ids=str)
 
 
 def double(x):
@@ -170,7 +201,7 @@ def strided(x):
     return torch.stack([x, x], -1)[..., 0]
 
 
-# ---- parity ----------------------------------------------------------------------------------------------------------
+# ---- parity --------------------------------------------------------------------------------------
 
 
 @CALL
@@ -196,10 +227,8 @@ def test_inputs_need_not_be_contiguous(backend, name):
 def test_triplane_forward_and_backward(backend, channels, combine, plane):
     planes, x, weight = torch.randn(2, 3, channels, *plane), points(2, 37), torch.randn(2, 37, channels)
     wide, narrow = double(planes).requires_grad_(), on(backend, planes)[0].requires_grad_()
-    want, got = (
-        triplane.sample_planes(wide, x.double(), 1.0, combine),
-        K.sample_planes(narrow, *on(backend, x), 1.0, combine, backend),
-    )
+    want = triplane.sample_planes(wide, x.double(), 1.0, combine)
+    got = K.sample_planes(narrow, *on(backend, x), 1.0, combine, backend)
     want.backward(weight.double())
     got.backward(*on(backend, weight))
     close(got, want, 'sample_planes')
@@ -218,20 +247,19 @@ def test_lost_places_leave_no_gradient_in_the_planes(backend):
 def sums(t, delta, sdf, beta, features):
     "What the composite kernel gives: weights, and the sums of features, t, 1 and beta."
     w = probe.weigh(t, delta, sdf, beta, features).weights
-    return w, (w[..., None] * torch.cat([features, torch.stack([t, torch.ones_like(t), beta], -1)], -1)).sum(
-        -2
-    )
+    others = torch.stack([t, torch.ones_like(t), beta], -1)
+    weighted = w[..., None] * torch.cat([features, others], -1)
+    return w, weighted.sum(-2)
 
 
 @SIZE
 @pytest.mark.parametrize('features', [3, 6])
 def test_composite_forward_and_backward(backend, size, features):
     t, delta, *x = samples(*size, features)
-    wide, narrow = [v.double().requires_grad_() for v in x], [v.requires_grad_() for v in on(backend, *x)]
-    want, got = (
-        sums(t.double(), delta.double(), *wide),
-        K._Composite.apply(*on(backend, t, delta), *narrow, K.how(backend, 16)),
-    )
+    wide = [v.double().requires_grad_() for v in x]
+    narrow = [v.requires_grad_() for v in on(backend, *x)]
+    want = sums(t.double(), delta.double(), *wide)
+    got = K._Composite.apply(*on(backend, t, delta), *narrow, K.how(backend, 16))
     weight = [torch.randn(v.shape) for v in want]
     torch.autograd.backward(want, [*map(double, weight)])
     torch.autograd.backward(got, on(backend, *weight))
@@ -286,32 +314,32 @@ def counts(t):
 def test_bins_are_those_of_torch_bit_for_bit(backend, seed, scale, n, tau):
     torch.manual_seed(seed)
     pdf, (index, u) = pdfs(seed, scale), rays(6, n)
-    got, want = drawn(backend, *on(backend, pdf, index, u), tau), drawn('torch', pdf, index, u, tau)
+    got = drawn(backend, *on(backend, pdf, index, u), tau)
+    want = drawn('torch', pdf, index, u, tau)
     for g, w in zip(got, want):
         close(g, w, 'draw_robust')
-    assert torch.equal(counts(got[0]), sampler.allocate(*sampler.smallest_set(take_rays(pdf, index), tau), n))
+    kept = sampler.smallest_set(take_rays(pdf, index), tau)
+    assert torch.equal(counts(got[0]), sampler.allocate(*kept, n))
     assert torch.equal(K.certainty(*on(backend, pdf), 16, backend).cpu(), sampler.certainty(pdf, 16))
 
 
 def test_masses_beyond_those_of_a_pdf_do_no_harm(backend):
     "Above 2^24 units a float no longer holds every whole number."
     pdf, (index, u) = torch.rand(2, 64, 48), rays(64, 50)
-    assert torch.equal(
-        counts(drawn(backend, *on(backend, pdf, index, u), 1.0)[0]),
-        counts(drawn('torch', pdf, index, u, 1.0)[0]),
-    )
+    got = drawn(backend, *on(backend, pdf, index, u), 1.0)[0]
+    want = drawn('torch', pdf, index, u, 1.0)[0]
+    assert torch.equal(counts(got), counts(want))
 
 
 @CALL
 def test_nothing_of_nothing(backend, name):
     call, inputs = CALLS[name]
-    assert all(
-        v.numel() == 0
-        for v in call(backend, *on(backend, *[x if x.ndim == 5 else x[:, :0] for x in inputs(6, 3)]))
-    )  # planes stay
+    nothing = [x if x.ndim == 5 else x[:, :0] for x in inputs(6, 3)]  # planes stay
+    for out in call(backend, *on(backend, *nothing)):
+        assert out.numel() == 0
 
 
-# ---- errors ----------------------------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 
 @CALL
@@ -329,9 +357,7 @@ def test_errors_name_what_is_wrong(backend, name):
 
 def test_channels_come_in_fours(backend):
     planes, x, dirs = on(backend, torch.randn(2, 3, 6, 9, 11), points(2, 8), torch.randn(2, 2, 3))
-    (f,) = on(
-        backend, Field(FieldConfig(hidden=32, geo_features=16, color_hidden=16), 6).requires_grad_(False)
-    )
+    (f,) = on(backend, small_field(6))
     with pytest.raises(ValueError, match='multiple of 4'):
         K.sample_planes(planes, x, impl=backend)
     with pytest.raises(ValueError, match='multiple of 4'):
@@ -371,7 +397,9 @@ def test_rays_that_are_not_there(backend):
             with pytest.raises(ValueError, match=f'^index must be rays 0 to 5, got .*{wrong}'):
                 draw(bad)
         t = K._draw_robust(pdf, bad, 3, 0.98, NEAR, FAR, u, K.how(backend, 32)).t
-        assert t[0, 1].isnan().all() and t[0, 0].isfinite().all() and t[1].isfinite().all()
+        assert t[0, 1].isnan().all()
+        assert t[0, 0].isfinite().all()
+        assert t[1].isfinite().all()
     with pytest.raises(ValueError, match='^index must have shape'):
         draw(index, pdf[:1])
     with pytest.raises(ValueError, match='^pdf must have shape'):
@@ -379,11 +407,9 @@ def test_rays_that_are_not_there(backend):
 
 
 def test_the_smallest_tau_keeps_the_largest_bin(backend):
-    pdf, index, u = (
-        torch.tensor([[[0.2, 0.5, 0.3]]]),
-        torch.zeros(1, 1, dtype=torch.int64),
-        torch.full((1, 1, 4), 0.5),
-    )
+    pdf = torch.tensor([[[0.2, 0.5, 0.3]]])
+    index = torch.zeros(1, 1, dtype=torch.int64)
+    u = torch.full((1, 1, 4), 0.5)
     for impl in (backend, 'torch'):
         t = K.draw_robust(*on(backend, pdf, index), 4, 1e-46, 0.0, 3.0, *on(backend, u), impl).t
         assert torch.allclose(t.cpu(), torch.tensor([1.125, 1.375, 1.625, 1.875]))
@@ -391,9 +417,9 @@ def test_the_smallest_tau_keeps_the_largest_bin(backend):
 
 def test_more_mass_than_32_bits_hold(backend):
     "4096 bins of weight 1 are 2^32 units."
-    pdf, index, u = on(
-        backend, torch.ones(1, 1, 4096), torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1, 4096), 0.5)
-    )
+    level = torch.ones(1, 1, 4096)
+    index = torch.zeros(1, 1, dtype=torch.int64)
+    pdf, index, u = on(backend, level, index, 0.5 * level)
     assert K.certainty(pdf, 4096, backend).item() == 2**32
     t = K.draw_robust(pdf, index, 4096, 1.0, 0.0, 4096.0, u, backend).t
     assert torch.allclose(t[0, 0].cpu(), torch.arange(4096) + 0.5)
@@ -411,6 +437,18 @@ def test_planes_must_have_the_channels_of_the_weights(backend):
             K.field(on(backend, mlp())[0], planes[:, :, :12], x, dirs, impl)
 
 
+ARGUMENTS = dict(
+    triplane=8,
+    triplane_backward=9,
+    certainty=4,
+    robust=12,
+    composite=9,
+    composite_backward=12,
+    field=15,
+    field_mma=16,
+)
+
+
 def test_a_launcher_looks_at_what_lies_at_an_address():
     x, out = torch.rand(1, 2, 3, 48), torch.zeros(6, dtype=torch.int32)
 
@@ -418,30 +456,20 @@ def test_a_launcher_looks_at_what_lies_at_an_address():
         K._check_arguments('certainty', args)
 
     launch(x, out, 6, 16)
+    wanted = 'certainty: pdf must be contiguous torch.float32 on cpu, got'
     for bad in (x.bfloat16(), x.double(), x[..., ::2], x.transpose(0, 1)[:, :1]):
         if not bad.is_contiguous() or bad.dtype != torch.float32:
-            with pytest.raises(
-                ValueError, match='certainty: pdf must be contiguous torch.float32 on cpu, got'
-            ):
+            with pytest.raises(ValueError, match=wanted):
                 launch(bad, out, 6, 16)
-    with pytest.raises(
-        ValueError, match='certainty: out must be contiguous torch.int32 on cpu, got contiguous torch.int64'
-    ):
+    wanted = 'certainty: out must be contiguous torch.int32 on cpu, got contiguous torch.int64'
+    with pytest.raises(ValueError, match=wanted):
         launch(x, out.long(), 6, 16)
     with pytest.raises(ValueError, match='certainty: out must be .* got contiguous torch.int32 on meta'):
         launch(x, out.to('meta'), 6, 16)
     with pytest.raises(ValueError, match='certainty: N must be a number, got Tensor'):
         launch(x, out, out, 16)
-    assert {k: len(K._signature(K.PARTS[K.KERNELS[k][-1]], k)) for k in K.KERNELS} == dict(
-        triplane=8,
-        triplane_backward=9,
-        certainty=4,
-        robust=12,
-        composite=9,
-        composite_backward=12,
-        field=15,
-        field_mma=16,
-    )
+    parts = {kernel: K.PARTS[where[-1]] for kernel, where in K.KERNELS.items()}
+    assert {kernel: len(K._signature(part, kernel)) for kernel, part in parts.items()} == ARGUMENTS
 
 
 def test_shared_memory_is_asked_for_or_refused():
@@ -465,10 +493,14 @@ def test_no_gradient_is_dropped(backend, name):
     x = dict(zip(x, x_list))
     leaf = x[name] if name in x else f.get_parameter(name)
     leaf.requires_grad_()
+
+    def gradient(outputs):
+        return torch.autograd.grad(sum(v.square().sum() for v in outputs), leaf)[0]
+
     for impl in ('auto', backend):
-        (grad,) = torch.autograd.grad(sum(v.square().sum() for v in K.field(f, **x, impl=impl)), leaf)
-        (want,) = torch.autograd.grad(sum(v.square().sum() for v in f(**x)), leaf)
-        assert torch.equal(grad, want) and grad.any()
+        grad, want = gradient(K.field(f, **x, impl=impl)), gradient(f(**x))
+        assert torch.equal(grad, want)
+        assert grad.any()
     with torch.no_grad():
         assert not K.field(f, **x, impl=backend)[0].requires_grad
 
@@ -490,9 +522,8 @@ def test_autocast_changes_no_kernel(backend, type, fp32):
 
 def test_kernels_have_one_derivative(backend):
     planes, x = on(backend, torch.randn(1, 3, 12, 9, 11), points(1, 8))
-    (g,) = torch.autograd.grad(
-        K.sample_planes(planes.requires_grad_(), x, impl=backend).square().sum(), planes, create_graph=True
-    )
+    out = K.sample_planes(planes.requires_grad_(), x, impl=backend)
+    (g,) = torch.autograd.grad(out.square().sum(), planes, create_graph=True)
     with pytest.raises(RuntimeError, match='once_differentiable'):
         g.square().sum().backward()
 
@@ -500,9 +531,7 @@ def test_kernels_have_one_derivative(backend):
 @pytest.mark.parametrize('freqs', [(0, 2), (6, 0), (0, 0)], ids=str)
 def test_a_field_without_octaves(backend, freqs):
     "Nothing encoded: coordinates and direction alone, in torch, in fp32 and on tensor cores."
-    f = Field(
-        FieldConfig(hidden=32, geo_features=16, color_hidden=16, pos_freqs=freqs[0], dir_freqs=freqs[1]), 16
-    ).requires_grad_(False)
+    f = small_field(16, pos_freqs=freqs[0], dir_freqs=freqs[1])
     x = march(5, 3)
     want = copy.deepcopy(f).double()(*map(double, x))
     for got, w in zip(f(*x), want):
@@ -518,22 +547,17 @@ def test_density_has_its_derivative_on_the_surface_too(backend):
     "-1/(2 beta^2) at distance 0, by torch and by the kernel."
     beta = torch.tensor([0.004, 0.03]).reshape(1, 1, 2)
     s = torch.zeros(1, 1, 2, dtype=torch.double, requires_grad=True)
-    assert torch.allclose(
-        torch.autograd.grad(density(s, beta.double()).sum(), s)[0], -1 / (2 * beta.double() ** 2)
-    )
-    x = [
-        torch.zeros(1, 1, 2),
-        torch.full((1, 1, 2), 0.01),
-        torch.zeros(1, 1, 2),
-        beta,
-        torch.rand(1, 1, 2, 3),
-    ]
+    (slope,) = torch.autograd.grad(density(s, beta.double()).sum(), s)
+    assert torch.allclose(slope, -1 / (2 * beta.double() ** 2))
+    zeros = torch.zeros(1, 1, 2)
+    x = [zeros, zeros + 0.01, zeros.clone(), beta, torch.rand(1, 1, 2, 3)]
     grads = []
     for impl in ('torch', backend):
         t, delta, sdf, b, rgb = on(backend, *x) if impl == backend else x
         opacity = K.composite(t, delta, sdf.requires_grad_(), b, rgb, FAR, (0, 0, 0), impl)[1].opacity
         grads.append(torch.autograd.grad(opacity.sum(), sdf)[0].cpu())
-    assert torch.allclose(*grads, rtol=1e-5) and grads[0].abs().min() > 0
+    assert torch.allclose(*grads, rtol=1e-5)
+    assert grads[0].abs().min() > 0
 
 
 @needs_compiler
@@ -542,7 +566,8 @@ def test_a_compiler_with_words_of_its_own(monkeypatch, tmp_path):
     K.build_cpu.cache_clear()
     for cxx in ('', 'env g++ -DTWICE=2'):
         monkeypatch.setenv('CXX', cxx)
-        assert K.compiler() and turned('NONE', 'forward')[0] == 31
+        assert K.compiler()
+        assert turned('NONE', 'forward')[0] == 31
     K.build_cpu.cache_clear()
     monkeypatch.setenv('CXX', 'env g++ -DTWICE=2 -DTHRICE=3')
     with pytest.raises(K.BuildError, match='env g[+][+] -DTWICE=2 -DTHRICE=3 .* kernel.cpp'):
@@ -551,13 +576,11 @@ def test_a_compiler_with_words_of_its_own(monkeypatch, tmp_path):
 
 
 def test_a_kernel_that_does_not_compile_names_its_cell(backend, monkeypatch):
-    monkeypatch.setitem(
-        K.PARTS, 'sampler', K.PARTS['sampler'].replace('level<false>(r, top)', 'levle<false>(r, top)')
-    )
+    misspelt = K.PARTS['sampler'].replace('level<false>(r, top)', 'levle<false>(r, top)')
+    monkeypatch.setitem(K.PARTS, 'sampler', misspelt)
     (pdf,) = on(backend, pdfs(0, 1.0, k=9))
-    with pytest.raises(
-        K.BuildError, match=r'(?s)certainty did not compile:.*11_kernels\.ipynb: sampler.*levle'
-    ):
+    why = r'(?s)certainty did not compile:.*11_kernels\.ipynb: sampler.*levle'
+    with pytest.raises(K.BuildError, match=why):
         K.certainty(pdf, 3, backend)
     with pytest.raises(ValueError, match='unknown kernel .magic.; known: triplane'):
         K.cuda_source('magic')
@@ -567,9 +590,8 @@ def test_without_a_compiler_torch_does_it(monkeypatch, capsys):
     monkeypatch.setenv('CXX', 'no-such-compiler')
     K._say.cache_clear()
     assert [K.choose('auto', torch.zeros(1)) for _ in range(3)] == ['torch'] * 3
-    assert (
-        capsys.readouterr().err == 'wysiwyg kernels: torch on the CPU; for kernels install g++ with OpenMP\n'
-    )
+    said = 'wysiwyg kernels: torch on the CPU; for kernels install g++ with OpenMP\n'
+    assert capsys.readouterr().err == said
     with pytest.raises(ValueError, match=r"impl='cpu' needs g\+\+"):
         K.choose('cpu', torch.zeros(1))
 
@@ -577,11 +599,13 @@ def test_without_a_compiler_torch_does_it(monkeypatch, capsys):
 @needs_compiler
 def test_what_auto_takes():
     x, g = torch.zeros(1), torch.zeros(1, requires_grad=True)
-    assert K.choose('auto', x) == 'cpu' and K.choose('auto', x, g) == K.choose('auto', x.double()) == 'torch'
+    assert K.choose('auto', x) == 'cpu'
+    assert K.choose('auto', x, g) == K.choose('auto', x.double()) == 'torch'
     with torch.no_grad():
         assert K.choose('auto', g) == 'cpu'
     with K.using('torch'):
-        assert K.choose('auto', x) == 'torch' and K.choose('cpu', x) == 'cpu'
+        assert K.choose('auto', x) == 'torch'
+        assert K.choose('cpu', x) == 'cpu'
     with K.using('fast'), pytest.raises(ValueError, match='impl must be one of'):
         K.choose('auto', x)
 
@@ -594,7 +618,7 @@ def test_tensors_elsewhere_are_left_to_torch():
         K.choose('cpu', torch.zeros(1), x)
 
 
-# ---- schedules -------------------------------------------------------------------------------------------------------
+# ---- schedules -----------------------------------------------------------------------------------
 
 
 def triplane_with_grad(how: How):
@@ -606,11 +630,8 @@ def triplane_with_grad(how: How):
 def composite_with_grad(how: How):
     x = [v.requires_grad_(i > 1) for i, v in enumerate(samples(23, 19, 3))]
     weights, out = K._Composite.apply(*x, how)
-    return (
-        *torch.autograd.grad(weights.square().sum() + out.square().sum(), x[2:]),
-        weights.detach(),
-        out.detach(),
-    )
+    gradients = torch.autograd.grad(weights.square().sum() + out.square().sum(), x[2:])
+    return (*gradients, weights.detach(), out.detach())
 
 
 def robust(how: How):
@@ -648,7 +669,7 @@ def test_any_order_of_threads_gives_the_same(kernel):
             close(a, b, kernel)
 
 
-# ---- planted faults --------------------------------------------------------------------------------------------------
+# ---- planted faults ------------------------------------------------------------------------------
 
 FAULTS = 'NONE', 'RACE', 'DIVERGENT', 'DIVERGENT_WARP', 'UNWRITTEN', 'WRITES_OUTSIDE', 'READS_OUTSIDE'
 TURN = (
@@ -676,14 +697,12 @@ def turned(fault: str, schedule: str):
 
 @needs_compiler
 def test_a_missing_barrier_shows():
+    right = torch.arange(64.0).unflatten(0, (2, 32)).flip(1).flatten()
     for schedule in SCHEDULES:
-        assert torch.equal(
-            turned('NONE', schedule), torch.arange(64.0).unflatten(0, (2, 32)).flip(1).flatten()
-        )
+        assert torch.equal(turned('NONE', schedule), right)
     wrong = [turned('RACE', schedule) for schedule in SCHEDULES]
-    assert not torch.equal(wrong[0].nan_to_num(-1), wrong[1].nan_to_num(-1)) and not any(
-        torch.equal(w, turned('NONE', 'forward')) for w in wrong
-    )
+    assert not torch.equal(wrong[0].nan_to_num(-1), wrong[1].nan_to_num(-1))
+    assert not any(torch.equal(w, turned('NONE', 'forward')) for w in wrong)
 
 
 @needs_compiler
@@ -723,12 +742,15 @@ CHILD = """
 import ctypes, json, sys
 path, grid, block, schedule, *args = json.load(sys.stdin)
 def c(a):
-    if isinstance(a, list): return ctypes.cast(((ctypes.c_longlong if isinstance(a[0], int) else ctypes.c_float)*len(a))(*a), ctypes.c_void_p)
+    if isinstance(a, list):
+        kind = ctypes.c_longlong if isinstance(a[0], int) else ctypes.c_float
+        return ctypes.cast((kind * len(a))(*a), ctypes.c_void_p)
     return (ctypes.c_int if isinstance(a, int) else ctypes.c_float)(a)
 values = [c(a) for a in args]
+places = [ctypes.cast(ctypes.pointer(v), ctypes.c_void_p) for v in values]
 run = ctypes.CDLL(path).run
 run.restype = ctypes.c_char_p
-print(run(grid, block, schedule, 1, (ctypes.c_void_p*len(values))(*[ctypes.cast(ctypes.pointer(v), ctypes.c_void_p) for v in values])))
+print(run(grid, block, schedule, 1, (ctypes.c_void_p * len(places))(*places)))
 """
 ASAN = '-fsanitize=address', '-O1'
 
@@ -738,30 +760,31 @@ def sanitized():
     "Run a library in a small process under AddressSanitizer; what it said."
     if not K.compiler():
         pytest.skip('no g++')
-    library = Path(
-        subprocess.run(
-            [K.compiler(), '-print-file-name=libasan.so'], capture_output=True, text=True
-        ).stdout.strip()
-    )
+    asked = [K.compiler(), '-print-file-name=libasan.so']
+    library = Path(subprocess.run(asked, capture_output=True, text=True).stdout.strip())
     if not library.is_absolute() or not library.exists():
         pytest.skip('no libasan beside g++')
     env = os.environ | dict(LD_PRELOAD=str(library), ASAN_OPTIONS='detect_leaks=0', PYTHONMALLOC='malloc')
 
     def run(path, grid, block, schedule, *args):
         job = json.dumps([path, grid, block, K.SCHEDULES[schedule], *args])
-        return subprocess.run(
-            [sys.executable, '-sSc', CHILD], input=job, env=env, capture_output=True, text=True
-        )
+        child = [sys.executable, '-sSc', CHILD]
+        return subprocess.run(child, input=job, env=env, capture_output=True, text=True)
 
     return run
 
 
 def test_reads_and_writes_outside_are_caught(sanitized, monkeypatch):
     path = built(monkeypatch, 'turn', extra=ASAN, text=TURN, SHARED_FLOATS=32)
-    go = lambda fault: sanitized(path, 1, 32, 'forward', [0.0] * 32, 32, FAULTS.index(fault))
+
+    def go(fault):
+        return sanitized(path, 1, 32, 'forward', [0.0] * 32, 32, FAULTS.index(fault))
+
     assert go('NONE').stdout == "b''\n"
-    assert 'heap-buffer-overflow' in (done := go('WRITES_OUTSIDE').stderr) and 'WRITE of size 4' in done
-    assert 'heap-buffer-overflow' in (done := go('READS_OUTSIDE').stderr) and 'READ of size 4' in done
+    for fault, told in (('WRITES_OUTSIDE', 'WRITE of size 4'), ('READS_OUTSIDE', 'READ of size 4')):
+        said = go(fault).stderr
+        assert 'heap-buffer-overflow' in said
+        assert told in said
 
 
 def test_the_sampler_stays_inside_its_arrays(sanitized, monkeypatch):
@@ -769,13 +792,13 @@ def test_the_sampler_stays_inside_its_arrays(sanitized, monkeypatch):
     out = [0.0] * (b * n * s)
     path = built(monkeypatch, 'robust', extra=ASAN, K=k, LANES=32)
     pdf = [i * i % 7 / 140 for i in range(b * n * k)]
-    done = sanitized(
-        path, 3, 64, 'forward', pdf, [0, 1, 2] * b, out, out, out, b, n, n, s, 0.98, NEAR, (FAR - NEAR) / k
-    )
+    arrays = (pdf, [0, 1, 2] * b, out, out, out)
+    numbers = (b, n, n, s, 0.98, NEAR, (FAR - NEAR) / k)
+    done = sanitized(path, 3, 64, 'forward', *arrays, *numbers)
     assert done.stdout == "b''\n", done.stderr[:1000]
 
 
-# ---- building --------------------------------------------------------------------------------------------------------
+# ---- building ------------------------------------------------------------------------------------
 
 
 def first_use(barrier, cache: str):
@@ -799,19 +822,15 @@ def test_processes_may_build_at_once(tmp_path):
     assert [p.name[:5] + p.suffix for p in (tmp_path / 'wysiwyg').iterdir()] == ['turn-.so']
 
 
-# ---- through the generator -------------------------------------------------------------------------------------------
+# ---- through the generator -----------------------------------------------------------------------
 
 
 @pytest.fixture(scope='module')
 def scene():
-    g, camera = load_generator(device='cpu'), orbit(torch.tensor([0.4]), torch.tensor([0.1]))
-    return (
-        g,
-        g.synthesize(
-            g.map(torch.randn(1, g.run.backbone.z_dim, generator=torch.Generator().manual_seed(0)), camera)
-        ),
-        camera,
-    )
+    g = load_generator(device='cpu')
+    camera = orbit(torch.tensor([0.4]), torch.tensor([0.1]))
+    z = torch.randn(1, g.run.backbone.z_dim, generator=torch.Generator().manual_seed(0))
+    return g, g.synthesize(g.map(z, camera)), camera
 
 
 @pytest.mark.parametrize('impl', ['torch', 'auto'])
@@ -834,7 +853,8 @@ def test_below_the_planes_autocast_and_the_planes_type_change_nothing(scene, imp
         for a, b in zip(go(planes.double()), want):
             assert torch.equal(a, b)
         for a, b in zip(go(planes.half()), want):
-            assert a.dtype == torch.float32 and (a - b).abs().mean() < 1e-2
+            assert a.dtype == torch.float32
+            assert (a - b).abs().mean() < 1e-2
     with pytest.raises(ValueError, match='planes are torch.float16 and points torch.float32'):
         g.field.geometry(planes.half(), torch.zeros(1, 1, 3))
 
@@ -847,21 +867,25 @@ def test_a_rendering_is_the_same(backend, scene, fp32):
         with K.using(impl), torch.no_grad():
             return g.render(planes, camera, 64, replace(g.run.sampler, jitter=False)).rgb
 
-    assert (
-        (rgb('torch') - rgb(backend)).abs().amax(-1) > 1e-4
-    ).sum() <= 8  # a probe's rounding may flip a bin at the edge of the set
+    differs = (rgb('torch') - rgb(backend)).abs().amax(-1) > 1e-4
+    assert differs.sum() <= 8  # a probe's rounding may flip a bin at the edge of the set
 
 
 @needs_compiler
 def test_training_on_a_cpu_takes_the_kernels_without_gradient_alone(scene, monkeypatch):
     g, planes, camera = scene
     launch, seen = K.launch_cpu, set()
-    monkeypatch.setattr(
-        K, 'launch_cpu', lambda kernel, *a, **kw: (seen.add(kernel), launch(kernel, *a, **kw))
-    )
+
+    def watched(kernel, *a, **kw):
+        seen.add(kernel)
+        return launch(kernel, *a, **kw)
+
+    monkeypatch.setattr(K, 'launch_cpu', watched)
     learned = planes.clone().requires_grad_()
     g.render(learned, camera, 16).rgb.sum().backward()
-    assert seen == {'certainty', 'robust'} and learned.grad.isfinite().all() and learned.grad.any()
+    assert seen == {'certainty', 'robust'}
+    assert learned.grad.isfinite().all()
+    assert learned.grad.any()
     with torch.no_grad():
         g.render(planes, camera, 16)
     assert seen == {'certainty', 'robust', 'field', 'composite'}

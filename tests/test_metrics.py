@@ -1,4 +1,4 @@
-"Metrics: closed forms, clean-fid as the oracle, properties that hold for any input, and the evaluation of a generator."
+"Metrics: closed forms, clean-fid as the oracle, properties of any input, and the evaluation of a generator."
 
 import json
 import math
@@ -56,46 +56,49 @@ from wysiwyg.metrics import (
 from wysiwyg.studies import tightness
 
 SEED = st.integers(0, 10**6)
-MEAN = Extractor(
-    'means', 16, 'a' * 64, lambda x: F.adaptive_avg_pool2d(x, 4).flatten(1)
-)  # a network of no weights
+
+
+def means(x):
+    "A network of no weights."
+    return F.adaptive_avg_pool2d(x, 4).flatten(1)
+
+
+MEAN = Extractor('means', 16, 'a' * 64, means)
 
 
 @given(SEED, st.integers(2, 60), st.integers(2, 60), st.integers(2, 20))
 def test_frechet_is_a_squared_distance(seed, n, m, d):
     g = rng(seed)
-    x, y, shift = (
-        torch.randn(n, d, generator=g),
-        torch.randn(m, d, generator=g) * 2,
-        torch.randn(d, generator=g),
-    )
+    x = torch.randn(n, d, generator=g)
+    y = torch.randn(m, d, generator=g) * 2
+    shift = torch.randn(d, generator=g)
     turn = torch.linalg.qr(torch.randn(d, d, generator=g)).Q
     f = frechet(x, y)
-    assert f >= 0 and f == pytest.approx(frechet(y, x), rel=1e-6, abs=1e-6)
+    assert f >= 0
+    assert f == pytest.approx(frechet(y, x), rel=1e-6, abs=1e-6)
     assert f == pytest.approx(frechet(x @ turn, y @ turn), rel=1e-4, abs=1e-4)
     assert frechet(x, x + shift) == pytest.approx(shift.square().sum().item(), rel=1e-3, abs=1e-4)
 
 
 @given(SEED)
 def test_frechet_equals_clean_fid(seed):
-    x, y = (
-        torch.randn(90, 12, generator=rng(seed, 'x')),
-        torch.randn(70, 12, generator=rng(seed, 'y')) * 1.4 + 0.3,
-    )
+    x = torch.randn(90, 12, generator=rng(seed, 'x'))
+    y = torch.randn(70, 12, generator=rng(seed, 'y')) * 1.4 + 0.3
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        assert frechet(x, y) == pytest.approx(
-            float(clean_fid().fid_from_feats(x.double().numpy(), y.double().numpy())), rel=1e-4
-        )
+        theirs = clean_fid().fid_from_feats(x.double().numpy(), y.double().numpy())
+        assert frechet(x, y) == pytest.approx(float(theirs), rel=1e-4)
 
 
 def test_frechet_on_few_samples_equals_the_matrix_root():
     from scipy.linalg import sqrtm
 
-    x, y = torch.randn(9, 5, generator=rng('x')).double(), torch.randn(7, 5, generator=rng('y')).double() + 1
+    x = torch.randn(9, 5, generator=rng('x')).double()
+    y = torch.randn(7, 5, generator=rng('y')).double() + 1
     c, d = torch.cov(x.T).numpy(), torch.cov(y.T).numpy()
-    want = (x.mean(0) - y.mean(0)).square().sum().item() + np.trace(c + d - 2 * sqrtm(c @ d).real)
-    assert frechet(x, y) == pytest.approx(want, rel=1e-6)
+    apart = (x.mean(0) - y.mean(0)).square().sum().item()
+    spread = np.trace(c + d - 2 * sqrtm(c @ d).real)
+    assert frechet(x, y) == pytest.approx(apart + spread, rel=1e-6)
 
 
 def test_kernel_distance_is_unbiased():
@@ -104,15 +107,18 @@ def test_kernel_distance_is_unbiased():
 
 
 def test_kernel_distance_in_blocks_is_the_plain_one():
-    x, y = (
-        torch.randn(1100, 3, generator=rng('x')).double(),
-        torch.randn(1030, 3, generator=rng('y')).double() + 0.3,
-    )
-    k = lambda a, b: (a @ b.T / 3 + 1) ** 3
-    within = lambda a: (k(a, a).sum() - k(a, a).diag().sum()) / (len(a) * (len(a) - 1))
-    assert kernel_distance(x, y) == pytest.approx(
-        (within(x) + within(y) - 2 * k(x, y).mean()).item(), rel=1e-9
-    )
+    x = torch.randn(1100, 3, generator=rng('x')).double()
+    y = torch.randn(1030, 3, generator=rng('y')).double() + 0.3
+
+    def k(a, b):
+        return (a @ b.T / 3 + 1) ** 3
+
+    def within(a):
+        inner = k(a, a)
+        return (inner.sum() - inner.diag().sum()) / (len(a) * (len(a) - 1))
+
+    want = within(x) + within(y) - 2 * k(x, y).mean()
+    assert kernel_distance(x, y) == pytest.approx(want.item(), rel=1e-9)
 
 
 @given(SEED, st.integers(2, 20), st.integers(2, 20), st.integers(1, 30))
@@ -121,9 +127,8 @@ def test_intervals_from_inner_products_equal_those_from_rows(seed, n, m, d):
     x, y = torch.randn(n, d, generator=g) + 2, torch.randn(m, d, generator=g)
     band = intervals(x, y, repeats=5, seed=seed)
     for name, distance in (('fd', frechet), ('kd', kernel_distance)):
-        assert band[name] == pytest.approx(
-            bootstrap(distance, x, y, repeats=5, seed=seed), rel=1e-5, abs=1e-5
-        )
+        want = bootstrap(distance, x, y, repeats=5, seed=seed)
+        assert band[name] == pytest.approx(want, rel=1e-5, abs=1e-5)
 
 
 def test_distances_carry_bounds_where_cheap():
@@ -150,33 +155,26 @@ def test_non_finite_is_refused(bad):
 def test_bootstrap_covers():
     hits = 0
     for i in range(60):
-        low, high = bootstrap(
-            lambda v: v.mean().item(), torch.randn(50, generator=rng('cover', i)), repeats=60, seed=i
-        )
+        x = torch.randn(50, generator=rng('cover', i))
+        low, high = bootstrap(lambda v: v.mean().item(), x, repeats=60, seed=i)
         hits += low <= 0 <= high
     assert 49 <= hits <= 60
 
 
 def test_protocol_grants_fid50k_full_to_one_case_only():
     real = Extractor('inception', None, INCEPTION_SHA, None)
-    assert (
-        protocol(real, 50_000) == 'fid50k_full'
-        and protocol(real, 50_000, 'normal_') == 'normal_fd_inception_50000'
-    )
-    others = [
-        (real, 49_999),
-        (replace(real, side=299, name='inceptionclean'), 50_000),
-        (replace(real, sha='b' * 64, name='inceptionbbbbbb'), 50_000),
-        (MEAN, 50_000),
-    ]
-    assert all('fid50k_full' not in protocol(*o) for o in others)
+    assert protocol(real, 50_000) == 'fid50k_full'
+    assert protocol(real, 50_000, 'normal_') == 'normal_fd_inception_50000'
+    resized = replace(real, side=299, name='inceptionclean')
+    other = replace(real, sha='b' * 64, name='inceptionbbbbbb')
+    assert 'fid50k_full' not in protocol(real, 49_999)
+    for extractor in (resized, other, MEAN):
+        assert 'fid50k_full' not in protocol(extractor, 50_000)
 
 
 def test_unlike_protocols_are_not_compared():
-    assert (
-        same_protocol('eval/normal_fd_a_b_500', 'floor/normal_fd_a_b_500', 'normal_fd_a_b_500')
-        == 'normal_fd_a_b_500'
-    )
+    name = 'normal_fd_a_b_500'
+    assert same_protocol(f'eval/{name}', f'floor/{name}', name) == name
     for other, why in (
         ('normal_fd_a_500', 'extractor a_b against a'),
         ('normal_fd_a_b_50', 'count 500 against 50'),
@@ -186,7 +184,7 @@ def test_unlike_protocols_are_not_compared():
         ('non_flatness', 'different metrics'),
     ):
         with pytest.raises(ValueError, match=why):
-            same_protocol('eval/normal_fd_a_b_500', f'eval/{other}')
+            same_protocol(f'eval/{name}', f'eval/{other}')
 
 
 def test_inception_is_hashed_before_it_is_loaded(tmp_path, monkeypatch):
@@ -206,7 +204,8 @@ def test_inception_is_hashed_before_it_is_loaded(tmp_path, monkeypatch):
     sha = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setenv('WYSIWYG_INCEPTION', str(path))
     own = inception(sha=sha)
-    assert own(torch.ones(2, 3, 8, 8)).shape == (2, 3) and own.name == f'inception{sha[:6]}'
+    assert own(torch.ones(2, 3, 8, 8)).shape == (2, 3)
+    assert own.name == f'inception{sha[:6]}'
     monkeypatch.delenv('WYSIWYG_INCEPTION')
     with pytest.raises(FileNotFoundError, match='WYSIWYG_INCEPTION'):
         inception()
@@ -227,23 +226,24 @@ def test_non_flatness_counts_bins(seed, used):
     assert 1 <= non_flatness(noise, 2, 3) <= 64
 
 
+def laplace_density(x: float, beta: float) -> float:
+    if x >= 0:
+        return 0.5 * math.exp(-x / beta) / beta
+    return (1 - 0.5 * math.exp(x / beta)) / beta
+
+
 @given(SEED, st.integers(2, 5), st.integers(4, 12))
 def test_non_flatness_of_a_volume_by_brute_force(seed, n, s):
     g = rng(seed)
-    sdf, beta = (
-        torch.randn(n, 9, s, generator=g).double() * 0.05,
-        torch.full((n, 9, s), 0.02, dtype=torch.float64),
-    )
+    sdf = torch.randn(n, 9, s, generator=g).double() * 0.05
+    beta = torch.full((n, 9, s), 0.02, dtype=torch.float64)
     t = 2 + torch.rand(n, 9, s, generator=g).double().sort(-1)[0]
     delta = torch.full_like(t, 1 / s)
     m = March(t, delta, sdf, beta, torch.zeros(n, 9, s, 3), torch.zeros_like(t))
     ours = non_flatness(cut_depth(m, 3.0), 2, 3)
     scores = []
     for i in range(n):  # the definition, one picture, one ray, one sample at a time
-        sigma = [
-            [(0.5 * math.exp(-x / 0.02) if x >= 0 else 1 - 0.5 * math.exp(x / 0.02)) / 0.02 for x in ray]
-            for ray in sdf[i].tolist()
-        ]
+        sigma = [[laplace_density(x, 0.02) for x in ray] for ray in sdf[i].tolist()]
         median, depths = np.quantile(np.array(sigma), 0.5), []
         for ray, ts in zip(sigma, t[i].tolist()):
             through, depth = 1.0, 0.0
@@ -259,34 +259,32 @@ def test_non_flatness_of_a_volume_by_brute_force(seed, n, s):
 
 def test_errors():
     x = torch.rand(2, 50, 3, generator=rng('x'))
-    assert psnr(x, x) == 100 and worst_psnr(x, x + 0.1, 0.1) == pytest.approx(20, abs=1e-3)
+    assert psnr(x, x) == 100
+    assert worst_psnr(x, x + 0.1, 0.1) == pytest.approx(20, abs=1e-3)
     y = x + 0.3 * torch.rand(x.shape, generator=rng('y'))
     scores = [worst_psnr(x, y, s) for s in (0.02, 0.1, 0.5, 1)]
-    assert scores == sorted(scores) and scores[-1] == psnr(x, y)
+    assert scores == sorted(scores)
+    assert scores[-1] == psnr(x, y)
     with pytest.raises(ValueError, match='differ in shape'):
         psnr(x, y[:1])
     none = torch.zeros(2, 50, dtype=torch.bool)
     for f in (lambda: depth_error(x[..., 0], y[..., 0], none), lambda: normal_error(x, y, none)):
         with pytest.raises(ValueError, match='mask is empty'):
             f()
-    assert normal_error(
-        torch.eye(3), torch.eye(3).roll(1, 0), torch.ones(3, dtype=torch.bool)
-    ) == pytest.approx(90)
-    flat = Rendering(
-        x, torch.full((2, 50), 2.5 * 0.25 + 3 * 0.75), torch.full((2, 50), 0.25), torch.zeros(2, 50)
-    )
+    axes, every = torch.eye(3), torch.ones(3, dtype=torch.bool)
+    assert normal_error(axes, axes.roll(1, 0), every) == pytest.approx(90)
+    depth = torch.full((2, 50), 2.5 * 0.25 + 3 * 0.75)
+    flat = Rendering(x, depth, torch.full((2, 50), 0.25), torch.zeros(2, 50))
     assert flat.surface_depth(3.0).allclose(torch.tensor(2.5))
 
 
 def test_normal_images_have_one_convention():
     n = torch.zeros(3, 3, 2, 2)
     n[0, 0], n[1, 1], n[2, 2] = 1, 1, 1
-    seen = normal_images(
-        n, torch.ones(3, 2, 2), orbit(torch.tensor([math.pi / 2]), 0.0)[torch.tensor([0, 0, 0])]
-    )  # the camera stands on +x
-    assert (
-        seen[:, :, 0, 0].int() - torch.tensor([[128, 128, 255], [128, 255, 128], [0, 128, 128]])
-    ).abs().max() <= 1  # +x comes to the viewer, +z goes left
+    on_x = orbit(torch.tensor([math.pi / 2]), 0.0)[torch.tensor([0, 0, 0])]
+    seen = normal_images(n, torch.ones(3, 2, 2), on_x)[:, :, 0, 0].int()
+    want = torch.tensor([[128, 128, 255], [128, 255, 128], [0, 128, 128]])  # +x to the viewer, +z left
+    assert (seen - want).abs().max() <= 1
     assert not normal_images(n, torch.zeros(3, 2, 2)).any()
 
 
@@ -295,13 +293,16 @@ def test_a_view_agrees_with_itself():
 
     camera = gaussian_cameras(2, rng(0))
     t, normal, hit = sphere_hits(camera_rays(camera, 32), 0.22)
-    out = Rendering((normal / 2 + 0.5) * hit[..., None], torch.where(hit, t, 3.3), hit.float(), 0 * t)
+    colour, depth = (normal / 2 + 0.5) * hit[..., None], torch.where(hit, t, 3.3)
+    out = Rendering(colour, depth, hit.float(), 0 * t)
     score, share = consistency(out, camera, out, camera, 3.3)
-    assert score > 60 and share > 0.9
-    assert consistency(replace(out, depth=out.depth - 0.1 * hit), camera, out, camera, 3.3)[1] == 0
+    assert score > 60
+    assert share > 0.9
+    nearer = replace(out, depth=out.depth - 0.1 * hit)
+    assert consistency(nearer, camera, out, camera, 3.3)[1] == 0
 
 
-# ---- a generator -----------------------------------------------------------------------------------------------------
+# ---- a generator ---------------------------------------------------------------------------------
 
 RUN = override(
     tiny(resolution=64),
@@ -318,14 +319,9 @@ RUN = override(
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     x = torch.randint(0, 256, (12, 64, 64, 3), generator=rng(0, 'noise'), dtype=torch.uint8).numpy()
-    path = write_zip(
-        tmp_path_factory.mktemp('set') / 'noise.zip',
-        [
-            (f'{i}.png', png_bytes(p), c.tolist())
-            for i, (p, c) in enumerate(zip(x, gaussian_cameras(12, rng(0)).label))
-        ],
-    )
-    return Dataset(path)
+    labels = gaussian_cameras(12, rng(0)).label.tolist()
+    rows = [(f'{i}.png', png_bytes(p), label) for i, (p, label) in enumerate(zip(x, labels))]
+    return Dataset(write_zip(tmp_path_factory.mktemp('set') / 'noise.zip', rows))
 
 
 @pytest.fixture(scope='module')
@@ -335,12 +331,15 @@ def g():
 
 
 def test_evaluate_is_finite_repeatable_and_cached(g, data, tmp_path, capsys):
-    go = lambda **k: evaluate(g, data, n=4, extractor=MEAN, few=1, cache=tmp_path, **k)
+    def go(**k):
+        return evaluate(g, data, n=4, extractor=MEAN, few=1, cache=tmp_path, **k)
+
     one = go(batch=2)
     assert '0 true normals beside noise.zip' in capsys.readouterr().err
     assert {'eval/fd_means_4', 'floor/fd_means_4', 'eval/non_flatness', 'eval/render_psnr'} <= set(one)
     assert all(type(v) is float and math.isfinite(v) for v in one.values())
-    assert go(batch=2) == one and len(list(tmp_path.iterdir())) == 2
+    assert go(batch=2) == one
+    assert len(list(tmp_path.iterdir())) == 2
     assert not any(k.startswith('floor/') for k in go(floors=False))
     with pytest.raises(ValueError, match='holds 12 pictures, 13 were asked for'):
         evaluate(g, data, n=13, extractor=MEAN, few=1, cache=tmp_path)
@@ -356,13 +355,17 @@ def test_latents_do_not_depend_on_the_batch(g):
     plain = Generator(override(RUN, **{'sampler.jitter': False}), start=False).eval()
     plain.load_state_dict(g.state_dict())
     cameras = gaussian_cameras(4, rng(1))
-    many, few = [torch.cat([x for x, _ in fakes(plain, cameras, batch=b)]).int() for b in (4, 2)]
-    assert (many - few).abs().max() <= 1
+
+    def images(batch):
+        return torch.cat([x for x, _ in fakes(plain, cameras, batch=batch)]).int()
+
+    assert (images(4) - images(2)).abs().max() <= 1
 
 
 def test_real_features_know_data_and_seed(data, tmp_path):
     a, b = [real_features(data, MEAN, 5, s, cache=tmp_path) for s in (0, 1)]
-    assert not torch.equal(a, b) and torch.equal(a, features(MEAN, data.images(real_index(data, 5, 0))))
+    assert not torch.equal(a, b)
+    assert torch.equal(a, features(MEAN, data.images(real_index(data, 5, 0))))
     assert torch.equal(a, real_features(data, MEAN, 5, 0, cache=tmp_path))
 
 
@@ -370,23 +373,27 @@ def unseen(g):
     "The same generator with nothing but free space."
     empty = Generator(RUN, start=False).eval()
     empty.load_state_dict(g.state_dict())
-    empty.field_at = lambda planes: (
-        lambda p, d: (torch.ones(p.shape[:-1]), torch.full(p.shape[:-1], 0.01), torch.zeros_like(p))
-    )
+
+    def free_space(points, dirs):
+        n = points.shape[:-1]
+        return torch.ones(n), torch.full(n, 0.01), torch.zeros_like(points)
+
+    def field_at(planes):
+        return free_space
+
+    empty.field_at = field_at
     return empty
 
 
 def test_a_frame_in_which_nothing_is_seen_has_no_score(g, data, tmp_path, capsys):
     empty = unseen(g)
-    assert (
-        close_look(empty, 2, samples=9) == {}
-        and 'nothing is seen of 2 of 2 people' in capsys.readouterr().err
-    )
+    assert close_look(empty, 2, samples=9) == {}
+    assert 'nothing is seen of 2 of 2 people' in capsys.readouterr().err
     scores = evaluate(empty, data, n=4, extractor=MEAN, few=1, cache=tmp_path, floors=False)
-    assert set(scores) >= {'eval/fd_means_4'} and not {'eval/render_psnr', 'eval/non_flatness'} & set(scores)
-    with pytest.raises(
-        ValueError, match='nothing is seen of person 3 from the front .camera radius 2.7, near 2.2'
-    ):
+    assert set(scores) >= {'eval/fd_means_4'}
+    assert not {'eval/render_psnr', 'eval/non_flatness'} & set(scores)
+    unseen_at = 'nothing is seen of person 3 from the front .camera radius 2.7, near 2.2'
+    with pytest.raises(ValueError, match=unseen_at):
         frontal_flatness(empty, 3, samples=9)
     with pytest.raises(ValueError, match='nothing is seen'):
         tightness(empty, 1, samples=9)
@@ -396,9 +403,8 @@ def test_views_are_those_of_the_generator(g):
     near = Generator(RUN, start=False).eval()
     near.load_state_dict(g.state_dict())
     near.view = (2.71, 4.3)
-    assert not torch.equal(
-        close_look(near, 1, samples=9)['non_flatness'], close_look(g, 1, samples=9)['non_flatness']
-    )
+    ours, theirs = [close_look(of, 1, samples=9)['non_flatness'] for of in (near, g)]
+    assert not torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf])
@@ -439,21 +445,19 @@ def test_fakes_of_large_pictures_come_one_at_a_time(g):
     assert asked == [16, 16, 4, 1, 1]
 
 
-# ---- the table of metrics --------------------------------------------------------------------------------------------
+# ---- the table of metrics ------------------------------------------------------------------------
 
 
 def recorded_names() -> set[str]:
     "Every metric of every recorded run."
-    runs = [
-        run
-        for f in (data_dir() / 'results').glob('*.runs.json')
-        for run in json.loads(f.read_text(encoding='utf8'))
-    ]
+    files = (data_dir() / 'results').glob('*.runs.json')
+    runs = [run for f in files for run in json.loads(f.read_text(encoding='utf8'))]
     return {name for run in runs for name in run['metrics']}
 
 
 def test_every_recorded_metric_is_in_the_table():
-    assert len(recorded_names()) > 50 and not [k for k in recorded_names() if not metric(k).meaning]
+    assert len(recorded_names()) > 50
+    assert not [k for k in recorded_names() if not metric(k).meaning]
 
 
 @pytest.mark.parametrize(
@@ -486,7 +490,7 @@ def test_a_budget_in_a_name_is_said():
     assert '48 generated and 48 real normal maps' in metric('eval/normal_fd_efflite0at96_48').meaning
 
 
-# ---- canonical protocols ---------------------------------------------------------------------------------------------
+# ---- canonical protocols -------------------------------------------------------------------------
 
 
 def test_protocols_are_refused_before_any_work(g, data):
@@ -502,9 +506,8 @@ def test_protocols_are_refused_before_any_work(g, data):
             measure(name, g, **kw)
     deep = Generator(RUN, start=False)
     deep.triplane.blocks.extend(torch.nn.Identity() for _ in range(8 - len(deep.triplane.blocks)))
-    with pytest.raises(
-        ValueError, match='truncates 14 styles and this backbone has 16: .* up to backbone_resolution 256'
-    ):
+    why = 'truncates 14 styles and this backbone has 16: .* up to backbone_resolution 256'
+    with pytest.raises(ValueError, match=why):
         ready('normal_fid10k', deep)
 
 
@@ -515,24 +518,19 @@ def test_protocols_run_and_grant_their_name_to_the_canonical_weights_only(g, dat
         non_flatness256=Protocol('depth', 2),
     ).items():
         monkeypatch.setitem(PROTOCOLS, name, p)
-    go = lambda name, ext, **kw: measure(name, g, data, ext, cache=tmp_path, **kw)
+
+    def go(name, ext, **kw):
+        return measure(name, g, data, ext, cache=tmp_path, **kw)
+
     own, canonical = replace(MEAN, side=None), replace(MEAN, side=None, sha=INCEPTION_SHA)
-    assert set(go('fid50k_full', own)) == {'eval/fd_means_6'} and set(go('fid50k_full', canonical)) == {
-        'eval/fid50k_full'
-    }
+    assert set(go('fid50k_full', own)) == {'eval/fd_means_6'}
+    assert set(go('fid50k_full', canonical)) == {'eval/fid50k_full'}
     assert set(go('normal_fid10k', own, normals=data)) == {'eval/normal_fd_means_6'}
     granted = go('normal_fid10k', canonical, normals=data)
-    made = torch.cat(
-        [
-            features(own, n)
-            for _, n in fakes(g, empirical_cameras(data.labels, 6, rng(0, 'eval camera')), trunc=0.7)
-        ]
-    )
-    assert granted == {
-        'eval/normal_fid10k': pytest.approx(
-            frechet(features(own, data.images(torch.arange(12))), made), rel=1e-6
-        )
-    }
+    cameras = empirical_cameras(data.labels, 6, rng(0, 'eval camera'))
+    made = torch.cat([features(own, normals) for _, normals in fakes(g, cameras, trunc=0.7)])
+    want = frechet(features(own, data.images(torch.arange(12))), made)
+    assert granted == {'eval/normal_fid10k': pytest.approx(want, rel=1e-6)}
     flat = measure('non_flatness256', g)['eval/non_flatness256']
     assert flat == pytest.approx(close_look(g, 2)['non_flatness'].mean().item(), rel=1e-6)
 
@@ -550,7 +548,8 @@ def test_command_refuses_before_it_renders(line, code, why, capsys, monkeypatch)
 
     monkeypatch.delenv('WYSIWYG_INCEPTION', raising=False)
     monkeypatch.setattr(cli, 'open_data', lambda run: pytest.fail('rendered'))
-    assert cli.main(f'eval --protocol {line}'.split()) == code and why in capsys.readouterr().err
+    assert cli.main(f'eval --protocol {line}'.split()) == code
+    assert why in capsys.readouterr().err
 
 
 def test_recorded_command_names_what_was_measured(monkeypatch):

@@ -87,10 +87,8 @@ def test_a_comparison_stars_what_it_knows(study):
     )
     assert not table['eval/mine', 'best'].any()  # in no table: who knows which way is better
     text = written(table, 'a')
-    assert (
-        text.loc['b', 'psnr_within_20_evaluations'] == '–'
-        and text.loc['a', 'psnr_within_20_evaluations'] == '40 ± 0 ★'
-    )
+    assert text.loc['b', 'psnr_within_20_evaluations'] == '–'
+    assert text.loc['a', 'psnr_within_20_evaluations'] == '40 ± 0 ★'
 
 
 def test_a_study_without_scores_has_nothing_to_compare(store, tmp_path):
@@ -108,7 +106,8 @@ def test_a_study_without_scores_has_nothing_to_compare(store, tmp_path):
     for run in json.loads(text):
         text = text.replace(run['run_id'], run['run_id'][::-1])
     other.write_text(text, encoding='utf8')
-    assert set(import_runs(other).values()) == {'imported'} and not pictures_file('times').exists()
+    assert set(import_runs(other).values()) == {'imported'}
+    assert not pictures_file('times').exists()
 
 
 def test_a_page_shows_what_the_baseline_has_and_no_single_views(study):
@@ -118,37 +117,33 @@ def test_a_page_shows_what_the_baseline_has_and_no_single_views(study):
         'eval/psnr_at_17.6_samples',
         'eval/psnr_within_20_evaluations',
     ]
-    assert (
-        'eval/psnr_within_20_evaluations' not in reported(read_study(study), 'b')
-        and reported(read_study(study), 'nobody') == []
-    )
+    assert 'eval/psnr_within_20_evaluations' not in reported(read_study(study), 'b')
+    assert reported(read_study(study), 'nobody') == []
 
 
 def test_heads_explain_themselves():
-    assert (
-        heading('eval/psnr_at_17.6_samples') == 'psnr_at_17.6_samples ↑ (dB)'
-        and heading('eval/mine') == 'mine'
-    )
+    assert heading('eval/psnr_at_17.6_samples') == 'psnr_at_17.6_samples ↑ (dB)'
+    assert heading('eval/mine') == 'mine'
     assert heading('eval/normal_fd_efflite0at96_48') == 'normal_fd_efflite0at96_48 ↓'
     assert list(meanings(['eval/mine', 'eval/fog'])) == ['fog ↓ (% of rays)']
 
 
 def test_the_page_needs_neither_script_nor_network(study):
     page = report(study, 'a', note='<b>why</b>')
-    assert (
-        '&lt;b&gt;why' in page
-        and not re.search(r'<script|src="http|href="http', page)
-        and len(page) < 200_000
-    )
-    assert page.count('<img') == 2 and page.count('<svg') == 2 and 'psnr_view0' not in page
-    assert 'at 17.6 samples per ray in the final pass' in page and 'field evaluations per ray' in page
+    assert '&lt;b&gt;why' in page
+    assert not re.search(r'<script|src="http|href="http', page)
+    assert len(page) < 200_000
+    assert page.count('<img') == 2
+    assert page.count('<svg') == 2
+    assert 'psnr_view0' not in page
+    assert 'at 17.6 samples per ray in the final pass' in page
+    assert 'field evaluations per ray' in page
 
 
 def test_a_narrow_page_has_few_columns(study):
     text = brief(study, 'a', most=2)
-    assert text.splitlines()[0] == '| arm | inverted_overlap ↑ (share) | mine |' and text.endswith(
-        '2 more metrics in compare.html.'
-    )
+    assert text.splitlines()[0] == '| arm | inverted_overlap ↑ (share) | mine |'
+    assert text.endswith('2 more metrics in compare.html.')
     assert '- inverted_overlap ↑ (share): silhouettes of an inverted head' in text
 
 
@@ -209,32 +204,33 @@ def test_a_study_comes_back_with_pictures_report_and_description(study, store, t
     file = moved(study, 'elsewhere', tmp_path)
     assert import_results([file]) == {'elsewhere.runs.json': ['imported'] * 5}
     mine, theirs = [read_study(s).set_index(['arm', 'seed']).sort_index() for s in (study, 'elsewhere')]
-    assert (mine['eval/psnr_at_17.6_samples'] == theirs['eval/psnr_at_17.6_samples']).all() and (
-        mine.config_sha == theirs.config_sha
-    ).all()
+    assert (mine['eval/psnr_at_17.6_samples'] == theirs['eval/psnr_at_17.6_samples']).all()
+    assert (mine.config_sha == theirs.config_sha).all()
     step, png = newest_pictures(theirs.loc[('a', 0), 'run_id'])['look depth']
-    assert (
-        step == 20 and png[:4] == b'\x89PNG' and not newest_pictures(theirs.loc[('a', 1), 'run_id'])
-    )  # of each arm's first seed
+    assert step == 20
+    assert png[:4] == b'\x89PNG'
+    assert not newest_pictures(theirs.loc[('a', 1), 'run_id'])  # of each arm's first seed
     (own,) = find_runs(store, 'elsewhere', arm='study')
     page = open(
         store.download_artifacts(own.info.run_id, 'compare.html', str(tmp_path)), encoding='utf8'
     ).read()
-    assert 'Who errs least?' in page and page.count('<img') == 2 and '<svg' in page
+    assert 'Who errs least?' in page
+    assert page.count('<img') == 2
+    assert '<svg' in page
     assert store.get_experiment(experiment_id(store, 'elsewhere')).tags['mlflow.note.content'] == NOTE
     searches, search = [], results.find_runs
     monkeypatch.setattr(results, 'find_runs', lambda *a, **k: searches.append(a) or search(*a, **k))
     monkeypatch.setattr(results, 'import_page', lambda *a: pytest.fail('made a page again'))
-    assert (
-        import_runs(file) == dict.fromkeys(import_runs(file), 'there') and len(searches) == 2
-    )  # one search a study and import
+    assert import_runs(file) == dict.fromkeys(import_runs(file), 'there')
+    assert len(searches) == 2  # one search a study and import
 
 
 def test_pictures_keep_to_their_budget(study, store):
     runs = [r for r in find_runs(store, study) if r.data.tags['wysiwyg.arm'] != 'study']
     assert export_pictures(study, runs, budget=10) is None
     kept = json.loads(export_pictures(study, runs).read_text(encoding='utf8'))
-    assert [x['name'] for x in kept] == ['look depth'] * 2 and pictures_file(study).stat().st_size < 100_000
+    assert [x['name'] for x in kept] == ['look depth'] * 2
+    assert pictures_file(study).stat().st_size < 100_000
 
 
 def rows_of(name: str, rows: dict) -> None:
@@ -256,22 +252,18 @@ def rows_of(name: str, rows: dict) -> None:
 def test_an_evaluation_becomes_a_run(store):
     path = rows_of('shipped', {'eval/fd_x_500': 40.5, 'eval_low/fd_x_500': 39.0, 'floor/fd_x_500': 3.0})
     other = rows_of('a77_table', {'eval/psnr: full': 40.0})
-    assert path in recorded_files() and other not in recorded_files()
-    assert import_rows(path) == {'shipped': 'imported'} and import_rows(path) == {'shipped': 'there'}
+    assert path in recorded_files()
+    assert other not in recorded_files()
+    assert import_rows(path) == {'shipped': 'imported'}
+    assert import_rows(path) == {'shipped': 'there'}
     (run,) = find_runs(store, 'eval', arm='shipped')
-    assert (
-        run.data.metrics == {'eval/fd_x_500': 40.5, 'eval_low/fd_x_500': 39.0, 'floor/fd_x_500': 3.0}
-        and run.info.status == 'FINISHED'
-    )
-    assert (
-        run.data.tags['wysiwyg.commit'] == 'abc'
-        and run.data.params['command'] == 'wysiwyg eval --record shipped'
-    )
+    assert run.data.metrics == {'eval/fd_x_500': 40.5, 'eval_low/fd_x_500': 39.0, 'floor/fd_x_500': 3.0}
+    assert run.info.status == 'FINISHED'
+    assert run.data.tags['wysiwyg.commit'] == 'abc'
+    assert run.data.params['command'] == 'wysiwyg eval --record shipped'
     rows_of('shipped', {'eval/fd_x_500': 41.0})  # measured again: another run
-    assert (
-        import_results([path]) == {'shipped.json': ['imported']}
-        and len(find_runs(store, 'eval', arm='shipped')) == 2
-    )
+    assert import_results([path]) == {'shipped.json': ['imported']}
+    assert len(find_runs(store, 'eval', arm='shipped')) == 2
     with pytest.raises(ValueError, match='neither exported runs nor rows of `wysiwyg eval`'):
         import_rows(other)
 

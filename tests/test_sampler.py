@@ -30,7 +30,8 @@ def test_smallest_set_holds_its_mass_and_no_smaller_one_does(pdf, tau):
 def test_counts_sum_to_the_budget_and_differ_by_one_at_most(pdf, samples):
     keep, rank = smallest_set(pdf, 0.98)
     n = allocate(keep, rank, samples)
-    assert (n.sum(-1) == samples).all() and (n[~keep] == 0).all()
+    assert (n.sum(-1) == samples).all()
+    assert (n[~keep] == 0).all()
     kept = torch.where(keep, n, n.new_tensor(10**6))
     assert (n.amax(-1) - kept.amin(-1) <= 1).all()
 
@@ -41,8 +42,11 @@ def test_samples_are_sorted_inside_and_clipped(pdf, samples, kind, seed):
     u = torch.rand(2, 5, samples, generator=torch.Generator().manual_seed(seed))
     s = DRAWS[kind](pdf, samples, 0.98, NEAR, FAR, u)
     width = (FAR - NEAR) / pdf.shape[-1]
-    assert (s.t.diff(dim=-1) >= -1e-6).all() and s.t.min() >= NEAR - 1e-5 and s.t.max() <= FAR + 1e-5
-    assert s.delta.min() >= -1e-6 and s.delta.max() <= width + 1e-5
+    assert (s.t.diff(dim=-1) >= -1e-6).all()
+    assert s.t.min() >= NEAR - 1e-5
+    assert s.t.max() <= FAR + 1e-5
+    assert s.delta.min() >= -1e-6
+    assert s.delta.max() <= width + 1e-5
 
 
 @settings(deadline=None, max_examples=40)
@@ -64,7 +68,8 @@ def test_stratified_places_vary_less_than_independent_ones():
         ).var()
         for k in DRAWS
     }
-    assert spread['unfiltered'] < spread['unstratified'] / 10 and spread['robust'] < spread['unstratified']
+    assert spread['unfiltered'] < spread['unstratified'] / 10
+    assert spread['robust'] < spread['unstratified']
 
 
 def test_every_ray_is_in_exactly_one_group():
@@ -78,7 +83,8 @@ def test_every_ray_is_in_exactly_one_group():
 @pytest.mark.parametrize('pdf', [torch.zeros(1, 2, 48), torch.full((1, 2, 48), float('nan'))])
 def test_a_pdf_without_mass_falls_back_to_uniform(pdf):
     s = draw_robust(pdf, 16, 0.98, NEAR, FAR, torch.full((1, 2, 16), 0.5))
-    assert s.t.isfinite().all() and s.delta.isfinite().all()
+    assert s.t.isfinite().all()
+    assert s.delta.isfinite().all()
 
 
 @pytest.mark.parametrize('type', [torch.float16, torch.bfloat16, torch.float64])
@@ -105,7 +111,9 @@ def test_a_second_pass_falls_half_an_interval_before_what_the_first_one_saw():
 def test_few_coarse_samples_have_a_second_pass_too(coarse):
     t = torch.linspace(NEAR, FAR, coarse).expand(1, 2, -1)
     places = importance(torch.rand(1, 2, coarse - 1), t, torch.rand(1, 2, 50))
-    assert places.isfinite().all() and places.min() >= NEAR and places.max() <= FAR
+    assert places.isfinite().all()
+    assert places.min() >= NEAR
+    assert places.max() <= FAR
 
 
 def test_two_passes_need_two_samples_to_begin_with():

@@ -109,7 +109,8 @@ def test_four_processes_open_a_new_store(tmp_path):
     ]
     said = [p.communicate(timeout=120) for p in go]
     assert [p.returncode for p in go] == [0] * 4, said
-    assert len({out.strip() for out, _ in said}) == 1 and (tmp_path / 'runs/mlflow.db').exists()
+    assert len({out.strip() for out, _ in said}) == 1
+    assert (tmp_path / 'runs/mlflow.db').exists()
 
 
 def test_an_interrupted_first_start_leaves_no_store(fresh, monkeypatch):
@@ -134,7 +135,8 @@ def test_an_interrupted_first_start_leaves_no_store(fresh, monkeypatch):
         return made(uri)
 
     monkeypatch.setattr(tracking, '_client', make)
-    assert open_store().search_experiments() and sorted(p.name for p in fresh.parent.iterdir()) == [
+    assert open_store().search_experiments()
+    assert sorted(p.name for p in fresh.parent.iterdir()) == [
         '.mlflow.lock',
         'mlflow.db',
         'template.db',
@@ -144,11 +146,9 @@ def test_an_interrupted_first_start_leaves_no_store(fresh, monkeypatch):
 def test_one_place_and_no_telemetry(tmp_path, monkeypatch):
     here = tracking_uri()
     monkeypatch.chdir(tmp_path)
-    assert (
-        tracking_uri() == here
-        and here.startswith('sqlite:////')
-        and os.environ['MLFLOW_DISABLE_TELEMETRY'] == 'true'
-    )
+    assert tracking_uri() == here
+    assert here.startswith('sqlite:////')
+    assert os.environ['MLFLOW_DISABLE_TELEMETRY'] == 'true'
     with Recorder('place', 'a') as r:
         r.metrics({'x': 1.0}, 1)
     assert not list(tmp_path.iterdir())
@@ -165,7 +165,8 @@ PLAIN = (
 
 @given(PLAIN | st.lists(PLAIN, max_size=4))
 def test_parameters_come_back(value):
-    assert decode(encode(value)) == value and type(decode(encode(value))) is type(value)
+    assert decode(encode(value)) == value
+    assert type(decode(encode(value))) is type(value)
 
 
 @pytest.mark.parametrize('run', [tiny(), small(), paper()], ids=lambda r: r.name)
@@ -196,7 +197,8 @@ def test_not_finite_is_dropped_and_counted(study):
     with Recorder(study, 'a') as r:
         for step, v in enumerate((1.0, float('inf'), -float('inf'), float('nan'), 2.0)):
             r.metrics({'x': v}, step)
-    assert history(r.id, 'x').values.tolist() == [[0, 1.0], [4, 2.0]] and r.dropped == 3
+    assert history(r.id, 'x').values.tolist() == [[0, 1.0], [4, 2.0]]
+    assert r.dropped == 3
     assert r.client.get_run(r.id).data.tags['wysiwyg.dropped'] == '3'
 
 
@@ -207,11 +209,13 @@ def test_resume_records_nothing_twice(study):
         r.metrics({'y': 5}, 10)
         raise RuntimeError('stop')
     run = r.client.get_run(r.id)
-    assert run.info.status == 'FAILED' and 'RuntimeError: stop' in run.data.tags['wysiwyg.traceback']
+    assert run.info.status == 'FAILED'
+    assert 'RuntimeError: stop' in run.data.tags['wysiwyg.traceback']
     with Recorder(study, 'a', 1, {'p': 1}, resume='checkpoint') as again:
         for s in (20, 30, 40):
             again.metrics({'x': -s, 'y': -s}, s)
-    assert again.id == r.id and history(r.id, 'x').values.tolist() == [
+    assert again.id == r.id
+    assert history(r.id, 'x').values.tolist() == [
         [10, 10],
         [20, 20],
         [30, 30],
@@ -240,24 +244,20 @@ def test_dead_runs_are_reaped_and_continued():
         client = open_store()
         assert client.get_run(dead).info.status == 'RUNNING'
         client.set_tag(mine.id, 'wysiwyg.process', 'another-host:1:0')
-        assert (
-            reap('dead') == ['a-s0']
-            and client.get_run(dead).info.status == 'KILLED'
-            and client.get_run(mine.id).info.status == 'RUNNING'
-        )
+        assert reap('dead') == ['a-s0']
+        assert client.get_run(dead).info.status == 'KILLED'
+        assert client.get_run(mine.id).info.status == 'RUNNING'
         with Recorder('dead', 'a', params={'p': 1}, resume='checkpoint') as again:
             assert again.id == dead
         with pytest.raises(ValueError, match='is being recorded by process'):
             Recorder('dead', 'alive')
     host, pid, start = this_process().rsplit(':', 2)
-    assert (
-        alive(this_process())
-        and not alive(f'{host}:{pid}:{float(start) - 1000:.0f}')
-        and alive('another-host:1:0')
-    )
+    assert alive(this_process())
+    assert not alive(f'{host}:{pid}:{float(start) - 1000:.0f}')
+    assert alive('another-host:1:0')
 
 
-# ---- a store that does not answer ------------------------------------------------------------------------------------
+# ---- a store that does not answer ----------------------------------------------------------------
 
 
 class Flaky:
@@ -303,8 +303,10 @@ def test_an_outage_loses_and_doubles_nothing(study, part, capsys):
             if step in (5, 20, 30):
                 time.sleep(0.05)
         assert r.spool.wait(30)
-    assert steps_of(r) == steps_of(r, 'y') == list(range(60)) and flaky.asked > 3
-    assert capsys.readouterr().err.count('wait for the MLflow store') < 5 and not r.spool.path.exists()
+    assert steps_of(r) == steps_of(r, 'y') == list(range(60))
+    assert flaky.asked > 3
+    assert capsys.readouterr().err.count('wait for the MLflow store') < 5
+    assert not r.spool.path.exists()
 
 
 def test_recording_does_not_wait_for_the_store(study):
@@ -320,7 +322,8 @@ def test_recording_does_not_wait_for_the_store(study):
         r.spool.client = Hanging(r.client)
         for step in range(50):
             r.metrics({'x': 1.0}, step)
-        assert len(r.spool.path.read_text().splitlines()) == 50 and len(r.spool.waiting) == 50
+        assert len(r.spool.path.read_text().splitlines()) == 50
+        assert len(r.spool.waiting) == 50
         hangs.set()
     assert steps_of(r) == list(range(50))
 
@@ -338,18 +341,17 @@ def test_what_waits_at_the_end_is_delivered_by_the_next_recorder(study, monkeypa
     r.file(tmp_path / 'note.txt')
     (tmp_path / 'note.txt').unlink()
     r.end()
-    assert r.spool.path.exists() and r.client.get_run(r.id).info.status == 'RUNNING' and steps_of(r) == []
+    assert r.spool.path.exists()
+    assert r.client.get_run(r.id).info.status == 'RUNNING'
+    assert steps_of(r) == []
     monkeypatch.setattr('wysiwyg.tracking.alive', lambda process: False)  # as if its process were gone
     with Recorder(study, 'b') as other:
         assert other.id != r.id
-    assert (
-        steps_of(r) == [1, 2]
-        and r.client.get_run(r.id).info.status == 'FINISHED'
-        and not r.spool.path.exists()
-    )
-    assert sorted(a.path for a in r.client.list_artifacts(r.id)) == ['images', 'note.txt'] and not list(
-        r.spool.path.parent.iterdir()
-    )
+    assert steps_of(r) == [1, 2]
+    assert r.client.get_run(r.id).info.status == 'FINISHED'
+    assert not r.spool.path.exists()
+    assert sorted(a.path for a in r.client.list_artifacts(r.id)) == ['images', 'note.txt']
+    assert not list(r.spool.path.parent.iterdir())
 
 
 def test_a_killed_process_leaves_a_spool_that_its_successor_goes_on_with(study):
@@ -391,7 +393,8 @@ def test_a_store_that_cannot_be_used_is_told_of_in_one_line(address, why, tmp_pa
     monkeypatch.setenv('MLFLOW_TRACKING_URI', address.format(tmp=tmp_path))
     with pytest.raises(StoreError, match=why) as said:
         Recorder('down', 'a')
-    assert '\n' not in str(said.value) and len(str(said.value)) < 600
+    assert '\n' not in str(said.value)
+    assert len(str(said.value)) < 600
 
 
 def test_a_locked_store_is_waited_for_and_then_named(fresh, monkeypatch, capsys):
@@ -406,7 +409,8 @@ def test_a_locked_store_is_waited_for_and_then_named(fresh, monkeypatch, capsys)
     monkeypatch.setattr(time, 'sleep', lambda s: None)
     with pytest.raises(StoreError, match='is locked by another process: wait for it'):
         Recorder('down', 'a')
-    assert len(asked) > 1 and capsys.readouterr().err.count('locked') == 1
+    assert len(asked) > 1
+    assert capsys.readouterr().err.count('locked') == 1
 
 
 def test_a_deleted_experiment_is_named_with_its_mend(fresh):
@@ -432,10 +436,11 @@ def test_a_store_of_ones_own_knows_what_is_finished(fresh, monkeypatch):
     own = fresh.rename(fresh.with_name('own.db'))
     monkeypatch.setenv('MLFLOW_TRACKING_URI', f'sqlite:///{own}')
     assert [run_study('mine', {'a': {'k': 1}}, measure)['a-s0'] for _ in range(2)] == ['done', 'kept']
-    assert studying.durations('mine') and not fresh.exists()
+    assert studying.durations('mine')
+    assert not fresh.exists()
 
 
-# ---- what is refused, and what finds no room -------------------------------------------------------------------------
+# ---- what is refused, and what finds no room -----------------------------------------------------
 
 
 @pytest.mark.parametrize('name', ['eval/psnr@16', '', '/x', 'a//b', '../x', '.', 'x' * 251, 'a\nb', 'loss%'])
@@ -444,7 +449,8 @@ def test_illegal_metric_names_are_refused_before_anything_is_queued(name, study)
         metric_name(name)
     with pytest.raises(ValueError, match='cannot name a metric'), Recorder(study, 'a') as r:
         r.metrics({'eval/fog': 1.0, name: 2.0})
-    assert not r.client.get_run(r.id).data.metrics and r.client.get_run(r.id).info.status == 'FAILED'
+    assert not r.client.get_run(r.id).data.metrics
+    assert r.client.get_run(r.id).info.status == 'FAILED'
 
 
 def test_an_arm_with_an_illegal_name_has_failed(study):
@@ -463,19 +469,13 @@ def test_what_the_store_refuses_for_good_is_set_aside(study, capsys, monkeypatch
 
     said = run_study(study, {'a': {'k': 1}}, measure)['a-s0']
     (run,) = find_runs(open_store(), study, arm='a')
-    assert (
-        'refused 1 of its values, such as bad@' in said
-        and run.info.status == 'FAILED'
-        and run.data.metrics == {'x': 8.0, 'eval/fog': 1.0}
-    )
-    assert (
-        steps_of(run.info.run_id) == list(range(9))
-        and 'bad@' in (spool_dir() / f'{run.info.run_id}.refused').read_text()
-    )
-    assert (
-        capsys.readouterr().err.count('refuses') == 1
-        and not (spool_dir() / f'{run.info.run_id}.jsonl').exists()
-    )
+    assert 'refused 1 of its values, such as bad@' in said
+    assert run.info.status == 'FAILED'
+    assert run.data.metrics == {'x': 8.0, 'eval/fog': 1.0}
+    assert steps_of(run.info.run_id) == list(range(9))
+    assert 'bad@' in (spool_dir() / f'{run.info.run_id}.refused').read_text()
+    assert capsys.readouterr().err.count('refuses') == 1
+    assert not (spool_dir() / f'{run.info.run_id}.jsonl').exists()
 
 
 def test_an_arm_whose_values_wait_is_not_done_and_not_measured_again(study, monkeypatch):
@@ -487,10 +487,14 @@ def test_an_arm_whose_values_wait_is_not_done_and_not_measured_again(study, monk
         return log(self, run, metrics, params, tags)
 
     monkeypatch.setattr(type(open_store()), 'log_batch', down)
-    measure = lambda r, p, s: calls.append(s) or {'eval/x': 1.0}
+
+    def measure(r, p, s):
+        return calls.append(s) or {'eval/x': 1.0}
+
     assert 'wait for the MLflow store' in run_study(study, {'a': {'k': 1}}, measure)['a-s0']
     calls.append('the store answers again')
-    assert run_study(study, {'a': {'k': 1}}, measure) == {'a-s0': 'kept'} and len(calls) == 2
+    assert run_study(study, {'a': {'k': 1}}, measure) == {'a-s0': 'kept'}
+    assert len(calls) == 2
     assert read_study(study)['eval/x'].tolist() == [1.0]
 
 
@@ -516,9 +520,11 @@ def test_a_full_disk_costs_the_run_nothing(study, capsys, monkeypatch):
             r.tag('t', step)
         r.spool.file = file
         r.metrics({'x': 3.0}, 3)
-    assert steps_of(r) == [0, 1, 2, 3] and r.client.get_run(r.id).info.status == 'FINISHED'
+    assert steps_of(r) == [0, 1, 2, 3]
+    assert r.client.get_run(r.id).info.status == 'FINISHED'
     said = capsys.readouterr().err
-    assert said.count('has no room') == 1 and said.count('p.png is not kept') == 1
+    assert said.count('has no room') == 1
+    assert said.count('p.png is not kept') == 1
 
 
 def test_what_found_no_room_is_written_down_at_the_end(study):
@@ -542,7 +548,8 @@ def test_what_found_no_room_is_written_down_at_the_end(study):
     assert [e[4] for e in tracking.read_spool(r.spool.path)] == [0, 2]
     r.end()
     assert [e[4] for e in tracking.read_spool(r.spool.path) if e[0] == 'metric'] == [0, 1, 2]
-    assert r.id in tracking.deliver_left(open_store()) and steps_of(r) == [0, 1, 2]
+    assert r.id in tracking.deliver_left(open_store())
+    assert steps_of(r) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -564,7 +571,7 @@ def test_long_parameters_are_refused_and_not_cut(value, why, study):
     assert experiment_id(open_store(), study, make=False) is None
 
 
-# ---- who goes on with what -------------------------------------------------------------------------------------------
+# ---- who goes on with what -----------------------------------------------------------------------
 
 
 def test_a_repeated_arm_has_nothing_of_an_earlier_attempt(study):
@@ -579,7 +586,8 @@ def test_a_repeated_arm_has_nothing_of_an_earlier_attempt(study):
     run_study(study, {'b': {'k': 2}}, wrong)
     run_study(study, {'b': {'k': 2}}, right)
     runs = read_study(study)
-    assert runs['eval/psnr'].tolist() == [20.0] and history(runs.run_id[0], 'sample/psnr').value.tolist() == [
+    assert runs['eval/psnr'].tolist() == [20.0]
+    assert history(runs.run_id[0], 'sample/psnr').value.tolist() == [
         10.0,
         20.0,
         30.0,
@@ -600,14 +608,14 @@ def test_a_training_goes_on_only_from_its_checkpoint(study):
     ):
         cut.metrics({'x': 1.0}, 1)
         raise KeyboardInterrupt
-    anew, other, elsewhere = (
-        go(2),
-        go(2, resume='checkpoint', dataset_sha='cats'),
-        go(2, resume='checkpoint', outdir='b'),
-    )
+    anew = go(2)
+    other = go(2, resume='checkpoint', dataset_sha='cats')
+    elsewhere = go(2, resume='checkpoint', outdir='b')
     assert len({r.id for r in (first, cut, anew, other, elsewhere)}) == 5
-    assert go(3, resume='checkpoint').id == anew.id and steps_of(anew) == [2, 3]  # the newest of that folder
-    assert steps_of(cut) == [1] and cut.client.get_run(cut.id).info.status == 'KILLED'
+    assert go(3, resume='checkpoint').id == anew.id
+    assert steps_of(anew) == [2, 3]  # the newest of that folder
+    assert steps_of(cut) == [1]
+    assert cut.client.get_run(cut.id).info.status == 'KILLED'
 
 
 def test_a_training_that_was_stopped_is_continued(study):
@@ -615,16 +623,15 @@ def test_a_training_that_was_stopped_is_continued(study):
         r.metrics({'x': 1.0}, 300)
         r.stopped(300)
     run = r.client.get_run(r.id)
-    assert run.info.status == 'KILLED' and run.data.tags['wysiwyg.stopped_at'] == '300'
+    assert run.info.status == 'KILLED'
+    assert run.data.tags['wysiwyg.stopped_at'] == '300'
     with Recorder(study, 'tiny', 0, {'p': 1}, dataset_sha='faces', resume='checkpoint') as again:
         again.metrics({'x': 2.0}, 600)
     run = r.client.get_run(again.id)
-    assert (
-        again.id == r.id
-        and steps_of(r) == [300, 600]
-        and run.info.status == 'FINISHED'
-        and not run.data.tags['wysiwyg.stopped_at']
-    )
+    assert again.id == r.id
+    assert steps_of(r) == [300, 600]
+    assert run.info.status == 'FINISHED'
+    assert not run.data.tags['wysiwyg.stopped_at']
 
 
 def test_a_run_of_a_host_that_is_gone_is_taken_over(study):
@@ -643,7 +650,8 @@ def test_a_run_of_a_host_that_is_gone_is_taken_over(study):
     client.set_tag(r.id, 'wysiwyg.seen', int(time.time()) - tracking.STALE - 1)
     with Recorder(study, 'tiny', 0, {'p': 1}, resume='checkpoint') as again:
         again.metrics({'x': 2.0}, 2)
-    assert again.id == r.id and steps_of(r) == [1, 2]
+    assert again.id == r.id
+    assert steps_of(r) == [1, 2]
 
 
 def test_training_is_not_told_of_arms(fresh):
@@ -664,7 +672,7 @@ def test_signs_of_life(study, monkeypatch):
     assert tracking.silence(r.client.get_run(r.id)) < 60
 
 
-# ---- the page of a study ---------------------------------------------------------------------------------------------
+# ---- the page of a study -------------------------------------------------------------------------
 
 
 def test_a_study_killed_before_its_conclusion_is_concluded(study, monkeypatch):
@@ -681,30 +689,29 @@ def test_a_study_killed_before_its_conclusion_is_concluded(study, monkeypatch):
     for _ in range(2):
         assert set(run_study(study, ARMS, None).values()) == {'kept'}
     (again,) = find_runs(open_store(), study, arm='study')
-    assert (
-        again.info.run_id == page.info.run_id
-        and again.info.status == 'FINISHED'
-        and '| full |' in again.data.tags['mlflow.note.content']
-    )
+    assert again.info.run_id == page.info.run_id
+    assert again.info.status == 'FINISHED'
+    assert '| full |' in again.data.tags['mlflow.note.content']
     monkeypatch.setattr(studying, 'conclude', killed)
     assert set(run_study(study, ARMS, None).values()) == {'kept'}  # once is enough
 
 
 def test_another_size_has_another_page(study):
-    arms = lambda views: {arm: {'arm': arm, 'views': views} for arm in ('a', 'b')}
+    def arms(views):
+        return {arm: {'arm': arm, 'views': views} for arm in ('a', 'b')}
+
     for views in (2, 1):
         run_study(study, arms(views), lambda r, p, s: {'eval/psnr': 10.0 * p['views']}, note='Why?')
     pages = {r.info.run_name: r for r in find_runs(open_store(), study, arm='study')}
     assert set(pages) == {f'{study} (views 2)', f'{study} (views 1)'}
     for views in (1, 2):
         page = pages[f'{study} (views {views})']
-        assert (
-            f'Of views {views}, 2 arms, seeds 0.' in page.data.tags['mlflow.note.content']
-            and f'| a | {views}0' in page.data.tags['mlflow.note.content']
-        )
+        assert f'Of views {views}, 2 arms, seeds 0.' in page.data.tags['mlflow.note.content']
+        assert f'| a | {views}0' in page.data.tags['mlflow.note.content']
         assert 'compare.html' in [a.path for a in open_store().list_artifacts(page.info.run_id)]
     told = open_store().get_experiment(experiment_id(open_store(), study)).tags['mlflow.note.content']
-    assert 'Of views 1' in told and 'Of views 2' in told
+    assert 'Of views 1' in told
+    assert 'Of views 2' in told
 
 
 def test_a_study_that_another_process_runs_is_told_of(study):
@@ -724,17 +731,16 @@ def test_final_scores_stand_at_step_zero_and_curves_where_they_are(study):
         lambda r, p, s: r.metrics({'train/loss': 2.0}, 100) or {'eval/psnr': 30.0, 'train/loss': 1.0},
     )
     (run,) = find_runs(open_store(), study, arm='a')
-    assert steps_of(run.info.run_id, 'eval/psnr') == [0] and history(
-        run.info.run_id, 'train/loss'
-    ).values.tolist() == [[100, 2.0], [101, 1.0]]
+    assert steps_of(run.info.run_id, 'eval/psnr') == [0]
+    assert history(run.info.run_id, 'train/loss').values.tolist() == [[100, 2.0], [101, 1.0]]
 
 
 def test_the_baseline_is_among_the_ten_that_charts_show():
-    jobs = lambda n: {f'a{i}': (f'a{i}', 0, {}) for i in range(n)}
-    assert (
-        list(studying.visible_last(jobs(10), 'a0'))[0] == 'a0'
-        and list(studying.visible_last(jobs(11), 'a0'))[-1] == 'a0'
-    )
+    def jobs(n):
+        return {f'a{i}': (f'a{i}', 0, {}) for i in range(n)}
+
+    assert list(studying.visible_last(jobs(10), 'a0'))[0] == 'a0'
+    assert list(studying.visible_last(jobs(11), 'a0'))[-1] == 'a0'
 
 
 def test_progress_is_told_arm_by_arm(study, tmp_path, monkeypatch):
@@ -745,7 +751,8 @@ def test_progress_is_told_arm_by_arm(study, tmp_path, monkeypatch):
         (0, '', ''),
         (1, 'a-s0', 'done'),
         (2, 'b-s0', 'done'),
-    ] and {(t['study'], t['total']) for t in told} == {(study, 2)}
+    ]
+    assert {(t['study'], t['total']) for t in told} == {(study, 2)}
 
 
 def test_runs_that_cannot_be_run_are_refused_before_they_are_made():
@@ -772,10 +779,8 @@ def test_recorded_rows_tell_how_long_another_size_takes(study, monkeypatch):
         {'arm': 'a', 'seed': 0, 'config_sha': 'other', 'status': 'to do'},
         {'arm': 'new', 'seed': 0, 'config_sha': 'more', 'status': 'to do'},
     ]
-    assert (
-        estimate_study(study, runs[:1]) == 60
-        and estimate_study(study, runs[:1], sizes={'other': {'images': 50}}) == 30
-    )
+    assert estimate_study(study, runs[:1]) == 60
+    assert estimate_study(study, runs[:1], sizes={'other': {'images': 50}}) == 30
     assert (
         estimate_study(study, runs, sizes={'other': {'images': 200}}) == 240
     )  # one that nobody knows: like the others
@@ -842,9 +847,8 @@ def test_a_server_killed_and_started_again_in_the_middle_of_a_run(tmp_path, monk
                     server = serve(tmp_path, port)
                 r.metrics({'x': float(step), 'y': -1.0}, step)
             assert r.spool.wait(60)
-        assert history(r.id, 'x').values.tolist() == [[s, float(s)] for s in range(300)] and steps_of(
-            r, 'y'
-        ) == list(range(300))
+        assert history(r.id, 'x').values.tolist() == [[s, float(s)] for s in range(300)]
+        assert steps_of(r, 'y') == list(range(300))
         assert r.client.get_run(r.id).info.status == 'FINISHED'
     finally:
         stop(server)
@@ -860,7 +864,8 @@ def test_pictures_and_files(study, tmp_path):
         with pytest.raises(ValueError, match='cannot name'):
             r.image(np.zeros((4, 6, 3), np.uint8), '../x')
     kept = runs_dir() / 'artifacts' / study
-    assert len(list(kept.rglob('*.png'))) == 1 and [p.name for p in kept.rglob('*.json')] == ['run.json']
+    assert len(list(kept.rglob('*.png'))) == 1
+    assert [p.name for p in kept.rglob('*.json')] == ['run.json']
     assert list_pictures(r.client, r.id) == {'snapshot': {300: 'images/' + next(kept.rglob('*.png')).name}}
     assert (
         r.client.get_run(r.id).data.tags['mlflow.loggedImages'] == 'True'
@@ -881,7 +886,8 @@ def test_a_picture_whose_step_is_there_does_not_come_again(study):
     with Recorder(study, 'a', resume='checkpoint') as again:
         for step in (2, 3):
             again.image(np.zeros((2, 2, 3), np.uint8), 'look depth', step)
-    assert again.id == r.id and list(list_pictures(r.client, r.id)['look depth']) == [1, 2, 3]
+    assert again.id == r.id
+    assert list(list_pictures(r.client, r.id)['look depth']) == [1, 2, 3]
     assert len(r.client.list_artifacts(r.id, 'images')) == 6  # each with its thumbnail
     r.spool.send_image('nowhere.png', 'look depth', 4)  # was delivered: nothing to do
 
@@ -892,11 +898,9 @@ def test_data_sets_sources_and_names(study):
         r.note('why')
         r.tag('verdict', 'good')
     run = r.client.get_run(r.id)
-    assert (
-        run.info.run_name == 'tiny-13k-heads32-s0'
-        and run.data.tags['mlflow.note.content'] == 'why'
-        and run.data.tags['wysiwyg.verdict'] == 'good'
-    )
+    assert run.info.run_name == 'tiny-13k-heads32-s0'
+    assert run.data.tags['mlflow.note.content'] == 'why'
+    assert run.data.tags['wysiwyg.verdict'] == 'good'
     assert {'mlflow.source.name', 'mlflow.source.type', 'mlflow.user'} <= run.data.tags.keys()
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest, data.tags[0].value) == ('heads32', 'abc', 'training')
@@ -915,9 +919,9 @@ def test_a_training_is_called_what_it_is_and_found_by_its_folder(fresh, tmp_path
     with tracking.reopen(tracking.find_training(tmp_path / 'b')) as again:
         again.metrics({'eval/fd': 2.0})
     run = r.client.get_run(r.id)
-    assert (
-        again.id == r.id and run.info.status == 'FINISHED' and run.data.metrics == {'x': 1.0, 'eval/fd': 2.0}
-    )
+    assert again.id == r.id
+    assert run.info.status == 'FINISHED'
+    assert run.data.metrics == {'x': 1.0, 'eval/fd': 2.0}
     assert tracking.facts('Why.', {'data': 'heads32'}) == 'Why.\n\n| | |\n|---|---|\n| data | heads32 |\n'
 
 
@@ -938,15 +942,17 @@ def test_links_open_on_runs_and_not_on_the_empty_page(study, monkeypatch):
     assert (
         run_link(r.id)
         == f'http://127.0.0.1:81/#/experiments/{number}/runs/{r.id}?workflowType=machine_learning'
-        and experiment_link('nowhere') is None
     )
+    assert experiment_link('nowhere') is None
     monkeypatch.setenv('MLFLOW_TRACKING_URI', 'https://me:secret@tracks.example/ml/')
     assert ui_address() == 'https://tracks.example/ml'
     assert 'secret' not in trouble(OSError('https://me:secret@tracks.example/ml/: no answer'))
 
 
 def test_null_recorder_has_the_whole_interface():
-    public = lambda c: {k for k in dir(c) if k[0] != '_'}
+    def public(c):
+        return {k for k in dir(c) if k[0] != '_'}
+
     assert public(Recorder) == public(NullRecorder)
     with NullRecorder() as r:
         r.metrics({'x': 1.0}, 1)
@@ -954,7 +960,7 @@ def test_null_recorder_has_the_whole_interface():
         r.file('x')
 
 
-# ---- studies ---------------------------------------------------------------------------------------------------------
+# ---- studies -------------------------------------------------------------------------------------
 
 ARMS = {'full': {'k': 1.0}, 'less': {'k': 2.0}, 'none': {'k': 3.0}}
 
@@ -973,29 +979,28 @@ def test_a_study_is_idempotent_and_survives_a_failing_arm(study):
             raise RuntimeError('no memory')
         return measure(recorder, params, seed)
 
-    assert set(run_study(study, ARMS, shaky, (0, 1), dry_run=True).values()) == {'to do'} and not seen
+    assert set(run_study(study, ARMS, shaky, (0, 1), dry_run=True).values()) == {'to do'}
+    assert not seen
     assert open_store().get_experiment_by_name(f'wysiwyg/{study}') is None
     one = run_study(study, ARMS, shaky, (0, 1))
-    assert (
-        exit_code(one) == 1
-        and len(seen) == 6
-        and one['less-s0'] == 'failed: RuntimeError: no memory'
-        and one['none-s1'] == 'done'
-    )
+    assert exit_code(one) == 1
+    assert len(seen) == 6
+    assert one['less-s0'] == 'failed: RuntimeError: no memory'
+    assert one['none-s1'] == 'done'
     two = run_study(study, ARMS, shaky, (0, 1))
-    assert exit_code(two) == 0 and len(seen) == 8 and sorted(two.values()) == ['done'] * 2 + ['kept'] * 4
+    assert exit_code(two) == 0
+    assert len(seen) == 8
+    assert sorted(two.values()) == ['done'] * 2 + ['kept'] * 4
     three = run_study(study, ARMS, shaky, (0, 1))
-    assert set(three.values()) == {'kept'} and len(seen) == 8
+    assert set(three.values()) == {'kept'}
+    assert len(seen) == 8
     changed = run_study(study, ARMS | {'full': {'k': 1.5}}, shaky, (0,))
-    assert (
-        changed['full-s0'] == 'done'
-        and read_study(study).set_index(['arm', 'seed']).loc[('full', 0), 'k'] == 1.5
-    )
+    assert changed['full-s0'] == 'done'
+    assert read_study(study).set_index(['arm', 'seed']).loc[('full', 0), 'k'] == 1.5
     runs = open_store().search_runs([open_store().get_experiment_by_name(f'wysiwyg/{study}').experiment_id])
     parents = [r for r in runs if r.data.tags['wysiwyg.arm'] == 'study']
-    assert len(parents) == 1 and not [
-        r for r in runs if 'mlflow.parentRunId' in r.data.tags
-    ]  # flat: charts show every arm
+    assert len(parents) == 1
+    assert not [r for r in runs if 'mlflow.parentRunId' in r.data.tags]  # flat: charts show every arm
 
 
 def test_arms_are_overrides_of_a_base(study):
@@ -1015,7 +1020,8 @@ def test_arms_are_overrides_of_a_base(study):
         'a-s3': override(tiny(), **{'sampler.tau': 0.9}),
         'b-s3': override(tiny(), **{'sampler.samples': 8}),
     }
-    assert finished(study, 'a', 3, got['a-s3']) and not finished(study, 'a', 3, tiny())
+    assert finished(study, 'a', 3, got['a-s3'])
+    assert not finished(study, 'a', 3, tiny())
     with pytest.raises(ValueError, match='unknown config key'):
         run_study(study, {'c': {'sampler.tua': 0.9}}, keep, base=tiny())
     with pytest.raises(ValueError, match="name of the study's own run"):
@@ -1032,7 +1038,8 @@ def test_tables_equal_mlflow(done, store):
     from scipy import stats
 
     runs, table = read_study(done), compare(done, 'full')
-    assert len(runs) == 9 and runs.k.dtype == float
+    assert len(runs) == 9
+    assert runs.k.dtype == float
     for r in runs.itertuples():
         assert (
             runs.set_index('run_id').loc[r.run_id, 'eval/fd']
@@ -1042,24 +1049,22 @@ def test_tables_equal_mlflow(done, store):
     assert table.loc['less', ('eval/fd', 'mean')] == pytest.approx(fd.mean())
     low, high = stats.t.interval(0.95, 2, fd.mean(), stats.sem(fd))
     assert table.loc['less', ('eval/fd', '±')] == pytest.approx((high - low) / 2)
-    assert table.loc['less', ('eval/fd', 'Δ')] == pytest.approx(10) and table.loc[
-        'less', ('eval/fd', 'Δ±')
-    ] == pytest.approx(0, abs=1e-9)  # seeds are paired
-    assert (
-        table['eval/fd', 'best'].tolist() == table['eval/psnr', 'best'].tolist() == [True, False, False]
-        and not table['eval/non_flatness', 'best'].any()
-    )
-    assert (
-        table.loc['less', ('eval/fd', 'noise')] is False and table.loc['full', ('eval/fd', 'noise')] is None
-    )
+    assert table.loc['less', ('eval/fd', 'Δ')] == pytest.approx(10)
+    assert table.loc['less', ('eval/fd', 'Δ±')] == pytest.approx(0, abs=1e-9)  # seeds are paired
+    assert table['eval/fd', 'best'].tolist() == table['eval/psnr', 'best'].tolist() == [True, False, False]
+    assert not table['eval/non_flatness', 'best'].any()
+    assert table.loc['less', ('eval/fd', 'noise')] is False
+    assert table.loc['full', ('eval/fd', 'noise')] is None
     assert compare(done, 'full', ['eval/fd'], ['none', 'less']).index.tolist() == ['none', 'less']
-    assert len(curves(done, 'train/loss')) == 9 and '★' in show_compare(done, 'full').loc['full', 'fd']
+    assert len(curves(done, 'train/loss')) == 9
+    assert '★' in show_compare(done, 'full').loc['full', 'fd']
 
 
 def test_one_seed_has_no_interval():
     run_study('single', ARMS, measure)
     table = compare('single', 'full')
-    assert math.isnan(table.loc['less', ('eval/fd', '±')]) and table.loc['less', ('eval/fd', 'noise')] is None
+    assert math.isnan(table.loc['less', ('eval/fd', '±')])
+    assert table.loc['less', ('eval/fd', 'noise')] is None
     assert show_compare('single', 'full').loc['less', 'fd'] == '20 (+10)'
 
 
@@ -1072,7 +1077,7 @@ def test_questions_to_the_store_fail_by_name(done):
         compare(done, 'full', ['eval/x'])
 
 
-# ---- tables of what was asked for, and of like with like --------------------------------------------------------------
+# ---- tables of what was asked for, and of like with like -----------------------------------------
 
 
 def keep(study, arm, params, scores, seed=0, **tags):
@@ -1087,20 +1092,24 @@ def test_a_small_run_does_not_shadow_a_large_one(study):
     for arm, p in large.items():
         keep(study, arm, p, {'eval/psnr': 40.0})
     keep(study, 'a', {'kind': 'a', 'images': 8}, {'eval/psnr': 20.0})
-    of = lambda **how: read_study(study, **how).set_index('arm')['eval/psnr'].to_dict()
-    assert of() == {'a': 20.0, 'b': 40.0} and of(arms=large) == of(where={'images': 2000}) == {
-        'a': 40.0,
-        'b': 40.0,
-    }
+
+    def of(**how):
+        return read_study(study, **how).set_index('arm')['eval/psnr'].to_dict()
+
+    assert of() == {'a': 20.0, 'b': 40.0}
     assert (
-        of(where={'images': 8}) == {'a': 20.0}
-        and of(arms=['b']) == of(where={'widths': (8, 16)}) == {'b': 40.0}
-        and read_study(study, where={'images': 9}).empty
+        of(arms=large)
+        == of(where={'images': 2000})
+        == {
+            'a': 40.0,
+            'b': 40.0,
+        }
     )
-    assert (
-        compare(study, 'a', arms=large).loc['b', ('eval/psnr', 'Δ')] == 0
-        and '40 (+0)' in show_compare(study, 'a', where={'images': 2000}).loc['b', 'psnr']
-    )
+    assert of(where={'images': 8}) == {'a': 20.0}
+    assert of(arms=['b']) == of(where={'widths': (8, 16)}) == {'b': 40.0}
+    assert read_study(study, where={'images': 9}).empty
+    assert compare(study, 'a', arms=large).loc['b', ('eval/psnr', 'Δ')] == 0
+    assert '40 (+0)' in show_compare(study, 'a', where={'images': 2000}).loc['b', 'psnr']
 
 
 def test_unlike_things_are_not_compared(study):
@@ -1134,7 +1143,9 @@ def test_cases_say_what_one_seed_cannot(study):
             r.samples('psnr', people + gain + draw.normal(0, 0.3, 30))
     table, cases = compare(study, 'base')['eval/psnr'], case_scores(read_study(study), 'eval/psnr')
     difference = cases.better - cases.base
-    assert cases.shape == (30, 3) and table.noise.tolist() == [None, False, True] and table['Δ±'].isna().all()
+    assert cases.shape == (30, 3)
+    assert table.noise.tolist() == [None, False, True]
+    assert table['Δ±'].isna().all()
     assert table.loc['better', 'Δ'] == pytest.approx(difference.mean())
     assert table.loc['better', 'Δ± cases'] == pytest.approx(1.96 * difference.std() / 30**0.5, rel=0.15)
     with Recorder(study, 'better', 1, {'gain': 0.5, 'arm': 'better'}) as r:
@@ -1163,9 +1174,14 @@ def test_the_report_needs_nothing_and_runs_nothing(study):
         if r.data.tags['wysiwyg.arm'] == 'study'
     ][0]
     page = open(open_store().download_artifacts(parent.info.run_id, 'compare.html'), encoding='utf8').read()
-    assert '<script' not in page and '&lt;script&gt;' in page and '&lt;b&gt;why' in page and '31.5 ± ' in page
-    assert not re.search(r'<(script|link|img)[^>]+(src|href)="(http|//)', page) and len(page) < 2e5
-    assert '| a |' in parent.data.tags['mlflow.note.content'] and parent.data.tags['wysiwyg.failed'] == '0'
+    assert '<script' not in page
+    assert '&lt;script&gt;' in page
+    assert '&lt;b&gt;why' in page
+    assert '31.5 ± ' in page
+    assert not re.search(r'<(script|link|img)[^>]+(src|href)="(http|//)', page)
+    assert len(page) < 2e5
+    assert '| a |' in parent.data.tags['mlflow.note.content']
+    assert parent.data.tags['wysiwyg.failed'] == '0'
     assert (
         '`k` | 2'
         in open_store()
@@ -1179,7 +1195,8 @@ def test_seeds_by_arm_and_a_dry_run_in_the_journal(study, tmp_path, monkeypatch)
     monkeypatch.setenv('WYSIWYG_DRY_RUN', '1')
     status = run_study(study, ARMS, measure, {'full': (0, 1), 'less': (0,), 'none': ()})
     told = json.loads((tmp_path / 'journal').read_text())
-    assert status == {'full-s0': 'to do', 'full-s1': 'to do', 'less-s0': 'to do'} and told['study'] == study
+    assert status == {'full-s0': 'to do', 'full-s1': 'to do', 'less-s0': 'to do'}
+    assert told['study'] == study
     assert told['runs'][1] == {
         'run': 'full-s1',
         'arm': 'full',
@@ -1190,7 +1207,8 @@ def test_seeds_by_arm_and_a_dry_run_in_the_journal(study, tmp_path, monkeypatch)
     assert estimate_study(study, told['runs']) is None
     for arm, seconds in (('full', 60), ('less', 30)):
         keep(study, arm, ARMS[arm], {'eval/fd': 1.0}, seed=7, seconds=seconds)
-    assert estimate_study(study, told['runs']) == 150 and estimate_study(study, told['runs'], 2) == 75
+    assert estimate_study(study, told['runs']) == 150
+    assert estimate_study(study, told['runs'], 2) == 75
     assert estimate_study(study, [{**r, 'status': 'kept'} for r in told['runs']]) == 0
     assert estimate_study(study, [{**r, 'config_sha': 'other'} for r in told['runs']]) is None
 
@@ -1227,11 +1245,9 @@ def test_exported_runs_come_back_once(tmp_path, monkeypatch):
     )
     file, mine = export_runs('swap'), read_study('swap').set_index(['arm', 'seed'])
     text = file.read_text()
-    assert (
-        file.name == 'swap.runs.json'
-        and socket.gethostname() + ':' not in text
-        and str(tmp_path.parent) not in text
-    )
+    assert file.name == 'swap.runs.json'
+    assert socket.gethostname() + ':' not in text
+    assert str(tmp_path.parent) not in text
     assert set(import_runs(file).values()) == {'there'}  # one's own
     rename = text.replace('"swap"', '"swapped"')  # as another store would have it
     for run in json.loads(text):
@@ -1249,22 +1265,23 @@ def test_exported_runs_come_back_once(tmp_path, monkeypatch):
     monkeypatch.setattr(type(open_store()), 'set_terminated', cut)
     with pytest.raises(OSError):
         import_runs(other)
-    assert sorted(import_runs(other).values()) == ['imported'] * 3 + ['there'] * 2 and set(
-        import_runs(other).values()
-    ) == {'there'}
+    assert sorted(import_runs(other).values()) == ['imported'] * 3 + ['there'] * 2
+    assert set(import_runs(other).values()) == {'there'}
     back = read_study('swapped').set_index(['arm', 'seed'])
-    assert (
-        len(back) == 4
-        and (back['eval/psnr'] == mine['eval/psnr']).all()
-        and (back.config_sha == mine.config_sha).all()
-        and back.loc[('a', 0), 'far'] == math.inf
-    )
+    assert len(back) == 4
+    assert (back['eval/psnr'] == mine['eval/psnr']).all()
+    assert (back.config_sha == mine.config_sha).all()
+    assert back.loc[('a', 0), 'far'] == math.inf
     steps = history(back.loc[('b', 1), 'run_id'], 'train/loss').step.tolist()
-    assert len(steps) == 200 and steps[0] == 1 and steps[-1] == 300
+    assert len(steps) == 200
+    assert steps[0] == 1
+    assert steps[-1] == 300
     runs = find_runs(open_store(), 'swapped')
-    assert len(runs) == 5 and {r.data.tags['wysiwyg.imported_from'] for r in runs} == {'swapped.runs.json'}
+    assert len(runs) == 5
+    assert {r.data.tags['wysiwyg.imported_from'] for r in runs} == {'swapped.runs.json'}
     parent = [r.info.run_id for r in runs if r.data.tags['wysiwyg.arm'] == 'study']
-    assert len(parent) == 1 and not [r for r in runs if 'mlflow.parentRunId' in r.data.tags]
+    assert len(parent) == 1
+    assert not [r for r in runs if 'mlflow.parentRunId' in r.data.tags]
     assert set(run_study('swapped', arms, None, (0, 1), dry_run=True).values()) == {
         'to do'
     }  # not measured here
@@ -1304,12 +1321,10 @@ def test_results_carry_where_they_come_from(done):
         == ['what', 'value', 'unit', 'bound', 'holds', 'command', 'hardware', 'versions', 'commit', 'date']
         for r in rows
     )
-    assert (
-        len([r for r in rows if r['what'][-1] not in '±Δ']) == 11
-        and [r['holds'] for r in rows[-2:]] == [False, True]
-        and 'torch' in rows[0]['versions']
-        and read_results('rows').value.iloc[-2] == 4.5
-    )
+    assert len([r for r in rows if r['what'][-1] not in '±Δ']) == 11
+    assert [r['holds'] for r in rows[-2:]] == [False, True]
+    assert 'torch' in rows[0]['versions']
+    assert read_results('rows').value.iloc[-2] == 4.5
     for bad, why in (
         (dict(what='x', value=float('inf')), 'not finite'),
         (dict(what='x', value=1, bound='8'), 'reads like'),

@@ -139,14 +139,15 @@ def spoiled(t):
     return t
 
 
-# ---- what is not finite ----------------------------------------------------------------------------------------------
+# ---- what is not finite --------------------------------------------------------------------------
 
 
 def test_a_nan_step_changes_nothing_and_patience_ends(data):
     t = steps(Trainer(WYSIWYG, RUN, data), 1)
     before = copy.deepcopy(t.state())
     spoiled(t)
-    assert all(same(before[k], t.state()[k]) for k in NETWORKS) and (
+    assert all(same(before[k], t.state()[k]) for k in NETWORKS)
+    assert (
         t.skipped,
         t.skipped_in_a_row,
         t.step_count,
@@ -158,11 +159,9 @@ def test_a_nan_step_changes_nothing_and_patience_ends(data):
         NotFinite, match='3 steps in a row were not finite, the last at step 5 .*g.field.color1.bias'
     ) as e:
         steps(t, 3)
-    assert (
-        e.value.report['weights'] == ['g.field.color1.bias']
-        and 'd.image.out.weight' in e.value.report['gradients']
-        and e.value.report['values']['loss/D'] == 'nan'
-    )
+    assert e.value.report['weights'] == ['g.field.color1.bias']
+    assert 'd.image.out.weight' in e.value.report['gradients']
+    assert e.value.report['values']['loss/D'] == 'nan'
 
 
 def test_patience_counts_a_maker_that_fails_while_the_judge_does_not(data, monkeypatch):
@@ -179,10 +178,8 @@ def test_a_report_is_left_and_the_log_stays_finite(data, tmp_path, monkeypatch):
     )
     with pytest.raises(NotFinite):
         train(override(RUN, **{'train.nan_patience': 2}), tmp_path, data, progress=False)
-    assert (
-        json.loads((tmp_path / 'not_finite.json').read_text())['step'] == 1
-        and latest_checkpoint(tmp_path) is None
-    )
+    assert json.loads((tmp_path / 'not_finite.json').read_text())['step'] == 1
+    assert latest_checkpoint(tmp_path) is None
 
 
 def breaks(t):
@@ -212,11 +209,9 @@ def test_weights_that_are_not_finite_reach_no_average_no_checkpoint_and_no_gener
     t.ema.load_state_dict(t.g.state_dict())
     with pytest.raises(NotFinite, match='generator.safetensors is not written.*ema.field.color1.bias'):
         save_pair(t, tmp_path)
-    assert (
-        checkpoints(tmp_path) == [first]
-        and all(p.read_bytes() == raw for p, raw in pair.items())
-        and not list(tmp_path.glob('.*'))
-    )
+    assert checkpoints(tmp_path) == [first]
+    assert all(p.read_bytes() == raw for p, raw in pair.items())
+    assert not list(tmp_path.glob('.*'))
 
 
 @pytest.mark.parametrize('good', [0, 2])
@@ -232,14 +227,12 @@ def test_a_run_that_ends_on_skipped_steps_has_failed(data, tmp_path, monkeypatch
     run = override(RUN, **{'train.nan_patience': 100, 'train.checkpoint_images': 1000})
     with pytest.raises(NotFinite, match='the run ends on [23] steps that were not finite'):
         train(run, tmp_path, data, progress=False, stop_at=4 * (good + 3 if good else 2))
-    assert (
-        not list(tmp_path.glob('*.safetensors'))
-        and not checkpoints(tmp_path)
-        and (tmp_path / 'not_finite.json').exists()
-    )
+    assert not list(tmp_path.glob('*.safetensors'))
+    assert not checkpoints(tmp_path)
+    assert (tmp_path / 'not_finite.json').exists()
 
 
-# ---- checkpoints -----------------------------------------------------------------------------------------------------
+# ---- checkpoints ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope='module')
@@ -253,9 +246,9 @@ def straight(data, tmp_path_factory):
 def test_forty_steps_are_twenty_and_twenty(data, straight):
     path, _, end = straight
     resumed = steps(load_checkpoint(Trainer(WYSIWYG, RUN, data), path), 20)
-    assert (
-        resumed.images == 160 and all(same(resumed.state()[k], end[k]) for k in end) and end['skipped'] == 1
-    )
+    assert resumed.images == 160
+    assert all(same(resumed.state()[k], end[k]) for k in end)
+    assert end['skipped'] == 1
 
 
 @pytest.mark.parametrize('part', [*NETWORKS, *COUNTS])
@@ -295,7 +288,8 @@ def test_a_killed_run_resumes_bit_for_bit(folder, data, tmp_path):
     assert latest_checkpoint(tmp_path / 'killed').name < latest_checkpoint(tmp_path / 'straight').name
     train(RUN, tmp_path / 'killed', data, 'latest', progress=False)
     a, b = [torch.load(latest_checkpoint(tmp_path / k), weights_only=True) for k in ('straight', 'killed')]
-    assert a['images'] == b['images'] == 160 and same(a, b)
+    assert a['images'] == b['images'] == 160
+    assert same(a, b)
     assert curves(tmp_path / 'straight') == curves(tmp_path / 'killed')
 
 
@@ -305,9 +299,8 @@ def test_what_was_logged_after_the_checkpoint_is_forgotten(data, tmp_path):
     log.write_text(log.read_text() + '{"images": 400}\n{"images": 5')
     (tmp_path / '.ckpt-1.pt.00.tmp').write_text('half')
     train(RUN, tmp_path, data, 'latest', progress=False, stop_at=24)
-    assert [json.loads(line)['images'] for line in log.read_text().splitlines()] == [16, 24] and not list(
-        tmp_path.glob('.*')
-    )
+    assert [json.loads(line)['images'] for line in log.read_text().splitlines()] == [16, 24]
+    assert not list(tmp_path.glob('.*'))
 
 
 class Miniature:
@@ -347,11 +340,9 @@ def test_two_hundred_kills_while_checkpoints_are_written(tmp_path):
         for left in tmp_path.glob('.*.tmp'):
             left.unlink()
         state = torch.load(newest, weights_only=True)
-        assert (
-            state['images'] >= t.images
-            and newest.stem == f'ckpt-{state["images"]:010d}'
-            and all((state[k] == state['images']).all() for k in NETWORKS)
-        )
+        assert state['images'] >= t.images
+        assert newest.stem == f'ckpt-{state["images"]:010d}'
+        assert all((state[k] == state['images']).all() for k in NETWORKS)
         t.images = state['images']
     assert t.images > 40 and cut > 40, (t.images, cut)  # it did write, and many kills came in the middle
     assert len(checkpoints(tmp_path)) <= RUN.train.keep + 2
@@ -386,11 +377,9 @@ def test_a_refused_write_keeps_the_checkpoint_before(data, tmp_path, monkeypatch
             WriteError, match=f'ckpt-0000000008.pt could not be written .*{mend}.*--resume=latest'
         ):
             save_checkpoint(t, tmp_path)
-    assert (
-        latest_checkpoint(tmp_path) == first
-        and first.read_bytes() == before
-        and not list(tmp_path.glob('.*'))
-    )
+    assert latest_checkpoint(tmp_path) == first
+    assert first.read_bytes() == before
+    assert not list(tmp_path.glob('.*'))
 
 
 LIMITED = 'import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); from wysiwyg.cli import main; sys.exit(main(sys.argv[1:]))'
@@ -452,11 +441,13 @@ def test_damaged_and_foreign_checkpoints_are_refused_by_name(data, tmp_path, cap
         second.write_bytes(damage)
         with pytest.raises(ValueError, match=f'{second.name} is damaged'):
             check_checkpoint(second)
-        assert latest_checkpoint(tmp_path) == first and second.name in capsys.readouterr().err
+        assert latest_checkpoint(tmp_path) == first
+        assert second.name in capsys.readouterr().err
     second.write_bytes(raw)
     assert latest_checkpoint(tmp_path) == second
     second.with_suffix('.json').write_text('{"sha')
-    assert latest_checkpoint(tmp_path) == first and 'no manifest' in capsys.readouterr().err
+    assert latest_checkpoint(tmp_path) == first
+    assert 'no manifest' in capsys.readouterr().err
     assert save_checkpoint(t, tmp_path) == second == latest_checkpoint(tmp_path)
     with pytest.raises(ValueError, match='was trained with loss.hinge'):
         load_checkpoint(Trainer(WYSIWYG, override(RUN, **{'loss.hinge': 0.5}), data), first)
@@ -539,10 +530,8 @@ def test_a_newer_version_s_checkpoint_and_a_folder_are_passed_over(pair, capsys)
     path.write_text(before)
     odd = folder / 'ckpt-0000000012.pt'
     odd.mkdir()
-    assert (
-        find_checkpoint(t, folder, 'latest') == second
-        and f'{odd.name} is a folder' in capsys.readouterr().err
-    )
+    assert find_checkpoint(t, folder, 'latest') == second
+    assert f'{odd.name} is a folder' in capsys.readouterr().err
     assert save_checkpoint(t, folder) == second
     odd.rmdir()
 
@@ -559,10 +548,8 @@ def test_where_nothing_can_be_gone_on_from_nothing_is_lost(pair, tmp_path):
 
 def test_resume_takes_a_folder_and_says_what_is_not_there(data, pair, tmp_path):
     t, folder, (_, second) = pair
-    assert (
-        find_checkpoint(t, tmp_path, str(folder)) == second
-        and find_checkpoint(t, tmp_path, str(second)) == second
-    )
+    assert find_checkpoint(t, tmp_path, str(folder)) == second
+    assert find_checkpoint(t, tmp_path, str(second)) == second
     with pytest.raises(ValueError, match='there is no /nosuch.pt'):
         train(RUN, tmp_path / 'a', data, '/nosuch.pt', progress=False)
     with pytest.raises(ValueError, match='none of the 0 checkpoints'):
@@ -578,10 +565,12 @@ def test_a_checkpoint_of_the_same_name_is_kept_only_where_it_is_the_same(data, t
     t = steps(Trainer(WYSIWYG, RUN, data), 1)
     path = save_checkpoint(t, tmp_path)
     stamp = path.stat().st_mtime_ns, path.stat().st_ino
-    assert save_checkpoint(t, tmp_path) == path and (path.stat().st_mtime_ns, path.stat().st_ino) == stamp
+    assert save_checkpoint(t, tmp_path) == path
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == stamp
     t.ema.field.color1.bias.data += 1
     save_checkpoint(t, tmp_path)
-    assert same(torch.load(path, weights_only=True), t.state()) and check_checkpoint(path)
+    assert same(torch.load(path, weights_only=True), t.state())
+    assert check_checkpoint(path)
 
 
 def test_rewinding_sets_aside_what_came_later(data, tmp_path, capsys):
@@ -589,7 +578,8 @@ def test_rewinding_sets_aside_what_came_later(data, tmp_path, capsys):
     train(run, tmp_path, data, progress=False, stop_at=16)
     again = override(run, **{'train.ema_images': 1.0})
     t = train(again, tmp_path, data, str(tmp_path / 'ckpt-0000000004.pt'), progress=False, stop_at=8)
-    assert 'ckpt-0000000016.pt' in capsys.readouterr().err and t.images == 8
+    assert 'ckpt-0000000016.pt' in capsys.readouterr().err
+    assert t.images == 8
     assert [p.name for p in checkpoints(tmp_path)] == ['ckpt-0000000004.pt', 'ckpt-0000000008.pt']
     assert check_checkpoint(latest_checkpoint(tmp_path))['run']['train']['ema_images'] == 1
     assert {p.name for p in (tmp_path / 'set-aside-1').iterdir()} >= {
@@ -616,7 +606,7 @@ def test_a_folder_belongs_to_one_training_and_a_killed_one_gives_it_back(data, t
         train(RUN, tmp_path / 'run', data, progress=False, stop_at=4)
 
 
-# ---- what a recorder is told -----------------------------------------------------------------------------------------
+# ---- what a recorder is told ---------------------------------------------------------------------
 
 
 class Listener:
@@ -663,19 +653,16 @@ def test_a_recorder_opens_when_all_is_checked_and_is_told_means(data, tmp_path):
         assert told[f'train/{k}'] == pytest.approx(
             sum(v[k] for v in values if k in v) / sum(k in v for v in values), rel=1e-12
         )
-    assert (
-        told['perf/images_per_second'] > 0
-        and told['perf/memory_gib'] > 0
-        and not [k for k in told if 'train/train' in k or k == 'train/skipped']
-        and 'train/ada_p' in told
-    )
-    assert (
-        curves(tmp_path)[-1]['loss/D'] == told['train/loss/D']
-        and set(heard.images) == {'image', 'normal', 'depth'}
-        and all(s == (192, 384, 3) for s in heard.images.values())
-    )
+    assert told['perf/images_per_second'] > 0
+    assert told['perf/memory_gib'] > 0
+    assert not [k for k in told if 'train/train' in k or k == 'train/skipped']
+    assert 'train/ada_p' in told
+    assert curves(tmp_path)[-1]['loss/D'] == told['train/loss/D']
+    assert set(heard.images) == {'image', 'normal', 'depth'}
+    assert all(s == (192, 384, 3) for s in heard.images.values())
     train(RUN, tmp_path, data, 'latest', heard, False, stop_at=16)
-    assert heard.opened == [False, True] and heard.ended == [None, None]
+    assert heard.opened == [False, True]
+    assert heard.ended == [None, None]
     t.run = override(RUN, **{'augment.adaptive': False})
     t.ada.p = 0.0
     assert t.moving() == {}
@@ -684,13 +671,11 @@ def test_a_recorder_opens_when_all_is_checked_and_is_told_means(data, tmp_path):
 def test_a_recorder_that_fails_costs_one_warning(data, tmp_path, capsys):
     t = train(RUN, tmp_path, data, None, Listener(fails=True), False, stop_at=12)
     said = capsys.readouterr().err
-    assert (
-        t.images == 12
-        and latest_checkpoint(tmp_path)
-        and said.count('the recorder failed') == 1
-        and 'No space left' in said
-        and said.count('\n') == 1
-    )
+    assert t.images == 12
+    assert latest_checkpoint(tmp_path)
+    assert said.count('the recorder failed') == 1
+    assert 'No space left' in said
+    assert said.count('\n') == 1
 
 
 def test_an_interrupted_run_tells_its_recorder_and_how_to_go_on(data, tmp_path, monkeypatch):
@@ -723,7 +708,8 @@ def test_snapshots_look_from_the_cameras_of_the_data_a_few_people_at_a_time(data
     whole, few = snapshot(t.ema, 4), override(RUN, **{'render.max_points': 16 * 16 * 26 * 3})
     t.ema.run, made = few, []
     t.ema.synthesize, synthesize = lambda w: (made.append(len(w)), synthesize(w))[1], t.ema.synthesize
-    assert torch.allclose(snapshot(t.ema, 4), whole, atol=1e-5) and made == [3, 1]
+    assert torch.allclose(snapshot(t.ema, 4), whole, atol=1e-5)
+    assert made == [3, 1]
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -765,7 +751,7 @@ def test_the_device_is_honoured(data):
     assert next(Trainer(WYSIWYG, RUN, data).g.parameters()).device.type == default_device().type
 
 
-# ---- parts of a batch ------------------------------------------------------------------------------------------------
+# ---- parts of a batch ----------------------------------------------------------------------------
 
 
 class Double(Dataset):
@@ -806,7 +792,7 @@ def test_micro_batches_equal_the_whole_batch(folder, float64):
         Trainer(WYSIWYG, override(run, **{'train.micro_batch': 1}), Double(folder))
 
 
-# ---- presets and what a run will cost --------------------------------------------------------------------------------
+# ---- presets and what a run will cost ------------------------------------------------------------
 
 TABLE_A3 = {
     'rendering resolution': [
@@ -878,22 +864,21 @@ def test_published_values():
         p.field.beta_init,
         p.field.beta_min,
     ) == (128, 64, 64, 6, 2, 0.01, 0.0001)
-    assert group_size(p.train.batch, p.discriminator.group) <= p.train.batch // 16 and not p.augment.adaptive
-    assert (
-        c.schedule.total == 1.2e6
-        and c.augment.adaptive
-        and {k: v for k, *_, v in [(k, *v[-1]) for k, v in schedule_table(c.schedule).items()]}
-        == {k: v[-1][-1] for k, v in schedule_table(p.schedule).items()} | {'R1 gamma': 6}
-    )
+    assert group_size(p.train.batch, p.discriminator.group) <= p.train.batch // 16
+    assert not p.augment.adaptive
+    assert c.schedule.total == 1.2e6
+    assert c.augment.adaptive
+    assert {k: v for k, *_, v in [(k, *v[-1]) for k, v in schedule_table(c.schedule).items()]} == {
+        k: v[-1][-1] for k, v in schedule_table(p.schedule).items()
+    } | {'R1 gamma': 6}
     assert all(len(v) == 1 for v in schedule_table(c.schedule).values())
 
 
 def test_gamma_follows_resolution_and_batch(capsys):
-    assert suggest_gamma(256, 32) == pytest.approx(0.4096) and not capsys.readouterr().err
-    assert (
-        suggest_gamma(64, 8) == pytest.approx(0.1024)
-        and 'warning: a gamma for a batch of 8' in capsys.readouterr().err
-    )
+    assert suggest_gamma(256, 32) == pytest.approx(0.4096)
+    assert not capsys.readouterr().err
+    assert suggest_gamma(64, 8) == pytest.approx(0.1024)
+    assert 'warning: a gamma for a batch of 8' in capsys.readouterr().err
     assert main('train --cfg small --gamma auto --batch 16 --dry-run --json'.split()) == 0
     assert json.loads(capsys.readouterr().out)['schedule.gamma'] == [[0, 0.0002 * 128**2 / 16]]
 
@@ -912,7 +897,10 @@ def test_fine_tuning_starts_from_a_pair(data, tmp_path):
         },
     )
     t = train(tuned, tmp_path / 'tuned', data, progress=False, stop_at=4)
-    moved = lambda a, b: max((x - b[k]).abs().max().item() for k, x in a.items())
+
+    def moved(a, b):
+        return max((x - b[k]).abs().max().item() for k, x in a.items())
+
     assert (
         moved(t.ema.state_dict(), first.ema.state_dict())
         < 0.05
@@ -971,11 +959,12 @@ def test_half_precision_is_where_it_holds(data):
     )
     seen.clear()
     t.images, t.step_count = 120, 4
-    assert 'loss/r1' in t.step() and seen['blocks'] == half | full
-    assert (
-        all(p.dtype == torch.float32 and p.isfinite().all() for p in [*t.g.parameters(), *t.d.parameters()])
-        and t.skipped == 0
+    assert 'loss/r1' in t.step()
+    assert seen['blocks'] == half | full
+    assert all(
+        p.dtype == torch.float32 and p.isfinite().all() for p in [*t.g.parameters(), *t.d.parameters()]
     )
+    assert t.skipped == 0
 
 
 def test_reading_is_somebody_elses_work(folder):
@@ -990,9 +979,8 @@ def test_reading_is_somebody_elses_work(folder):
 
     t = steps(Trainer(WYSIWYG, RUN, data := Watched(folder)), 3)
     t.objective.reals.ahead.popitem()[1].result()
-    assert [p for p, _ in data.asked] == list(range(16)) and threading.main_thread() not in {
-        who for _, who in data.asked
-    }
+    assert [p for p, _ in data.asked] == list(range(16))
+    assert threading.main_thread() not in {who for _, who in data.asked}
 
 
 def test_the_estimate_is_what_then_happens(data, tmp_path):
@@ -1000,9 +988,8 @@ def test_the_estimate_is_what_then_happens(data, tmp_path):
     run = override(RUN, **{'train.checkpoint_images': 40.0, 'schedule.total': 160.0})
     snapshot(steps(Trainer(WYSIWYG, run, data), 1).ema)  # what is slow only the first time in a process
     rows = estimate(run, data, steps=3, clock=time.process_time)
-    assert [(r['from'], r['to']) for r in rows[:-1]] == schedule_segments(run.schedule) and rows[-1][
-        'GiB'
-    ] > 0
+    assert [(r['from'], r['to']) for r in rows[:-1]] == schedule_segments(run.schedule)
+    assert rows[-1]['GiB'] > 0
     begun = time.process_time()
     train(run, tmp_path, data, progress=False)
     took, expected = time.process_time() - begun, rows[-1]['hours'] * 3600
