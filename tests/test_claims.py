@@ -35,12 +35,8 @@ def test_independent_intervals_add_in_squares():
     [(1, 0.0, 'shown'), (1, 2.0, 'not reproduced'), (-1, 0.0, 'not reproduced'), (-1, -12.0, 'shown')],
 )
 def test_sign_and_margin(sign, margin, word):
-    assert (
-        judge(
-            Claim('c', '', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y', sign, margin), ROWS, toy=False
-        ).word
-        == word
-    )
+    claim = Claim('c', '', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y', sign, margin)
+    assert judge(claim, ROWS, toy=False).word == word
 
 
 def test_nothing_is_claimed_without_an_interval():
@@ -103,15 +99,13 @@ def test_loosen_multiplies_beta_alone():
 def test_rows_leave_out_what_is_not_there():
     import pandas as pd
 
-    table = pd.DataFrame(
-        {
-            ('eval/psnr', 'mean'): [1.0, 2.0],
-            ('eval/psnr', '±'): [float('nan'), 0.5],
-            ('eval/psnr', 'Δ'): [0.0, 1.0],
-            ('eval/psnr', 'Δ±'): [0.0, float('nan')],
-        },
-        index=['a', 'b'],
-    )
+    columns = {
+        ('eval/psnr', 'mean'): [1.0, 2.0],
+        ('eval/psnr', '±'): [math.nan, 0.5],
+        ('eval/psnr', 'Δ'): [0.0, 1.0],
+        ('eval/psnr', 'Δ±'): [0.0, math.nan],
+    }
+    table = pd.DataFrame(columns, index=['a', 'b'])
     rows = {r['what']: r['value'] for r in interval_rows(table)}
     assert rows == {
         'eval/psnr: a': 1.0,
@@ -127,7 +121,7 @@ def test_rows_leave_out_what_is_not_there():
     'budget, best', [(3.9, math.nan), (4, 20.0), (8, 30.0), (16, 30.0), (32, 30.0), (10**6, 30.0)]
 )
 def test_more_budget_never_buys_less(budget, best):
-    "The dearest setting is not the best; settings come in any order, and what one may not spend does not count."
+    "The dearest setting is not the best; settings come in any order; what one may not spend is not counted."
     assert best_within(budget, [8.0, 4.0, 16.0], [30.0, 20.0, 25.0]) == pytest.approx(best, nan_ok=True)
 
 

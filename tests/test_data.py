@@ -491,18 +491,12 @@ def test_what_macos_and_jupyter_leave_behind_is_skipped(tmp_path):
 
 def test_a_set_one_folder_down_is_pointed_at(tmp_path):
     folder_set(tmp_path / 'outer/inner')
-    assert (
-        faults(tmp_path / 'outer')['dataset.json'] == 'lies in inner/: name that folder, or pack its contents'
-    )
-    path = raw_zip(
-        tmp_path / 'a.zip',
-        [('inner/' + n, b) for n, b, _ in ROWS[:3]] + [('inner/dataset.json', b'{}')],
-        None,
-    )
-    assert (
-        faults(path)['dataset.json']
-        == 'lies in inner/: unpack the archive and name that folder, or pack its contents'
-    )
+    said = faults(tmp_path / 'outer')['dataset.json']
+    assert said == 'lies in inner/: name that folder, or pack its contents'
+    inner = [(f'inner/{name}', body) for name, body in FILES[:3]]
+    path = raw_zip(tmp_path / 'a.zip', [*inner, ('inner/dataset.json', b'{}')], None)
+    said = faults(path)['dataset.json']
+    assert said == 'lies in inner/: unpack the archive and name that folder, or pack its contents'
 
 
 # ---- a set and a run -----------------------------------------------------------------------------

@@ -42,13 +42,9 @@ def made(tmp_path_factory):
 
 
 def one(model, i, config=CONFIG):
-    return render_head(
-        model,
-        sample_person(model, config.seed, i),
-        head_camera(config, i),
-        sample_light(config.seed, i),
-        config,
-    )
+    person = sample_person(model, config.seed, i)
+    light = sample_light(config.seed, i)
+    return render_head(model, person, head_camera(config, i), light, config)
 
 
 def test_model_file_is_small_free_and_whole(model):
@@ -56,14 +52,10 @@ def test_model_file_is_small_free_and_whole(model):
     assert path.stat().st_size <= 8e6
     with np.load(path, allow_pickle=False) as d:
         assert str(d['licence']).startswith('CC0')
-    assert all(
-        np.isfinite(x).all()
-        for x in (model.mean, model.identity, model.expression, model.coefficients, model.phenotype)
-    )
-    edges = np.sort(
-        np.concatenate([model.triangles[:, [0, 1]], model.triangles[:, [1, 2]], model.triangles[:, [2, 0]]]),
-        1,
-    )
+    for x in (model.mean, model.identity, model.expression, model.coefficients, model.phenotype):
+        assert np.isfinite(x).all()
+    sides = [model.triangles[:, corners] for corners in ([0, 1], [1, 2], [2, 0])]
+    edges = np.sort(np.concatenate(sides), 1)
     assert np.unique(edges, axis=0, return_counts=True)[1].max() == 2
 
 
@@ -89,11 +81,8 @@ def test_reuse_and_replace(made):
     stamp = made.stat().st_mtime_ns
     assert render_heads(CONFIG, made, progress=False) == made
     assert made.stat().st_mtime_ns == stamp
-    assert (
-        heads_digest(replace(CONFIG, workers=7))
-        == heads_digest(CONFIG)
-        != heads_digest(replace(CONFIG, seed=1))
-    )
+    assert heads_digest(replace(CONFIG, workers=7)) == heads_digest(CONFIG)
+    assert heads_digest(replace(CONFIG, seed=1)) != heads_digest(CONFIG)
 
 
 def test_another_configuration_is_not_mistaken(tmp_path):
@@ -104,15 +93,16 @@ def test_another_configuration_is_not_mistaken(tmp_path):
 
 @pytest.mark.parametrize('cut', ['before the pictures', 'before the truth'])
 def test_a_rendering_that_is_cut_short_is_never_taken_for_a_set(tmp_path, monkeypatch, cut):
-    "Whatever was renamed when the process died: the next call returns the pictures and the truth that it was asked for."
-    few, path, replace_ = replace(CONFIG, n=2, workers=1), tmp_path / 'h.zip', os.replace
+    "Whatever was renamed when the process died: the next call returns pictures and truth as asked for."
+    few, path, rename = replace(CONFIG, n=2, workers=1), tmp_path / 'h.zip', os.replace
+    last = path if cut == 'before the pictures' else truth_path(path)
     render_heads(few, path, progress=False)
     wanted = render_heads(replace(few, seed=1), tmp_path / 'fresh.zip', progress=False)
 
     def dies(source, target):
-        if str(target) == str(path if cut == 'before the pictures' else truth_path(path)):
+        if str(target) == str(last):
             raise KeyboardInterrupt
-        replace_(source, target)
+        rename(source, target)
 
     with monkeypatch.context() as m:
         m.setattr(os, 'replace', dies)
@@ -176,9 +166,8 @@ def test_a_full_disk_names_file_and_mend(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(heads, 'write_zip', full)
-    with pytest.raises(
-        WriteError, match=r'h.zip could not be written to set/ \(No space left on device\): free some space'
-    ):
+    why = r'h.zip could not be written to set/ \(No space left on device\): free some space'
+    with pytest.raises(WriteError, match=why):
         render_heads(replace(few, seed=1), path, progress=False)
     assert (path.read_bytes(), truth_path(path).read_bytes()) == before
     assert not list(path.parent.glob('.*'))
@@ -205,32 +194,37 @@ def test_set_is_valid_and_truth_belongs_to_it(made):
 
 
 def test_truth_is_consistent(made):
-    t, images = truth(made), np.asarray(Dataset(made).images(list(range(CONFIG.n))))
+    t = truth(made)
+    images = np.asarray(Dataset(made).images(list(range(CONFIG.n)))).transpose(0, 2, 3, 1)
+    background = np.round(np.array(CONFIG.background) * 255).astype(np.uint8)
     empty, full = t['mask'] == 0, t['mask'] == 255
     assert (t['depth'][empty] == 0).all()
     assert (t['normal'][empty] == 0).all()
-    assert (
-        images.transpose(0, 2, 3, 1)[empty] == np.round(np.array(CONFIG.background) * 255).astype(np.uint8)
-    ).all()
+    assert (images[empty] == background).all()
     assert 0.15 < full.mean() < 0.6
     assert (np.abs(t['depth'][full] - CONFIG.radius) < 0.45).all()
     for k in ('normal', 'normal_cam'):
-        assert np.allclose(np.linalg.norm(t[k][full].astype(np.float32), axis=-1), 1, atol=3e-3)
-    assert (
-        t['normal_cam'][full][:, 2] < 0.35
-    ).mean() > 0.99  # surfaces face the camera, whose z points away from it
+        length = np.linalg.norm(t[k][full].astype(np.float32), axis=-1)
+        assert np.allclose(length, 1, atol=3e-3)
+    away = t['normal_cam'][full][:, 2]  # the camera's z points away from it
+    assert (away < 0.35).mean() > 0.99
+
+
+def lifted(rays, depth):
+    "Pixel centres by their depths [N], [N, 3]."
+    return rays.origins[0] + depth[:, None] * rays.dirs[0]
 
 
 def test_depth_is_exact_through_the_label(model):
-    "A pixel centre lifted by its depth lands on that pixel, on the mesh's scale, and nearer than the far side."
+    "A pixel centre lifted by its depth lands on that pixel, and nearer than the far side of the mesh."
     config = replace(CONFIG, supersample=1)
-    p, camera = one(model, 4, config), head_camera(config, 4)
-    camera = Camera.from_label(camera.label)
-    rays = camera_rays(camera, 32)
-    x = rays.origins[0] + torch.from_numpy(p['depth']).reshape(-1, 1) * rays.dirs[0]
+    p = one(model, 4, config)
+    camera = Camera.from_label(head_camera(config, 4).label)
+    depth = torch.from_numpy(p['depth']).reshape(-1)
+    x = lifted(camera_rays(camera, 32), depth)
     on = torch.from_numpy(p['mask'].reshape(-1) > 0)
-    uv, distance = project(camera, x[on][None])
-    assert torch.allclose(distance[0], torch.from_numpy(p['depth']).reshape(-1)[on], atol=1e-5)
+    _, distance = project(camera, x[on][None])
+    assert torch.allclose(distance[0], depth[on], atol=1e-5)
     mesh = torch.from_numpy(build_mesh(model, sample_person(model, 0, 4)).vertices)
     assert torch.cdist(x[on], mesh).min(1).values.max() < 0.06
 
@@ -239,23 +233,27 @@ def test_normals_agree_with_depth(model):
     config = replace(CONFIG, resolution=160, supersample=1)
     p, camera = one(model, 1, config), head_camera(config, 1)
     rays = camera_rays(camera, 160)
-    x = (
-        (rays.origins[0] + torch.from_numpy(p['depth']).reshape(-1, 1) * rays.dirs[0])
-        .reshape(160, 160, 3)
-        .numpy()
-    )
-    m = np.cross(x[2:, 1:-1] - x[:-2, 1:-1], x[1:-1, 2:] - x[1:-1, :-2])
+    x = lifted(rays, torch.from_numpy(p['depth']).reshape(-1)).reshape(160, 160, 3).numpy()
+    down = x[2:, 1:-1] - x[:-2, 1:-1]
+    right = x[1:-1, 2:] - x[1:-1, :-2]
+    m = np.cross(down, right)
     m /= np.linalg.norm(m, axis=-1, keepdims=True) + 1e-12
+    cosine = (m * p['normal'][1:-1, 1:-1]).sum(-1)
+    angle = np.degrees(np.arccos(cosine.clip(-1, 1)))
     on = p['mask'] == 255
-    good = on[2:, 1:-1] & on[:-2, 1:-1] & on[1:-1, 2:] & on[1:-1, :-2]
-    assert np.median(np.degrees(np.arccos((m * p['normal'][1:-1, 1:-1]).sum(-1).clip(-1, 1)))[good]) < 7
+    rows = on[2:, 1:-1] & on[:-2, 1:-1]
+    columns = on[1:-1, 2:] & on[1:-1, :-2]
+    good = rows & columns
+    assert np.median(angle[good]) < 7
 
 
 @pytest.mark.parametrize('cameras', ['gaussian', 'sphere'])
 def test_heads_stay_in_the_frame(model, cameras):
     config = replace(CONFIG, cameras=cameras, resolution=24, supersample=1)
     masks = np.stack([one(model, i, config)['mask'] for i in range(60)])
-    assert np.mean(masks[:, 0].any(1) | masks[:, :, 0].any(1) | masks[:, :, -1].any(1)) < 0.06
+    edges = (masks[:, 0], masks[:, :, 0], masks[:, :, -1])  # top, left, right
+    touched = np.any([edge.any(1) for edge in edges], axis=0)
+    assert np.mean(touched) < 0.06
 
 
 def test_sphere_cameras_go_everywhere():
@@ -272,16 +270,16 @@ def test_people_differ_and_styles_all_occur(model):
     assert {p.hair.density for p in people} == {s[-1] for s in STYLES.values()}
     assert any(p.hair.end for p in people)
     assert any(p.hair.bald for p in people)
-    assert all(np.isfinite(p.vertices).all() and p.vertices[:, 1].max() <= TOP + 1e-6 for p in people)
+    for p in people:
+        assert np.isfinite(p.vertices).all()
+        assert p.vertices[:, 1].max() <= TOP + 1e-6
 
 
 def test_the_face_carries_no_hair(model):
     "Between brows and mouth, nothing grows in any style."
-    face = model.mean[
-        (np.abs(model.mean[:, 0]) < 0.05)
-        & (model.mean[:, 2] > 0.1)
-        & (np.abs(model.mean[:, 1] + 0.05) < 0.05)
-    ]
+    x, y, z = model.mean.T
+    central = (np.abs(x) < 0.05) & (np.abs(y + 0.05) < 0.05)
+    face = model.mean[central & (z > 0.1)]
     for i in range(40):
         p = sample_person(model, 3, i)
         assert (inside_hair(face, p.hair, p.phase) < 0).all()
@@ -291,16 +289,11 @@ def test_light_changes_pictures_and_nothing_else():
     "Gloss and spread move colours alone; their usual values are the set of before."
     from wysiwyg.heads import head_row
 
-    usual, *others = [
-        head_row(replace(CONFIG, **k), 1)
-        for k in ({}, dict(gloss=0.0), dict(gloss=5.0), dict(light_spread=3.0))
-    ]
+    lights = ({}, dict(gloss=0.0), dict(gloss=5.0), dict(light_spread=3.0))
+    usual, *others = [head_row(replace(CONFIG, **light), 1) for light in lights]
     for png, label, true in others:
         assert png != usual[0]
         assert label == usual[1]
         assert all(np.array_equal(v, usual[2][k]) for k, v in true.items())
-    names = {
-        heads_digest(replace(CONFIG, **k))
-        for k in ({}, dict(gloss=1.0, light_spread=1.0), dict(gloss=0.0), dict(light_spread=0.0))
-    }
-    assert len(names) == 3
+    lights = ({}, dict(gloss=1.0, light_spread=1.0), dict(gloss=0.0), dict(light_spread=0.0))
+    assert len({heads_digest(replace(CONFIG, **light)) for light in lights}) == 3

@@ -1,4 +1,4 @@
-"Results: pages that explain themselves, comparisons that star nothing unknown, recorded results that come back whole."
+"Results: pages that explain themselves, comparisons that star nothing unknown, records that come back whole."
 
 import json
 import math

@@ -9,9 +9,14 @@ from wysiwyg.sampler import allocate, budget, certainty, draw_robust, smallest_s
 from wysiwyg.samplers import DRAWS, importance, two_pass
 
 NEAR, FAR = 2.2, 3.2
-pdfs = st.tuples(st.integers(0, 10**6), st.integers(1, 70), st.floats(0.1, 12)).map(
-    lambda a: (torch.randn(2, 5, a[1], generator=torch.Generator().manual_seed(a[0])) * a[2]).softmax(-1)
-)
+
+
+def random_pdf(seed: int, bins: int, scale: float) -> torch.Tensor:  # [2, 5, bins]
+    logits = torch.randn(2, 5, bins, generator=torch.Generator().manual_seed(seed))
+    return (logits * scale).softmax(-1)
+
+
+pdfs = st.builds(random_pdf, st.integers(0, 10**6), st.integers(1, 70), st.floats(0.1, 12))
 
 
 @settings(deadline=None, max_examples=60)
@@ -53,21 +58,24 @@ def test_samples_are_sorted_inside_and_clipped(pdf, samples, kind, seed):
 @given(pdfs, st.integers(1, 40), st.integers(0, 1000))
 def test_robust_samples_lie_in_kept_bins(pdf, samples, seed):
     u = torch.rand(2, 5, samples, generator=torch.Generator().manual_seed(seed)) * 0.98 + 0.01
-    place = (draw_robust(pdf, samples, 0.98, NEAR, FAR, u).t - NEAR) / (FAR - NEAR) * pdf.shape[-1]
-    assert smallest_set(pdf, 0.98)[0].gather(-1, place.long().clamp(0, pdf.shape[-1] - 1)).all()
+    bins = pdf.shape[-1]
+    t = draw_robust(pdf, samples, 0.98, NEAR, FAR, u).t
+    place = ((t - NEAR) / (FAR - NEAR) * bins).long().clamp(0, bins - 1)
+    keep = smallest_set(pdf, 0.98)[0]
+    assert keep.gather(-1, place).all()
 
 
 def test_stratified_places_vary_less_than_independent_ones():
     pdf, g = torch.ones(1, 1, 48) / 48, torch.Generator().manual_seed(0)
-    spread = {
-        k: torch.stack(
-            [
-                DRAWS[k](pdf, 16, 1.0, NEAR, FAR, torch.rand(1, 1, 16, generator=g)).t.mean()
-                for _ in range(200)
-            ]
-        ).var()
-        for k in DRAWS
-    }
+
+    def mean_place(draw):
+        u = torch.rand(1, 1, 16, generator=g)
+        return draw(pdf, 16, 1.0, NEAR, FAR, u).t.mean()
+
+    def variance(draw):
+        return torch.stack([mean_place(draw) for _ in range(200)]).var()
+
+    spread = {kind: variance(draw) for kind, draw in DRAWS.items()}
     assert spread['unfiltered'] < spread['unstratified'] / 10
     assert spread['robust'] < spread['unstratified']
 
@@ -76,7 +84,8 @@ def test_every_ray_is_in_exactly_one_group():
     pdf = torch.rand(3, 100, 48)
     pdf = pdf / pdf.sum(-1, keepdim=True)
     groups = budget(certainty(pdf, 16), SamplerConfig())
-    assert torch.equal(torch.cat([i for i, _ in groups], 1).sort(1)[0], torch.arange(100).expand(3, -1))
+    grouped = torch.cat([i for i, _ in groups], 1).sort(1)[0]
+    assert torch.equal(grouped, torch.arange(100).expand(3, -1))
     assert sum(i.shape[1] * s for i, s in groups) / 100 == pytest.approx(17.6)
 
 
@@ -96,7 +105,7 @@ def test_bins_in_every_type_of_number(type):
 
 
 def test_a_second_pass_falls_half_an_interval_before_what_the_first_one_saw():
-    "One interval of eight places is full: smoothed it is 1/2, 1, 1/2 over a floor of 0.01, around its near end."
+    "One interval of eight is full: smoothed it is 1/2, 1, 1/2 over a floor of 0.01, around its near end."
     t, weights = torch.arange(8.0).expand(1, 1, 8), torch.zeros(1, 1, 7)
     weights[..., 3] = 1
     u = (torch.arange(4000) + 0.5).expand(1, 1, -1) / 4000
@@ -117,7 +126,6 @@ def test_few_coarse_samples_have_a_second_pass_too(coarse):
 
 
 def test_two_passes_need_two_samples_to_begin_with():
-    with pytest.raises(
-        ValueError, match='two_pass needs at least 2 coarse samples and 0 fine ones, got 1 and 2'
-    ):
+    why = 'two_pass needs at least 2 coarse samples and 0 fine ones, got 1 and 2'
+    with pytest.raises(ValueError, match=why):
         two_pass(None, None, NEAR, FAR, 1, 2, None)

@@ -1,4 +1,7 @@
-"Training survives what happens to it: NaN, kills, full disks, damaged or foreign checkpoints. And parts of a batch make the whole."
+"""Training survives what happens to it: NaN, kills, full disks, damaged or foreign checkpoints.
+
+And parts of a batch make the whole.
+"""
 
 import copy
 import errno
@@ -19,7 +22,7 @@ import torch
 
 from wysiwyg.camera import gaussian_cameras
 from wysiwyg.cli import main
-from wysiwyg.config import cats, compressed, override, paper, schedule_table, suggest_gamma, tiny
+from wysiwyg.config import cats, compressed, flat, override, paper, schedule_table, suggest_gamma, tiny
 from wysiwyg.core import default_device, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg import heads
@@ -45,57 +48,51 @@ from wysiwyg.method import WYSIWYG, autocast
 from wysiwyg.training import COUNTS, NETWORKS, NotFinite, Trainer
 from wysiwyg.world import group_size
 
-RUN = override(
-    tiny(),
-    **{
-        'train.batch': 4,
-        'backbone.z_dim': 8,
-        'backbone.w_dim': 8,
-        'backbone.channel_base': 64,
-        'backbone.channel_max': 8,
-        'backbone.backbone_resolution': 8,
-        'backbone.plane_resolution': 16,
-        'backbone.plane_channels': 4,
-        'backbone.plane_hidden': 4,
-        'field.hidden': 8,
-        'field.geo_features': 4,
-        'field.color_hidden': 4,
-        'probe.resolution': 4,
-        'probe.samples': 13,
-        'proposal.width': 8,
-        'proposal.patch': 4,
-        'render.coarse': 8,
-        'sampler.samples': 4,
-        'sampler.top': 4,
-        'discriminator.channel_base': 64,
-        'discriminator.channel_max': 8,
-        'discriminator.map_dim': 8,
-        'discriminator.group': 2,
-        'train.r1_every': 4,
-        'train.nan_patience': 3,
-        'augment.adaptive': True,
-        'augment.p': 0.2,
-        'augment.speed_images': 400.0,
-        'augment.target': 0.0,
-        'augment.every': 2,
-        'train.checkpoint_images': 8,
-        'train.snapshot_images': 100_000,
-    },
-)
-RUN = replace(RUN, schedule=compressed(160, 4, 8, 16, (0.03, 0.006), 5.0))  # 40 steps through every stage
+SMALL = {
+    'train.batch': 4,
+    'backbone.z_dim': 8,
+    'backbone.w_dim': 8,
+    'backbone.channel_base': 64,
+    'backbone.channel_max': 8,
+    'backbone.backbone_resolution': 8,
+    'backbone.plane_resolution': 16,
+    'backbone.plane_channels': 4,
+    'backbone.plane_hidden': 4,
+    'field.hidden': 8,
+    'field.geo_features': 4,
+    'field.color_hidden': 4,
+    'probe.resolution': 4,
+    'probe.samples': 13,
+    'proposal.width': 8,
+    'proposal.patch': 4,
+    'render.coarse': 8,
+    'sampler.samples': 4,
+    'sampler.top': 4,
+    'discriminator.channel_base': 64,
+    'discriminator.channel_max': 8,
+    'discriminator.map_dim': 8,
+    'discriminator.group': 2,
+    'train.r1_every': 4,
+    'train.nan_patience': 3,
+    'augment.adaptive': True,
+    'augment.p': 0.2,
+    'augment.speed_images': 400.0,
+    'augment.target': 0.0,
+    'augment.every': 2,
+    'train.checkpoint_images': 8,
+    'train.snapshot_images': 100_000,
+}
+FORTY_STEPS = compressed(160, 4, 8, 16, (0.03, 0.006), 5.0)  # through every stage
+RUN = replace(override(tiny(), **SMALL), schedule=FORTY_STEPS)
 
 
 def noise_set(path, n=12, side=16):
     "A small posed set: noise will do, it is not looked at."
     g = rng(0, 'noise')
     pictures = torch.randint(0, 256, (n, side, side, 3), generator=g, dtype=torch.uint8).numpy()
-    return write_zip(
-        path,
-        [
-            (f'{i:05d}.png', png_bytes(p), l)
-            for i, (p, l) in enumerate(zip(pictures, gaussian_cameras(n, g).label.tolist()))
-        ],
-    )
+    names = [f'{i:05d}.png' for i in range(n)]
+    labels = gaussian_cameras(n, g).label.tolist()
+    return write_zip(path, zip(names, map(png_bytes, pictures), labels))
 
 
 @pytest.fixture(scope='module')
@@ -147,35 +144,33 @@ def test_a_nan_step_changes_nothing_and_patience_ends(data):
     before = copy.deepcopy(t.state())
     spoiled(t)
     assert all(same(before[k], t.state()[k]) for k in NETWORKS)
-    assert (
-        t.skipped,
-        t.skipped_in_a_row,
-        t.step_count,
-    ) == (1, 1, 2)
+    assert t.skipped == 1
+    assert t.skipped_in_a_row == 1
+    assert t.step_count == 2
     steps(t, 1)
     assert t.skipped_in_a_row == 0
     t.g.field.color1.bias.data.fill_(float('nan'))
-    with pytest.raises(
-        NotFinite, match='3 steps in a row were not finite, the last at step 5 .*g.field.color1.bias'
-    ) as e:
+    why = '3 steps in a row were not finite, the last at step 5 .*g.field.color1.bias'
+    with pytest.raises(NotFinite, match=why) as e:
         steps(t, 3)
     assert e.value.report['weights'] == ['g.field.color1.bias']
     assert 'd.image.out.weight' in e.value.report['gradients']
     assert e.value.report['values']['loss/D'] == 'nan'
 
 
+def times_beta(value):
+    "A surface loss of the same value everywhere, with a gradient."
+    return lambda groups, target: groups[0][1].beta.sum() * value
+
+
 def test_patience_counts_a_maker_that_fails_while_the_judge_does_not(data, monkeypatch):
-    monkeypatch.setattr(
-        'wysiwyg.method.surface_loss', lambda groups, target: groups[0][1].beta.sum() * float('nan')
-    )
+    monkeypatch.setattr('wysiwyg.method.surface_loss', times_beta(float('nan')))
     with pytest.raises(NotFinite):
         steps(Trainer(WYSIWYG, RUN, data), 3)
 
 
 def test_a_report_is_left_and_the_log_stays_finite(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        'wysiwyg.method.surface_loss', lambda groups, target: groups[0][1].beta.sum() * float('inf')
-    )
+    monkeypatch.setattr('wysiwyg.method.surface_loss', times_beta(float('inf')))
     with pytest.raises(NotFinite):
         train(override(RUN, **{'train.nan_patience': 2}), tmp_path, data, progress=False)
     assert json.loads((tmp_path / 'not_finite.json').read_text())['step'] == 1
@@ -185,7 +180,12 @@ def test_a_report_is_left_and_the_log_stays_finite(data, tmp_path, monkeypatch):
 def breaks(t):
     "From now on, G's optimiser leaves a weight that is not finite, whatever the gradients."
     step = t.g_opt.step
-    t.g_opt.step = lambda: (step(), t.g.field.color1.bias.data.fill_(float('nan')))
+
+    def spoiling():
+        step()
+        t.g.field.color1.bias.data.fill_(float('nan'))
+
+    t.g_opt.step = spoiling
     return t
 
 
@@ -194,17 +194,13 @@ def test_weights_that_are_not_finite_reach_no_average_no_checkpoint_and_no_gener
     first = save_checkpoint(t, tmp_path)
     save_pair(t, tmp_path)
     pair = {p: p.read_bytes() for p in tmp_path.glob('*.safetensors')}
-    with pytest.raises(
-        NotFinite,
-        match='weights are not finite after a step whose gradients were, at step 1 .*g.field.color1.bias',
-    ):
+    broken = 'weights are not finite after a step whose gradients were, at step 1 .*g.field.color1.bias'
+    with pytest.raises(NotFinite, match=broken):
         breaks(t).step()
     assert all(p.isfinite().all() for p in t.ema.state_dict().values())
     t.images = 8
-    with pytest.raises(
-        NotFinite,
-        match='ckpt-0000000008.pt is not written, what was there stays: g.field.color1.bias is not finite',
-    ):
+    unwritten = 'ckpt-0000000008.pt is not written, what was there stays: g.field.color1.bias is not finite'
+    with pytest.raises(NotFinite, match=unwritten):
         save_checkpoint(t, tmp_path)
     t.ema.load_state_dict(t.g.state_dict())
     with pytest.raises(NotFinite, match='generator.safetensors is not written.*ema.field.color1.bias'):
@@ -259,7 +255,8 @@ def test_forgetting_any_part_breaks_the_resume(data, straight, part):
     resumed = load_checkpoint(fresh, path)
     resumed.load_state(resumed.state() | {part: lost})
     if part == 'skipped_in_a_row':
-        assert resumed.skipped_in_a_row != torch.load(path, weights_only=True)[part]  # a good step resets it
+        kept = torch.load(path, weights_only=True)[part]
+        assert resumed.skipped_in_a_row != kept  # a good step resets it
     else:
         assert not same(steps(resumed, 2).state(), later)
 
@@ -272,7 +269,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(data, tmp_path, monkeypatch):
 
 
 def test_a_killed_run_resumes_bit_for_bit(folder, data, tmp_path):
-    "SIGKILL somewhere in the middle, resume, and the end equals the uninterrupted run; no step is logged twice."
+    "SIGKILL in the middle, resume, and the end equals the uninterrupted run; no step is logged twice."
     train(RUN, tmp_path / 'straight', data, progress=False)
     child = os.fork()
     if child == 0:
@@ -304,14 +301,16 @@ def test_what_was_logged_after_the_checkpoint_is_forgotten(data, tmp_path):
 
 
 class Miniature:
-    "What `save_checkpoint` wants of a trainer, at a fraction of the time; every number says which checkpoint it belongs to."
+    """What `save_checkpoint` wants of a trainer, at a fraction of the time.
+
+    Every number says which checkpoint it belongs to.
+    """
 
     run, data, images = RUN, type('Data', (), {'sha': ''}), 0
 
     def state(self):
-        return {k: torch.full((40_000,), self.images, dtype=torch.int32) for k in NETWORKS} | {
-            'images': self.images
-        }
+        networks = {k: torch.full((40_000,), self.images, dtype=torch.int32) for k in NETWORKS}
+        return networks | {'images': self.images}
 
     def go_on(self, folder):
         "Forks a child that writes checkpoint after checkpoint."
@@ -373,55 +372,42 @@ def test_a_refused_write_keeps_the_checkpoint_before(data, tmp_path, monkeypatch
     steps(t, 1)
     with monkeypatch.context() as m:
         m.setattr(*fault)
-        with pytest.raises(
-            WriteError, match=f'ckpt-0000000008.pt could not be written .*{mend}.*--resume=latest'
-        ):
+        why = f'ckpt-0000000008.pt could not be written .*{mend}.*--resume=latest'
+        with pytest.raises(WriteError, match=why):
             save_checkpoint(t, tmp_path)
     assert latest_checkpoint(tmp_path) == first
     assert first.read_bytes() == before
     assert not list(tmp_path.glob('.*'))
 
 
-LIMITED = 'import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); from wysiwyg.cli import main; sys.exit(main(sys.argv[1:]))'
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+from wysiwyg.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def options(run):
     "A run's differences from tiny as command-line options."
-    from wysiwyg.config import flat
-
-    plain = {k: v for k, v in flat(run).items() if v != flat(tiny())[k] and not isinstance(v, list)}
-    return ['--cfg', 'tiny', '--kimg', '.16', '--no-track'] + [
-        x
-        for k, v in plain.items()
-        if not k.startswith('schedule')
-        for x in (f'--{k.replace("_", "-")}', str(v))
-        if x != 'True'
-    ]
+    of_tiny = flat(tiny())
+    out = ['--cfg', 'tiny', '--kimg', '.16', '--no-track']
+    for k, v in flat(run).items():
+        if v == of_tiny[k] or isinstance(v, list) or k.startswith('schedule'):
+            continue
+        out.append(f'--{k.replace("_", "-")}')
+        if v is not True:
+            out.append(str(v))
+    return out
 
 
 def test_a_limit_of_the_system_ends_with_one_line_and_exit_code_1(folder, tmp_path):
     "No injection: the kernel itself cuts the file short (file size limit)."
-    done = subprocess.run(
-        [
-            sys.executable,
-            '-c',
-            LIMITED,
-            'train',
-            '--data',
-            str(folder),
-            '--outdir',
-            str(tmp_path / 'run'),
-            *small_options(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (
-        done.returncode == 1
-        and 'error: ckpt-0000000008.pt could not be written to run/ (File too large)' in done.stderr
-        and 'Traceback' not in done.stderr
-    ), done.stderr
+    command = [sys.executable, '-c', LIMITED, *train_command(folder, tmp_path / 'run')]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert 'error: ckpt-0000000008.pt could not be written to run/ (File too large)' in done.stderr
+    assert 'Traceback' not in done.stderr
     assert not checkpoints(tmp_path / 'run')
 
 
@@ -429,15 +415,17 @@ def small_options():
     return [*options(RUN), '--schedule.resolution.knots', *'0 4 56 4 61 8 106 8 110 16'.split()]
 
 
+def train_command(folder, out):
+    return ['train', '--data', str(folder), '--outdir', str(out), *small_options()]
+
+
 def test_damaged_and_foreign_checkpoints_are_refused_by_name(data, tmp_path, capsys):
     t = Trainer(WYSIWYG, RUN, data)
     first, second = [save_checkpoint(steps(t, 1), tmp_path) for _ in range(2)]
     raw = second.read_bytes()
-    for damage in (
-        raw[:-5],
-        raw[: len(raw) // 2] + bytes([raw[len(raw) // 2] ^ 1]) + raw[len(raw) // 2 + 1 :],
-        b'',
-    ):
+    flipped = bytearray(raw)
+    flipped[len(raw) // 2] ^= 1
+    for damage in (raw[:-5], bytes(flipped), b''):
         second.write_bytes(damage)
         with pytest.raises(ValueError, match=f'{second.name} is damaged'):
             check_checkpoint(second)
@@ -457,12 +445,12 @@ def test_damaged_and_foreign_checkpoints_are_refused_by_name(data, tmp_path, cap
 
 def rewritten(path, state):
     "The checkpoint with another content, and a manifest that says so."
-    torch.save(state, buffer := io.BytesIO())
-    manifest = json.loads(path.with_suffix('.json').read_text()) | {
-        'sha256': hashlib.sha256(buffer.getvalue()).hexdigest()
-    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    sha = hashlib.sha256(buffer.getvalue()).hexdigest()
+    manifest = json.loads(path.with_suffix('.json').read_text())
     path.write_bytes(buffer.getvalue())
-    path.with_suffix('.json').write_text(json.dumps(manifest))
+    path.with_suffix('.json').write_text(json.dumps(manifest | {'sha256': sha}))
 
 
 class Planted:
@@ -496,7 +484,9 @@ def passed_over(pair, capsys, why):
     t, folder, (first, _) = pair
     assert find_checkpoint(t, folder, 'latest') == first
     said = capsys.readouterr().err.strip()
-    assert why in said and said.count('\n') == 0 and 'weights_only' not in said, said
+    assert why in said
+    assert said.count('\n') == 0
+    assert 'weights_only' not in said
 
 
 @pytest.mark.parametrize('part', FAULTS)
@@ -525,7 +515,9 @@ def test_a_newer_version_s_checkpoint_and_a_folder_are_passed_over(pair, capsys)
     t, folder, (first, second) = pair
     path = second.with_suffix('.json')
     before = path.read_text()
-    path.write_text(json.dumps(json.loads(before) | {'run': json.loads(before)['run'] | {'tomorrow': 1}}))
+    manifest = json.loads(before)
+    manifest['run']['tomorrow'] = 1
+    path.write_text(json.dumps(manifest))
     passed_over(pair, capsys, 'another version of the program: unknown config key tomorrow')
     path.write_text(before)
     odd = folder / 'ckpt-0000000012.pt'
@@ -640,7 +632,7 @@ class Listener:
 
 
 def test_a_recorder_opens_when_all_is_checked_and_is_told_means(data, tmp_path):
-    "Curves are means since the last line; names are plain; what cannot move is not told; pictures are legible."
+    "Curves are means since the last line; names are plain; what cannot move is left out; pictures are large."
     heard = Listener()
     with pytest.raises(ValueError, match='there is no'):
         train(RUN, tmp_path, data, '/nosuch.pt', heard, False)
@@ -650,9 +642,8 @@ def test_a_recorder_opens_when_all_is_checked_and_is_told_means(data, tmp_path):
     values = [t.step() for _ in range(3)]
     told = heard.values[12]
     for k in ('loss/D', 'D/sign', 'geometry/beta', 'loss/r1'):
-        assert told[f'train/{k}'] == pytest.approx(
-            sum(v[k] for v in values if k in v) / sum(k in v for v in values), rel=1e-12
-        )
+        known = [v[k] for v in values if k in v]
+        assert told[f'train/{k}'] == pytest.approx(sum(known) / len(known), rel=1e-12)
     assert told['perf/images_per_second'] > 0
     assert told['perf/memory_gib'] > 0
     assert not [k for k in told if 'train/train' in k or k == 'train/skipped']
@@ -678,9 +669,22 @@ def test_a_recorder_that_fails_costs_one_warning(data, tmp_path, capsys):
     assert said.count('\n') == 1
 
 
+def signal_after(count, number, monkeypatch):
+    "The process gets a signal at the end of a step."
+    step = Trainer.step
+
+    def signalling(t):
+        out = step(t)
+        if t.step_count == count:
+            os.kill(os.getpid(), number)
+        return out
+
+    monkeypatch.setattr(Trainer, 'step', signalling)
+
+
 def test_an_interrupted_run_tells_its_recorder_and_how_to_go_on(data, tmp_path, monkeypatch):
-    step, heard = Trainer.step, Listener(fails=True)
-    monkeypatch.setattr(Trainer, 'step', lambda t: (step(t), os.kill(os.getpid(), signal.SIGTERM))[0])
+    heard = Listener(fails=True)
+    signal_after(1, signal.SIGTERM, monkeypatch)
     with pytest.raises(Interrupted, match='interrupted by SIGTERM.*--resume=latest'):
         train(RUN, tmp_path, data, None, heard, False)
     assert heard.ended == [Interrupted]
@@ -705,34 +709,24 @@ def test_an_estimate_renders_a_handful(monkeypatch):
 def test_snapshots_look_from_the_cameras_of_the_data_a_few_people_at_a_time(data):
     t = Trainer(WYSIWYG, RUN, data)
     assert t.g.view == t.ema.view == data.view
-    whole, few = snapshot(t.ema, 4), override(RUN, **{'render.max_points': 16 * 16 * 26 * 3})
-    t.ema.run, made = few, []
-    t.ema.synthesize, synthesize = lambda w: (made.append(len(w)), synthesize(w))[1], t.ema.synthesize
+    whole = snapshot(t.ema, 4)
+    t.ema.run = override(RUN, **{'render.max_points': 16 * 16 * 26 * 3})
+    made, synthesize = [], t.ema.synthesize
+
+    def counted(w):
+        made.append(len(w))
+        return synthesize(w)
+
+    t.ema.synthesize = counted
     assert torch.allclose(snapshot(t.ema, 4), whole, atol=1e-5)
     assert made == [3, 1]
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_interruption_leaves_a_checkpoint_and_its_own_exit_code(folder, tmp_path, number, monkeypatch):
-    step = Trainer.step
-    monkeypatch.setattr(
-        Trainer, 'step', lambda t: (step(t), os.kill(os.getpid(), number) if t.step_count == 3 else None)[0]
-    )
-    assert (
-        main(
-            [
-                'train',
-                '--data',
-                str(folder),
-                '--outdir',
-                str(tmp_path / 'run'),
-                *small_options(),
-                '--train.checkpoint-images',
-                '1000',
-            ]
-        )
-        == 128 + number
-    )
+    signal_after(3, number, monkeypatch)
+    command = [*train_command(folder, tmp_path / 'run'), '--train.checkpoint-images', '1000']
+    assert main(command) == 128 + number
     assert latest_checkpoint(tmp_path / 'run').name == 'ckpt-0000000012.pt'
 
 
@@ -743,8 +737,9 @@ def test_training_never_continues_somebody_elses_folder(data, tmp_path):
 
 
 def test_a_data_set_of_another_size_is_refused(data):
+    larger = override(RUN, **{'probe.resolution': 8, 'schedule.resolution': [[0, 32]]})
     with pytest.raises(ValueError, match='16 pixels wide'):
-        Trainer(WYSIWYG, override(RUN, **{'probe.resolution': 8, 'schedule.resolution': [[0, 32]]}), data)
+        Trainer(WYSIWYG, larger, data)
 
 
 def test_the_device_is_honoured(data):
@@ -775,21 +770,26 @@ def float64():
 
 def furthest(a: dict, b: dict) -> float:
     "Largest difference between two trainers' networks."
-    return max((a[net][k] - b[net][k]).abs().max().item() for net in ('g', 'd', 'ema') for k in a[net])
+
+    def between(x, y):
+        return max((x[k] - y[k]).abs().max().item() for k in x)
+
+    return max(between(a[net], b[net]) for net in ('g', 'd', 'ema'))
 
 
 def test_micro_batches_equal_the_whole_batch(folder, float64):
     run = override(RUN, **{'train.batch': 8, 'train.r1_every': 2})
     run = replace(run, schedule=compressed(80, 4, 8, 16, (0.03, 0.006), 5.0))
-    whole, parts = [
-        steps(Trainer(WYSIWYG, override(run, **{'train.micro_batch': m}), Double(folder)), 10).state()
-        for m in (0, 2)
-    ]
+
+    def trainer(micro_batch):
+        return Trainer(WYSIWYG, override(run, **{'train.micro_batch': micro_batch}), Double(folder))
+
+    whole, parts = [steps(trainer(m), 10).state() for m in (0, 2)]
     assert furthest(whole, parts) < 1e-9
     with pytest.raises(ValueError, match='make the batch a multiple of 3'):
-        Trainer(WYSIWYG, override(run, **{'train.micro_batch': 3}), Double(folder))
+        trainer(3)
     with pytest.raises(ValueError, match='discriminator.group a divisor of 1'):
-        Trainer(WYSIWYG, override(run, **{'train.micro_batch': 1}), Double(folder))
+        trainer(1)
 
 
 # ---- presets and what a run will cost ------------------------------------------------------------
@@ -813,9 +813,12 @@ TABLE_A3 = {
 @pytest.mark.parametrize('line', TABLE_A3)
 def test_the_paper_preset_is_table_a3(line):
     "As printed in the paper, in millions of images."
-    assert schedule_table(paper().schedule)[line] == [
-        (pytest.approx(a * 1e6), pytest.approx(b * 1e6), y0, y1) for a, b, y0, y1 in TABLE_A3[line]
-    ]
+
+    def in_images(millions):
+        return pytest.approx(millions * 1e6)
+
+    printed = [(in_images(a), in_images(b), y0, y1) for a, b, y0, y1 in TABLE_A3[line]]
+    assert schedule_table(paper().schedule)[line] == printed
 
 
 def test_the_dry_run_prints_the_table(capsys):
@@ -830,47 +833,44 @@ def test_the_dry_run_prints_the_table(capsys):
         assert text in said
 
 
+PUBLISHED = {
+    'train.batch': 32,
+    'probe.resolution': 128,
+    'probe.samples': 192,
+    'backbone.channel_base': 65536,
+    'backbone.plane_channels': 32,
+    'backbone.backbone_resolution': 256,
+    'backbone.plane_resolution': 512,
+    'sampler.tau': 0.98,
+    'sampler.samples': 16,
+    'sampler.boost': 2,
+    'sampler.boost_fraction': 0.1,
+    'sampler.top': 16,
+    'proposal.suppress': 5e-3,
+    'proposal.patch': 64,
+    'field.hidden': 128,
+    'field.geo_features': 64,
+    'field.color_hidden': 64,
+    'field.pos_freqs': 6,
+    'field.dir_freqs': 2,
+    'field.beta_init': 0.01,
+    'field.beta_min': 0.0001,
+}
+
+
 def test_published_values():
     "A3.2, A3.4, Tables A1, A2, A4, and the fine-tuning on AFHQ."
     p, c = paper(), cats()
-    assert (p.schedule.total, p.train.batch, p.probe.resolution, p.probe.samples, p.resolution) == (
-        28.2e6,
-        32,
-        128,
-        192,
-        512,
-    )
-    assert (
-        p.backbone.channel_base,
-        p.backbone.plane_channels,
-        p.backbone.backbone_resolution,
-        p.backbone.plane_resolution,
-    ) == (65536, 32, 256, 512)
-    assert (
-        p.sampler.tau,
-        p.sampler.samples,
-        p.sampler.boost,
-        p.sampler.boost_fraction,
-        p.sampler.top,
-        p.proposal.suppress,
-        p.proposal.patch,
-    ) == (0.98, 16, 2, 0.1, 16, 5e-3, 64)
-    assert (
-        p.field.hidden,
-        p.field.geo_features,
-        p.field.color_hidden,
-        p.field.pos_freqs,
-        p.field.dir_freqs,
-        p.field.beta_init,
-        p.field.beta_min,
-    ) == (128, 64, 64, 6, 2, 0.01, 0.0001)
+    assert {name: value for name, value in flat(p).items() if name in PUBLISHED} == PUBLISHED
+    assert p.schedule.total == 28.2e6
+    assert p.resolution == 512
     assert group_size(p.train.batch, p.discriminator.group) <= p.train.batch // 16
     assert not p.augment.adaptive
     assert c.schedule.total == 1.2e6
     assert c.augment.adaptive
-    assert {k: v for k, *_, v in [(k, *v[-1]) for k, v in schedule_table(c.schedule).items()]} == {
-        k: v[-1][-1] for k, v in schedule_table(p.schedule).items()
-    } | {'R1 gamma': 6}
+    last = {line: rows[-1][-1] for line, rows in schedule_table(p.schedule).items()}
+    of_cats = {line: rows[-1][-1] for line, rows in schedule_table(c.schedule).items()}
+    assert of_cats == last | {'R1 gamma': 6}
     assert all(len(v) == 1 for v in schedule_table(c.schedule).values())
 
 
@@ -885,27 +885,19 @@ def test_gamma_follows_resolution_and_batch(capsys):
 
 def test_fine_tuning_starts_from_a_pair(data, tmp_path):
     first = train(RUN, tmp_path / 'first', data, progress=False, stop_at=8)
-    assert (
-        len({f.stat().st_mode for f in (tmp_path / 'first').glob('*.*')}) == 1
-    )  # who may read one file of a run may read them all
-    tuned = override(
-        RUN,
-        **{
-            'train.network': str(tmp_path / 'first/generator.safetensors'),
-            'train.seed': 5,
-            'train.ema_ramp': float('inf'),
-        },
-    )
+    modes = {f.stat().st_mode for f in (tmp_path / 'first').glob('*.*')}
+    assert len(modes) == 1  # who may read one file of a run may read them all
+    network = str(tmp_path / 'first/generator.safetensors')
+    tuning = {'train.network': network, 'train.seed': 5, 'train.ema_ramp': float('inf')}
+    tuned = override(RUN, **tuning)
     t = train(tuned, tmp_path / 'tuned', data, progress=False, stop_at=4)
 
-    def moved(a, b):
-        return max((x - b[k]).abs().max().item() for k, x in a.items())
+    def distance_to(other):
+        mine, theirs = t.ema.state_dict(), other.ema.state_dict()
+        return max((mine[k] - theirs[k]).abs().max().item() for k in mine)
 
-    assert (
-        moved(t.ema.state_dict(), first.ema.state_dict())
-        < 0.05
-        < moved(t.ema.state_dict(), Trainer(WYSIWYG, tuned, data).ema.state_dict())
-    )
+    assert distance_to(first) < 0.05
+    assert distance_to(Trainer(WYSIWYG, tuned, data)) > 0.05
     with pytest.raises(ValueError, match='has other sizes than this run'):
         train(override(tuned, **{'field.hidden': 16}), tmp_path / 'other', data, progress=False)
     (tmp_path / 'first/discriminator.safetensors').unlink()
@@ -914,14 +906,19 @@ def test_fine_tuning_starts_from_a_pair(data, tmp_path):
 
 
 def test_half_precision_is_where_it_holds(data):
-    "bfloat16 in the backbone, the proposal network and D's blocks; float32 in mapping, field, D's last layers, and everywhere in D where R1 looks."
+    """bfloat16 in the backbone, the proposal network and D's blocks.
+
+    float32 in mapping, field, D's last layers, and everywhere in D where R1 looks.
+    """
     t, seen = Trainer(WYSIWYG, override(RUN, **{'train.bf16': True}), data), {}
     d = t.d['image']
 
+    def note(name, out):
+        first = out[0] if isinstance(out, tuple) else out
+        seen.setdefault(name, set()).add(first.dtype)
+
     def watch(name, module):
-        module.register_forward_hook(
-            lambda m, i, o: seen.setdefault(name, set()).add((o[0] if isinstance(o, tuple) else o).dtype)
-        )
+        module.register_forward_hook(lambda _, given, out: note(name, out))
 
     for name, module in (
         ('mapping', t.g.mapping.layers[0]),
@@ -932,38 +929,37 @@ def test_half_precision_is_where_it_holds(data):
     ):
         watch(name, module)
     geometry = t.g.field.geometry
-    t.g.field.geometry = lambda planes, x: (
-        seen.setdefault('field', set()).add((out := geometry(planes, x))[0].dtype),
-        out,
-    )[1]
+
+    def watched_geometry(planes, x):
+        out = geometry(planes, x)
+        note('field', out)
+        return out
+
+    t.g.field.geometry = watched_geometry
     half, full = {torch.bfloat16}, {torch.float32}
     t.images, t.step_count = 120, 1
     values = t.step()
-    assert (
-        seen['proposal'] == seen['blocks'] == half
-        and seen['mapping'] == seen['field'] == seen['statistics'] == seen['last'] == full
-    ), seen
+    wanted = {name: full for name in ('mapping', 'field', 'statistics', 'last')}
+    assert seen == wanted | {'proposal': half, 'blocks': half}
     w = torch.randn(2, 8)
     with torch.no_grad(), autocast(t.run, t.device):
         rounded = t.g.synthesize(w)
     with torch.no_grad():
-        assert (
-            1e-5 < ((planes := t.g.synthesize(w)) - rounded).abs().max() / planes.abs().max() < 0.02
-        )  # its convolutions were half
+        planes = t.g.synthesize(w)
+    error = (planes - rounded).abs().max() / planes.abs().max()
+    assert 1e-5 < error < 0.02  # its convolutions were half
     exact = Trainer(WYSIWYG, RUN, data)
     exact.images, exact.step_count = 120, 1
-    assert all(
-        abs(v - values[k]) < 0.05 * max(1, abs(v))
-        for k, v in exact.step().items()
-        if k.startswith(('loss', 'geometry'))
-    )
+    for k, v in exact.step().items():
+        if k.startswith(('loss', 'geometry')):
+            assert abs(v - values[k]) < 0.05 * max(1, abs(v)), k
     seen.clear()
     t.images, t.step_count = 120, 4
     assert 'loss/r1' in t.step()
     assert seen['blocks'] == half | full
-    assert all(
-        p.dtype == torch.float32 and p.isfinite().all() for p in [*t.g.parameters(), *t.d.parameters()]
-    )
+    for p in [*t.g.parameters(), *t.d.parameters()]:
+        assert p.dtype == torch.float32
+        assert p.isfinite().all()
     assert t.skipped == 0
 
 
@@ -977,7 +973,8 @@ def test_reading_is_somebody_elses_work(folder):
             self.asked.append((position, threading.current_thread()))
             return super().batch(position, *a)
 
-    t = steps(Trainer(WYSIWYG, RUN, data := Watched(folder)), 3)
+    data = Watched(folder)
+    t = steps(Trainer(WYSIWYG, RUN, data), 3)
     t.objective.reals.ahead.popitem()[1].result()
     assert [p for p, _ in data.asked] == list(range(16))
     assert threading.main_thread() not in {who for _, who in data.asked}
