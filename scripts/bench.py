@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from wysiwyg import kernels
 from wysiwyg.camera import orbit
 from wysiwyg.config import FieldConfig, SamplerConfig, override, preset
@@ -290,14 +292,50 @@ def training(device: str, repeats: int) -> list[dict]:
             trainers = {name: trainer(sampler) for name, sampler in SAMPLERS.items()}
 
             def step(trainer):
-                before, start = trainer.waited, time.perf_counter()
+                reals, start = trainer.objective.reals, time.perf_counter()
+                before = reals.waited
                 trainer.step()
-                return dict(waiting=round((trainer.waited - before) / (time.perf_counter() - start), 4))
+                return dict(waiting=round((reals.waited - before) / (time.perf_counter() - start), 4))
 
             steps = {name: partial(step, t) for name, t in trainers.items()}
             of_run = dict(preset=name, batch=batch, resolution=run.resolution)
             for row in compare(steps, repeats, device, lambda out: out):
                 rows.append(of_run | row | dict(images_per_s=round(1e3 * batch / row['ms'], 2)))
+    return rows
+
+
+class Operations(TorchDispatchMode):
+    "Counts the floating-point operations of products and convolutions, those of gradients too."
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        count = flop_registry.get(func._overloadpacket)
+        if count:
+            self.total += count(*args, **kwargs, out_val=out)
+        return out
+
+
+def paper_cost(stages: tuple[float, ...] = (1e6,), batch: int = 2) -> list[dict]:
+    "A step of `paper` on the CPU in float32, without R1, at some places of its schedule: operations and memory."
+    run, rows = override(preset('paper'), **{'train.batch': batch}), []
+    with tempfile.TemporaryDirectory() as folder, torch.enable_grad(), kernels.using('torch'):
+        t = Trainer(WYSIWYG, run, noise(folder, run.resolution), torch.device('cpu'))
+        for images in map(int, stages):
+            t.images, t.step_count = images, 1
+            peak, start = Peak('cpu'), time.perf_counter()
+            with Operations() as counted:
+                t.step()
+            row = {'images': images, 'resolution': t.stage.resolution, 'batch': batch}
+            row['tflop_per_image'] = round(counted.total / batch / 1e12, 3)
+            row['gib'] = round(peak.mib() / 2**10, 2)
+            row['seconds'] = round(time.perf_counter() - start, 1)
+            rows.append(row)
+            print(row, flush=True)
     return rows
 
 
@@ -324,6 +362,9 @@ def main():
     ask.add_argument('--resolution', type=int, default=0)
     ask.add_argument('--repeats', type=int, default=5)
     ask.add_argument('--train', action='store_true', help='training throughput instead')
+    ask.add_argument(
+        '--paper', action='store_true', help='operations and memory of a step of `paper` instead'
+    )
     ask.add_argument('--out', type=Path, default=data_dir() / 'results')
     a = ask.parse_args()
     torch.set_grad_enabled(False)
@@ -332,6 +373,8 @@ def main():
         sys.exit('no GPU here: use --device cpu')
     if cuda:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    if a.paper:
+        return save(a.out, 'bench_paper', training=paper_cost())
     if a.train:
         rows = training(a.device, a.repeats)
         table(rows)

@@ -15,7 +15,7 @@ from wysiwyg.config import override, tiny
 from wysiwyg.core import Rays
 from wysiwyg.generator import Generator, load_generator, save_generator, save_tensors
 from wysiwyg.probe import bins_march, integrate
-from wysiwyg.sampler import root, two_pass
+from wysiwyg.samplers import root, two_pass
 
 RUN = override(
     tiny(resolution=64),

@@ -339,12 +339,12 @@ nbs/07_sdf.ipynb
 nbs/08_probe.ipynb
 nbs/09_proposal.ipynb
 nbs/10_sampler.ipynb
+nbs/10a_samplers.ipynb
 nbs/11_kernels.ipynb
 nbs/12_generator.ipynb
 nbs/13_discriminator.ipynb
 nbs/14_losses.ipynb
 nbs/14a_world.ipynb
-nbs/15_training.ipynb
 nbs/16_metrics.ipynb
 nbs/16a_executors.ipynb
 nbs/17_tracking.ipynb

@@ -12,7 +12,8 @@ from wysiwyg.core import Rays, rng
 from wysiwyg.generator import Generator
 from wysiwyg.probe import Probe, composite, density_integral, thickness
 from wysiwyg.proposal import maxpool_pdf, sdf_pdf
-from wysiwyg.sampler import centred, draw_robust, invert_integral, refine, second_look
+from wysiwyg.sampler import draw_robust
+from wysiwyg.samplers import centred, invert_integral, refine, second_look
 from wysiwyg.sdf import density
 
 NEAR, FAR, WIDTH, BETA = 2.2, 3.2, 1 / 48, torch.tensor(0.004)

@@ -5,16 +5,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from wysiwyg.config import SamplerConfig
-from wysiwyg.sampler import (
-    DRAWS,
-    allocate,
-    budget,
-    certainty,
-    draw_robust,
-    importance,
-    smallest_set,
-    two_pass,
-)
+from wysiwyg.sampler import allocate, budget, certainty, draw_robust, smallest_set
+from wysiwyg.samplers import DRAWS, importance, two_pass
 
 NEAR, FAR = 2.2, 3.2
 

@@ -71,14 +71,8 @@ class HeadsConfig:
     yaw_std: float = 0.3  # radians, for 'gaussian'
     pitch_std: float = 0.155  # radians, for 'gaussian'
     gloss: float = 1.0  # strength of highlights; 0: matte
-    light_spread: float = (
-        1.0  # how far the key light moves sideways from head to head; 0: always from the front
-    )
-    background: tuple[float, float, float] = (
-        0.55,
-        0.6,
-        0.66,
-    )  # plain, and not white: a missed surface must not look like teeth
+    light_spread: float = 1.0  # how far the key light moves sideways; 0: always from the front
+    background: tuple[float, float, float] = (0.55, 0.6, 0.66)  # colour; white would look like teeth
     supersample: int = 2  # rays per pixel side
     workers: int = 2  # processes
 
@@ -134,11 +128,7 @@ class RenderConfig:
     near: float = 2.25  # open; EG3D's FFHQ values
     far: float = 3.3
     box: float = 1.0  # side of the cube the planes cover (EG3D)
-    background: tuple[float, float, float] = (
-        0.55,
-        0.6,
-        0.66,
-    )  # open: constant colour behind the volume; the heads' own
+    background: tuple[float, float, float] = (0.55, 0.6, 0.66)  # open: constant colour behind the volume
     coarse: int = 48  # open: uniform samples before proposals are rendered with (EG3D 48)
     fine: int = 48  # open: importance samples of the second pass; 0: one pass
     frontal_color: bool = False  # A3.1: view direction frozen to frontal at inference for qualitative results
@@ -658,8 +648,8 @@ augment.every               [1, inf)         p moves once in so many steps
 augment.speed_images        (0, inf)         p goes from 0 to 1 in so many images
 augment.most                [0, 1]           it is a probability
 augment.blit                [0, inf)         it counts pixels
-augment.translate           [0, inf)         it is a standard deviation
-augment.zoom                [0, inf)         it is a standard deviation
+augment.translate           [0, 1]           it is a standard deviation, in sides of the picture
+augment.zoom                [0, 2]           it is a standard deviation, in powers of two
 augment.brightness          [0, inf)         it is a standard deviation
 augment.contrast            [0, inf)         it is a standard deviation
 augment.hue                 [0, 1]           it is in half turns

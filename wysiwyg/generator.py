@@ -20,6 +20,7 @@ from .core import *
 from .probe import *
 from .proposal import *
 from .sampler import *
+from .samplers import *
 from .sdf import *
 from .stylegan import *
 from .triplane import *
@@ -507,9 +508,7 @@ def load_generator(path: str | Path = None, device: torch.device = None) -> Gene
 
     path = Path(path or shipped())
     if not path.exists():
-        raise FileNotFoundError(
-            f'no generator at {path.name}: train one with `wysiwyg train`, or restore data/'
-        )
+        raise FileNotFoundError(f'no generator at {path}: train one with `wysiwyg train`, or restore data/')
     try:
         meta, shapes = _read_header(path)
     except (ValueError, TypeError, KeyError, RecursionError, OSError) as e:
@@ -534,7 +533,8 @@ def load_generator(path: str | Path = None, device: torch.device = None) -> Gene
     state = load_file(path)
     if bad := [k for k, v in state.items() if not v.isfinite().all()]:
         raise ValueError(
-            f'{path.name}: {bad[0]} is not finite, nor are {len(bad) - 1} others: train again from an earlier checkpoint'
+            f'{path.name} holds {len(bad)} tensors that are not finite, such as {bad[0]}: '
+            'train again from an earlier checkpoint'
         )
     g = method_of(run).generator(run, start=False)
     g.load_state_dict(state)

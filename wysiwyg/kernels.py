@@ -323,7 +323,9 @@ def _insist(impl: str, tensors) -> str:
     if bad := [t.dtype for t in tensors if t.is_floating_point() and t.dtype != torch.float32]:
         raise ValueError(f"impl={impl!r} wants float32, got {bad[0]}; use impl='torch'")
     if impl == 'cpu' and not compiler():
-        raise ValueError("impl='cpu' needs g++ (or CXX): install it, or use impl='torch'")
+        raise ValueError(
+            f"impl='cpu' needs {shlex.join(_cxx())}: install it or name another by CXX, or use impl='torch'"
+        )
     if impl == 'cuda' and not _has_cupy():
         raise ValueError("impl='cuda' needs CuPy: pip install cupy-cuda13x, or use impl='torch'")
     return impl

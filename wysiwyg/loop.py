@@ -83,6 +83,8 @@ def check_checkpoint(path: Path) -> dict:
         raise Damaged(f'{path.name} is a folder, not a checkpoint')
     if not path.exists():
         raise ValueError(f'there is no {path}')
+    if path.suffix != '.pt':
+        raise Damaged(f'{path.name} is no checkpoint: training writes them as ckpt-<images>.pt')
     try:
         meta = json.loads(path.with_suffix('.json').read_text(encoding='utf8'))
     except (OSError, ValueError, RecursionError):
@@ -376,8 +378,11 @@ def check_start(run: Run, outdir: str | Path, resume: str = None):
     """ValueError for what needs no data to be refused: a folder in use, one that holds another run, a file
     that is not there. Writes nothing."""
     outdir = Path(outdir)
-    if resume and resume != 'latest' and not Path(resume).exists():
+    if resume and resume != 'latest' and not (Path(resume).is_dir() or Path(resume).is_file()):
         raise ValueError(f'there is no {resume}: --resume takes latest, a checkpoint, or a folder of them')
+    for path in checkpoints(outdir):
+        if path.is_dir():
+            raise ValueError(f'{path} is a folder where a checkpoint goes: move it away')
     if not resume and checkpoints(outdir):
         raise ValueError(
             f'{outdir} already holds checkpoints: resume with --resume=latest, or choose another folder'
@@ -621,8 +626,8 @@ def closing(t: Trainer, outdir: Path) -> str:
     "What was made, and what can be done with it."
     path, total = outdir / shipped().name, t.run.schedule.total
     more = f'; --resume=latest goes on to image {total:,.0f}' if t.images < total else ''
-    following = f'wysiwyg render --network {path} --outdir pictures, wysiwyg eval --network {path}'
-    return f'trained to image {t.images:,}{more}; next: {following}'
+    following = f'  wysiwyg render --network {path} --outdir pictures\n  wysiwyg eval --network {path}'
+    return f'trained to image {t.images:,}{more}; next:\n{following}'
 
 # %% ../nbs/15a_loop.ipynb #b59f231f
 def progress_bar(total: float, done: int, on: bool):

@@ -581,7 +581,8 @@ def read_results(name: str):
     "Recorded rows (pandas)."
     import pandas as pd
 
-    return pd.DataFrame(json.loads((data_dir() / 'results' / f'{safe(name)}.json').read_text()))
+    text = (data_dir() / 'results' / f'{safe(name)}.json').read_text(encoding='utf8')
+    return pd.DataFrame(json.loads(text))
 
 
 def interval_rows(
@@ -648,7 +649,7 @@ def portable(run, most: int) -> dict:
 
 def read_runs(study: str) -> list[dict]:
     "Exported runs, as they are in the file."
-    return json.loads(runs_file(study).read_text())
+    return json.loads(runs_file(study).read_text(encoding='utf8'))
 
 # %% ../nbs/17a_results.ipynb #9af11518
 def pictures_file(study: str) -> Path:
@@ -704,9 +705,17 @@ def recorded_files() -> list[Path]:
     return [f for f in every if f.name.endswith('.runs.json') or _scores(f)]
 
 
+def _read_json(path: Path):
+    "What a file holds; a ValueError that names it where that is not JSON."
+    try:
+        return json.loads(path.read_text(encoding='utf8'))
+    except ValueError as e:
+        raise ValueError(f'{path.name} is not JSON: {e}') from None
+
+
 def _scores(path: Path) -> dict[str, float]:
     "The rows of a file that `wysiwyg eval` wrote, by name; none of any other."
-    rows = json.loads(path.read_text(encoding='utf8')) if path.name.count('.') == 1 else []
+    rows = _read_json(path) if path.name.count('.') == 1 else []
     score = re.compile(r'(eval|floor)(_\w+)?/[^: ]+')
     if not isinstance(rows, list) or not all(score.fullmatch(r.get('what', '')) for r in rows):
         return {}
@@ -717,7 +726,9 @@ def import_runs(path: str | Path) -> dict[str, str]:
     "Exported runs into the store: name -> 'imported', or 'there' when it already was or is this store's own."
     path, client, status, here = Path(path), open_store(), {}, {}
     of_arm = lambda run: run['tags']['wysiwyg.arm'] != STUDY
-    runs = sorted(json.loads(path.read_text(encoding='utf8')), key=of_arm)  # the study's own first
+    runs = sorted(_read_json(path), key=of_arm)  # the study's own first
+    if not runs:
+        raise ValueError(f'{path.name} holds no run: nothing to import')
     for run in runs:
         check_digest(path.name, run)
     known = {study: here_already(client, study) for study in {run['tags']['wysiwyg.study'] for run in runs}}

@@ -21,9 +21,9 @@ def density(
 ) -> Tensor:  # [...] extinction per world unit, at most 1/beta
     "Laplace CDF of -sdf over beta (Eq. 1); written so that no exponent is positive."
     outside = sdf > 0
-    half = 0.5 * torch.exp(
-        torch.where(outside, -sdf, sdf) / beta
-    )  # abs would have no derivative at 0, where the density's is -1/(2 beta^2)
+    # abs would have no derivative at 0, where the density's is -1/(2 beta^2)
+    negative_distance = torch.where(outside, -sdf, sdf)
+    half = 0.5 * torch.exp(negative_distance / beta)
     return torch.where(outside, half, 1 - half) / beta
 
 # %% ../nbs/07_sdf.ipynb #c8f87103
@@ -32,23 +32,30 @@ def octaves(
     freqs: int,  # octaves: 2^0 ... 2^(freqs-1)
 ) -> tuple[Tensor, Tensor, Tensor]:  # x itself, its sines and its cosines, [..., 3 freqs] each
     "NeRF's positional encoding in its three parts."
-    a = (x[..., None, :] * 2.0 ** torch.arange(freqs, dtype=x.dtype, device=x.device)[:, None]).flatten(-2)
-    return x, torch.sin(a), torch.cos(a)
+    frequency = 2.0 ** torch.arange(freqs, dtype=x.dtype, device=x.device)
+    angle = (x[..., None, :] * frequency[:, None]).flatten(-2)
+    return x, torch.sin(angle), torch.cos(angle)
 
 
 def split_linear(layer: nn.Linear, *inputs: Tensor) -> Tensor:
-    "`layer` of the concatenated inputs, as a sum: the same result without the copy, which costs more than the product."
-    parts = layer.weight.split([x.shape[-1] for x in inputs], -1)
-    out = layer.bias.expand(inputs[0].shape[:-1].numel(), -1)
-    for x, w in zip(inputs, parts):
-        if x.shape[-1]:
-            out = torch.addmm(out, x.reshape(-1, x.shape[-1]), w.T)  # no octaves: nothing to add
-    return out.reshape(*inputs[0].shape[:-1], out.shape[-1])
+    """`layer` of the concatenated inputs [..., n_i], as a sum over them: [..., n_out].
+
+    The same result without the copy, which costs more than the product."""
+    places = inputs[0].shape[:-1]
+    widths = [x.shape[-1] for x in inputs]
+    parts = layer.weight.split(widths, -1)
+    out = layer.bias.expand(places.numel(), -1)
+    for x, width, weight in zip(inputs, widths, parts):
+        if width:  # no octaves: nothing to add
+            out = torch.addmm(out, x.reshape(-1, width), weight.T)
+    return out.reshape(*places, out.shape[-1])
 
 # %% ../nbs/07_sdf.ipynb #53847cff
 def softplus(x: Tensor, sharpness: float = 1.0) -> Tensor:
     "log(1 + exp(k x))/k; ReLU at infinite sharpness."
-    return F.relu(x) if sharpness == math.inf else F.softplus(x, beta=sharpness)
+    if sharpness == math.inf:
+        return F.relu(x)
+    return F.softplus(x, beta=sharpness)
 
 # %% ../nbs/07_sdf.ipynb #fc8fe364
 class Field(nn.Module):
@@ -63,22 +70,29 @@ class Field(nn.Module):
         look_up=sample_planes,
     ):
         super().__init__()
-        self.config, self.box, self.combine, self.look_up = config, box, combine, look_up
-        enc, dirs = 3 + 6 * config.pos_freqs, 3 + 6 * config.dir_freqs
-        self.sdf0 = nn.Linear(enc + plane_channels, config.hidden)  # Table A1: 71 -> 128
-        self.sdf1 = nn.Linear(config.hidden, config.hidden)  #           128 -> 128
-        self.sdf2 = nn.Linear(config.hidden, 2 + config.geo_features)  #           128 -> 66
-        self.dir0 = nn.Linear(dirs, config.color_hidden)  # Table A2: 79 -> 64, the direction's part
-        self.color0 = nn.Linear(
-            config.geo_features, config.color_hidden, bias=False
-        )  # and the features' part
-        self.color1 = nn.Linear(config.color_hidden, 3)  #           64 -> 3
+        self.config = config
+        self.box = box
+        self.combine = combine
+        self.look_up = look_up
+        encoded = 3 + 6 * config.pos_freqs
+        directions = 3 + 6 * config.dir_freqs
+        hidden, color_hidden = config.hidden, config.color_hidden
+        # Table A1: 71 -> 128 -> 128 -> 66
+        self.sdf0 = nn.Linear(encoded + plane_channels, hidden)
+        self.sdf1 = nn.Linear(hidden, hidden)
+        self.sdf2 = nn.Linear(hidden, 2 + config.geo_features)
+        # Table A2: 79 -> 64 -> 3, the first layer as the direction's part and the features' part
+        self.dir0 = nn.Linear(directions, color_hidden)
+        self.color0 = nn.Linear(config.geo_features, color_hidden, bias=False)
+        self.color1 = nn.Linear(color_hidden, 3)
 
     def geometry(self, planes: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         "x [B, M, 3] -> sdf [B, M], beta [B, M], f_geo [B, M, G]."
         c = self.config
-        h = split_linear(self.sdf0, *octaves(x, c.pos_freqs), self.look_up(planes, x, self.box, self.combine))
-        h = softplus(self.sdf1(softplus(h, c.sharpness)), c.sharpness)
+        features = self.look_up(planes, x, self.box, self.combine)
+        h = split_linear(self.sdf0, *octaves(x, c.pos_freqs), features)
+        h = self.sdf1(softplus(h, c.sharpness))
+        h = softplus(h, c.sharpness)
         sdf, pre, geo = self.sdf2(h).split([1, 1, c.geo_features], -1)
         beta = c.beta_init + torch.tanh(2 * pre) * (c.beta_init - c.beta_min)  # A3.3
         return sdf.squeeze(-1), beta.squeeze(-1), geo
@@ -89,43 +103,59 @@ class Field(nn.Module):
         points: Tensor,  # [B, N, S, 3]
         dirs: Tensor,  # [B, N, 3]
     ) -> tuple[Tensor, Tensor, Tensor]:  # sdf [B, N, S], beta [B, N, S], rgb [B, N, S, 3]
-        b, n, s, _ = points.shape
-        sdf, beta, geo = [v.unflatten(1, (n, s)) for v in self.geometry(planes, points.flatten(1, 2))]
-        h = softplus(
-            self.color0(geo) + split_linear(self.dir0, *octaves(dirs, self.config.dir_freqs))[:, :, None]
-        )
+        n, s = points.shape[1:3]
+        found = self.geometry(planes, points.flatten(1, 2))
+        sdf, beta, geo = [value.unflatten(1, (n, s)) for value in found]
+        by_direction = split_linear(self.dir0, *octaves(dirs, self.config.dir_freqs))  # [B, N, H]
+        h = softplus(self.color0(geo) + by_direction[:, :, None])
         rgb = torch.sigmoid(self.color1(h)) * 1.002 - 0.001  # A3.3
         return sdf, beta, rgb
 
 # %% ../nbs/07_sdf.ipynb #e029d0e0
 @torch.enable_grad()
 def sphere_init(field: Field, seed: int = 0, steps: int = 300) -> float:
-    "Give `field` the SDF |x| - radius, whatever the planes hold; returns the remaining rms error in world units."
-    c, g = field.config, rng(seed, 'sphere')
-    normal = lambda w, std, mean=0.0: w.data.copy_(torch.randn(w.shape, generator=g) * std + mean)
-    field.sdf0.weight.data.zero_()
-    normal(field.sdf0.weight[:, :3], math.sqrt(2 / c.hidden))
-    normal(field.sdf1.weight, math.sqrt(2 / c.hidden))
-    normal(field.sdf2.weight, 3 / math.sqrt(c.hidden))
-    normal(field.sdf2.weight[0], 1e-4, math.sqrt(math.pi / c.hidden))
-    normal(field.sdf2.weight[1], 0.1 / math.sqrt(c.hidden))
-    for layer in (field.sdf0, field.sdf1, field.sdf2):
-        layer.bias.data.zero_()
-    field.sdf2.bias.data[0] = -c.radius
-    error = _fit_sphere(field, g, steps)
-    enc = 3 + 6 * c.pos_freqs
-    normal(field.sdf0.weight[:, enc:], c.plane_init)
+    """Give `field` the SDF |x| - radius, whatever the planes hold.
+
+    Returns the remaining rms error in world units. The start is SAL's, with VolSDF's numbers."""
+    c = field.config
+    generator = rng(seed, 'sphere')
+    _sal_start(field, generator)
+    error = _fit_sphere(field, generator, steps)
+    encoded = 3 + 6 * c.pos_freqs
+    _normal_(field.sdf0.weight[:, encoded:], generator, c.plane_init)
     return error
 
 
-def _fit_sphere(field, g, steps):
+def _normal_(w: Tensor, generator: torch.Generator, std: float, mean: float = 0.0):
+    "Fill `w` with normal numbers."
+    w.data.copy_(torch.randn(w.shape, generator=generator) * std + mean)
+
+
+def _sal_start(field: Field, generator: torch.Generator):
+    "Weights of a nearly spherical SDF; the rows of `sdf2` are distance, beta, features."
+    c = field.config
+    field.sdf0.weight.data.zero_()
+    _normal_(field.sdf0.weight[:, :3], generator, math.sqrt(2 / c.hidden))
+    _normal_(field.sdf1.weight, generator, math.sqrt(2 / c.hidden))
+    _normal_(field.sdf2.weight, generator, 3 / math.sqrt(c.hidden))
+    _normal_(field.sdf2.weight[0], generator, 1e-4, math.sqrt(math.pi / c.hidden))
+    _normal_(field.sdf2.weight[1], generator, 0.1 / math.sqrt(c.hidden))
+    for layer in (field.sdf0, field.sdf1, field.sdf2):
+        layer.bias.data.zero_()
+    field.sdf2.bias.data[0] = -c.radius
+
+# %% ../nbs/07_sdf.ipynb #2d2e2c96
+def _fit_sphere(field: Field, generator: torch.Generator, steps: int) -> float:
     "Least squares on |x| - radius with the planes silent; rows of beta and features untouched."
-    params = [p for l in (field.sdf0, field.sdf1, field.sdf2) for p in l.parameters()]
-    opt = torch.optim.Adam(params, 2e-3)
-    silent = torch.zeros(1, 3, field.sdf0.in_features - 3 - 6 * field.config.pos_freqs, 2, 2)
+    layers = nn.ModuleList([field.sdf0, field.sdf1, field.sdf2])
+    opt = torch.optim.Adam(layers.parameters(), 2e-3)
+    plane_channels = field.sdf0.in_features - 3 - 6 * field.config.pos_freqs
+    silent = torch.zeros(1, 3, plane_channels, 2, 2)
     for _ in range(steps):
-        x = (torch.rand(1, 2048, 3, generator=g) - 0.5) * field.box
-        loss = (field.geometry(silent, x)[0] - (x.norm(dim=-1) - field.config.radius)).square().mean()
+        x = (torch.rand(1, 2048, 3, generator=generator) - 0.5) * field.box
+        sdf, _, _ = field.geometry(silent, x)
+        sphere = x.norm(dim=-1) - field.config.radius
+        loss = (sdf - sphere).square().mean()
         opt.zero_grad()
         loss.backward()
         field.sdf2.weight.grad[1:] = 0
@@ -139,47 +169,59 @@ def sdf_normals(
     eps: float = 4e-3,  # half the baseline of the difference, world units
 ) -> Tensor:  # [B, M, 3], unit length
     "Central-difference gradient of an SDF, normalised."
-    step = eps * torch.eye(3, dtype=x.dtype, device=x.device)
-    shifted = torch.cat([x + s for s in step] + [x - s for s in step], 1)
-    hi, lo = sdf(shifted).reshape(len(x), 6, x.shape[1]).split(3, 1)
+    steps = eps * torch.eye(3, dtype=x.dtype, device=x.device)
+    shifted = [x + s for s in steps] + [x - s for s in steps]
+    distances = sdf(torch.cat(shifted, 1))  # [B, 6 M]
+    hi, lo = distances.reshape(len(x), 6, x.shape[1]).split(3, 1)  # [B, 3, M] each
     return F.normalize((hi - lo).transpose(1, 2), dim=-1)
 
 # %% ../nbs/07_sdf.ipynb #08efb0c9
-_PARTS = torch.tensor(
-    [  # centre xyz, radii xyz: skull, jaw, nose, two ears, neck
-        [0, 0.04, 0, 0.19, 0.24, 0.21],
-        [0, -0.1, 0.06, 0.13, 0.13, 0.13],
-        [0, -0.02, 0.2, 0.025, 0.05, 0.045],
-        [0.19, 0, -0.02, 0.025, 0.06, 0.04],
-        [-0.19, 0, -0.02, 0.025, 0.06, 0.04],
-        [0, -0.3, -0.03, 0.09, 0.2, 0.09],
-    ]
-)
+_ELLIPSOIDS = [  # centre xyz, radii xyz
+    [0, 0.04, 0, 0.19, 0.24, 0.21],  # skull
+    [0, -0.1, 0.06, 0.13, 0.13, 0.13],  # jaw
+    [0, -0.02, 0.2, 0.025, 0.05, 0.045],  # nose
+    [0.19, 0, -0.02, 0.025, 0.06, 0.04],  # ears
+    [-0.19, 0, -0.02, 0.025, 0.06, 0.04],
+    [0, -0.3, -0.03, 0.09, 0.2, 0.09],  # neck
+]
+_PARTS = torch.tensor(_ELLIPSOIDS)
 
 
 def toy_sdf(x: Tensor) -> Tensor:
     "Signed distance (approximate, negative inside) of a simple head: [..., 3] -> [...]."
-    parts = _PARTS.to(x)
-    u = (x[..., None, :] - parts[:, :3]) / parts[:, 3:]
+    center, radii = _PARTS.to(x).split(3, -1)
+    u = (x[..., None, :] - center) / radii  # the ellipsoid becomes a unit ball
     k = u.norm(dim=-1)
-    d = k * (k - 1) / (u / parts[:, 3:]).norm(dim=-1).clamp_min(1e-6)
-    return -torch.logsumexp(-60 * d, -1) / 60
+    slope = (u / radii).norm(dim=-1).clamp_min(1e-6)
+    d = k * (k - 1) / slope
+    return -torch.logsumexp(-60 * d, -1) / 60  # a smooth minimum over the parts
 
-
+# %% ../nbs/07_sdf.ipynb #a4c95b00
 def toy_field(
     points: Tensor,  # [B, N, S, 3]
     dirs: Tensor,  # [B, N, 3], unused: the toy is matte
     beta: float = 0.005,
 ) -> tuple[Tensor, Tensor, Tensor]:
     "(sdf, beta, rgb) of the toy head, with skin, eyes and a mouth."
-    x, y, z = points.unbind(-1)
-    spot = lambda cx, cy, r: torch.sigmoid((r - ((x.abs() - cx) ** 2 + (y - cy) ** 2).sqrt()) * 300) * (z > 0)
-    rgb = points.new_tensor([0.85, 0.62, 0.5]) * (0.8 + 0.5 * z[..., None]).clamp(0.3, 1.1)
+    _, y, z = points.unbind(-1)
+    light = (0.8 + 0.5 * z[..., None]).clamp(0.3, 1.1)
+    rgb = points.new_tensor([0.85, 0.62, 0.5]) * light  # skin
+    eyes = _spot(points, 0.075, 0.05, 0.022)
+    mouth = _spot(points, 0, -0.12, 0.03)
+    hair = torch.sigmoid((y - 0.16 + 0.2 * z) * 200)
     for weight, color in (
-        (spot(0.075, 0.05, 0.022), [0.08, 0.08, 0.12]),
-        (spot(0, -0.12, 0.03), [0.7, 0.2, 0.2]),
-        (torch.sigmoid((y - 0.16 + 0.2 * z) * 200), [0.15, 0.1, 0.08]),
+        (eyes, [0.08, 0.08, 0.12]),
+        (mouth, [0.7, 0.2, 0.2]),
+        (hair, [0.15, 0.1, 0.08]),
     ):
         rgb = rgb.lerp(points.new_tensor(color), weight[..., None])
     sdf = toy_sdf(points)
     return sdf, torch.full_like(sdf, beta), rgb.clamp(0, 1)
+
+
+def _spot(points: Tensor, x: float, y: float, radius: float) -> Tensor:
+    "How much of a round spot at (±x, y) on the front each of [..., 3] points is: [...] in 0 to 1."
+    across = points[..., 0].abs() - x
+    up = points[..., 1] - y
+    distance = (across**2 + up**2).sqrt()
+    return torch.sigmoid((radius - distance) * 300) * (points[..., 2] > 0)

@@ -23,6 +23,7 @@ from .metrics import *
 from .probe import *
 from .proposal import *
 from .sampler import *
+from .samplers import *
 from .results import *
 from .study import *
 from .tracking import *

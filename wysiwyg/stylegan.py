@@ -31,10 +31,14 @@ class FullyConnected(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_out, n_in) / lr_mul)
         self.bias = nn.Parameter(torch.full([n_out], bias / lr_mul))
-        self.gain, self.lr_mul, self.act = lr_mul / math.sqrt(n_in), lr_mul, act
+        self.gain = lr_mul / math.sqrt(n_in)
+        self.lr_mul = lr_mul
+        self.act = act
 
     def forward(self, x: Tensor) -> Tensor:  # [..., n_in] -> [..., n_out]
-        y = F.linear(x, self.weight * self.gain, self.bias * self.lr_mul)
+        weight = self.weight * self.gain
+        bias = self.bias * self.lr_mul
+        y = F.linear(x, weight, bias)
         return self.act(y) if self.act else y
 
 # %% ../nbs/05_stylegan.ipynb #10bff6b6
@@ -44,10 +48,11 @@ class Mapping(nn.Module):
     def __init__(self, z_dim: int, label_dim: int, w_dim: int, layers: int = 2, lr_mul: float = 0.01):
         super().__init__()
         self.embed = FullyConnected(label_dim, w_dim) if label_dim else None
-        widths = [z_dim + (w_dim if label_dim else 0)] + [w_dim] * layers
-        self.layers = nn.ModuleList(
-            FullyConnected(i, o, leaky, lr_mul=lr_mul) for i, o in zip(widths, widths[1:])
-        )
+        n_in = z_dim + w_dim if label_dim else z_dim
+        self.layers = nn.ModuleList()
+        for _ in range(layers):
+            self.layers.append(FullyConnected(n_in, w_dim, leaky, lr_mul=lr_mul))
+            n_in = w_dim
         self.register_buffer('w_mean', torch.zeros(w_dim))
 
     def forward(
@@ -58,7 +63,8 @@ class Mapping(nn.Module):
     ) -> Tensor:  # [B, w_dim]
         x = normalize(z)
         if self.embed:
-            x = torch.cat([x, normalize(self.embed(label))], 1)
+            seen = normalize(self.embed(label))
+            x = torch.cat([x, seen], 1)
         for layer in self.layers:
             x = layer(x)
         if self.training:
@@ -70,7 +76,7 @@ def up2(x: Tensor) -> Tensor:
     "Double the side; bilinear, which is StyleGAN2's [1, 3, 3, 1] filter."
     return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
 
-
+# %% ../nbs/05_stylegan.ipynb #58157515
 class ModulatedConv(nn.Module):
     "Style-modulated, demodulated convolution with a fixed noise image, bias and leaky ReLU."
 
@@ -88,35 +94,54 @@ class ModulatedConv(nn.Module):
         self.weight = nn.Parameter(torch.randn(n_out, n_in, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(n_out))
         self.affine = FullyConnected(w_dim, n_in, bias=1.0)
-        self.gain, self.up, self.demodulate = 1 / math.sqrt(n_in * kernel * kernel), up, demodulate
+        self.gain = 1 / math.sqrt(n_in * kernel * kernel)
+        self.up = up
+        self.demodulate = demodulate
         if demodulate:
             self.register_buffer('noise', torch.randn(1, 1, side, side))
             self.noise_strength = nn.Parameter(torch.zeros([]))
 
     def forward(
-        self, x: Tensor, w: Tensor
-    ) -> Tensor:  # [B, n_in, s, s], [B, w_dim] -> [B, n_out, side, side]
-        style, weight = self.affine(w), self.weight * self.gain
+        self,
+        x: Tensor,  # [B, n_in, s, s]
+        w: Tensor,  # [B, w_dim]
+    ) -> Tensor:  # [B, n_out, side, side]
+        style = self.affine(w)  # [B, n_in]
+        weight = self.weight * self.gain
+        bias = self.bias[:, None, None]
         x = x * style[:, :, None, None]
-        x = F.conv2d(up2(x) if self.up else x, weight, padding=weight.shape[-1] // 2)
+        if self.up:
+            x = up2(x)
+        x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
         if not self.demodulate:
-            return x + self.bias[:, None, None]
-        norm = (style.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()  # 1 / |w'|
-        return leaky(x * norm[:, :, None, None] + self.noise * self.noise_strength + self.bias[:, None, None])
+            return x + bias
+        energy = weight.square().sum((2, 3))  # [n_out, n_in], over the kernel
+        norm = (style.square() @ energy.T + 1e-8).rsqrt()  # 1 / |w'|, [B, n_out]
+        noise = self.noise * self.noise_strength
+        return leaky(x * norm[:, :, None, None] + noise + bias)
 
 # %% ../nbs/05_stylegan.ipynb #70b97324
 class SynthesisBlock(nn.Module):
-    "StyleGAN2 block: features [B, n_in, s, s] -> features [B, n_hidden, side, side] and an output of n_out channels."
+    """StyleGAN2 block: features [B, n_in, s, s], w [B, w_dim] -> features and an output.
+
+    They are [B, n_hidden, side, side] and [B, n_out, side, side]. Without input (n_in 0) it starts from a
+    learned constant."""
 
     def __init__(self, n_in: int, n_hidden: int, n_out: int, w_dim: int, side: int, up: bool = True):
         super().__init__()
-        self.const = nn.Parameter(torch.randn(1, n_hidden, side, side)) if n_in == 0 else None
-        self.conv0 = ModulatedConv(n_in, n_hidden, w_dim, side, up) if n_in else None
+        self.const, self.conv0 = None, None
+        if n_in:
+            self.conv0 = ModulatedConv(n_in, n_hidden, w_dim, side, up)
+        else:
+            self.const = nn.Parameter(torch.randn(1, n_hidden, side, side))
         self.conv1 = ModulatedConv(n_hidden, n_hidden, w_dim, side)
         self.out = ModulatedConv(n_hidden, n_out, w_dim, side, kernel=1, demodulate=False)
 
     def forward(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.const.expand(len(w), -1, -1, -1) if self.const is not None else self.conv0(x, w)
+        if self.const is not None:
+            x = self.const.expand(len(w), -1, -1, -1)
+        else:
+            x = self.conv0(x, w)
         x = self.conv1(x, w)
         return x, self.out(x, w)
 
@@ -131,7 +156,8 @@ class EqualConv(nn.Module):
         self.gain = 1 / math.sqrt(n_in * kernel * kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight * self.gain, self.bias, padding=self.weight.shape[-1] // 2)
+        weight = self.weight * self.gain
+        return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -139,20 +165,22 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
-        self.conv0, self.conv1, self.skip = (
-            EqualConv(n_in, n_in, 3),
-            EqualConv(n_in, n_out, 3),
-            EqualConv(n_in, n_out, 1, bias=False),
-        )
+        self.conv0 = EqualConv(n_in, n_in, 3)
+        self.conv1 = EqualConv(n_in, n_out, 3)
+        self.skip = EqualConv(n_in, n_out, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = leaky(self.conv1(F.avg_pool2d(leaky(self.conv0(x)), 2)))
-        return (y + self.skip(F.avg_pool2d(x, 2))) * math.sqrt(0.5)
+        y = leaky(self.conv0(x))
+        y = F.avg_pool2d(y, 2)
+        y = leaky(self.conv1(y))
+        short = self.skip(F.avg_pool2d(x, 2))
+        return (y + short) * math.sqrt(0.5)
 
-
+# %% ../nbs/05_stylegan.ipynb #bca97254
 def group_size(batch: int, group: int) -> int:
     "Images per group of mini-batch statistics: the largest divisor of `batch` up to `group`."
-    return max(k for k in range(1, min(group, batch) + 1) if batch % k == 0)
+    sizes = range(1, min(group, batch) + 1)
+    return max(k for k in sizes if batch % k == 0)
 
 
 def minibatch_std(
@@ -164,4 +192,5 @@ def minibatch_std(
     g = group_size(b, group)
     y = x.reshape(g, b // g, c, h, w)
     std = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))  # [B/g]
-    return torch.cat([x, std.repeat(g).reshape(b, 1, 1, 1).expand(b, 1, h, w)], 1)
+    channel = std.repeat(g).reshape(b, 1, 1, 1).expand(b, 1, h, w)
+    return torch.cat([x, channel], 1)

@@ -69,7 +69,9 @@ _TROUBLE = {  # what the store's own words mean
     'unsupported URI|No module named': 'cannot be used: MLFLOW_TRACKING_URI takes sqlite:///FILE or http://HOST:PORT',
     'unable to open': 'cannot be opened: may its folder be written?',
 }
-_SILENT = 'does not answer: start the server that MLFLOW_TRACKING_URI names, or train with --no-track'
+_SILENT = (
+    'does not answer: start the server that MLFLOW_TRACKING_URI names, or unset it to record into a file'
+)
 
 
 def trouble(error: Exception) -> str:

@@ -15,11 +15,8 @@ from .core import *
 from .stylegan import *
 
 # %% ../nbs/06_triplane.ipynb #f81a3dcd
-PLANE_AXES = (
-    (0, 1),
-    (0, 2),
-    (1, 2),
-)  # xy, xz, yz; the first axis runs along a plane's width, the second along its height
+# xy, xz, yz; the first axis runs along a plane's width, the second along its height
+PLANE_AXES = ((0, 1), (0, 2), (1, 2))
 
 
 def project_to_planes(
@@ -27,28 +24,42 @@ def project_to_planes(
     box: float,  # side of the cube that the planes cover
 ) -> Tensor:  # [B, 3, M, 2] in [-1, 1] inside the box
     "Drop one coordinate per plane."
-    return torch.stack([x[..., list(axes)] for axes in PLANE_AXES], 1) * (2 / box)
+    dropped = [x[..., list(axes)] for axes in PLANE_AXES]
+    return torch.stack(dropped, 1) * (2 / box)
 
-
+# %% ../nbs/06_triplane.ipynb #68177878
 def sample_planes(
     planes: Tensor,  # [B, 3, C, H, W]
     x: Tensor,  # [B, M, 3] world points
     box: float = 1.0,  # side of the covered cube, world units
     combine: str = 'product',  # 'product' (paper 4.1) or 'sum'
 ) -> Tensor:  # [B, M, C]
-    "Bilinear features of points: f_xy * f_xz * f_yz. Points outside the box read the border, points that are NaN give NaN."
-    s = expect(planes, 'planes', 'B 3 C H W')
-    expect(x, 'x', 'B M 3', B=s['B'])
+    """Bilinear features of points: f_xy * f_xz * f_yz.
+
+    Points outside the box read the border, points that are NaN give NaN. ValueError for other shapes, or
+    planes and points of two types."""
+    sizes = expect(planes, 'planes', 'B 3 C H W')
+    batch = sizes['B']
+    expect(x, 'x', 'B M 3', B=batch)
     if planes.dtype != x.dtype:
         raise ValueError(f'planes are {planes.dtype} and points {x.dtype}: give both one type')
     lost = x.isnan().any(-1, keepdim=True)  # there torch's backward reads outside its memory
     some = x.device.type != 'cpu' or bool(lost.any())  # to ask a GPU is to wait for it
-    uv = project_to_planes(x.masked_fill(lost, 0) if some else x, box).flatten(0, 1)[
-        :, :, None
-    ]  # [3B, M, 1, 2]
-    f = F.grid_sample(planes.flatten(0, 1), uv, mode='bilinear', padding_mode='border', align_corners=False)
-    xy, xz, yz = f.reshape(s['B'], 3, s['C'], -1).unbind(1)
-    f = xy * xz * yz if combine == 'product' else xy + xz + yz  # T_x = f_xy ∘ f_xz ∘ f_yz
+    if some:
+        x = x.masked_fill(lost, 0)
+    uv = project_to_planes(x, box).flatten(0, 1)  # [3B, M, 2]
+    f = F.grid_sample(
+        planes.flatten(0, 1),
+        uv[:, :, None],
+        mode='bilinear',
+        padding_mode='border',
+        align_corners=False,
+    )  # [3B, C, M, 1]
+    xy, xz, yz = f.reshape(batch, 3, sizes['C'], -1).unbind(1)
+    if combine == 'product':
+        f = xy * xz * yz  # T_x = f_xy ∘ f_xz ∘ f_yz
+    else:
+        f = xy + xz + yz
     f = f.transpose(1, 2)
     return f.masked_fill(lost, math.nan) if some else f
 
@@ -63,19 +74,22 @@ class Triplane(nn.Module):
 
     def __init__(self, config: BackboneConfig):
         super().__init__()
-        c, r = config.plane_channels, config.backbone_resolution
+        c = config.plane_channels
+        r = config.backbone_resolution
         if config.plane_resolution != 2 * r:
             raise ValueError(
                 f'plane_resolution must be twice backbone_resolution, got {config.plane_resolution} and {r}'
             )
-        sides = [2**k for k in range(2, int(math.log2(r)) + 1)]
-        width = lambda side: channels(side, config.channel_base, config.channel_max)
-        self.blocks = nn.ModuleList(
-            SynthesisBlock(width(s // 2) if s > 4 else 0, width(s), 3 * c, config.w_dim, s) for s in sides
-        )
-        self.per_plane = nn.ModuleList(
-            SynthesisBlock(c, config.plane_hidden, c, config.w_dim, 2 * r) for _ in PLANE_AXES
-        )
+        self.blocks = nn.ModuleList()
+        n_in = 0  # the first block starts from a constant
+        for level in range(2, int(math.log2(r)) + 1):
+            side = 2**level
+            width = channels(side, config.channel_base, config.channel_max)
+            self.blocks.append(SynthesisBlock(n_in, width, 3 * c, config.w_dim, side))
+            n_in = width
+        self.per_plane = nn.ModuleList()
+        for _ in PLANE_AXES:
+            self.per_plane.append(SynthesisBlock(c, config.plane_hidden, c, config.w_dim, 2 * r))
 
     def forward(self, w: Tensor) -> Tensor:  # [B, w_dim] -> [B, 3, C, H, W]
         x = out = None
@@ -83,4 +97,8 @@ class Triplane(nn.Module):
             x, y = block(x, w)
             out = y if out is None else up2(out) + y
         out = out / math.sqrt(len(self.blocks))  # T', unit variance
-        return torch.stack([block(f, w)[1] for block, f in zip(self.per_plane, out.chunk(3, 1))], 1)
+        planes = []
+        for block, part in zip(self.per_plane, out.chunk(3, 1)):
+            _, plane = block(part, w)
+            planes.append(plane)
+        return torch.stack(planes, 1)
