@@ -321,8 +321,9 @@ class Operations(TorchDispatchMode):
 
 
 def paper_cost(stages: tuple[float, ...] = (1e6,), batch: int = 2) -> list[dict]:
-    "A step of `paper` on the CPU in float32, without R1, at some places of its schedule: operations and memory."
-    run, rows = override(preset('paper'), **{'train.batch': batch}), []
+    "Operations and memory of a step of `paper` on the CPU in float32, without R1, along its schedule."
+    run = override(preset('paper'), **{'train.batch': batch})
+    rows = []
     with tempfile.TemporaryDirectory() as folder, torch.enable_grad(), kernels.using('torch'):
         t = Trainer(WYSIWYG, run, noise(folder, run.resolution), torch.device('cpu'))
         for images in map(int, stages):
