@@ -1,12 +1,14 @@
-"""Time the kernels and the frame beside their alternatives, with the error of each in the same run, and write data/results/bench_<cpu|gpu>.json.
+"""Time the kernels and the frame beside their alternatives, with the error of each in the same run.
 
     python scripts/bench.py [--device cpu|cuda] [--resolution 256] [--repeats 5] [--out data/results]
 
-Variants take turns, so that a disturbance hits all of them; the least and the median time are given. Errors are against 384 uniform samples.
+Writes data/results/bench_<cpu|gpu>.json. Variants take turns, so that a disturbance hits all of them;
+the least and the median time are given. Errors are against 384 uniform samples.
 """
 
 import argparse, copy, ctypes, json, statistics, sys, tempfile, time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,7 +41,10 @@ def clock(fn, device: str) -> tuple[float, object]:
 
 
 class Peak:
-    "Most memory above what was there before, MiB: of the GPU, or resident in this process (Linux; None elsewhere)."
+    """Most memory above what was there before, MiB.
+
+    Of the GPU, or resident in this process (Linux; None elsewhere).
+    """
 
     def __init__(self, device: str):
         self.cuda = device == 'cuda'
@@ -52,18 +57,16 @@ class Peak:
             self.before = self.resident('VmRSS')
 
     def resident(self, name: str) -> float:
-        return next(
-            int(l.split()[1]) / 2**10
-            for l in Path('/proc/self/status').read_text().splitlines()
-            if l.startswith(name)
-        )
+        lines = Path('/proc/self/status').read_text().splitlines()
+        kib = next(line.split()[1] for line in lines if line.startswith(name))
+        return int(kib) / 2**10
 
     def mib(self) -> int | None:
-        if not self.cuda and sys.platform != 'linux':
-            return None
-        return round(
-            (torch.cuda.max_memory_allocated() / 2**20 if self.cuda else self.resident('VmHWM')) - self.before
-        )
+        if self.cuda:
+            return round(torch.cuda.max_memory_allocated() / 2**20 - self.before)
+        if sys.platform == 'linux':
+            return round(self.resident('VmHWM') - self.before)
+        return None
 
 
 def compare(variants: dict, repeats: int, device: str, error=None) -> list[dict]:
@@ -71,71 +74,75 @@ def compare(variants: dict, repeats: int, device: str, error=None) -> list[dict]
     times, rows = {k: [] for k in variants}, {}
     for turn in range(repeats + 1):  # the first turn warms up
         for name, fn in variants.items():
-            peak = (
-                None if turn else Peak(device)
-            )  # returning memory to the system would cost the timed turns their warm heap
+            # returning memory to the system would cost the timed turns their warm heap
+            peak = None if turn else Peak(device)
             ms, out = clock(fn, device)
             if turn:
                 times[name].append(ms)
-            else:
-                rows[name] = dict(name=name, peak_mib=peak.mib()) | ({} if error is None else error(out))
-    return [
-        rows[k] | dict(ms=round(min(t), 3), median_ms=round(statistics.median(t), 3))
-        for k, t in times.items()
-    ]
+                continue
+            rows[name] = dict(name=name, peak_mib=peak.mib())
+            if error is not None:
+                rows[name] |= error(out)
+    return [rows[name] | summary(ms) for name, ms in times.items()]
+
+
+def summary(ms: list[float]) -> dict[str, float]:
+    return dict(ms=round(min(ms), 3), median_ms=round(statistics.median(ms), 3))
 
 
 def against(reference):
     "Mean and worst-5-% error of a rendering, dB."
-    return lambda out: dict(
-        psnr=round(psnr(out.rgb, reference.rgb), 2), psnr_worst5=round(worst_psnr(out.rgb, reference.rgb), 2)
-    )
+
+    def error(out) -> dict[str, float]:
+        whole = psnr(out.rgb, reference.rgb)
+        worst = worst_psnr(out.rgb, reference.rgb)
+        return dict(psnr=round(whole, 2), psnr_worst5=round(worst, 2))
+
+    return error
 
 
 def scene(g: Generator, device: str):
     "One person's planes, and a camera a little aside."
     front = orbit(torch.zeros(1), torch.zeros(1)).to(device)
-    return g.synthesize(
-        g.map(torch.randn(1, g.run.backbone.z_dim, generator=rng('bench')).to(device), front)
-    ), orbit(torch.tensor([0.25]), torch.tensor([0.05])).to(device)
+    z = torch.randn(1, g.run.backbone.z_dim, generator=rng('bench')).to(device)
+    aside = orbit(torch.tensor([0.25]), torch.tensor([0.05])).to(device)
+    return g.synthesize(g.map(z, front)), aside
 
 
 def equal_error(g: Generator, resolution: int, repeats: int, device: str, target: float = 35.0) -> list[dict]:
-    "Frames of at least `target` dB: the two-pass torch renderer at every split, and ours; the fastest of each comes first."
+    """Frames of at least `target` dB: the two-pass torch renderer at every split, and ours.
+
+    The fastest three of each.
+    """
     planes, camera = scene(g, device)
 
     def two_pass(coarse, fine):
         with kernels.using('torch'):
             return g.two_pass(planes, camera, coarse, fine, resolution)
 
-    variants = {
-        f'two-pass {c}+{n - c} torch': lambda c=c, n=n: two_pass(c, n - c)
-        for n in (24, 28, 32, 36, 40, 44, 48)
-        for c in (n // 4, n // 2, 3 * n // 4)
-    }
+    def robust(samples, proposal):
+        return g.render(planes, camera, resolution, replace(g.run.sampler, samples=samples), proposal)
+
+    variants = {}
+    for n in (24, 28, 32, 36, 40, 44, 48):
+        for c in (n // 4, n // 2, 3 * n // 4):
+            variants[f'two-pass {c}+{n - c} torch'] = partial(two_pass, c, n - c)
     for kind in ('cnn', 'maxpool'):
-        variants |= {
-            f'robust {kind} {1.1 * n:.1f}': lambda n=n, kind=kind: g.render(
-                planes, camera, resolution, replace(g.run.sampler, samples=n), kind
-            )
-            for n in (4, 5, 6, 8)
-        }
-    good = [
-        r
-        for r in compare(variants, repeats, device, against(g.dense(planes, camera, resolution, 384)))
-        if r['psnr'] >= target
-    ]
-    return [
-        r
-        for way in ('two-pass', 'robust')
-        for r in sorted((r for r in good if r['name'].startswith(way)), key=lambda r: r['ms'])[:3]
-    ]
+        for n in (4, 5, 6, 8):
+            variants[f'robust {kind} {1.1 * n:.1f}'] = partial(robust, n, kind)
+    reference = g.dense(planes, camera, resolution, 384)
+    rows = compare(variants, repeats, device, against(reference))
+    good = sorted((r for r in rows if r['psnr'] >= target), key=lambda r: r['ms'])
+    theirs = [r for r in good if r['name'].startswith('two-pass')]
+    ours = [r for r in good if r['name'].startswith('robust')]
+    return theirs[:3] + ours[:3]
 
 
 def frames(g: Generator, resolution: int, repeats: int, device: str) -> list[dict]:
     "Whole frames from cached planes: the proposal network is counted."
     planes, camera = scene(g, device)
-    ours = lambda **kw: replace(g.run.sampler, **kw)
+    ours = g.run.sampler
+    fewer = replace(ours, samples=8)
 
     def render(impl, sampler, proposal=None):
         def go():
@@ -148,13 +155,12 @@ def frames(g: Generator, resolution: int, repeats: int, device: str) -> list[dic
     variants = {}
     for impl in dict.fromkeys((best, 'torch')):
         for coarse in (12, 24, 48):
-            variants[f'two-pass {coarse}+{coarse} {impl}'] = render(
-                impl, SamplerConfig(kind='two_pass', samples=2 * coarse)
-            )
-        variants[f'robust cnn 17.6 {impl}'] = render(impl, ours())
-        variants[f'robust cnn 8.8 {impl}'] = render(impl, ours(samples=8))
-        variants[f'robust max-pool 17.6 {impl}'] = render(impl, ours(), 'maxpool')
-        variants[f'robust max-pool 8.8 {impl}'] = render(impl, ours(samples=8), 'maxpool')
+            both = SamplerConfig(kind='two_pass', samples=2 * coarse)
+            variants[f'two-pass {coarse}+{coarse} {impl}'] = render(impl, both)
+        variants[f'robust cnn 17.6 {impl}'] = render(impl, ours)
+        variants[f'robust cnn 8.8 {impl}'] = render(impl, fewer)
+        variants[f'robust max-pool 17.6 {impl}'] = render(impl, ours, 'maxpool')
+        variants[f'robust max-pool 8.8 {impl}'] = render(impl, fewer, 'maxpool')
         variants[f'root 16 {impl}'] = render(impl, SamplerConfig(kind='root', samples=16))
         variants[f'uniform 48 {impl}'] = render(impl, SamplerConfig(kind='uniform', samples=48))
     if device == 'cuda':
@@ -173,8 +179,12 @@ def floors(
     m: int, samples: int, c: int, bins: int, f: Field, bandwidth: float, flops: float
 ) -> dict[str, float]:
     "Least possible ms: bytes that must move, or multiply-adds, whichever takes longer."
-    rays, macs = m / samples, sum(l.weight.numel() for l in (f.sdf0, f.sdf1, f.sdf2, f.color0, f.color1))
-    memory = lambda bytes_: 1e3 * bytes_ / bandwidth
+    rays = m / samples
+    macs = sum(layer.weight.numel() for layer in (f.sdf0, f.sdf1, f.sdf2, f.color0, f.color1))
+
+    def memory(moved: float) -> float:
+        return 1e3 * moved / bandwidth
+
     return dict(
         triplane=memory(m * (12 + 4 * c)),
         robust=memory(rays * 4 * bins + m * 12),
@@ -185,100 +195,101 @@ def floors(
 
 def operations(device: str, repeats: int, side: int, peak: tuple[float, float]) -> list[dict]:
     "Each operation alone, kernel and torch, at the paper's sizes (fewer rays on a CPU)."
-    n, s, c, bins, g = side * side, 20, 32, 191, rng('operations', device=device)
-    rand = lambda *shape: torch.rand(*shape, generator=g, device=device)
-    planes, x = (
-        kernels.channels_last(
-            rand(1, 3, c, 512 if device == 'cuda' else 128, 512 if device == 'cuda' else 128) - 0.5
-        ),
-        rand(1, n, 1, 3) - 0.5,
-    )
+    n, s, c, bins = side * side, 20, 32, 191
+    plane = 512 if device == 'cuda' else 128
+    g = rng('operations', device=device)
+
+    def rand(*shape):
+        return torch.rand(*shape, generator=g, device=device)
+
+    planes = kernels.channels_last(rand(1, 3, c, plane, plane) - 0.5)
+    x = rand(1, n, 1, 3) - 0.5
     points = (x + 0.01 * (rand(1, n, s, 3) - 0.5)).clamp(-0.5, 0.5)
     pdf = (8 * rand(1, n, bins)).softmax(-1)
     index = torch.arange(n, device=device)[None]
     u = rand(1, n, s)
     t = rand(1, n, s).sort(-1)[0]
-    march = (
-        t,
-        0.02 * rand(1, n, s),
-        0.04 * rand(1, n, s) - 0.02,
-        0.01 * rand(1, n, s) + 0.001,
-        rand(1, n, s, 3),
-    )
+    delta = 0.02 * rand(1, n, s)
+    sdf = 0.04 * rand(1, n, s) - 0.02
+    beta = 0.01 * rand(1, n, s) + 0.001
+    march = (t, delta, sdf, beta, rand(1, n, s, 3))
     f = Field(FieldConfig(), c).to(device).requires_grad_(False)
     dirs = torch.nn.functional.normalize(rand(1, n, 3), dim=-1)
-    floor, rows = floors(n * s, s, c, bins, f, *peak), []
-    for name, go in dict(
+    calls = dict(
         triplane=lambda i: kernels.sample_planes(planes, points.flatten(1, 2), impl=i),
         robust=lambda i: kernels.draw_robust(pdf, index, s, 0.98, 2.25, 3.3, u, impl=i).t,
         composite=lambda i: kernels.composite(*march, 3.3, (1.0, 1.0, 1.0), impl=i)[1].rgb,
         field=lambda i: kernels.field(f, planes, points, dirs, impl=i)[0],
-    ).items():
-        exact = go('torch')
-        backends = dict.fromkeys(('cuda' if device == 'cuda' else kernels.choose('auto', planes), 'torch'))
-        for row in compare(
-            {i: lambda i=i: go(i) for i in backends},
-            repeats,
-            device,
-            lambda out: dict(max_error=float((out - exact).abs().max())),
-        ):
-            rows.append(
-                dict(
-                    operation=name,
-                    **row,
-                    floor_ms=round(floor[name], 4),
-                    percent_of_floor=round(100 * floor[name] / row['ms'], 1),
-                )
-            )
+    )
+    best = 'cuda' if device == 'cuda' else kernels.choose('auto', planes)
+    floor, rows = floors(n * s, s, c, bins, f, *peak), []
+    for name, go in calls.items():
+        variants = {impl: partial(go, impl) for impl in dict.fromkeys((best, 'torch'))}
+        for row in compare(variants, repeats, device, furthest_from(go('torch'))):
+            share = round(100 * floor[name] / row['ms'], 1)
+            known = dict(floor_ms=round(floor[name], 4), percent_of_floor=share)
+            rows.append(dict(operation=name, **row, **known))
     return rows
+
+
+def furthest_from(exact: torch.Tensor):
+    "The largest error of an output."
+    return lambda out: dict(max_error=float((out - exact).abs().max()))
 
 
 def peaks(device: str) -> tuple[float, float]:
     "Copy bandwidth (bytes/s) and fp32 rate (flop/s) of this machine, measured with torch."
-    a = torch.zeros((1 << 28 if device == 'cuda' else 1 << 25), device=device)
+    numbers, side = (1 << 28, 8192) if device == 'cuda' else (1 << 25, 1024)
+    a = torch.zeros(numbers, device=device)
     b = torch.empty_like(a)
-    copy = min(clock(lambda: b.copy_(a), device)[0] for _ in range(8))
-    m = torch.randn(8192 if device == 'cuda' else 1024, 8192 if device == 'cuda' else 1024, device=device)
-    mult = min(clock(lambda: m @ m, device)[0] for _ in range(8))
-    return 2 * a.numel() * 4 / copy * 1e3, 2 * m.shape[0] ** 3 / mult * 1e3
+    m = torch.randn(side, side, device=device)
+
+    def least_ms(call) -> float:
+        return min(clock(call, device)[0] for _ in range(8))
+
+    copy = least_ms(lambda: b.copy_(a))
+    product = least_ms(lambda: m @ m)
+    return 2 * numbers * 4 / copy * 1e3, 2 * side**3 / product * 1e3
 
 
 def noise(folder: str, resolution: int, n: int = 32) -> Dataset:
     "A set where only the speed matters: random pictures, which compress worst, decoded anew for every batch."
-    pictures = torch.randint(
-        256, (n, resolution, resolution, 3), generator=rng('noise'), dtype=torch.uint8
-    ).numpy()
+    size = (n, resolution, resolution, 3)
+    pictures = torch.randint(256, size, generator=rng('noise'), dtype=torch.uint8).numpy()
     cameras = orbit(0.3 * torch.randn(n, generator=rng('yaw')), torch.zeros(n))
-    made = Dataset(
-        write_zip(
-            Path(folder) / f'noise{resolution}.zip',
-            [(f'{i}.png', png_bytes(x), l) for i, (x, l) in enumerate(zip(pictures, cameras.label.tolist()))],
-        )
-    )
+    names = [f'{i}.png' for i in range(n)]
+    rows = zip(names, map(png_bytes, pictures), cameras.label.tolist())
+    made = Dataset(write_zip(Path(folder) / f'noise{resolution}.zip', rows))
     made.images = made._read
     return made
 
 
+SAMPLERS = {
+    'proposals 17.6': {},
+    '48+48': {'sampler.kind': 'two_pass', 'sampler.samples': 96},
+    'dense 192': {'sampler.kind': 'uniform', 'sampler.samples': 192},
+}
+
+
 def training(device: str, repeats: int) -> list[dict]:
-    "Images/s of a whole step (G, D, both optimisers) in the last stage: proposals, 48 + 48 and 192 samples of the same field; waiting: share of the time in which a step stands still for its pictures."
-    rows, samplers = (
-        [],
-        {
-            'proposals 17.6': {},
-            '48+48': {'sampler.kind': 'two_pass', 'sampler.samples': 96},
-            'dense 192': {'sampler.kind': 'uniform', 'sampler.samples': 192},
-        },
-    )
-    for name, batch in (dict(small=32, paper=4) if device == 'cuda' else dict(heads64=8)).items():
+    """Images/s of a whole step (G, D, both optimisers) in the last stage.
+
+    Proposals, 48 + 48 and 192 samples of the same field; waiting: share of the time in which a step
+    stands still for its pictures.
+    """
+    rows = []
+    batches = dict(small=32, paper=4) if device == 'cuda' else dict(heads64=8)
+    for name, batch in batches.items():
         run = preset(name, **{'train.batch': batch})
         with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
             data = noise(folder, run.resolution)
-            trainers = {
-                k: Trainer(WYSIWYG, override(run, **v), data, torch.device(device))
-                for k, v in samplers.items()
-            }
-            for t in trainers.values():
+
+            def trainer(sampler: dict) -> Trainer:
+                t = Trainer(WYSIWYG, override(run, **sampler), data, torch.device(device))
                 t.images = int(run.schedule.total)
+                return t
+
+            trainers = {name: trainer(sampler) for name, sampler in SAMPLERS.items()}
 
             def step(trainer):
                 reals, start = trainer.objective.reals, time.perf_counter()
@@ -286,18 +297,10 @@ def training(device: str, repeats: int) -> list[dict]:
                 trainer.step()
                 return dict(waiting=round((reals.waited - before) / (time.perf_counter() - start), 4))
 
-            for row in compare(
-                {k: lambda t=t: step(t) for k, t in trainers.items()}, repeats, device, lambda out: out
-            ):
-                rows.append(
-                    dict(
-                        preset=name,
-                        batch=batch,
-                        resolution=run.resolution,
-                        **row,
-                        images_per_s=round(1e3 * batch / row['ms'], 2),
-                    )
-                )
+            steps = {name: partial(step, t) for name, t in trainers.items()}
+            of_run = dict(preset=name, batch=batch, resolution=run.resolution)
+            for row in compare(steps, repeats, device, lambda out: out):
+                rows.append(of_run | row | dict(images_per_s=round(1e3 * batch / row['ms'], 2)))
     return rows
 
 
@@ -318,8 +321,9 @@ class Operations(TorchDispatchMode):
 
 
 def paper_cost(stages: tuple[float, ...] = (1e6,), batch: int = 2) -> list[dict]:
-    "A step of `paper` on the CPU in float32, without R1, at some places of its schedule: operations and memory."
-    run, rows = override(preset('paper'), **{'train.batch': batch}), []
+    "Operations and memory of a step of `paper` on the CPU in float32, without R1, along its schedule."
+    run = override(preset('paper'), **{'train.batch': batch})
+    rows = []
     with tempfile.TemporaryDirectory() as folder, torch.enable_grad(), kernels.using('torch'):
         t = Trainer(WYSIWYG, run, noise(folder, run.resolution), torch.device('cpu'))
         for images in map(int, stages):
@@ -339,19 +343,16 @@ def paper_cost(stages: tuple[float, ...] = (1e6,), batch: int = 2) -> list[dict]
 def table(rows: list[dict]):
     "Rows as aligned text."
     keys = list(dict.fromkeys(k for r in rows for k in r))
-    cells = [[str(r.get(k, '')) for k in keys] for r in rows]
-    width = [max(len(k), *(len(c[i]) for c in cells)) for i, k in enumerate(keys)]
-    for line in (keys, *cells):
+    lines = [keys] + [[str(r.get(k, '')) for k in keys] for r in rows]
+    width = [max(map(len, column)) for column in zip(*lines)]
+    for line in lines:
         print('  '.join(v.ljust(w) for v, w in zip(line, width)))
 
 
 def save(folder: Path, name: str, **content):
     "Write the results with command and provenance."
-    meta = dict(
-        command=' '.join(['python', 'scripts/bench.py', *sys.argv[1:]]),
-        threads=torch.get_num_threads(),
-        **provenance(),
-    )
+    command = ' '.join(['python', 'scripts/bench.py', *sys.argv[1:]])
+    meta = dict(command=command, threads=torch.get_num_threads(), **provenance())
     with atomic(folder / f'{name}.json') as tmp:
         tmp.write_text(json.dumps(dict(meta=meta, **content), indent=1) + '\n', encoding='utf8')
 
@@ -380,11 +381,11 @@ def main():
         table(rows)
         return save(a.out, f'bench_train_{"gpu" if cuda else "cpu"}', training=rows)
     resolution = a.resolution or (512 if cuda else 256)
-    peak = peaks(a.device)
-    print(
-        f'operations at {"512x512" if cuda else "64x64"} x 20; floors from {peak[0] / 1e9:.0f} GB/s and {peak[1] / 1e12:.2f} Tflop/s as measured here'
-    )
-    ops = operations(a.device, a.repeats, 512 if cuda else 64, peak)
+    bandwidth, flops = peaks(a.device)
+    side = 512 if cuda else 64
+    measured = f'{bandwidth / 1e9:.0f} GB/s and {flops / 1e12:.2f} Tflop/s as measured here'
+    print(f'operations at {side}x{side} x 20; floors from {measured}')
+    ops = operations(a.device, a.repeats, side, (bandwidth, flops))
     table(ops)
     print(f'\nframes of the shipped generator at {resolution}x{resolution}, from cached planes')
     g = load_generator(device=torch.device(a.device))
@@ -396,22 +397,11 @@ def main():
     paper = []
     if cuda:
         print('\nframes at the sizes of the paper (untrained: times only)')
-        paper = frames(
-            Generator(preset('paper'), start=False).to(a.device).eval().requires_grad_(False),
-            512,
-            a.repeats,
-            a.device,
-        )
+        untrained = Generator(preset('paper'), start=False).to(a.device).eval().requires_grad_(False)
+        paper = frames(untrained, 512, a.repeats, a.device)
         table(paper)
-    save(
-        a.out,
-        f'bench_{"gpu" if cuda else "cpu"}',
-        resolution=resolution,
-        operations=ops,
-        frames=rows,
-        equal_error=equal,
-        paper=paper,
-    )
+    results = dict(operations=ops, frames=rows, equal_error=equal, paper=paper)
+    save(a.out, f'bench_{"gpu" if cuda else "cpu"}', resolution=resolution, **results)
 
 
 if __name__ == '__main__':

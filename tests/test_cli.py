@@ -1,4 +1,4 @@
-"The program as a user meets it: exit codes, streams, and nothing written before the input is known to be good."
+"The program as a user meets it: exit codes, streams, and nothing written before the input is known good."
 
 import json
 import os
@@ -40,21 +40,17 @@ from wysiwyg.study import run_study
 from wysiwyg.tracking import find_runs, open_store
 
 SMALL = (
-    '--batch 2 --backbone.channel-base 256 --backbone.channel-max 8 --backbone.plane-channels 4 --backbone.plane-hidden 4 --proposal.width 8 --render.coarse 8 '
-    '--discriminator.channel-base 256 --discriminator.channel-max 8 --train.snapshot-images 100000 --no-track'
+    '--batch 2 --backbone.channel-base 256 --backbone.channel-max 8 --backbone.plane-channels 4 '
+    '--backbone.plane-hidden 4 --proposal.width 8 --render.coarse 8 --discriminator.channel-base 256 '
+    '--discriminator.channel-max 8 --train.snapshot-images 100000 --no-track'
 ).split()
 
 
 def program(*args, **kw):
+    command = [sys.executable, '-m', 'wysiwyg.cli', *map(str, args)]
     env = os.environ | {'OMP_NUM_THREADS': '1', 'MALLOC_TOP_PAD_': '268435456'}
-    return subprocess.Popen(
-        [sys.executable, '-m', 'wysiwyg.cli', *map(str, args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=env,
-        **kw,
-    )
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=env, **pipes, **kw)
 
 
 @pytest.fixture(scope='module')
@@ -62,13 +58,9 @@ def own(tmp_path_factory):
     "A user's own posed set."
     path, g = tmp_path_factory.mktemp('own') / 'own.zip', rng(0)
     pictures = torch.randint(0, 256, (8, 64, 64, 3), generator=g, dtype=torch.uint8).numpy()
-    return write_zip(
-        path,
-        [
-            (f'{i}.png', png_bytes(p), l)
-            for i, (p, l) in enumerate(zip(pictures, gaussian_cameras(8, g).label.tolist()))
-        ],
-    )
+    names = [f'{i}.png' for i in range(8)]
+    labels = gaussian_cameras(8, g).label.tolist()
+    return write_zip(path, zip(names, map(png_bytes, pictures), labels))
 
 
 @pytest.mark.parametrize(
@@ -185,16 +177,13 @@ def test_the_dry_run_asks_the_store(tmp_path, capsys):
 
 
 def test_dotted_options_win_over_short_ones():
-    run = parse(
-        'train --cfg heads64 --batch 8 --train.batch 4 --seed 3 --mirror --snap 2 --kimg 5 --gamma auto'.split()
-    )[1].run
-    assert (run.name, run.train.batch, run.train.seed, run.data.mirror, run.train.snapshot_images) == (
-        'heads64',
-        4,
-        3,
-        True,
-        2000,
-    )
+    others = '--seed 3 --mirror --snap 2 --kimg 5 --gamma auto'
+    run = parse(f'train --cfg heads64 --batch 8 --train.batch 4 {others}'.split())[1].run
+    assert run.name == 'heads64'
+    assert run.train.batch == 4
+    assert run.train.seed == 3
+    assert run.data.mirror is True
+    assert run.train.snapshot_images == 2000
     assert run.schedule.total == 5000
     assert run.schedule.gamma(0) == 0.0002 * 64**2 / 4
 
@@ -210,10 +199,8 @@ def test_json_is_json(capsys):
     def refuse(name):
         raise AssertionError(f'{name} is no JSON')
 
-    assert (
-        json.loads(called('train --dry-run --json', capsys)[1], parse_constant=refuse)['field.sharpness']
-        == 'inf'
-    )
+    options = json.loads(called('train --dry-run --json', capsys)[1], parse_constant=refuse)
+    assert options['field.sharpness'] == 'inf'
     assert plain({'a': [float('nan'), 1.0], 'b': (2,)}) == {'a': ['nan', 1.0], 'b': [2]}
 
 
@@ -332,9 +319,9 @@ def test_a_users_own_set_trains_and_ctrl_c_leaves_a_checkpoint(own, tmp_path):
 def test_faults_are_listed_before_the_first_step(own, tmp_path):
     "A set with a broken picture: named, exit 1, nothing written."
     bad = tmp_path / 'bad.zip'
-    blob = own.read_bytes()
-    at = blob.find(b'IDAT') + 40
-    bad.write_bytes(blob[:at] + bytes([blob[at] ^ 255]) + blob[at + 1 :])
+    blob = bytearray(own.read_bytes())
+    blob[blob.find(b'IDAT') + 40] ^= 255
+    bad.write_bytes(blob)
     p = program('train', '--data', bad, '--outdir', tmp_path / 'run', *SMALL)
     _, err = p.communicate(timeout=120)
     assert p.returncode == 1
@@ -385,9 +372,15 @@ NOTEBOOK = [
 def measure(recorder, p, seed):
     if p['k'] == p['bad']: raise RuntimeError('no memory')
     return {'eval/psnr': 30*scale/p['k']}
-status = run_study('small', {f'k{k}': {'k': k, 'scale': scale, 'bad': bad} for k in (1, 2)}, measure, [int(s) for s in seeds.split(',')])""",
+arms = {f'k{k}': {'k': k, 'scale': scale, 'bad': bad} for k in (1, 2)}
+status = run_study('small', arms, measure, [int(s) for s in seeds.split(',')])""",
     "assert len(read_study('small')), 'nothing to read'",
 ]
+
+
+def code_cell(id, source):
+    cell = {'cell_type': 'code', 'id': id, 'source': source, 'metadata': {'tags': []}}
+    return cell | {'outputs': [], 'execution_count': None}
 
 
 @pytest.fixture(scope='module')
@@ -395,21 +388,11 @@ def project(tmp_path_factory):
     "A project with one ablation."
     folder = tmp_path_factory.mktemp('project')
     (folder / 'nbs' / 'ablations').mkdir(parents=True)
-    cells = [
-        {
-            'cell_type': 'code',
-            'source': c,
-            'outputs': [],
-            'execution_count': None,
-            'id': f'c{i}',
-            'metadata': {'tags': ['parameters'] * (i == 0)},
-        }
-        for i, c in enumerate(NOTEBOOK)
-    ]
+    cells = [code_cell(f'c{i}', source) for i, source in enumerate(NOTEBOOK)]
+    cells[0]['metadata'] = {'tags': ['parameters']}
     kernel = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
-    (folder / 'nbs' / 'ablations' / 'a90_small.ipynb').write_text(
-        json.dumps({'cells': cells, 'metadata': kernel, 'nbformat': 4, 'nbformat_minor': 5})
-    )
+    book = {'cells': cells, 'metadata': kernel, 'nbformat': 4, 'nbformat_minor': 5}
+    (folder / 'nbs' / 'ablations' / 'a90_small.ipynb').write_text(json.dumps(book))
     return folder
 
 

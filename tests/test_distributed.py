@@ -1,4 +1,7 @@
-"Several processes equal one, only rank 0 writes, a killed one ends the job at once, and torchrun carries on from the last checkpoint."
+"""Several processes equal one, only rank 0 writes, a killed one ends the job at once.
+
+And torchrun carries on from the last checkpoint.
+"""
 
 import os
 import signal
@@ -33,11 +36,9 @@ def folder(tmp_path_factory):
 
 
 def environment(**more):
-    return (
-        {k: v for k, v in os.environ.items() if k not in ALONE}
-        | {'OMP_NUM_THREADS': '1', 'WYSIWYG_DEVICE': 'cpu', 'PYTHONPATH': f'{HERE.parent}:{HERE}'}
-        | more
-    )
+    plain = {k: v for k, v in os.environ.items() if k not in ALONE}
+    own = {'OMP_NUM_THREADS': '1', 'WYSIWYG_DEVICE': 'cpu', 'PYTHONPATH': f'{HERE.parent}:{HERE}'}
+    return plain | own | more
 
 
 def free_port() -> str:
@@ -46,22 +47,17 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
+def started(command, **more):
+    "A process whose two streams are read."
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment(**more), **pipes)
+
+
 def ranks(code, *args, n=2):
     "Start n processes that join one world and run `code`; sys.argv[1:] are args."
-    port = free_port()
-
-    def start(r):
-        return subprocess.Popen(
-            [sys.executable, '-c', code, *map(str, args)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(
-                RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port
-            ),
-        )
-
-    return [start(r) for r in range(n)]
+    command = [sys.executable, '-c', code, *map(str, args)]
+    world = dict(WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+    return [started(command, RANK=str(r), LOCAL_RANK=str(r), **world) for r in range(n)]
 
 
 # ---- sharing a batch out -------------------------------------------------------------------------
@@ -75,13 +71,13 @@ def test_parts_are_disjoint_and_keep_their_groups(batch, group, parts):
     assert sorted(torch.cat(rows).tolist()) == list(range(batch))
     x = torch.randn(batch, 2, 2, 2, generator=rng(0))
     whole = minibatch_std(x, group)
-    assert all(torch.allclose(minibatch_std(x[r], group), whole[r], atol=1e-6) for r in rows)
+    for r in rows:
+        assert torch.allclose(minibatch_std(x[r], group), whole[r], atol=1e-6)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(folder):
-    with pytest.raises(
-        ValueError, match='make the batch a multiple of 8, or discriminator.group a divisor of 2'
-    ):
+    why = 'make the batch a multiple of 8, or discriminator.group a divisor of 2'
+    with pytest.raises(ValueError, match=why):
         rows_of(4, 4, 0, 2)
     with pytest.raises(ValueError, match='3 processes .* cannot share a batch of 4'):
         Trainer(WYSIWYG, RUN, Dataset(folder), world=World(0, 3))
@@ -89,26 +85,23 @@ def test_a_batch_that_cannot_be_shared_is_refused(folder):
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
-    with pytest.raises(
-        ValueError, match='process 2 of this machine has no GPU of its own: there are 2, .*--nproc-per-node=2'
-    ):
+    why = 'process 2 of this machine has no GPU of its own: there are 2, .*--nproc-per-node=2'
+    with pytest.raises(ValueError, match=why):
         own_gpu(2)
 
 
 # ---- two are one ---------------------------------------------------------------------------------
 
-TWIN = override(
-    RUN,
-    **{
-        'train.batch': 8,
-        'train.r1_every': 2,
-        'schedule.resolution': [[0, 4], [24, 4], [24, 8], [48, 8], [48, 16]],
-        'loss.decision': 0.05,
-        'schedule.supervise_from': 24.0,
-        'schedule.render_from': 40.0,
-        'schedule.total': 80.0,
-    },
-)
+TEN_STEPS = {
+    'train.batch': 8,
+    'train.r1_every': 2,
+    'schedule.resolution': [[0, 4], [24, 4], [24, 8], [48, 8], [48, 16]],
+    'loss.decision': 0.05,
+    'schedule.supervise_from': 24.0,
+    'schedule.render_from': 40.0,
+    'schedule.total': 80.0,
+}
+TWIN = override(RUN, **TEN_STEPS)
 TEN = """
 import sys, torch; torch.set_num_threads(1); torch.set_default_dtype(torch.float64)
 from test_distributed import *
@@ -127,7 +120,7 @@ def float64():
 
 
 def test_two_ranks_equal_one_process(folder, tmp_path, float64):
-    "Ten steps through every stage, R1 at every second: networks, averages (EMA, mean w) and optimisers agree."
+    "Ten steps through every stage, R1 at every second: networks, averages (EMA, mean w), optimisers agree."
     two = ranks(TEN, folder, tmp_path / 'two.pt')
     one = steps(Trainer(WYSIWYG, TWIN, Double(folder)), 10).state()
     said = [p.communicate(timeout=120) for p in two]
@@ -136,11 +129,9 @@ def test_two_ranks_equal_one_process(folder, tmp_path, float64):
     start = Trainer(WYSIWYG, TWIN, Double(folder)).state()
     assert furthest(one, both) < 1e-9
     assert furthest(one, start) > 1e-3
-    assert (
-        (one['g']['mapping.w_mean'] - both['g']['mapping.w_mean']).abs().max()
-        < 1e-9
-        < one['g']['mapping.w_mean'].abs().max()
-    )
+    mean_w, of_two = one['g']['mapping.w_mean'], both['g']['mapping.w_mean']
+    assert (mean_w - of_two).abs().max() < 1e-9
+    assert mean_w.abs().max() > 1e-9
 
 
 # ---- one of them is lost -------------------------------------------------------------------------
@@ -165,11 +156,9 @@ def test_a_killed_rank_ends_the_job_with_an_error(folder, tmp_path):
     begun = time.time()
     _, said = two[0].communicate(timeout=60)
     two[1].communicate()
-    assert (
-        two[0].returncode == 1
-        and 'error: another process of the job is gone or stuck' in said
-        and '--resume=latest' in said
-    ), said
+    assert two[0].returncode == 1, said
+    assert 'error: another process of the job is gone or stuck' in said
+    assert '--resume=latest' in said
     assert time.time() - begun < 20
     assert latest_checkpoint(out)
 
@@ -195,34 +184,20 @@ def test_a_stuck_rank_is_given_up(tmp_path):
 
 @pytest.mark.slow
 def test_torchrun_restarts_from_the_last_checkpoint(folder, tmp_path):
-    "A rank is killed; torchrun starts both again and the end equals the uninterrupted run of two. Only rank 0 wrote."
-    command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--nproc-per-node=2',
-        '--max-restarts=1',
-        f'--master-port={free_port()}',
-        '-m',
-        'wysiwyg.cli',
-        'train',
-        '--data',
-        str(folder),
-        *small_options(),
-        '--resume=latest',
-    ]
-    straight = ranks(TRAIN, 'train', '--data', folder, '--outdir', tmp_path / 'straight', *small_options())
+    """A rank is killed; torchrun starts both again and the end equals the uninterrupted run of two.
+
+    Only rank 0 wrote.
+    """
+    torchrun = ['-m', 'torch.distributed.run', '--nproc-per-node=2', '--max-restarts=1']
+    program = [f'--master-port={free_port()}', '-m', 'wysiwyg.cli']
+    training = ['train', '--data', str(folder), *small_options()]
+    killed = ['--resume=latest', '--outdir', str(tmp_path / 'killed')]
+    straight = ranks(TRAIN, *training, '--outdir', tmp_path / 'straight')
     said = [p.communicate(timeout=120) for p in straight]
     assert [p.returncode for p in straight] == [0, 0], said
     assert 'images: 160' in said[0][0]
     assert not said[1][0].strip()
-    job = subprocess.Popen(
-        [*command, '--outdir', str(tmp_path / 'killed')],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    job = started([sys.executable, *torchrun, *program, *training, *killed])
     wait_for(lambda: len(checkpoints(tmp_path / 'killed')) > 1 or job.poll() is not None)
     children = [int(p) for p in Path(f'/proc/{job.pid}/task/{job.pid}/children').read_text().split()]
     victim = max(c for c in children if b'wysiwyg.cli' in Path(f'/proc/{c}/cmdline').read_bytes())
@@ -243,7 +218,12 @@ def test_processes_started_here_leave_a_checkpoint_and_go_on(folder, tmp_path, m
         monkeypatch.setenv(k, v)
     out, me = tmp_path / 'run', os.getpid()
     args = ('--data', str(folder), '--outdir', str(out), *small_options(), '--resume=latest')
-    threading.Thread(target=lambda: (wait_for(lambda: checkpoints(out)), os.kill(me, signal.SIGTERM))).start()
+
+    def end_after_a_checkpoint():
+        wait_for(lambda: checkpoints(out))
+        os.kill(me, signal.SIGTERM)
+
+    threading.Thread(target=end_after_a_checkpoint).start()
     with pytest.raises(Interrupted) as stop:
         train_in_processes(2, *args)
     assert stop.value.signum == signal.SIGTERM

@@ -1,4 +1,7 @@
-"Executors: a task's value, failure or lost worker, alike in this process, in fresh ones and on Ray; studies on them lose nothing and repeat nothing."
+"""Executors: a task's value, failure or lost worker, alike in this process, in fresh ones and on Ray.
+
+Studies on them lose nothing and repeat nothing.
+"""
 
 import json
 import os
@@ -55,10 +58,12 @@ def test_never_more_than_its_workers(tmp_path):
 
 def test_one_worker_is_this_process():
     calls = []
-    assert list(Local().run(lambda n: calls.append(n) or os.getpid(), [(1,), (2,)])) == [
-        (0, os.getpid()),
-        (1, os.getpid()),
-    ]
+
+    def task(n):
+        calls.append(n)
+        return os.getpid()
+
+    assert list(Local().run(task, [(1,), (2,)])) == [(0, os.getpid()), (1, os.getpid())]
     assert calls == [1, 2]
     assert dict(Local().run(divmod, [(1, 0)]))[0].reason.startswith('ZeroDivisionError')
 
@@ -69,13 +74,18 @@ def test_what_cannot_be_shipped_is_a_failure():
     assert 'could not be shipped' in out[1].reason
 
 
+CACHED = """
+from functools import lru_cache
+from wysiwyg.executors import *
+@lru_cache(2)
+def f(n): return n+1
+print(sorted(Local(2).run(lambda n: (f(n), f.cache_parameters()["maxsize"]), [(1,), (5,)])))
+"""
+
+
 def test_cached_functions_travel(tmp_path):
     "As in a notebook: a cached function of __main__, which cloudpickle refuses."
-    code = (
-        'from functools import lru_cache\nfrom wysiwyg.executors import *\n@lru_cache(2)\ndef f(n): return n+1\n'
-        'print(sorted(Local(2).run(lambda n: (f(n), f.cache_parameters()["maxsize"]), [(1,), (5,)])))'
-    )
-    said = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    said = subprocess.run([sys.executable, '-c', CACHED], capture_output=True, text=True, timeout=120)
     assert said.stdout.strip() == '[(0, (2, 2)), (1, (6, 2))]', said.stderr
 
 
@@ -86,21 +96,28 @@ import os, time
 from wysiwyg.executors import *
 def forever(n): open(f"{tmp_path}/{{os.getpid()}}", "w").close(); time.sleep(600)
 list(Local(2).run(forever, [(1,), (2,)]))'''
-    p = subprocess.Popen(
-        [sys.executable, '-c', code],
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # a shell's background job ignores it
+
+    def hears_interrupts():
+        "A shell's background job ignores them."
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def workers():
+        return [int(file.name) for file in tmp_path.iterdir()]
+
+    def left():
+        return [pid for pid in workers() if Path(f'/proc/{pid}').exists()]
+
+    quiet = dict(stderr=subprocess.DEVNULL, start_new_session=True)
+    p = subprocess.Popen([sys.executable, '-c', code], preexec_fn=hears_interrupts, **quiet)
     end = time.time() + 60
-    while len(pids := [int(f.name) for f in tmp_path.iterdir()]) < 2 and time.time() < end:
+    while len(workers()) < 2 and time.time() < end:
         time.sleep(0.05)
     os.kill(p.pid, how)
     p.wait(60)
-    while (left := [i for i in pids if Path(f'/proc/{i}').exists()]) and time.time() < end:
+    while left() and time.time() < end:
         time.sleep(0.05)
-    assert len(pids) == 2
-    assert not left
+    assert len(workers()) == 2
+    assert not left()
 
 
 def test_names():
@@ -125,20 +142,32 @@ def test_names():
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
-    with environment(WYSIWYG_HOME=str(path := tmp_path_factory.mktemp('home'))):
+    path = tmp_path_factory.mktemp('home')
+    with environment(WYSIWYG_HOME=str(path)):
         yield path
 
 
 FATES = ('fine', 'raises', 'dies once', 'dies')
+ENDS = {
+    'fine': ['FINISHED'],
+    'raises': ['FAILED'],
+    'dies once': ['FINISHED', 'KILLED'],
+    'dies': ['KILLED', 'KILLED'],
+    STUDY: ['FINISHED'],
+}
+
+
+def decoded(run) -> dict:
+    "The parameters of a run of MLflow."
+    return {k: decode(v) for k, v in run.data.params.items()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', EXECUTORS)
 def test_a_study_survives_its_workers(kind, home, tmp_path):
     if kind == 'ray':
-        pytest.importorskip(
-            'ray', reason="Ray is not installed: pip install -c constraints.txt -e '.[cluster]'"
-        )
+        how = "pip install -c constraints.txt -e '.[cluster]'"
+        pytest.importorskip('ray', reason=f'Ray is not installed: {how}')
 
     def measure(recorder, params, seed):
         recorder.metrics({'train/loss': 1.0}, 10)
@@ -152,24 +181,19 @@ def test_a_study_survives_its_workers(kind, home, tmp_path):
         recorder.metrics({'train/loss': 0.5}, 20)
         return {'eval/psnr': 30.0}
 
-    arms = {
-        fate: {'fate': fate, 'text': '1', 'nested': [1, None, 0.5], 'far': float('inf')} for fate in FATES
-    }
+    others = {'text': '1', 'nested': [1, None, 0.5], 'far': float('inf')}
+    arms = {fate: {'fate': fate} | others for fate in FATES}
     status = run_study(kind, arms, measure, executor=f'{kind}:2')
     assert exit_code(status) == 1
     assert status['fine-s0'] == status['dies once-s0'] == 'done'
     assert status['raises-s0'] == 'failed: RuntimeError: no memory'
     assert status['dies-s0'].startswith('failed: the worker was')
-    runs = {
-        r.data.tags['wysiwyg.arm']: r for r in reversed(find_runs(open_store(), kind))
-    }  # the last attempt of each
-    ended = {a: [r.info.status for r in find_runs(open_store(), kind, arm=a)] for a in (*FATES, STUDY)}
-    assert ended == dict(
-        zip(FATES, (['FINISHED'], ['FAILED'], ['FINISHED', 'KILLED'], ['KILLED', 'KILLED']))
-    ) | {STUDY: ['FINISHED']}
-    assert {
-        a: {k: decode(v) for k, v in runs[a].data.params.items()} for a in arms
-    } == arms  # logged as requested
+    attempts = {arm: find_runs(open_store(), kind, arm=arm) for arm in (*FATES, STUDY)}
+    ended = {arm: [r.info.status for r in of_arm] for arm, of_arm in attempts.items()}
+    assert ended == ENDS
+    runs = {arm: newest for arm, (newest, *_) in attempts.items()}
+    logged = {arm: decoded(runs[arm]) for arm in arms}
+    assert logged == arms  # as requested
     assert history(runs['dies once'].info.run_id, 'train/loss').step.tolist() == [10, 20]
     assert runs[STUDY].data.tags['wysiwyg.failed'] == '2'
     assert '**dies-s0** failed' in runs[STUDY].data.tags['mlflow.note.content']
@@ -191,18 +215,28 @@ print(json.dumps(run_study('killed', {f'k{k}': {'k': k} for k in range(4)}, meas
 """
 
 
+def arm_of(run) -> str:
+    return run.data.tags['wysiwyg.arm']
+
+
 @pytest.mark.slow
 def test_a_killed_study_is_finished_by_the_next_call(tmp_path):
     "Four arms at once into a store that is not there yet; the study is killed, and started again."
     env = os.environ | {'WYSIWYG_HOME': str(tmp_path), 'MARKS': str(tmp_path / 'marks')}
 
+    child = [sys.executable, '-c', KILLED]
+
     def marks():
-        return (tmp_path / 'marks').read_text().split('\n') if (tmp_path / 'marks').exists() else []
+        file = tmp_path / 'marks'
+        return file.read_text().split('\n') if file.exists() else []
+
+    def ended():
+        return [mark for mark in marks() if mark.startswith('end')]
 
     with environment(WYSIWYG_HOME=str(tmp_path)):
-        p = subprocess.Popen([sys.executable, '-c', KILLED], env=env, stderr=subprocess.DEVNULL)
+        p = subprocess.Popen(child, env=env, stderr=subprocess.DEVNULL)
         end = time.time() + 120
-        while p.poll() is None and time.time() < end and sum(m.startswith('end') for m in marks()) < 1:
+        while p.poll() is None and time.time() < end and not ended():
             time.sleep(0.02)
         p.send_signal(signal.SIGSTOP)
         workers = psutil.Process(p.pid).children(recursive=True)  # it starts no more of them
@@ -210,35 +244,24 @@ def test_a_killed_study_is_finished_by_the_next_call(tmp_path):
         p.wait()
         assert not psutil.wait_procs(workers, 60)[1]  # they notice
         before = marks()
-        ended = {
-            r.data.tags['wysiwyg.arm']
-            for r in find_runs(open_store(), 'killed')
-            if r.info.status == 'FINISHED'
-        }
-        said = subprocess.run(
-            [sys.executable, '-c', KILLED], env=env, capture_output=True, text=True, timeout=180
-        )
+        finished = {arm_of(r) for r in find_runs(open_store(), 'killed') if r.info.status == 'FINISHED'}
+        said = subprocess.run(child, env=env, capture_output=True, text=True, timeout=180)
         assert said.returncode == 0, said.stderr
         status = json.loads(said.stdout)
         kept = {arm[:2] for arm, how in status.items() if how == 'kept'}
         assert set(status.values()) <= {'kept', 'done'}
-        assert ended <= kept
+        assert finished <= kept
         assert len(kept) < 4  # kept: also what ended and could not say so
-        assert {m.split()[1] for m in marks()[len(before) - 1 :] if m.startswith('begin')} == {
-            str(k) for k in range(4) if f'k{k}' not in kept
-        }
-        every = [r for r in find_runs(open_store(), 'killed') if r.data.tags['wysiwyg.arm'] != STUDY]
-        runs = [
-            r for r in every if r.info.status == 'FINISHED'
-        ]  # of an arm that was cut short the first attempt stays
-        assert len(runs) == 4
-        assert len({r.data.tags['wysiwyg.arm'] for r in runs}) == 4
-        assert {r.info.status for r in every} <= {'FINISHED', 'KILLED'}
-        assert all(history(r.info.run_id, 'train/loss').step.tolist() == [1, 2, 3] for r in runs)
-        assert all(
-            {k: decode(v) for k, v in r.data.params.items()} == {'k': int(r.data.tags['wysiwyg.arm'][1:])}
-            for r in runs
-        )
+        later = marks()[len(before) - 1 :]
+        begun = {f'k{mark.split()[1]}' for mark in later if mark.startswith('begin')}
+        assert begun == {'k0', 'k1', 'k2', 'k3'} - kept
+        every = [r for r in find_runs(open_store(), 'killed') if arm_of(r) != STUDY]
+        assert {r.info.status for r in every} <= {'FINISHED', 'KILLED'}  # a first attempt that was cut short
+        runs = [r for r in every if r.info.status == 'FINISHED']
+        assert sorted(map(arm_of, runs)) == ['k0', 'k1', 'k2', 'k3']
+        for r in runs:
+            assert history(r.info.run_id, 'train/loss').step.tolist() == [1, 2, 3]
+            assert decoded(r) == {'k': int(arm_of(r)[1:])}
 
 
 SILENT = """
@@ -254,7 +277,7 @@ run_study('silent', {'a': {}}, measure)
 
 
 def test_an_arm_that_ended_unheard_is_kept(tmp_path):
-    "The process died with its last values and its end still in the spool: they are delivered, and the arm is not measured again."
+    "A process died with values and its end still in the spool: they are delivered, nothing measured again."
     with environment(WYSIWYG_HOME=str(tmp_path)):
         assert subprocess.run([sys.executable, '-c', SILENT], timeout=120).returncode == 0
         assert [r.info.status for r in find_runs(open_store(), 'silent', arm='a')] == ['RUNNING']
@@ -278,20 +301,15 @@ def test_notebooks_run_in_this_python(tmp_path, monkeypatch, capfd):
 
     kernel = tmp_path / 'jp' / 'kernels' / 'python3'
     kernel.mkdir(parents=True)
-    (kernel / 'kernel.json').write_text(
-        json.dumps(
-            {'argv': ['no-such-python', '-f', '{connection_file}'], 'display_name': 'p', 'language': 'python'}
-        )
-    )
+    python3 = {'display_name': 'p', 'language': 'python'}
+    argv = ['no-such-python', '-f', '{connection_file}']
+    (kernel / 'kernel.json').write_text(json.dumps({'argv': argv} | python3))
     monkeypatch.setenv('JUPYTER_PATH', str(tmp_path / 'jp'))
     parts = nbformat.v4
-    cells = [
-        parts.new_code_cell('n = 0', metadata={'tags': ['parameters']}),
-        parts.new_code_cell('import sys; (sys.executable, n)'),
-    ]
-    nb = parts.new_notebook(
-        cells=cells, metadata={'kernelspec': {'name': 'python3', 'display_name': 'p', 'language': 'python'}}
-    )
+    given = parts.new_code_cell('n = 0', metadata={'tags': ['parameters']})
+    shown = parts.new_code_cell('import sys; (sys.executable, n)')
+    kernelspec = {'name': 'python3'} | python3
+    nb = parts.new_notebook(cells=[given, shown], metadata={'kernelspec': kernelspec})
     nbformat.write(nb, tmp_path / 'n.ipynb')
     how = dict(kernel_name='python3', kernel_manager_class=this_python(), progress_bar=False)
     done = papermill.execute_notebook(str(tmp_path / 'n.ipynb'), None, {'n': 7}, **how)

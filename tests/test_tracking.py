@@ -1,9 +1,13 @@
-"Tracking: one store however many open it, nothing twice, nothing infinite, nothing left running, tables equal to MLflow's own."
+"""Tracking: one store however many open it, nothing twice, nothing infinite, nothing left running.
+
+And tables equal to MLflow's own.
+"""
 
 import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -97,16 +101,10 @@ OPEN = "from wysiwyg.tracking import *; print(experiment_id(open_store(), 'crowd
 
 @pytest.mark.slow
 def test_four_processes_open_a_new_store(tmp_path):
-    go = [
-        subprocess.Popen(
-            [sys.executable, '-c', OPEN],
-            env=os.environ | {'WYSIWYG_HOME': str(tmp_path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
+    child = [sys.executable, '-c', OPEN]
+    env = os.environ | {'WYSIWYG_HOME': str(tmp_path)}
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    go = [subprocess.Popen(child, env=env, **pipes) for _ in range(4)]
     said = [p.communicate(timeout=120) for p in go]
     assert [p.returncode for p in go] == [0] * 4, said
     assert len({out.strip() for out, _ in said}) == 1
@@ -136,11 +134,7 @@ def test_an_interrupted_first_start_leaves_no_store(fresh, monkeypatch):
 
     monkeypatch.setattr(tracking, '_client', make)
     assert open_store().search_experiments()
-    assert sorted(p.name for p in fresh.parent.iterdir()) == [
-        '.mlflow.lock',
-        'mlflow.db',
-        'template.db',
-    ]
+    assert sorted(p.name for p in fresh.parent.iterdir()) == ['.mlflow.lock', 'mlflow.db', 'template.db']
 
 
 def test_one_place_and_no_telemetry(tmp_path, monkeypatch):
@@ -154,13 +148,8 @@ def test_one_place_and_no_telemetry(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-PLAIN = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**9), 10**9)
-    | st.floats(allow_nan=False)
-    | st.text(max_size=20)
-)
+NUMBERS = st.integers(-(10**9), 10**9) | st.floats(allow_nan=False)
+PLAIN = st.none() | st.booleans() | NUMBERS | st.text(max_size=20)
 
 
 @given(PLAIN | st.lists(PLAIN, max_size=4))
@@ -173,12 +162,10 @@ def test_parameters_come_back(value):
 def test_configurations_come_back(run, study):
     with Recorder(study, 'a', params=run) as r:
         pass
-    assert {k: decode(v) for k, v in r.client.get_run(r.id).data.params.items()} == flat(run)
-    assert (
-        digest(run)
-        == r.client.get_run(r.id).data.tags['wysiwyg.config_sha']
-        != digest(override(run, **{'train.seed': 1}))
-    )
+    kept = r.client.get_run(r.id).data
+    assert {k: decode(v) for k, v in kept.params.items()} == flat(run)
+    assert kept.tags['wysiwyg.config_sha'] == digest(run)
+    assert kept.tags['wysiwyg.config_sha'] != digest(override(run, **{'train.seed': 1}))
 
 
 @pytest.mark.parametrize(
@@ -215,12 +202,7 @@ def test_resume_records_nothing_twice(study):
         for s in (20, 30, 40):
             again.metrics({'x': -s, 'y': -s}, s)
     assert again.id == r.id
-    assert history(r.id, 'x').values.tolist() == [
-        [10, 10],
-        [20, 20],
-        [30, 30],
-        [40, -40],
-    ]
+    assert history(r.id, 'x').values.tolist() == [[10, 10], [20, 20], [30, 30], [40, -40]]
     assert history(r.id, 'y').step.tolist() == [10, 20, 30, 40]
     for params, resume in (({'p': 2}, 'checkpoint'), ({'p': 1}, 'checkpoint'), ({'p': 1}, 'none')):
         with Recorder(study, 'a', 1, params, resume=resume) as other:
@@ -233,14 +215,20 @@ def test_interruption_is_killed(study):
     assert r.client.get_run(r.id).info.status == 'KILLED'
 
 
-DIE = "import os; from wysiwyg.tracking import *; r = Recorder('dead', 'a', params={'p': 1}); r.metrics({'x': 1.}, 1); print(r.id, flush=True); os._exit(9)"
+DIE = """
+import os
+from wysiwyg.tracking import *
+r = Recorder('dead', 'a', params={'p': 1})
+r.metrics({'x': 1.}, 1)
+print(r.id, flush=True)
+os._exit(9)
+"""
 
 
 def test_dead_runs_are_reaped_and_continued():
     with Recorder('dead', 'alive') as mine:
-        dead = subprocess.run(
-            [sys.executable, '-c', DIE], capture_output=True, text=True, timeout=120
-        ).stdout.strip()
+        child = [sys.executable, '-c', DIE]
+        dead = subprocess.run(child, capture_output=True, text=True, timeout=120).stdout.strip()
         client = open_store()
         assert client.get_run(dead).info.status == 'RUNNING'
         client.set_tag(mine.id, 'wysiwyg.process', 'another-host:1:0')
@@ -261,7 +249,7 @@ def test_dead_runs_are_reaped_and_continued():
 
 
 class Flaky:
-    "Answers when `up`; otherwise refuses, or carries out a part of the request and then breaks the connection."
+    "Answers when `up`; otherwise refuses, or carries out a part of the request before the connection breaks."
 
     def __init__(self, store):
         self.store, self.up, self.asked, self.part = store, True, 0, 0.0
@@ -282,11 +270,13 @@ class Flaky:
 def impatient(monkeypatch):
     "Pauses of a hundredth."
     wait_for = threading.Condition.wait_for
-    monkeypatch.setattr(
-        threading.Condition,
-        'wait_for',
-        lambda self, p, s=None: wait_for(self, p, s if s is None or s > 20 else s / 100),
-    )
+
+    def hasty(self, predicate, seconds=None):
+        if seconds is not None and seconds <= 20:
+            seconds /= 100
+        return wait_for(self, predicate, seconds)
+
+    monkeypatch.setattr(threading.Condition, 'wait_for', hasty)
 
 
 def steps_of(r, key='x'):
@@ -417,16 +407,14 @@ def test_a_deleted_experiment_is_named_with_its_mend(fresh):
     run_study('gone', {'a': {'k': 1}}, measure)
     number = experiment_id(open_store(), 'gone')
     open_store().delete_experiment(number)
+    why = r'wysiwyg/gone was deleted in MLflow: restore it by .*experiments restore --experiment-id \d+'
     for ask in (
         lambda: run_study('gone', {'a': {'k': 1}}, measure),
         lambda: run_study('gone', {'a': {'k': 1}}, None, dry_run=True),
         lambda: Recorder('gone', 'a'),
         lambda: read_study('gone'),
     ):
-        with pytest.raises(
-            StoreError,
-            match=r'wysiwyg/gone was deleted in MLflow: restore it by .*experiments restore --experiment-id \d+',
-        ):
+        with pytest.raises(StoreError, match=why):
             ask()
     open_store().restore_experiment(number)
     assert run_study('gone', {'a': {'k': 1}}, None) == {'a-s0': 'kept'}
@@ -454,9 +442,11 @@ def test_illegal_metric_names_are_refused_before_anything_is_queued(name, study)
 
 
 def test_an_arm_with_an_illegal_name_has_failed(study):
-    assert run_study(study, {'a': {'k': 1}}, lambda r, p, s: {'eval/psnr@16': 30.0, 'eval/fog': 1.0})[
-        'a-s0'
-    ].startswith("failed: ValueError: 'eval/psnr@16' cannot name")
+    def illegal(r, p, s):
+        return {'eval/psnr@16': 30.0, 'eval/fog': 1.0}
+
+    said = run_study(study, {'a': {'k': 1}}, illegal)['a-s0']
+    assert said.startswith("failed: ValueError: 'eval/psnr@16' cannot name")
 
 
 def test_what_the_store_refuses_for_good_is_set_aside(study, capsys, monkeypatch):
@@ -489,7 +479,8 @@ def test_an_arm_whose_values_wait_is_not_done_and_not_measured_again(study, monk
     monkeypatch.setattr(type(open_store()), 'log_batch', down)
 
     def measure(r, p, s):
-        return calls.append(s) or {'eval/x': 1.0}
+        calls.append(s)
+        return {'eval/x': 1.0}
 
     assert 'wait for the MLflow store' in run_study(study, {'a': {'k': 1}}, measure)['a-s0']
     calls.append('the store answers again')
@@ -510,10 +501,13 @@ def test_a_full_disk_costs_the_run_nothing(study, capsys, monkeypatch):
         def close(self):
             pass
 
+    def no_room(source):
+        raise full
+
     with Recorder(study, 'a') as r:
         r.metrics({'x': 0.0}, 0)
         file, r.spool.file = r.spool.file, Full()
-        monkeypatch.setattr(r.spool, 'keep', lambda source: (_ for _ in ()).throw(full))
+        monkeypatch.setattr(r.spool, 'keep', no_room)
         for step in (1, 2):
             r.metrics({'x': 1.0}, step)
             r.image(np.zeros((2, 2, 3), np.uint8), 'p', step)
@@ -552,16 +546,9 @@ def test_what_found_no_room_is_written_down_at_the_end(study):
     assert steps_of(r) == [0, 1, 2]
 
 
-@pytest.mark.parametrize(
-    'value, why',
-    [
-        (
-            [round(i / 3000, 4) for i in range(1000)],
-            r'parameter taus takes \d{4} characters, of which MLflow keeps 6000',
-        )
-    ],
-)
-def test_long_parameters_are_refused_and_not_cut(value, why, study):
+def test_long_parameters_are_refused_and_not_cut(study):
+    value = [round(i / 3000, 4) for i in range(1000)]
+    why = r'parameter taus takes \d{4} characters, of which MLflow keeps 6000'
     for ask in (
         lambda: Recorder(study, 'a', params={'taus': value}),
         lambda: run_study(study, {'a': {'taus': value}}, None, dry_run=True),
@@ -587,25 +574,22 @@ def test_a_repeated_arm_has_nothing_of_an_earlier_attempt(study):
     run_study(study, {'b': {'k': 2}}, right)
     runs = read_study(study)
     assert runs['eval/psnr'].tolist() == [20.0]
-    assert history(runs.run_id[0], 'sample/psnr').value.tolist() == [
-        10.0,
-        20.0,
-        30.0,
-    ]
+    assert history(runs.run_id[0], 'sample/psnr').value.tolist() == [10.0, 20.0, 30.0]
     assert [r.info.status for r in find_runs(open_store(), study, arm='b')] == ['FINISHED', 'FAILED']
 
 
 def test_a_training_goes_on_only_from_its_checkpoint(study):
+    def recorder(**how):
+        told = {'dataset_sha': 'faces', 'outdir': 'a'} | how
+        return Recorder(study, 'tiny', 0, {'p': 1}, **told)
+
     def go(to, **how):
-        with Recorder(study, 'tiny', 0, {'p': 1}, **{'dataset_sha': 'faces', 'outdir': 'a'} | how) as r:
+        with recorder(**how) as r:
             r.metrics({'x': to}, to)
         return r
 
     first = go(1)
-    with (
-        pytest.raises(KeyboardInterrupt),
-        Recorder(study, 'tiny', 0, {'p': 1}, dataset_sha='faces', outdir='a') as cut,
-    ):
+    with pytest.raises(KeyboardInterrupt), recorder() as cut:
         cut.metrics({'x': 1.0}, 1)
         raise KeyboardInterrupt
     anew = go(2)
@@ -641,11 +625,10 @@ def test_a_run_of_a_host_that_is_gone_is_taken_over(study):
     client.update_run(r.id, status='RUNNING')
     client.set_tag(r.id, 'wysiwyg.process', 'container-1:42:0')
     client.set_tag(r.id, 'wysiwyg.seen', int(time.time()) - 60)
+    heard = 'by process 42 of container-1, last heard of 6. s ago'
+    mend = 'if container-1 is gone, try again 9 minutes from now'
     for how in ('checkpoint', 'none'):
-        with pytest.raises(
-            ValueError,
-            match='by process 42 of container-1, last heard of 6. s ago: .* if container-1 is gone, try again 9 minutes from now',
-        ):
+        with pytest.raises(ValueError, match=f'{heard}: .* {mend}'):
             Recorder(study, 'tiny', 0, {'p': 1}, resume=how)
     client.set_tag(r.id, 'wysiwyg.seen', int(time.time()) - tracking.STALE - 1)
     with Recorder(study, 'tiny', 0, {'p': 1}, resume='checkpoint') as again:
@@ -717,19 +700,18 @@ def test_another_size_has_another_page(study):
 def test_a_study_that_another_process_runs_is_told_of(study):
     with studying.study_run(study, studying.study_jobs(ARMS, (0,))) as r:
         r.client.set_tag(r.id, 'wysiwyg.process', 'elsewhere:42:0')
-        with pytest.raises(
-            ValueError, match='is being run by process 42 of elsewhere.* give one call more workers'
-        ):
+        why = 'is being run by process 42 of elsewhere.* give one call more workers'
+        with pytest.raises(ValueError, match=why):
             run_study(study, ARMS, measure)
     assert len(find_runs(open_store(), study)) == 1
 
 
 def test_final_scores_stand_at_step_zero_and_curves_where_they_are(study):
-    run_study(
-        study,
-        {'a': {'k': 1}},
-        lambda r, p, s: r.metrics({'train/loss': 2.0}, 100) or {'eval/psnr': 30.0, 'train/loss': 1.0},
-    )
+    def curve_and_scores(r, p, s):
+        r.metrics({'train/loss': 2.0}, 100)
+        return {'eval/psnr': 30.0, 'train/loss': 1.0}
+
+    run_study(study, {'a': {'k': 1}}, curve_and_scores)
     (run,) = find_runs(open_store(), study, arm='a')
     assert steps_of(run.info.run_id, 'eval/psnr') == [0]
     assert history(run.info.run_id, 'train/loss').values.tolist() == [[100, 2.0], [101, 1.0]]
@@ -747,11 +729,9 @@ def test_progress_is_told_arm_by_arm(study, tmp_path, monkeypatch):
     monkeypatch.setenv('WYSIWYG_PROGRESS', str(tmp_path / 'progress'))
     run_study(study, {'a': {'k': 1}, 'b': {'k': 2}}, measure)
     told = [json.loads(line) for line in (tmp_path / 'progress').read_text().splitlines()]
-    assert [(t['done'], t['run'], t['status']) for t in told] == [
-        (0, '', ''),
-        (1, 'a-s0', 'done'),
-        (2, 'b-s0', 'done'),
-    ]
+    assert [t['done'] for t in told] == [0, 1, 2]
+    assert [t['run'] for t in told] == ['', 'a-s0', 'b-s0']
+    assert [t['status'] for t in told] == ['', 'done', 'done']
     assert {(t['study'], t['total']) for t in told} == {(study, 2)}
 
 
@@ -769,7 +749,8 @@ def test_runs_that_cannot_be_run_are_refused_before_they_are_made():
 )
 def test_digests_of_recorded_runs_hold(path):
     for run in json.loads(path.read_text(encoding='utf8')):
-        assert digest({k: decode(v) for k, v in run['params'].items()}) == run['tags']['wysiwyg.config_sha']
+        params = {k: decode(v) for k, v in run['params'].items()}
+        assert digest(params) == run['tags']['wysiwyg.config_sha']
 
 
 def test_recorded_rows_tell_how_long_another_size_takes(study, monkeypatch):
@@ -781,38 +762,20 @@ def test_recorded_rows_tell_how_long_another_size_takes(study, monkeypatch):
     ]
     assert estimate_study(study, runs[:1]) == 60
     assert estimate_study(study, runs[:1], sizes={'other': {'images': 50}}) == 30
-    assert (
-        estimate_study(study, runs, sizes={'other': {'images': 200}}) == 240
-    )  # one that nobody knows: like the others
+    both = estimate_study(study, runs, sizes={'other': {'images': 200}})
+    assert both == 240  # one that nobody knows: like the others
     path.unlink()
 
 
 def serve(folder, port):
     "An MLflow server of its own."
-    go = [
-        sys.executable,
-        '-m',
-        'mlflow',
-        'server',
-        '--host',
-        '127.0.0.1',
-        '--port',
-        str(port),
-        '--workers',
-        '1',
-        '--backend-store-uri',
-        f'sqlite:///{folder}/server.db',
-        '--artifacts-destination',
-        f'{folder}/artifacts',
-    ]
-    p = subprocess.Popen(
-        go,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd=folder,
-        env=os.environ | {'MLFLOW_SERVER_ENABLE_JOB_EXECUTION': 'false'},
-    )
+    where = ['--host', '127.0.0.1', '--port', str(port), '--workers', '1']
+    store = ['--backend-store-uri', f'sqlite:///{folder}/server.db']
+    artifacts = ['--artifacts-destination', f'{folder}/artifacts']
+    command = [sys.executable, '-m', 'mlflow', 'server', *where, *store, *artifacts]
+    env = os.environ | {'MLFLOW_SERVER_ENABLE_JOB_EXECUTION': 'false'}
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    p = subprocess.Popen(command, start_new_session=True, cwd=folder, env=env, **quiet)
     for _ in range(1200):
         time.sleep(0.1)
         try:
@@ -864,12 +827,11 @@ def test_pictures_and_files(study, tmp_path):
         with pytest.raises(ValueError, match='cannot name'):
             r.image(np.zeros((4, 6, 3), np.uint8), '../x')
     kept = runs_dir() / 'artifacts' / study
-    assert len(list(kept.rglob('*.png'))) == 1
+    (png,) = kept.rglob('*.png')
     assert [p.name for p in kept.rglob('*.json')] == ['run.json']
-    assert list_pictures(r.client, r.id) == {'snapshot': {300: 'images/' + next(kept.rglob('*.png')).name}}
-    assert (
-        r.client.get_run(r.id).data.tags['mlflow.loggedImages'] == 'True'
-    )  # MLflow's image grid looks for it
+    assert list_pictures(r.client, r.id) == {'snapshot': {300: f'images/{png.name}'}}
+    looked_for = r.client.get_run(r.id).data.tags['mlflow.loggedImages']  # by MLflow's image grid
+    assert looked_for == 'True'
     with pytest.raises(ValueError, match='cannot name a picture'):
         Recorder.image(r, np.zeros((4, 6, 3), np.uint8), 'a+b')
     with pytest.raises(ValueError, match='no file .*nowhere.json'):
@@ -908,10 +870,8 @@ def test_data_sets_sources_and_names(study):
 
 def test_a_training_is_called_what_it_is_and_found_by_its_folder(fresh, tmp_path):
     assert tracking.training_name(tiny()) == 'tiny-13k-heads32-s0'
-    assert (
-        tracking.training_name(override(tiny(1.2e6), **{'data.path': 'sets/faces.zip', 'train.seed': 3}))
-        == 'tiny-1.2M-faces-s3'
-    )
+    other = override(tiny(1.2e6), **{'data.path': 'sets/faces.zip', 'train.seed': 3})
+    assert tracking.training_name(other) == 'tiny-1.2M-faces-s3'
     assert tracking.find_training(tmp_path) is None
     for outdir in ('a', 'b'):
         with Recorder('train', 'tiny', outdir=str(tmp_path / outdir)) as r:
@@ -928,21 +888,13 @@ def test_a_training_is_called_what_it_is_and_found_by_its_folder(fresh, tmp_path
 def test_links_open_on_runs_and_not_on_the_empty_page(study, monkeypatch):
     with Recorder(study, 'a') as r:
         pass
-    number = r.client.get_run(r.id).info.experiment_id
+    runs = f'#/experiments/{r.client.get_run(r.id).info.experiment_id}/runs'
+    kind = 'workflowType=machine_learning'
     monkeypatch.delenv('PORT', raising=False)
-    assert (
-        experiment_link(study)
-        == f'http://127.0.0.1:5000/#/experiments/{number}/runs?workflowType=machine_learning&compareRunsMode=CHART'
-    )
-    assert (
-        experiment_link(study, charts=False, port=7)
-        == f'http://127.0.0.1:7/#/experiments/{number}/runs?workflowType=machine_learning'
-    )
+    assert experiment_link(study) == f'http://127.0.0.1:5000/{runs}?{kind}&compareRunsMode=CHART'
+    assert experiment_link(study, charts=False, port=7) == f'http://127.0.0.1:7/{runs}?{kind}'
     monkeypatch.setenv('PORT', '81')
-    assert (
-        run_link(r.id)
-        == f'http://127.0.0.1:81/#/experiments/{number}/runs/{r.id}?workflowType=machine_learning'
-    )
+    assert run_link(r.id) == f'http://127.0.0.1:81/{runs}/{r.id}?{kind}'
     assert experiment_link('nowhere') is None
     monkeypatch.setenv('MLFLOW_TRACKING_URI', 'https://me:secret@tracks.example/ml/')
     assert ui_address() == 'https://tracks.example/ml'
@@ -1009,13 +961,10 @@ def test_arms_are_overrides_of_a_base(study):
     def keep(recorder, run, seed):
         got[recorder.client.get_run(recorder.id).info.run_name] = run
 
-    run_study(
-        study,
-        {'a': {'sampler.tau': 0.9}, 'b': lambda r: override(r, **{'sampler.samples': 8})},
-        keep,
-        (3,),
-        base=tiny(),
-    )
+    def fewer(base):
+        return override(base, **{'sampler.samples': 8})
+
+    run_study(study, {'a': {'sampler.tau': 0.9}, 'b': fewer}, keep, (3,), base=tiny())
     assert got == {
         'a-s3': override(tiny(), **{'sampler.tau': 0.9}),
         'b-s3': override(tiny(), **{'sampler.samples': 8}),
@@ -1040,11 +989,8 @@ def test_tables_equal_mlflow(done, store):
     runs, table = read_study(done), compare(done, 'full')
     assert len(runs) == 9
     assert runs.k.dtype == float
-    for r in runs.itertuples():
-        assert (
-            runs.set_index('run_id').loc[r.run_id, 'eval/fd']
-            == store.get_run(r.run_id).data.metrics['eval/fd']
-        )
+    for run_id, ours in runs.set_index('run_id')['eval/fd'].items():
+        assert ours == store.get_run(run_id).data.metrics['eval/fd']
     fd = runs[runs.arm == 'less']['eval/fd']
     assert table.loc['less', ('eval/fd', 'mean')] == pytest.approx(fd.mean())
     low, high = stats.t.interval(0.95, 2, fd.mean(), stats.sem(fd))
@@ -1097,14 +1043,8 @@ def test_a_small_run_does_not_shadow_a_large_one(study):
         return read_study(study, **how).set_index('arm')['eval/psnr'].to_dict()
 
     assert of() == {'a': 20.0, 'b': 40.0}
-    assert (
-        of(arms=large)
-        == of(where={'images': 2000})
-        == {
-            'a': 40.0,
-            'b': 40.0,
-        }
-    )
+    assert of(arms=large) == {'a': 40.0, 'b': 40.0}
+    assert of(where={'images': 2000}) == {'a': 40.0, 'b': 40.0}
     assert of(where={'images': 8}) == {'a': 20.0}
     assert of(arms=['b']) == of(where={'widths': (8, 16)}) == {'b': 40.0}
     assert read_study(study, where={'images': 9}).empty
@@ -1115,19 +1055,16 @@ def test_a_small_run_does_not_shadow_a_large_one(study):
 def test_unlike_things_are_not_compared(study):
     keep(study, 'a', {'n': 1}, {'eval/fd_x_500': 1.0, 'eval/psnr': 1.0}, dataset_sha='heads')
     keep(study, 'b', {'n': 1}, {'eval/fd_x_64': 1.0, 'eval/psnr': 2.0}, dataset_sha='heads')
-    with pytest.raises(
-        ValueError, match="arm 'b' of .* fd_x_500 and fd_x_64 may not be compared: count 500 against 64"
-    ):
+    why = "arm 'b' of .* fd_x_500 and fd_x_64 may not be compared: count 500 against 64"
+    with pytest.raises(ValueError, match=why):
         compare(study, 'a')
     assert compare(study, 'a', ['eval/psnr']).loc['b', ('eval/psnr', 'Δ')] == 1
     keep(study, 'c', {'n': 1}, {'eval/fd_x_500': 1.0}, dataset_sha='cats')
     with pytest.raises(ValueError, match="'eval/fd_x_500' against 2 data sets"):
         compare(study, 'a', ['eval/fd_x_500'], ['a', 'c'])
     keep(study, 'a', {'n': 2}, {'eval/fd_x_500': 1.0, 'eval/psnr': 1.0}, seed=1, dataset_sha='heads')
-    with pytest.raises(
-        ValueError,
-        match="arm 'a' of .* has runs of 2 configurations, differing in n: choose by arms= or where=",
-    ):
+    why = "arm 'a' of .* has runs of 2 configurations, differing in n: choose by arms= or where="
+    with pytest.raises(ValueError, match=why):
         compare(study, 'a', ['eval/psnr'])
     with pytest.raises(ValueError, match="no finished arm 'd'"):
         compare(study, 'a', ['eval/psnr'], {'a': {'n': 1}, 'd': {'n': 1}})
@@ -1156,24 +1093,16 @@ def test_cases_say_what_one_seed_cannot(study):
 
 
 def test_the_report_needs_nothing_and_runs_nothing(study):
-    import re
-
     arms = {'a': {'k': 1, 'text': '<script>alert(1)</script>'}, 'b': {'k': 2, 'text': ''}}
-    run_study(
-        study,
-        arms,
-        lambda r, p, s: {'eval/psnr': 30.0 + p['k'] + s} | (r.metrics({'train/loss': 1.0}, 1) or {}),
-        (0, 1),
-        note='<b>why</b>',
-    )
-    parent = [
-        r
-        for r in open_store().search_runs(
-            [open_store().get_experiment_by_name(f'wysiwyg/{study}').experiment_id]
-        )
-        if r.data.tags['wysiwyg.arm'] == 'study'
-    ][0]
-    page = open(open_store().download_artifacts(parent.info.run_id, 'compare.html'), encoding='utf8').read()
+
+    def measure(r, p, s):
+        r.metrics({'train/loss': 1.0}, 1)
+        return {'eval/psnr': 30.0 + p['k'] + s}
+
+    run_study(study, arms, measure, (0, 1), note='<b>why</b>')
+    (parent,) = find_runs(open_store(), study, arm='study')
+    html = open_store().download_artifacts(parent.info.run_id, 'compare.html')
+    page = Path(html).read_text(encoding='utf8')
     assert '<script' not in page
     assert '&lt;script&gt;' in page
     assert '&lt;b&gt;why' in page
@@ -1182,12 +1111,8 @@ def test_the_report_needs_nothing_and_runs_nothing(study):
     assert len(page) < 2e5
     assert '| a |' in parent.data.tags['mlflow.note.content']
     assert parent.data.tags['wysiwyg.failed'] == '0'
-    assert (
-        '`k` | 2'
-        in open_store()
-        .get_run(read_study(study).set_index(['arm', 'seed']).loc[('b', 1), 'run_id'])
-        .data.tags['mlflow.note.content']
-    )
+    (run,) = find_runs(open_store(), study, arm='b', seed=1)
+    assert '`k` | 2' in run.data.tags['mlflow.note.content']
 
 
 def test_seeds_by_arm_and_a_dry_run_in_the_journal(study, tmp_path, monkeypatch):
@@ -1234,15 +1159,13 @@ def test_a_zombie_is_not_alive():
 
 def test_exported_runs_come_back_once(tmp_path, monkeypatch):
     arms = {'a': {'k': 1.0, 'far': float('inf'), 'list': [[0.0, 64]]}, 'b': {'k': 2.0}}
-    run_study(
-        'swap',
-        arms,
-        lambda r, p, s: (
-            [r.metrics({'train/loss': 1 / n}, n) for n in range(1, 301)] and {'eval/psnr': p['k'] / 3}
-        ),
-        (0, 1),
-        dataset_sha='heads',
-    )
+
+    def measure(r, p, s):
+        for n in range(1, 301):
+            r.metrics({'train/loss': 1 / n}, n)
+        return {'eval/psnr': p['k'] / 3}
+
+    run_study('swap', arms, measure, (0, 1), dataset_sha='heads')
     file, mine = export_runs('swap'), read_study('swap').set_index(['arm', 'seed'])
     text = file.read_text()
     assert file.name == 'swap.runs.json'
@@ -1252,7 +1175,8 @@ def test_exported_runs_come_back_once(tmp_path, monkeypatch):
     rename = text.replace('"swap"', '"swapped"')  # as another store would have it
     for run in json.loads(text):
         rename = rename.replace(run['run_id'], run['run_id'][::-1])
-    (other := tmp_path / 'swapped.runs.json').write_text(rename)
+    other = tmp_path / 'swapped.runs.json'
+    other.write_text(rename)
     calls = []
     create = type(open_store()).set_terminated
 
@@ -1282,9 +1206,8 @@ def test_exported_runs_come_back_once(tmp_path, monkeypatch):
     parent = [r.info.run_id for r in runs if r.data.tags['wysiwyg.arm'] == 'study']
     assert len(parent) == 1
     assert not [r for r in runs if 'mlflow.parentRunId' in r.data.tags]
-    assert set(run_study('swapped', arms, None, (0, 1), dry_run=True).values()) == {
-        'to do'
-    }  # not measured here
+    status = run_study('swapped', arms, None, (0, 1), dry_run=True)
+    assert set(status.values()) == {'to do'}  # not measured here
     other.write_text(rename.replace('"k": "2.0"', '"k": "3.0"'))
     with pytest.raises(ValueError, match='parameters of b-s0 are not those of its digest'):
         import_runs(other)
@@ -1296,31 +1219,22 @@ def test_sample_counts_follow_the_budget():
     import torch
     from types import SimpleNamespace
 
-    groups = (
-        (torch.tensor([[0, 2]]), SimpleNamespace(weights=torch.zeros(1, 2, 16))),
-        (torch.tensor([[1]]), SimpleNamespace(weights=torch.zeros(1, 1, 32))),
-    )
-    assert sample_counts(
-        SimpleNamespace(rendering=SimpleNamespace(depth=torch.zeros(1, 3)), groups=groups)
-    ).tolist() == [[16, 32, 16]]
+    def group(rays, samples):
+        return torch.tensor([rays]), SimpleNamespace(weights=torch.zeros(1, len(rays), samples))
+
+    rendering = SimpleNamespace(depth=torch.zeros(1, 3))
+    trace = SimpleNamespace(rendering=rendering, groups=(group([0, 2], 16), group([1], 32)))
+    assert sample_counts(trace).tolist() == [[16, 32, 16]]
 
 
 def test_results_carry_where_they_come_from(done):
-    path = write_results(
-        'rows',
-        interval_rows(compare(done, 'full'))
-        + [
-            {'what': 'speed', 'value': 4.5, 'unit': 'frames/s', 'bound': '>= 8'},
-            {'what': 'said', 'value': 1, 'holds': True},
-        ],
-        'make bench',
-    )
+    speed = {'what': 'speed', 'value': 4.5, 'unit': 'frames/s', 'bound': '>= 8'}
+    said = {'what': 'said', 'value': 1, 'holds': True}
+    path = write_results('rows', [*interval_rows(compare(done, 'full')), speed, said], 'make bench')
     rows = json.loads(path.read_text())
-    assert all(
-        list(r)
-        == ['what', 'value', 'unit', 'bound', 'holds', 'command', 'hardware', 'versions', 'commit', 'date']
-        for r in rows
-    )
+    fields = 'what value unit bound holds command hardware versions commit date'.split()
+    for row in rows:
+        assert list(row) == fields
     assert len([r for r in rows if r['what'][-1] not in '±Δ']) == 11
     assert [r['holds'] for r in rows[-2:]] == [False, True]
     assert 'torch' in rows[0]['versions']
@@ -1333,16 +1247,12 @@ def test_results_carry_where_they_come_from(done):
         with pytest.raises(ValueError, match=why):
             write_results('rows', [bad], 'none')
     assert json.loads(path.read_text()) == rows
-    assert [holds(2, b) for b in ('>= 2', '<= 1.9', '== 2', '> 2', '< 2e0', None)] == [
-        True,
-        False,
-        True,
-        False,
-        False,
-        None,
-    ]
+    known = {'>= 2': True, '<= 1.9': False, '== 2': True, '> 2': False, '< 2e0': False, None: None}
+    assert {bound: holds(2, bound) for bound in known} == known
 
 
 def test_import_is_light():
-    code = "import sys; import wysiwyg.tracking; print([m for m in ('mlflow', 'pandas', 'scipy') if m in sys.modules])"
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
+    loaded = "print([m for m in ('mlflow', 'pandas', 'scipy') if m in sys.modules])"
+    child = [sys.executable, '-c', f'import sys; import wysiwyg.tracking; {loaded}']
+    said = subprocess.run(child, capture_output=True, text=True).stdout
+    assert said.strip() == '[]'
