@@ -328,13 +328,9 @@ def lone_faults(modules: list[str], folder: Path = ROOT) -> dict[str, str]:
 
 # Files older than the rule of one thing on a line; none may be added.
 DENSE = """
-nbs/00_core.ipynb
 nbs/01_config.ipynb
-nbs/02_camera.ipynb
 nbs/03_data.ipynb
 nbs/04_heads.ipynb
-nbs/08_probe.ipynb
-nbs/09_proposal.ipynb
 nbs/10_sampler.ipynb
 nbs/10a_samplers.ipynb
 nbs/11_kernels.ipynb
@@ -354,12 +350,6 @@ nbs/22_studies.ipynb
 nbs/23_claims.ipynb
 nbs/index.ipynb
 nbs/ablations/a99_summary.ipynb
-tests/test_cli.py
-tests/test_distributed.py
-tests/test_executors.py
-tests/test_hygiene.py
-tests/test_tracking.py
-scripts/bench.py
 """.split()
 
 

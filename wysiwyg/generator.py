@@ -534,7 +534,7 @@ def load_generator(path: str | Path = None, device: torch.device = None) -> Gene
     state = load_file(path)
     if bad := [k for k, v in state.items() if not v.isfinite().all()]:
         raise ValueError(
-            f'{path.name} holds {len(bad)} tensors that are not finite, such as {bad[0]}: '
+            f'{path.name} is not finite in {len(bad)} of its tensors, such as {bad[0]}: '
             'train again from an earlier checkpoint'
         )
     g = method_of(run).generator(run, start=False)
