@@ -166,6 +166,16 @@ def test_a_reader_who_leaves_is_no_error():
     assert not said
 
 
+def test_the_dry_run_asks_the_store(tmp_path, capsys):
+    with environment(WYSIWYG_RUNS=str(tmp_path)):
+        assert main(['train', '--dry-run']) == 0
+        assert not list(tmp_path.iterdir())
+        client = open_store()
+        client.delete_experiment(client.create_experiment('wysiwyg/train'))
+        assert main(['train', '--dry-run']) == 1
+    assert 'wysiwyg/train was deleted in MLflow: restore it' in capsys.readouterr().err
+
+
 def test_dotted_options_win_over_short_ones():
     others = '--seed 3 --mirror --snap 2 --kimg 5 --gamma auto'
     run = parse(f'train --cfg heads64 --batch 8 --train.batch 4 {others}'.split())[1].run
@@ -200,6 +210,20 @@ def test_json_is_json(capsys):
         ('render --outdir x --seeds 3-1', 'run backwards: give 1-3'),
         ('render --outdir x --yaw left', '--yaw must look like'),
         ('eval --n 1', '--n must be at least 2'),
+        ('eval --seed -1', '--seed must be at least 0, got -1'),
+        ('eval --record a/b', "'a/b' cannot name"),
+        ('render --outdir o --trunc nan', '--trunc must be from -4 to 4, got nan'),
+        ('render --outdir o --pitch=-inf', '--pitch must be from -1.6 to 1.6, got -inf'),
+        ('render --outdir o --radius nan', '--radius must be from 0.01 to 1000, got nan'),
+        ('render --outdir o --focal 0', '--focal must be from 0.01 to 1000, got 0'),
+        ('render --outdir o --resolution 0', '--resolution must be from 2 to 4096, got 0'),
+        ('render --outdir o --samples 1', '--samples must be from 2 to 4096, got 1'),
+        ('train --stop-at nan', '--stop-at must be at least 0.001, got nan'),
+        ('train --stop-at 0', '--stop-at must be at least 0.001, got 0'),
+        ('ablate --repeats 0', '--repeats must be at least 1, got 0'),
+        ('ablate --views 0 --dry-run', '--views must be at least 1, got 0'),
+        ('ablate --n 1', '--n must be at least 16, got 1'),
+        ('ui --port 99999', '--port must be from 1 to 65535, got 99999'),
         ('render --outdir x --network a/b/g.safetensors', 'no generator at a/b/g.safetensors'),
         ('results import nosuch.json', 'there is no file nosuch.json'),
     ],
@@ -443,7 +467,7 @@ def test_the_bar_counts_arms(tmp_path):
         ('--set bad=.5', 1, 'bad is int, such as 0; got 0.5'),
         ('--set bad', 2, '--set takes name=value'),
         ('--set scale=2 --set bad=x', 1, 'bad is int'),
-        ('--workers 0', 2, '--workers must be at least 1'),
+        ('--workers 0', 2, '--workers must be from 1 to 1024, got 0'),
         ('--executor dask', 2, ''),
     ],
 )

@@ -277,3 +277,13 @@ def test_the_projects_own_files_can_be_imported(monkeypatch):
 
 def test_nan_is_no_score(study):
     assert math.isnan(compare(study, 'a').loc['b', ('eval/psnr_within_20_evaluations', 'mean')])
+
+
+@pytest.mark.parametrize(
+    'text, why', [('[', 'bad.runs.json is not JSON'), ('[]', 'bad.runs.json holds no run')]
+)
+def test_a_broken_file_is_named(text, why, tmp_path, store):
+    path = tmp_path / 'bad.runs.json'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=why):
+        import_results([path])

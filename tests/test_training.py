@@ -991,3 +991,11 @@ def test_the_estimate_is_what_then_happens(data, tmp_path):
     train(run, tmp_path, data, progress=False)
     took, expected = time.process_time() - begun, rows[-1]['hours'] * 3600
     assert 0.75 < took / expected < 1.25, (took, expected)
+
+
+def test_what_is_no_checkpoint_is_refused_at_the_start(data, folder, tmp_path):
+    with pytest.raises(ValueError, match='noise.zip is no checkpoint'):
+        train(RUN, tmp_path / 'a', data, resume=str(folder), progress=False)
+    (tmp_path / 'b' / 'ckpt-0000000004.pt').mkdir(parents=True)
+    with pytest.raises(ValueError, match='is a folder where a checkpoint goes'):
+        train(RUN, tmp_path / 'b', data, resume='latest', progress=False)

@@ -8,6 +8,7 @@ __all__ = ['FOCAL', 'RADIUS', 'intrinsics', 'focal_from_fov', 'look_at', 'orbit'
            'mirror_camera', 'to_opengl', 'from_opengl', 'to_blender', 'from_blender', 'draw_cameras']
 
 # %% ../nbs/02_camera.ipynb #e37c3ef5
+import itertools
 import math
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,9 @@ from torch import Tensor
 from .core import *
 
 # %% ../nbs/02_camera.ipynb #de2dad71
-FOCAL, RADIUS = (
-    4.2647,
-    2.7,
-)  # EG3D's values for faces: focal length in image sides, distance to the origin in world units
+# EG3D's values for faces
+FOCAL = 4.2647  # focal length, image sides
+RADIUS = 2.7  # distance to the origin, world units
 
 
 def intrinsics(
@@ -26,13 +26,17 @@ def intrinsics(
 ) -> Tensor:  # [B, 3, 3]
     "Pinhole with square pixels and the principal point in the middle of the image."
     k = torch.zeros(len(focal), 3, 3, dtype=focal.dtype, device=focal.device)
-    k[:, 0, 0], k[:, 1, 1] = focal, focal
-    k[:, :2, 2], k[:, 2, 2] = 0.5, 1.0
+    k[:, 0, 0] = focal
+    k[:, 1, 1] = focal
+    k[:, :2, 2] = 0.5
+    k[:, 2, 2] = 1.0
     return k
 
 
 def focal_from_fov(degrees: float, kind: str) -> float:
-    "Focal length in image sides from a field of view; `kind` is 'horizontal' (Blender, NeRF) or 'diagonal' (EG3D's viewer)."
+    """Focal length in image sides from a field of view.
+
+    `kind` is 'horizontal' (Blender, NeRF) or 'diagonal' (EG3D's viewer); ValueError for others."""
     if kind not in ('horizontal', 'diagonal'):
         raise ValueError(f"kind of field of view must be 'horizontal' or 'diagonal', got {kind!r}")
     half_side = 0.5 if kind == 'horizontal' else 0.5 * 2**0.5
@@ -45,25 +49,35 @@ def look_at(
     up=(0.0, 1.0, 0.0),  # [3]
     focal: float | Tensor = FOCAL,  # in image sides, one or [B]
 ) -> Camera:
-    "Cameras at `eye` that look at `target` with `up` pointing up in the image; raises where eye and target coincide."
+    """Cameras at `eye` that look at `target` with `up` pointing up in the image.
+
+    ValueError where eye and target coincide."""
     expect(eye, 'eye', 'B 3')
-    new = lambda x: torch.as_tensor(x, dtype=eye.dtype, device=eye.device)
-    gaze, up = new(target) - eye, F.normalize(new(up), dim=-1).expand_as(eye)
+    target = torch.as_tensor(target, dtype=eye.dtype, device=eye.device)
+    up = torch.as_tensor(up, dtype=eye.dtype, device=eye.device)
+    focal = torch.as_tensor(focal, dtype=eye.dtype, device=eye.device)
+    gaze = target - eye
     if (gaze == 0).all(1).any():
         raise ValueError('eye and target coincide: a camera cannot look at itself')
-    z = F.normalize(gaze, dim=-1)
-    other = (
-        F.one_hot((z.abs() + new([0.1, 0.1, 0.0])).argmin(1), 3).to(z) * (z * up).sum(1, keepdim=True).sign()
-    )  # an axis across the gaze
-    up = torch.where(z.cross(up, dim=1).norm(dim=1, keepdim=True) < 1e-4, other, up)
-    x = F.normalize(z.cross(up, dim=1), dim=1)  # right = forward x up
-    return _camera(x, z, eye, new(focal).expand(len(eye)))
+    forward = F.normalize(gaze, dim=-1)
+    upward = _never_along(forward, F.normalize(up, dim=-1).expand_as(eye))
+    right = F.normalize(forward.cross(upward, dim=1), dim=1)
+    return _camera(right, forward, eye, focal.expand(len(eye)))
 
 
-def _camera(
-    x: Tensor, z: Tensor, eye: Tensor, focal: Tensor
-) -> Camera:  # right [B, 3], forward [B, 3], [B, 3], [B]
-    top = torch.stack([x, z.cross(x, dim=1), z, eye], -1)  # down = forward x right
+def _never_along(forward: Tensor, up: Tensor) -> Tensor:
+    "`up` [B, 3], or an axis across the gaze `forward` [B, 3] where the two are parallel."
+    across = forward.cross(up, dim=1).norm(dim=1, keepdim=True)
+    preference = forward.new_tensor([0.1, 0.1, 0.0])
+    axis = F.one_hot((forward.abs() + preference).argmin(1), 3).to(forward)
+    sign = (forward * up).sum(1, keepdim=True).sign()
+    return torch.where(across < 1e-4, axis * sign, up)
+
+
+def _camera(right: Tensor, forward: Tensor, eye: Tensor, focal: Tensor) -> Camera:
+    "From right, forward and eye [B, 3] and the focal length [B]."
+    down = forward.cross(right, dim=1)
+    top = torch.stack([right, down, forward, eye], -1)
     last = top.new_tensor([0.0, 0, 0, 1]).expand(len(eye), 1, 4)
     return Camera(torch.cat([top, last], 1), intrinsics(focal))
 
@@ -75,16 +89,22 @@ def orbit(
     focal: float | Tensor = FOCAL,
 ) -> Camera:
     "Cameras on a sphere that look at the origin; the four arguments broadcast."
-    like = next((x for x in (yaw, pitch, radius, focal) if torch.is_tensor(x)), torch.zeros(1))
-    yaw, pitch, radius, focal = torch.broadcast_tensors(
-        *(
-            torch.as_tensor(x, dtype=like.dtype, device=like.device).reshape(-1)
-            for x in (yaw, pitch, radius, focal)
-        )
-    )
-    eye = torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], 1)  # unit sphere
+    yaw, pitch, radius, focal = _broadcast(yaw, pitch, radius, focal)
+    x = yaw.sin() * pitch.cos()
+    y = pitch.sin()
+    z = yaw.cos() * pitch.cos()
+    eye = torch.stack([x, y, z], 1)  # on the unit sphere
     right = torch.stack([yaw.cos(), torch.zeros_like(yaw), -yaw.sin()], 1)
     return _camera(right, -eye, radius[:, None] * eye, focal)
+
+
+def _broadcast(*values: float | Tensor) -> tuple[Tensor, ...]:
+    "Numbers and tensors as tensors [B], of the type and device of the first tensor among them."
+    like = torch.zeros(1)
+    if tensors := [v for v in values if torch.is_tensor(v)]:
+        like = tensors[0]
+    rows = [torch.as_tensor(v, dtype=like.dtype, device=like.device).reshape(-1) for v in values]
+    return torch.broadcast_tensors(*rows)
 
 # %% ../nbs/02_camera.ipynb #95d76eef
 def gaussian_cameras(
@@ -95,7 +115,9 @@ def gaussian_cameras(
     radius: float = RADIUS,
     focal: float = FOCAL,
 ) -> Camera:
-    "n cameras with normal yaw and pitch (radians) around the frontal one; the deviations are pi-GAN's for faces."
+    """n cameras with normal yaw and pitch (radians) around the frontal one.
+
+    The standard deviations are pi-GAN's for faces."""
     yaw, pitch = torch.randn(2, n, generator=generator, device=generator.device)
     return orbit(yaw * yaw_std, pitch * pitch_std, radius, focal)
 
@@ -105,7 +127,9 @@ def sphere_cameras(
 ) -> Camera:
     "n cameras uniform by area on the whole sphere: yaw ~ U(-pi, pi), sin(pitch) ~ U(-1, 1)."
     u, v = torch.rand(2, n, generator=generator, device=generator.device)
-    return orbit((2 * u - 1) * math.pi, (2 * v - 1).asin(), radius, focal)
+    yaw = (2 * u - 1) * math.pi
+    pitch = (2 * v - 1).asin()
+    return orbit(yaw, pitch, radius, focal)
 
 
 def empirical_cameras(
@@ -126,11 +150,17 @@ def pixel_rays(
     "Rays through any points of the image."
     expect(uv, 'uv', 'B n 2', B=len(camera))
     k = camera.intrinsics[:, None]  # [B, 1, 3, 3]
-    y = (uv[..., 1] - k[..., 1, 2]) / k[..., 1, 1]
-    x = (uv[..., 0] - k[..., 0, 2] - k[..., 0, 1] * y) / k[..., 0, 0]  # K^-1 (u, v, 1), skew included
+    u, v = uv[..., 0], uv[..., 1]
+    # K^-1 (u, v, 1), skew included
+    fx, skew, cx = k[..., 0, :].unbind(-1)
+    fy, cy = k[..., 1, 1], k[..., 1, 2]
+    y = (v - cy) / fy
+    x = (u - cx - skew * y) / fx
+    in_camera = torch.stack([x, y, torch.ones_like(x)], -1)
     with torch.autocast(uv.device.type, enabled=False):  # a ray in bfloat16 would miss its pixel
-        d = torch.stack([x, y, torch.ones_like(x)], -1) @ camera.cam2world[:, :3, :3].transpose(1, 2)
-    return Rays(camera.cam2world[:, None, :3, 3].expand_as(d), F.normalize(d, dim=-1))
+        d = in_camera @ camera.cam2world[:, :3, :3].transpose(1, 2)
+    eye = camera.cam2world[:, None, :3, 3]
+    return Rays(eye.expand_as(d), F.normalize(d, dim=-1))
 
 
 def camera_rays(
@@ -139,9 +169,12 @@ def camera_rays(
     index: Tensor = None,  # [B, n] or [n] row-major pixel numbers; all R*R of them when not given
 ) -> Rays:  # [B, n, 3]
     "Rays through pixel centres ((i + .5) / R, (j + .5) / R)."
-    c, r = camera.cam2world, resolution
-    i = torch.arange(r * r, device=c.device) if index is None else index
-    uv = (torch.stack([i % r, i.div(r, rounding_mode='floor')], -1) + 0.5).to(c) / r
+    if index is None:
+        index = torch.arange(resolution * resolution, device=camera.cam2world.device)
+    column = index % resolution
+    row = index.div(resolution, rounding_mode='floor')
+    centre = torch.stack([column, row], -1) + 0.5
+    uv = centre.to(camera.cam2world) / resolution
     return pixel_rays(camera, uv.expand(len(camera), -1, 2))
 
 # %% ../nbs/02_camera.ipynb #ef0782bf
@@ -151,9 +184,13 @@ def project(
 ) -> tuple[Tensor, Tensor]:  # uv [B, M, 2] in [0, 1] inside the image, distance [B, M]
     "Image coordinates and Euclidean distance of points; the distance is negative behind the camera."
     expect(x, 'x', 'B M 3', B=len(camera))
-    p = (x - camera.cam2world[:, None, :3, 3]) @ camera.cam2world[:, :3, :3]  # R^T (x - o)
+    rotation = camera.cam2world[:, :3, :3]
+    eye = camera.cam2world[:, None, :3, 3]
+    p = (x - eye) @ rotation  # R^T (x - o)
     q = p @ camera.intrinsics.transpose(1, 2)  # K p
-    return q[..., :2] / q[..., 2:], p.norm(dim=-1) * p[..., 2].sign()
+    uv = q[..., :2] / q[..., 2:]
+    distance = p.norm(dim=-1) * p[..., 2].sign()
+    return uv, distance
 
 # %% ../nbs/02_camera.ipynb #ac437668
 def box_hits(
@@ -161,24 +198,32 @@ def box_hits(
     box: float,  # side of the cube around the origin
 ) -> tuple[Tensor, Tensor, Tensor]:  # near, far [B, N] and hit [B, N] bool
     "Slab test. From inside, near is 0; missed rays have hit False and near = far = 0."
-    d = torch.where(
-        rays.dirs.abs() < 1e-9, 1e-9, rays.dirs
-    )  # parallel to a slab: its interval is all or nothing
-    a, b = (-box / 2 - rays.origins) / d, (box / 2 - rays.origins) / d
-    near, far = torch.minimum(a, b).amax(-1).clamp(min=0), torch.maximum(a, b).amin(-1)
+    parallel = rays.dirs.abs() < 1e-9  # to a slab: its interval is all or nothing
+    d = torch.where(parallel, 1e-9, rays.dirs)
+    a = (-box / 2 - rays.origins) / d
+    b = (box / 2 - rays.origins) / d
+    near = torch.minimum(a, b).amax(-1).clamp(min=0)
+    far = torch.maximum(a, b).amin(-1)
     hit = far > near
     return torch.where(hit, near, 0), torch.where(hit, far, 0), hit
 
 
 def sphere_hits(
-    rays: Rays, radius: float
-) -> tuple[Tensor, Tensor, Tensor]:  # t [B, N], normal [B, N, 3], hit [B, N] bool
-    "First crossing of a sphere around the origin, seen from outside: the closed form that later stages are tested against."
-    b = -(rays.origins * rays.dirs).sum(-1)  # nearest approach along the ray
-    gap = radius**2 - (rays.origins + b[..., None] * rays.dirs).pow(2).sum(-1)
+    rays: Rays,  # B x N rays
+    radius: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """First crossing of a sphere around the origin, seen from outside.
+
+    Returns t [B, N], normal [B, N, 3] and hit [B, N] bool: the closed form that later stages are tested
+    against."""
+    b = -(rays.origins * rays.dirs).sum(-1)  # where the ray is nearest to the origin
+    nearest = rays.origins + b[..., None] * rays.dirs
+    gap = radius**2 - nearest.pow(2).sum(-1)
     hit = (gap > 0) & (b > 0)
-    t = torch.where(hit, b - torch.where(hit, gap, 1).sqrt(), 0)  # |o + t d| = radius
-    normal = torch.where(hit[..., None], (rays.origins + t[..., None] * rays.dirs) / radius, 0)
+    half_chord = torch.where(hit, gap, 1).sqrt()
+    t = torch.where(hit, b - half_chord, 0)  # |o + t d| = radius
+    crossing = rays.origins + t[..., None] * rays.dirs
+    normal = torch.where(hit[..., None], crossing / radius, 0)
     return t, normal, hit
 
 # %% ../nbs/02_camera.ipynb #49b31502
@@ -187,8 +232,9 @@ def mirror_label(
 ) -> Tensor:  # [..., 25]
     "The label of the horizontally flipped picture."
     expect(label, 'label', '... 25')
-    sign, shift = torch.ones_like(label), torch.zeros_like(label)
+    sign = torch.ones_like(label)
     sign[..., [1, 2, 4, 8, 3, 17, 18]] = -1  # pose (0,1) (0,2) (1,0) (2,0) (0,3), skew, c_x
+    shift = torch.zeros_like(label)
     shift[..., 18] = 1  # c_x -> 1 - c_x
     return label * sign + shift
 
@@ -209,21 +255,24 @@ def from_opengl(
 ) -> Camera:
     "The inverse of `to_opengl`."
     expect(pose, 'pose', 'B 4 4')
-    return Camera(
-        pose * pose.new_tensor([1.0, -1, -1, 1]),
-        intrinsics(torch.as_tensor(focal, dtype=pose.dtype, device=pose.device).expand(len(pose))),
-    )
+    cam2world = pose * pose.new_tensor([1.0, -1, -1, 1])
+    focal = torch.as_tensor(focal, dtype=pose.dtype, device=pose.device)
+    return Camera(cam2world, intrinsics(focal.expand(len(pose))))
 
 
 def _z_up(like: Tensor) -> Tensor:
-    return like.new_tensor(
-        [[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
-    )  # (x, y, z) -> (x, -z, y)
+    "(x, y, z) -> (x, -z, y), [4, 4]."
+    rows = [[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+    return like.new_tensor(rows)
 
 
-def to_blender(camera: Camera) -> tuple[Tensor, Tensor]:  # matrix_world [B, 4, 4], camera_angle_x [B] radians
-    "Blender's matrix_world and horizontal field of view, as in NeRF's transforms.json."
-    return _z_up(camera.cam2world) @ to_opengl(camera), 2 * torch.atan(0.5 / camera.intrinsics[:, 0, 0])
+def to_blender(camera: Camera) -> tuple[Tensor, Tensor]:
+    """Blender's matrix_world [B, 4, 4] and horizontal field of view [B], radians.
+
+    They are `transform_matrix` and `camera_angle_x` of NeRF's transforms.json."""
+    matrix_world = _z_up(camera.cam2world) @ to_opengl(camera)
+    angle = 2 * torch.atan(0.5 / camera.intrinsics[:, 0, 0])
+    return matrix_world, angle
 
 
 def from_blender(
@@ -231,30 +280,51 @@ def from_blender(
     camera_angle_x: Tensor,  # [B] radians, horizontal
 ) -> Camera:
     "The inverse of `to_blender`."
-    return from_opengl(_z_up(matrix_world).T @ matrix_world, 0.5 / torch.tan(camera_angle_x / 2))
+    pose = _z_up(matrix_world).T @ matrix_world
+    focal = 0.5 / torch.tan(camera_angle_x / 2)
+    return from_opengl(pose, focal)
 
 # %% ../nbs/02_camera.ipynb #a3935e4a
 def draw_cameras(camera: Camera, size: float = 0.5, box: float = 1.0, ax=None, color=None):
-    "Frusta of `size` world units, their top edges bold, and the cube of the volume; returns the matplotlib axes."
+    "Frusta of `size` world units, top edges bold, and the cube of the volume; returns the matplotlib axes."
     import matplotlib.pyplot as plt
 
     ax = ax or plt.figure(figsize=(5, 5)).add_subplot(projection='3d')
-    line = lambda p, **kw: ax.plot(
-        *p.detach().cpu()[:, [2, 0, 1]].T.numpy(), **kw
-    )  # world z, x, y: y is drawn upwards
-    cube = torch.tensor([[x, y, z] for x in (-1.0, 1) for y in (-1.0, 1) for z in (-1.0, 1)]) * box / 2
-    for a in range(8):
-        for bit in (1, 2, 4):
-            if not a & bit:
-                line(cube[[a, a | bit]], color='.7', lw=0.8)
-    uv = camera.cam2world.new_tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]]).expand(len(camera), 4, 2)
-    corners = pixel_rays(camera, uv).at(uv.new_full((len(camera), 4, 1), size)).squeeze(2)
-    for i, (eye, c) in enumerate(zip(camera.cam2world[:, :3, 3], corners)):
+    _draw_cube(ax, box)
+    corners = _image_corners(camera, size)
+    eyes = camera.cam2world[:, :3, 3]
+    for i, (eye, c) in enumerate(zip(eyes, corners)):
         colour = color or f'C{i % 10}'
-        line(c[[0, 1]], color=colour, lw=3)
-        line(torch.stack([c[1], c[2], c[3], c[0], eye, c[1], eye, c[2], eye, c[3]]), color=colour, lw=0.8)
+        _line(ax, c[[0, 1]], color=colour, lw=3)
+        sides = [c[1], c[2], c[3], c[0]]
+        edges = [eye, c[1], eye, c[2], eye, c[3]]
+        _line(ax, torch.stack(sides + edges), color=colour, lw=0.8)
     ax.set(xlabel='z', ylabel='x', zlabel='y')
     ax.set_aspect('equal')
     ax.view_init(elev=22, azim=40)
     ax.locator_params(nbins=4)
     return ax
+
+# %% ../nbs/02_camera.ipynb #9d5e8aa0
+def _line(ax, points: Tensor, **style):
+    "A polyline through [P, 3] world points, drawn with z, x, y as axes: y is upwards."
+    z, x, y = points.detach().cpu()[:, [2, 0, 1]].T.numpy()
+    ax.plot(z, x, y, **style)
+
+
+def _draw_cube(ax, box: float):
+    "The twelve edges: each joins two corners whose numbers differ in one bit."
+    ends = (-1.0, 1)
+    corners = torch.tensor(list(itertools.product(ends, ends, ends))) * box / 2
+    for a in range(8):
+        for bit in (1, 2, 4):
+            if not a & bit:
+                _line(ax, corners[[a, a | bit]], color='.7', lw=0.8)
+
+
+def _image_corners(camera: Camera, distance: float) -> Tensor:
+    "Points [B, 4, 3] at `distance` through the corners of the image, clockwise from the top left."
+    uv = camera.cam2world.new_tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    rays = pixel_rays(camera, uv.expand(len(camera), 4, 2))
+    t = uv.new_full((len(camera), 4, 1), distance)
+    return rays.at(t).squeeze(2)

@@ -1061,13 +1061,9 @@ def dry_run(a: Ablate, parameters: dict) -> dict:
     else:
         at_once = f'{a.workers} arm{"s" if a.workers > 1 else ""} at a time'
         known = f'{sum(seconds) / 60:.1f} min, {at_once}'
-    return {
-        'study': a.study,
-        'parameters': parameters,
-        'to do': len(todo),
-        'estimate': known,
-        'store': tracking_uri(),
-    }
+    found = {'study': a.study, 'parameters': parameters, 'to do': len(todo), 'estimate': known}
+    arms = {'studies': planned} if a.json else {}
+    return found | {'store': tracking_uri()} | arms
 
 
 def planned_studies(study: str, parameters: dict) -> list[dict]:
@@ -1317,7 +1313,7 @@ def parse(args: list[str]):
 
 LIMITS = {  # command -> option -> least, most, what it is
     Train: dict(stop_at=(1e-3, math.inf, 'thousand images')),
-    Eval: dict(n=(2, 10**7, 'a Frechet distance needs a spread'), seed=(0, 2**63 - 1, 'a seed')),
+    Eval: dict(n=(2, math.inf, 'a Frechet distance needs a spread'), seed=(0, math.inf, 'a seed')),
     Render: dict(
         trunc=(-4, 4, '1 is none, 0 the average person'),
         pitch=(-1.6, 1.6, 'radians'),
@@ -1328,10 +1324,10 @@ LIMITS = {  # command -> option -> least, most, what it is
     ),
     Ablate: dict(
         images=(1, math.inf, 'images per arm'),
-        n=(16, 10**7, 'images per evaluation'),
-        heads=(2, 10**7, 'heads in the set'),
-        views=(1, 10**5, 'people looked at'),
-        repeats=(1, 10**5, 'draws per setting'),
+        n=(16, math.inf, 'images per evaluation'),
+        heads=(2, math.inf, 'heads in the set'),
+        views=(1, math.inf, 'people looked at'),
+        repeats=(1, math.inf, 'draws per setting'),
         workers=(1, 1024, 'arms at a time'),
     ),
     Ui: dict(port=(1, 65535, 'a port')),
@@ -1344,8 +1340,9 @@ def check_numbers(a):
     for name, (least, most, what) in LIMITS.get(type(a), {}).items():
         x = getattr(a, name)
         if x is not None and not least <= x <= most:
-            option, end = name.replace('_', '-'), f'{most:g}' if most < math.inf else 'any'
-            raise UsageError(f'--{option} must be from {least:g} to {end}, got {x:g}: {what}')
+            option = name.replace('_', '-')
+            span = f'from {least:g} to {most:g}' if most < math.inf else f'at least {least:g}'
+            raise UsageError(f'--{option} must be {span}, got {x:g}: {what}')
 
 
 def read_options(name: str, args: list[str]):

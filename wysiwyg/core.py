@@ -22,30 +22,38 @@ def expect(
     shape: str,  # e.g. 'B N 3': letters bind to sizes, digits must match, '...' matches any prefix
     **sizes: int,  # sizes already known, e.g. B=4
 ) -> dict[str, int]:  # every letter's size
-    "Raise a ValueError that names `name` unless its shape reads as `shape`; return the sizes bound to letters."
-    want, got = shape.split(), list(x.shape)
+    "Raise a ValueError that names `name` unless its shape reads as `shape`; return the sizes of the letters."
+    want = shape.split()
+    got = list(x.shape)
     if want[0] == '...':
-        want, got = want[1:], got[len(got) - len(want) + 1 :]
+        want = want[1:]
+        got = got[len(got) - len(want) :]
     bound = dict(sizes)
-    good = len(want) == len(got) and all(
-        int(w) == g if w.isdigit() else bound.setdefault(w, g) == g for w, g in zip(want, got)
-    )
-    if not good:
-        raise ValueError(
-            f'{name} must have shape [{shape}]'
-            + (f' with {sizes}' if sizes else '')
-            + f', got {list(x.shape)}'
-        )
+    if not _reads_as(want, got, bound):
+        known = f' with {sizes}' if sizes else ''
+        raise ValueError(f'{name} must have shape [{shape}]{known}, got {list(x.shape)}')
     return bound
+
+
+def _reads_as(want: list[str], got: list[int], bound: dict[str, int]) -> bool:
+    "Do the sizes `got` fit the letters and digits of `want`? Letters seen for the first time enter `bound`."
+    if len(want) != len(got):
+        return False
+    for letter, size in zip(want, got):
+        due = int(letter) if letter.isdigit() else bound.setdefault(letter, size)
+        if due != size:
+            return False
+    return True
 
 # %% ../nbs/00_core.ipynb #f4c3ffc0
 class Record:
     "Mix-in for frozen dataclasses of tensors: index the batch, move, detach."
 
     def map(self, f):
-        return replace(
-            self, **{k.name: f(v) for k in fields(self) if torch.is_tensor(v := getattr(self, k.name))}
-        )
+        "The record with `f` of each of its tensors."
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed = {name: f(value) for name, value in values.items() if torch.is_tensor(value)}
+        return replace(self, **changed)
 
     def __getitem__(self, i):
         return self.map(lambda x: x[i])
@@ -56,17 +64,19 @@ class Record:
     def detach(self):
         return self.map(Tensor.detach)
 
-
+# %% ../nbs/00_core.ipynb #af899ddc
 @dataclass(frozen=True)
 class Camera(Record):
-    "A batch of pinhole cameras in EG3D's convention: OpenCV axes, world y up, intrinsics in units of the image side."
+    """A batch of pinhole cameras in EG3D's convention.
+
+    OpenCV axes, world y up, intrinsics in units of the image side."""
 
     cam2world: Tensor  # [B, 4, 4]
     intrinsics: Tensor  # [B, 3, 3]
 
     def __post_init__(self):
-        b = expect(self.cam2world, 'cam2world', 'B 4 4')
-        expect(self.intrinsics, 'intrinsics', 'B 3 3', **b)
+        sizes = expect(self.cam2world, 'cam2world', 'B 4 4')
+        expect(self.intrinsics, 'intrinsics', 'B 3 3', **sizes)
 
     def __len__(self):
         return len(self.cam2world)
@@ -80,7 +90,9 @@ class Camera(Record):
     def from_label(cls, label: Tensor) -> 'Camera':
         "Read [B, 25] labels."
         expect(label, 'label', 'B 25')
-        return cls(label[:, :16].reshape(-1, 4, 4), label[:, 16:].reshape(-1, 3, 3))
+        cam2world = label[:, :16].reshape(-1, 4, 4)
+        intrinsics = label[:, 16:].reshape(-1, 3, 3)
+        return cls(cam2world, intrinsics)
 
 # %% ../nbs/00_core.ipynb #86dcc5f2
 @dataclass(frozen=True)
@@ -91,8 +103,8 @@ class Rays(Record):
     dirs: Tensor  # [B, N, 3], unit length
 
     def __post_init__(self):
-        b = expect(self.origins, 'origins', 'B N 3')
-        expect(self.dirs, 'dirs', 'B N 3', **b)
+        sizes = expect(self.origins, 'origins', 'B N 3')
+        expect(self.dirs, 'dirs', 'B N 3', **sizes)
 
     def at(self, t: Tensor) -> Tensor:
         "Points o + t d: t [B, N, S] -> [B, N, S, 3]."
@@ -108,8 +120,9 @@ def take_rays(
     index: Tensor,  # [B, n], int64
 ) -> Tensor:  # [B, n, ...]
     "Pick rays `index` in every batch row."
-    i = index.reshape(*index.shape, *[1] * (x.ndim - 2)).expand(*index.shape, *x.shape[2:])
-    return x.gather(1, i)
+    further = x.shape[2:]
+    column = index.reshape(*index.shape, *[1] * len(further))
+    return x.gather(1, column.expand(*index.shape, *further))
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,8 @@ class Samples(Record):
     delta: Tensor  # [B, N, S] interval lengths
 
     def __post_init__(self):
-        expect(self.delta, 'delta', 'B N S', **expect(self.t, 't', 'B N S'))
+        sizes = expect(self.t, 't', 'B N S')
+        expect(self.delta, 'delta', 'B N S', **sizes)
 
 # %% ../nbs/00_core.ipynb #793db034
 @dataclass(frozen=True)
@@ -143,16 +157,18 @@ class Rendering(Record):
 
     def surface_depth(self, far: float) -> Tensor:
         "Expected distance of what was hit, [B, N]: (depth - (1 - opacity) far) / opacity."
-        return (self.depth - (1 - self.opacity) * far) / self.opacity.clamp_min(1e-3)
+        of_hit = self.depth - (1 - self.opacity) * far
+        return of_hit / self.opacity.clamp_min(1e-3)
 
-
+# %% ../nbs/00_core.ipynb #b57f12d6
 def to_image(x: Tensor) -> Tensor:
-    "[B, N] or [B, N, C] with N = R*R -> [B, C, R, R]."
-    x = x[..., None] if x.ndim == 2 else x
-    r = round(x.shape[1] ** 0.5)
-    if r * r != x.shape[1]:
+    "[B, N] or [B, N, C] with N = R*R -> [B, C, R, R]; ValueError where N is no square."
+    if x.ndim == 2:
+        x = x[..., None]
+    side = round(x.shape[1] ** 0.5)
+    if side * side != x.shape[1]:
         raise ValueError(f'{x.shape[1]} rays do not fill a square image')
-    return x.transpose(1, 2).reshape(len(x), -1, r, r)
+    return x.transpose(1, 2).reshape(len(x), -1, side, side)
 
 
 def to_rays(x: Tensor) -> Tensor:
@@ -163,12 +179,15 @@ def to_rays(x: Tensor) -> Tensor:
 def rng(*key, device: str = 'cpu') -> torch.Generator:
     "A torch generator that depends on `key` alone, e.g. `rng(seed, 'z', step)`."
     digest = hashlib.sha256(repr(key).encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], 'little'))
+    seed = int.from_bytes(digest[:7], 'little')
+    return torch.Generator(device).manual_seed(seed)
 
 
 def default_device() -> torch.device:
     "CUDA where there is one, else the CPU; WYSIWYG_DEVICE overrides."
-    return torch.device(os.environ.get('WYSIWYG_DEVICE') or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    if chosen := os.environ.get('WYSIWYG_DEVICE'):
+        return torch.device(chosen)
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 # %% ../nbs/00_core.ipynb #3b64579a
 @contextlib.contextmanager
@@ -191,18 +210,18 @@ def atomic(
 def file_sha(path: str | Path) -> str:
     "SHA-256 of a file, in hex."
     with open(path, 'rb') as f:
-        return (
-            hashlib.file_digest(f, 'sha256').hexdigest()
-            if hasattr(hashlib, 'file_digest')
-            else hashlib.sha256(f.read()).hexdigest()
-        )
+        if hasattr(hashlib, 'file_digest'):
+            return hashlib.file_digest(f, 'sha256').hexdigest()
+        return hashlib.sha256(f.read()).hexdigest()
 
 # %% ../nbs/00_core.ipynb #c63296c0
 def home() -> Path:
     "The project's root: WYSIWYG_HOME, else the checkout this package runs from, else the current folder."
     if env := os.environ.get('WYSIWYG_HOME'):
         return Path(env).resolve()
-    checkout = Path(__file__).resolve().parent.parent if '__file__' in globals() else Path.cwd()
+    checkout = Path.cwd()
+    if '__file__' in globals():
+        checkout = Path(__file__).resolve().parent.parent
     return checkout if (checkout / 'settings.ini').exists() else Path.cwd()
 
 
@@ -213,7 +232,8 @@ def data_dir() -> Path:
 
 def runs_dir() -> Path:
     "Training runs and the MLflow store; WYSIWYG_RUNS overrides."
-    return Path(os.environ.get('WYSIWYG_RUNS') or home() / 'runs').resolve()
+    chosen = os.environ.get('WYSIWYG_RUNS')
+    return Path(chosen or home() / 'runs').resolve()
 
 
 class Silent:
@@ -233,26 +253,31 @@ def sheet(
 ) -> np.ndarray:  # [rows*H*scale, cols*W*scale, 3] uint8
     "Tile images into one contact sheet."
     x = images.detach().float().cpu().clamp(0, 1).expand(-1, 3, -1, -1)
-    rows = -(-len(x) // cols)
-    x = torch.cat([x, x.new_ones(rows * cols - len(x), *x.shape[1:])])
     h, w = x.shape[-2:]
-    x = x.reshape(rows, cols, 3, h, w).permute(0, 3, 1, 4, 2).reshape(rows * h, cols * w, 3)
-    return np.asarray((x * 255 + 0.5).byte()).repeat(scale, 0).repeat(scale, 1)
+    rows = -(-len(x) // cols)
+    white = x.new_ones(rows * cols - len(x), 3, h, w)
+    grid = torch.cat([x, white]).reshape(rows, cols, 3, h, w)
+    tiled = grid.permute(0, 3, 1, 4, 2).reshape(rows * h, cols * w, 3)
+    levels = (tiled * 255 + 0.5).byte()
+    return np.asarray(levels).repeat(scale, 0).repeat(scale, 1)
 
 
 def show(images: Tensor, cols: int = 8, scale: int = 1, most: int = 44_000):
-    "A contact sheet for a notebook: PNG, or the best JPEG of at most `most` bytes where that would be larger."
+    "A contact sheet for a notebook: PNG, or the best JPEG of at most `most` bytes where that is larger."
     from IPython.display import Image as Shown
     from PIL import Image
 
     picture = Image.fromarray(sheet(images, cols, scale))
-    for options in (dict(format='PNG'), *(dict(format='JPEG', quality=q) for q in (92, 85, 75, 60, 40))):
-        picture.save(out := io.BytesIO(), **options)
+    formats = [dict(format='PNG')]
+    formats += [dict(format='JPEG', quality=q) for q in (92, 85, 75, 60, 40)]
+    for options in formats:
+        out = io.BytesIO()
+        picture.save(out, **options)
         if out.tell() <= most:
             break
     return Shown(data=out.getvalue())
 
-
+# %% ../nbs/00_core.ipynb #837a6d01
 def colorize(
     x: Tensor,  # [B, 1, H, W] or [B, H, W]
     lo: float = None,
@@ -263,10 +288,14 @@ def colorize(
     import matplotlib
 
     x = x.detach().float().cpu().reshape(len(x), *x.shape[-2:])
-    ok = x[x.isfinite()]
-    lo, hi = (float(ok.min()) if lo is None else lo), (float(ok.max()) if hi is None else hi)
-    rgb = matplotlib.colormaps[cmap](((x - lo) / max(hi - lo, 1e-8)).clamp(0, 1).numpy())[..., :3]
-    return torch.from_numpy(rgb).permute(0, 3, 1, 2).float()
+    finite = x[x.isfinite()]
+    if lo is None:
+        lo = float(finite.min())
+    if hi is None:
+        hi = float(finite.max())
+    share = ((x - lo) / max(hi - lo, 1e-8)).clamp(0, 1)
+    rgba = matplotlib.colormaps[cmap](share.numpy())
+    return torch.from_numpy(rgba[..., :3]).permute(0, 3, 1, 2).float()
 
 
 def normal_colors(
@@ -276,8 +305,8 @@ def normal_colors(
 ) -> Tensor:  # [B, 3, H, W] in [0, 1]
     "Camera-space normals (x right, y up, z to the viewer) as colours on black."
     if camera is not None:
-        normal = (
-            torch.einsum('bji,bjhw->bihw', camera.cam2world[:, :3, :3], normal)
-            * normal.new_tensor([1, -1, -1])[:, None, None]
-        )
-    return (normal / 2 + 0.5) * (mask.reshape(len(normal), 1, *normal.shape[-2:]) > 0.5)
+        rotation = camera.cam2world[:, :3, :3]
+        normal = torch.einsum('bji,bjhw->bihw', rotation, normal)  # R^T n
+        normal = normal * normal.new_tensor([1, -1, -1])[:, None, None]
+    mask = mask.reshape(len(normal), 1, *normal.shape[-2:])
+    return (normal / 2 + 0.5) * (mask > 0.5)

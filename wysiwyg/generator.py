@@ -102,7 +102,8 @@ class Generator(nn.Module):
             )
         self.mapping = Mapping(b.z_dim, b.label_dim, b.w_dim, b.mapping_layers)
         self.triplane = Triplane(b)
-        self.field = Field(run.field, b.plane_channels, run.render.box, b.combine, kernels.sample_planes)
+        look_up = kernels.sample_planes
+        self.field = Field(run.field, b.plane_channels, run.render.box, b.combine, look_up, b.padding)
         if start:
             sphere_init(self.field, run.train.seed)
         self.proposal = ProposalCNN(

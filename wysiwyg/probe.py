@@ -37,7 +37,8 @@ class March(Record):
 
 def weigh(t, delta, sdf, beta, rgb) -> March:
     "A `March` with the weights of its densities."
-    return March(t, delta, sdf, beta, rgb, volume_weights(density(sdf, beta), delta))
+    weights = volume_weights(density(sdf, beta), delta)
+    return March(t, delta, sdf, beta, rgb, weights)
 
 
 def march(
@@ -46,15 +47,19 @@ def march(
     samples: Samples,  # [B, N, S]
 ) -> March:
     "Ask the field at every sample."
-    return weigh(samples.t, samples.delta, *field(rays.at(samples.t), rays.dirs))
+    sdf, beta, rgb = field(rays.at(samples.t), rays.dirs)
+    return weigh(samples.t, samples.delta, sdf, beta, rgb)
 
 
 def integrate(m: March, far: float, background: tuple[float, float, float]) -> Rendering:
     "Sum colours, depths and betas over each ray; what is left of the light sees `background` at `far`."
     opacity = m.weights.sum(-1)
-    total = lambda x: (m.weights * x).sum(-1)
-    rgb = (m.weights[..., None] * m.rgb).sum(-2) + (1 - opacity)[..., None] * m.rgb.new_tensor(background)
-    return Rendering(rgb, total(m.t) + (1 - opacity) * far, opacity, total(m.beta))
+    left = 1 - opacity
+    rgb = (m.weights[..., None] * m.rgb).sum(-2)
+    rgb = rgb + left[..., None] * m.rgb.new_tensor(background)
+    depth = (m.weights * m.t).sum(-1) + left * far
+    beta = (m.weights * m.beta).sum(-1)  # B of Eq. 10
+    return Rendering(rgb, depth, opacity, beta)
 
 # %% ../nbs/08_probe.ipynb #4954fb98
 def composite(
@@ -79,31 +84,49 @@ def uniform_samples(
 ) -> Samples:  # [B, N, n]
     "Stratified samples between near and far; each stands for the way to the next one."
     step = (far - near) / n
-    place = torch.arange(n, device=rays.dirs.device, dtype=rays.dirs.dtype) + (0.5 if u is None else u)
+    stratum = torch.arange(n, device=rays.dirs.device, dtype=rays.dirs.dtype)
+    place = stratum + (0.5 if u is None else u)
     t = (near + place * step).expand(*rays.dirs.shape[:2], n)
-    return Samples(t, torch.full_like(t, step) if u is None else gaps(t, far))
+    delta = torch.full_like(t, step) if u is None else gaps(t, far)
+    return Samples(t, delta)
 
 
 def gaps(t: Tensor, far: float) -> Tensor:
-    "Distance from each sample to the next, the last one to `far`."
-    return torch.cat([t[..., 1:], torch.full_like(t[..., :1], far)], -1) - t
+    "Distance from each of [..., S] samples to the next, the last one to `far`."
+    last = torch.full_like(t[..., :1], far)
+    following = torch.cat([t[..., 1:], last], -1)
+    return following - t
+
+# %% ../nbs/08_probe.ipynb #3df4aadd
+def _mean_of_ends(x: Tensor, dim: int = -1) -> Tensor:
+    "S values along `dim` -> the S-1 means of neighbours."
+    n = x.shape[dim] - 1
+    return (x.narrow(dim, 0, n) + x.narrow(dim, 1, n)) / 2
 
 
 def midpoints(m: March) -> March:
     "S samples -> S-1 intervals with the mean of their ends (EG3D's marcher, on the raw outputs)."
-    mean = lambda x, d=-1: (x.narrow(d, 0, x.shape[d] - 1) + x.narrow(d, 1, x.shape[d] - 1)) / 2
-    return weigh(mean(m.t), m.t[..., 1:] - m.t[..., :-1], mean(m.sdf), mean(m.beta), mean(m.rgb, -2))
+    return weigh(
+        _mean_of_ends(m.t),
+        m.t[..., 1:] - m.t[..., :-1],
+        _mean_of_ends(m.sdf),
+        _mean_of_ends(m.beta),
+        _mean_of_ends(m.rgb, -2),
+    )
 
 
 def bins_march(field, rays: Rays, near: float, far: float, k: int) -> tuple[March, Tensor]:
     "K uniform samples on shared edges -> the march over K-1 bins, and the raw SDF values [B, N, K]."
-    t = edges(near, far, k, rays.dirs.device).to(rays.dirs.dtype).expand(*rays.dirs.shape[:2], k)
+    shared = edges(near, far, k, rays.dirs.device).to(rays.dirs.dtype)
+    t = shared.expand(*rays.dirs.shape[:2], k)
     raw = march(field, rays, Samples(t, torch.zeros_like(t)))
     return midpoints(raw), raw.sdf
 
 # %% ../nbs/08_probe.ipynb #51b8a896
 def density_integral(sdf: Tensor, beta: Tensor) -> Tensor:
-    "Antiderivative of `density` in the distance: rises from minus infinity deep inside, -1/2 on the surface, to 0 far outside."
+    """Antiderivative of `density` in the distance, [...].
+
+    It rises from minus infinity deep inside, over -1/2 on the surface, to 0 far outside."""
     return sdf.clamp_max(0) / beta - 0.5 * torch.exp(-sdf.abs() / beta)
 
 
@@ -114,9 +137,13 @@ def thickness(
 ) -> Tensor:  # [..., S-1]
     "Optical thickness of the intervals between neighbours, across which distance is taken as linear."
     a, b = sdf[..., :-1], sdf[..., 1:]
-    level = (b - a).abs() < 0.01 * beta  # too little change for a quotient
-    mean = (density_integral(b, beta) - density_integral(a, beta)) / (b - a).masked_fill(level, 1)
-    return (t[..., 1:] - t[..., :-1]) * torch.where(level, density((a + b) / 2, beta), mean)
+    change = b - a
+    level = change.abs() < 0.01 * beta  # too little change for a quotient
+    gained = density_integral(b, beta) - density_integral(a, beta)
+    quotient = gained / change.masked_fill(level, 1)  # (F(b) - F(a)) / (b - a)
+    middle = density((a + b) / 2, beta)
+    mean_density = torch.where(level, middle, quotient)
+    return (t[..., 1:] - t[..., :-1]) * mean_density
 
 # %% ../nbs/08_probe.ipynb #ec3b0218
 @dataclass(frozen=True)
@@ -131,7 +158,7 @@ class Probe(Record):
 
 
 def probe(field, camera: Camera, config: ProbeConfig, render: RenderConfig) -> Probe:
-    "Render r x r rays with K uniform samples; without gradients in chunks of at most `render.max_points` of them."
+    "Render r x r rays with K uniform samples; without gradients at most `render.max_points` of them at once."
     rays = camera_rays(camera, config.resolution)
 
     def look(rays):
@@ -139,10 +166,15 @@ def probe(field, camera: Camera, config: ProbeConfig, render: RenderConfig) -> P
         out = integrate(m, render.far, render.background)
         return m.weights, out.rgb, rays.dirs, sdf, out.opacity
 
-    size = (
-        rays.dirs.shape[1]
-        if torch.is_grad_enabled()
-        else max(1, render.max_points // (len(camera) * config.samples))
-    )
-    parts = [look(rays.map(lambda x: x[:, i : i + size])) for i in range(0, rays.dirs.shape[1], size)]
-    return Probe(*[to_image(x[0] if len(x) == 1 else torch.cat(x, 1)) for x in zip(*parts)])
+    total = rays.dirs.shape[1]
+    size = total
+    if not torch.is_grad_enabled():
+        size = max(1, render.max_points // (len(camera) * config.samples))
+    parts = []
+    for start in range(0, total, size):
+        chunk = rays.map(lambda x: x[:, start : start + size])
+        parts.append(look(chunk))
+    whole = parts[0]
+    if len(parts) > 1:
+        whole = [torch.cat(pieces, 1) for pieces in zip(*parts)]
+    return Probe(*map(to_image, whole))
