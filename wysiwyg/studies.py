@@ -33,10 +33,14 @@ from .training import *
 
 # %% ../nbs/22_studies.ipynb #3090b713
 def fog(opacity: Tensor) -> float:  # [...]
-    "Percentage of rays that are neither stopped nor free: opacity between .1 and .9; a ValueError where nothing is seen."
+    """Percentage of rays that are neither stopped nor free: opacity between .1 and .9.
+
+    A ValueError where nothing is seen.
+    """
     if not (opacity > 0.1).any():
         raise ValueError('nothing is seen: no ray is more opaque than .1')
-    return 100 * ((opacity > 0.1) & (opacity < 0.9)).float().mean().item()
+    half_opaque = (opacity > 0.1) & (opacity < 0.9)
+    return 100 * half_opaque.float().mean().item()
 
 
 def speckle(
@@ -44,40 +48,60 @@ def speckle(
     opacity: Tensor,  # [B, 1, R, R]
     jump: float,  # world units
 ) -> float:
-    "Percentage of pixels in a hit 3x3 neighbourhood whose depth is more than `jump` from its median; a ValueError where nothing is seen."
-    whole = -F.max_pool2d(-opacity, 3, 1) > 0.5
-    median = F.unfold(depth, 3).median(1).values.reshape(whole.shape)
-    if not whole.any():
+    """Percentage of pixels in a hit 3x3 neighbourhood whose depth is more than `jump` from its median.
+
+    A ValueError where nothing is seen.
+    """
+    least_opacity = -F.max_pool2d(-opacity, 3, 1)  # [B, 1, R-2, R-2] of the neighbourhood
+    hit = least_opacity > 0.5
+    median = F.unfold(depth, 3).median(1).values.reshape(hit.shape)
+    if not hit.any():
         raise ValueError('nothing is seen: no 3x3 neighbourhood is hit, there is no depth to judge')
-    off = ((depth[..., 1:-1, 1:-1] - median).abs() > jump)[whole]
-    return 100 * off.float().mean().item()
+    centre = depth[..., 1:-1, 1:-1]
+    stray = ((centre - median).abs() > jump)[hit]
+    return 100 * stray.float().mean().item()
 
 # %% ../nbs/22_studies.ipynb #5513367d
 @torch.no_grad()
 def tightness(
-    g: Generator, few: int = 4, seed: int = 0, trunc: float = 1.0, samples: int = 257
+    g: Generator,
+    few: int = 4,  # frontal people
+    seed: int = 0,
+    trunc: float = 1.0,
+    samples: int = 257,  # of the dense render
 ) -> dict[str, float]:
-    "Beta, kept bins per hit ray, fog and speckle (percent) as 'eval/...', over `few` frontal people; `samples`: of the dense render."
-    c, front = g.run.render, g.orbit(torch.zeros(few), torch.zeros(few))
-    device = front.cam2world.device
-    planes = g.synthesize(g.map(latents(g, range(few), seed).to(device), front, trunc))
-    out, bins = g.dense(planes, front, samples=samples), g.run.probe.samples - 1
-    kept = (
-        smallest_set(to_rays(g.propose(planes, front)[1]), g.run.sampler.tau)[0].sum(-1).float()
-    )  # [few, N]
+    "Beta, kept bins per hit ray, fog and speckle (percent) as 'eval/...', over `few` frontal people."
+    front = g.orbit(torch.zeros(few), torch.zeros(few))
+    z = latents(g, range(few), seed).to(front.cam2world.device)
+    planes = g.synthesize(g.map(z, front, trunc))
+    out = g.dense(planes, front, samples=samples)
     hit = out.opacity > 0.5
     if not hit.any():
         raise ValueError(
             'nothing is seen: no ray hits anything, this generator has no surface to judge; train it longer'
         )
+    beta = out.beta / out.opacity.clamp_min(1e-3)
     return {
-        'eval/beta': (out.beta / out.opacity.clamp_min(1e-3))[hit].mean().item(),
-        'eval/kept_bins': kept[hit].mean().item(),
+        'eval/beta': beta[hit].mean().item(),
+        'eval/kept_bins': _kept_bins(g, planes, front)[hit].mean().item(),
         'eval/fog': fog(out.opacity),
-        'eval/speckle': speckle(
-            to_image(out.surface_depth(c.far)), to_image(out.opacity), 2 * (c.far - c.near) / bins
-        ),
+        'eval/speckle': _speckle_of(g, out),
     }
+
+
+def _kept_bins(g: Generator, planes: Tensor, front: Camera) -> Tensor:  # [few, N]
+    "How many bins of each ray the smallest set keeps."
+    proposal = to_rays(g.propose(planes, front)[1])
+    kept = smallest_set(proposal, g.run.sampler.tau)[0]
+    return kept.sum(-1).float()
+
+
+def _speckle_of(g: Generator, out: Rendering) -> float:
+    "Speckle of a dense render; a jump is two bins of the probe."
+    near, far = g.run.render.near, g.run.render.far
+    bins = g.run.probe.samples - 1
+    depth = to_image(out.surface_depth(far))
+    return speckle(depth, to_image(out.opacity), 2 * (far - near) / bins)
 
 # %% ../nbs/22_studies.ipynb #2546341e
 def loosen(g: Generator, factor: float) -> Generator:
@@ -99,49 +123,63 @@ def loosen(g: Generator, factor: float) -> Generator:
 # %% ../nbs/22_studies.ipynb #6983d8b4
 def study_data(run: Run) -> Dataset | None:
     "The run's data; None in a dry run, which ends at the first study and makes nothing."
-    return None if os.environ.get('WYSIWYG_DRY_RUN') else open_data(run, progress=False)
+    if os.environ.get('WYSIWYG_DRY_RUN'):
+        return None
+    return open_data(run, progress=False)
 
 
 def short_base(run: Run, images: int, heads: int, batch: int = 4, field_lr: float = 0.002) -> Run:
-    "What a short fine-tuning starts from: `images` at the last values of every schedule, small batches, and fields that learn fast enough to go somewhere."
+    """What a short fine-tuning starts from: `images` at the last values of every schedule.
+
+    Small batches, and fields that learn fast enough to go somewhere.
+    """
     from dataclasses import replace
 
-    return override(
-        replace(run, schedule=final_stage(run.schedule, float(images))),
-        **{'heads.n': heads, 'train.batch': batch, 'train.field_lr': field_lr},
-    )
+    short = replace(run, schedule=final_stage(run.schedule, float(images)))
+    return override(short, **{'heads.n': heads, 'train.batch': batch, 'train.field_lr': field_lr})
 
 
 def fine_tuned(run: Run, data: Dataset, recorder, seed: int = 0, every: int = 8) -> Generator:
-    "The average after `schedule.total` images from the shipped pair, on a CPU; means of the losses over `every` steps go to the recorder."
-    t, waiting = (
-        start_from_shipped(
-            Trainer(method_of(run), override(run, **{'train.seed': seed}), data, torch.device('cpu'))
-        ),
-        [],
-    )
-    while t.images < run.schedule.total:
-        waiting.append(t.step())
-        if len(waiting) == every or t.images >= run.schedule.total:
-            recorder.metrics({f'train/{k}': v for k, v in step_means(waiting).items()}, t.images)
+    """The average after `schedule.total` images from the shipped pair, on a CPU.
+
+    Means of the losses over `every` steps go to the recorder.
+    """
+    seeded = override(run, **{'train.seed': seed})
+    trainer = Trainer(method_of(run), seeded, data, torch.device('cpu'))
+    trainer = start_from_shipped(trainer)
+    waiting = []
+    while trainer.images < run.schedule.total:
+        waiting.append(trainer.step())
+        if len(waiting) == every or trainer.images >= run.schedule.total:
+            means = {f'train/{name}': value for name, value in step_means(waiting).items()}
+            recorder.metrics(means, trainer.images)
             waiting = []
-    return t.ema
+    return trainer.ema
 
-
+# %% ../nbs/22_studies.ipynb #be2cb3c2
 def step_means(values: list[dict[str, float]]) -> dict[str, float]:
-    "Means over steps, of each name over the steps that have it, what is not finite left out; of counts and schedules the last."
+    """Means over steps, of each name over the steps that have it, what is not finite left out.
+
+    Of counts and schedules the last.
+    """
     out = {}
-    for k in dict.fromkeys(k for v in values for k in v):
-        told = [v[k] for v in values if k in v and math.isfinite(v[k])]
-        if told:
-            out[k] = told[-1] if k.startswith(('schedule/', 'train/')) else float(np.mean(told))
-    return {k.removeprefix('train/'): v for k, v in out.items()}
+    for name in dict.fromkeys(name for step in values for name in step):
+        told = [step[name] for step in values if name in step and math.isfinite(step[name])]
+        if not told:
+            continue
+        is_state = name.startswith(('schedule/', 'train/'))
+        out[name] = told[-1] if is_state else float(np.mean(told))
+    return {name.removeprefix('train/'): value for name, value in out.items()}
 
 # %% ../nbs/22_studies.ipynb #a6fbef91
 def best_within(budget: float, spent, quality) -> float:  # [settings], [settings]
-    "The best quality (more is better) that `budget` buys, `spent` and `budget` in one unit; NaN where no setting fits."
+    """The best quality (more is better) that `budget` buys; NaN where no setting fits.
+
+    `spent` and `budget` are in one unit.
+    """
     order = np.argsort(spent, kind='stable')
-    cost, best = np.asarray(spent, float)[order], np.maximum.accumulate(np.asarray(quality, float)[order])
+    cost = np.asarray(spent, float)[order]
+    best = np.maximum.accumulate(np.asarray(quality, float)[order])
     if not cost[0] <= budget:
         return math.nan
     return float(np.interp(math.log(budget), np.log(cost), best))
@@ -150,47 +188,64 @@ def best_within(budget: float, spent, quality) -> float:  # [settings], [setting
 def proposal_examples(
     g: Generator, seed: int = 0, proposal: ProposalConfig = None
 ) -> Callable[[int], tuple[Probe, Tensor, Tensor, Tensor]]:
-    "k -> one view's probe, its supervised pixels [n], their cleaned dense weights [1, n, K-1], and which of them count [1, n]; remembered."
+    """k -> one view's probe, its supervised pixels, their targets, and which of them count; remembered.
+
+    Pixels [n], cleaned dense weights [1, n, K-1], truth values [1, n].
+    """
     run, device = g.run, g.mapping.w_mean.device
     front = orbit(torch.zeros(1), torch.zeros(1)).to(device)
 
     @lru_cache(1)
     @torch.no_grad()
     def person(i: int):
-        return g.synthesize(
-            g.map(
-                torch.randn(1, run.backbone.z_dim, generator=rng(seed, 'proposal person', i)).to(device),
-                front,
-            )
-        )
+        z = torch.randn(1, run.backbone.z_dim, generator=rng(seed, 'proposal person', i))
+        return g.synthesize(g.map(z.to(device), front))
 
     @lru_cache(4096)
     @torch.no_grad()
     def example(k: int):
-        draw, c, r = rng(seed, 'proposal view', k), run.heads, run.resolution
-        camera = gaussian_cameras(1, draw, c.yaw_std, c.pitch_std, c.radius, c.focal).to(device)
-        y, x = torch.randint(2, (2,), generator=draw).tolist()
-        index = torch.arange(r * r, device=device).reshape(r, r)[y::2, x::2].flatten()
-        weights = g.dense_march(person(k // 4), camera_rays(camera, r, index), run.probe.samples).weights
-        return g.probe(person(k // 4), camera), index, *clean_targets(weights, proposal or run.proposal)
+        draw = rng(seed, 'proposal view', k)
+        heads = run.heads
+        camera = gaussian_cameras(1, draw, heads.yaw_std, heads.pitch_std, heads.radius, heads.focal)
+        camera = camera.to(device)
+        pixels = _every_second_pixel(run.resolution, draw, device)
+        planes = person(k // 4)
+        rays = camera_rays(camera, run.resolution, pixels)
+        weights = g.dense_march(planes, rays, run.probe.samples).weights
+        target, valid = clean_targets(weights, proposal or run.proposal)
+        return g.probe(planes, camera), pixels, target, valid
 
     return example
 
 
+def _every_second_pixel(resolution: int, draw: torch.Generator, device) -> Tensor:  # [n]
+    "Indices of every second row's every second pixel, from one of four corners."
+    y, x = torch.randint(2, (2,), generator=draw).tolist()
+    grid = torch.arange(resolution * resolution, device=device).reshape(resolution, resolution)
+    return grid[y::2, x::2].flatten()
+
+# %% ../nbs/22_studies.ipynb #1a40b868
 def fit_proposal(
     cnn: ProposalCNN, example: Callable, images: int, lr: float, log: Callable = lambda k, loss: None
 ) -> ProposalCNN:
-    "Train `cnn` on examples 0 ... images-1 with learning rates that rise to 2 `lr` (a wide network without that may die) and fall to zero; `log(k, cross-entropy)` after each."
+    """Train `cnn` on examples 0 ... images-1; `log(k, cross-entropy)` after each.
+
+    Learning rates rise to 2 `lr` (a wide network without that may die) and fall to zero.
+    """
+
+    def rate(k: int) -> float:
+        rise = (k + 1) / (0.05 * images + 1)
+        return min(rise, 1 - k / images)
+
     adam = torch.optim.Adam(cnn.parameters(), 2 * lr, betas=(0.9, 0.99))
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        adam, lambda k: min((k + 1) / (0.05 * images + 1), 1 - k / images)
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, rate)
     for k in range(images):
-        p, index, target, valid = example(k)
-        loss = cross_entropy(target, to_rays(cnn(p))[:, index], valid)
+        probe, pixels, target, valid = example(k)
+        predicted = to_rays(cnn(probe))[:, pixels]
+        loss = cross_entropy(target, predicted, valid)
         adam.zero_grad()
         loss.backward()
         adam.step()
-        rate.step()
+        schedule.step()
         log(k, loss.item())
     return cnn.requires_grad_(False)

@@ -32,12 +32,14 @@ def study_jobs(arms: dict, seeds, base: Run = None) -> dict[str, tuple]:
     "'<arm>-s<seed>' -> (arm, seed, parameters) of every run of a study."
     if STUDY in arms:
         raise ValueError(f"{STUDY!r} is the name of the study's own run: call the arm something else")
-    of = seeds if isinstance(seeds, dict) else dict.fromkeys(arms, seeds)
-    return {
-        f'{arm}-s{seed}': (safe(arm), seed, resolve(p, base)) for arm, p in arms.items() for seed in of[arm]
-    }
+    seeds_of = seeds if isinstance(seeds, dict) else dict.fromkeys(arms, seeds)
+    jobs = {}
+    for arm, params in arms.items():
+        for seed in seeds_of[arm]:
+            jobs[f'{arm}-s{seed}'] = safe(arm), seed, resolve(params, base)
+    return jobs
 
-
+# %% ../nbs/17b_study.ipynb #535dadcb
 @plainly()
 def run_study(
     study: str,
@@ -52,7 +54,8 @@ def run_study(
     **tags: str,
 ) -> dict[str, str]:  # '<arm>-s<seed>' -> 'kept', 'done', 'failed: ...', or 'to do' in a dry run
     "Measure every arm with every seed, once, and write the study's page."
-    jobs, baseline = study_jobs(arms, seeds, base), baseline or next(iter(arms))
+    jobs = study_jobs(arms, seeds, base)
+    baseline = baseline or next(iter(arms))
     if spool_dir().exists():
         deliver_left(open_store())  # an arm may have ended unheard
     kept = kept_runs(study)
@@ -62,7 +65,8 @@ def run_study(
     if not dry_run and (todo or not concluded(study, jobs)):
         with study_run(study, jobs, **tags) as parent:
             tell_progress(study, status)
-            runs, pool = visible_last(todo, baseline), executor_of(executor)
+            runs = visible_last(todo, baseline)
+            pool = executor_of(executor)
             for name, said in measure_jobs(study, runs, measure, pool, notes(study, jobs), tags):
                 status[name] = said
                 tell_progress(study, status, name)
@@ -76,35 +80,49 @@ SIZES = ('images', 'schedule.total', 'views', 'repeats', 'n', 'heads', 'heads.n'
 
 def common(jobs: dict[str, tuple]) -> dict:
     "The parameters in which all runs of a study agree."
-    flats = [flat_params(p) for _, _, p in jobs.values()]
-    same = lambda k, v: all(k in f and encode(f[k]) == encode(v) for f in flats)
-    return {k: v for k, v in flats[0].items() if same(k, v)} if flats else {}
+    first, *others = [flat_params(params) for _, _, params in jobs.values()] or [{}]
+
+    def is_shared(name: str) -> bool:
+        text = encode(first[name])
+        return all(name in other and encode(other[name]) == text for other in others)
+
+    return {name: value for name, value in first.items() if is_shared(name)}
+
+
+def _sizes(params: dict) -> dict[str, float]:
+    return {name: params[name] for name in SIZES if isinstance(params.get(name), (int, float))}
 
 
 def size_words(params: dict) -> str:
     "The sizes among parameters, e.g. 'views 2, repeats 1'."
-    return ', '.join(f'{k} {params[k]:g}' for k in SIZES if isinstance(params.get(k), (int, float)))
+    return ', '.join(f'{name} {size:g}' for name, size in _sizes(params).items())
 
 
 def study_run(study: str, jobs: dict[str, tuple], **tags: str) -> Recorder:
     "The study's own run, one for each set of common parameters: a study at another size has another page."
     shared = common(jobs)
     words = size_words(shared)
-    return Recorder(study, STUDY, 0, shared, f'{study} ({words})' if words else study, resume='any', **tags)
+    name = f'{study} ({words})' if words else study
+    return Recorder(study, STUDY, 0, shared, name, resume='any', **tags)
 
 
 def visible_last(jobs: dict[str, tuple], baseline: str) -> dict[str, tuple]:
     "MLflow's charts show the ten newest runs: of more than that, the baseline's come last."
-    return dict(sorted(jobs.items(), key=lambda job: job[1][0] == baseline)) if len(jobs) > 10 else jobs
+    if len(jobs) <= 10:
+        return jobs
+    return dict(sorted(jobs.items(), key=lambda job: job[1][0] == baseline))
 
 # %% ../nbs/17b_study.ipynb #a2abe23e
 def measure_jobs(study: str, jobs: dict, measure: Callable, pool: Pool, notes: dict[str, str], tags: dict):
     "Yields (name, 'done' or 'failed: ...') as the runs end."
-    names, mark = list(jobs), tags | {'leader': this_process()}
-    tasks = [(study, *job, notes[name], mark) for name, job in jobs.items()]
-    for i, out in pool.run(
-        partial(measure_arm, measure), tasks, lost=lambda i: release(study, *jobs[names[i]])
-    ):
+    names = list(jobs)
+    tags = tags | {'leader': this_process()}
+    tasks = [(study, *job, notes[name], tags) for name, job in jobs.items()]
+
+    def lost(i: int):
+        release(study, *jobs[names[i]])
+
+    for i, out in pool.run(partial(measure_arm, measure), tasks, lost=lost):
         yield names[i], f'failed: {out.reason}' if isinstance(out, Failed) else out
 
 
@@ -113,9 +131,10 @@ def measure_arm(measure: Callable, study: str, arm: str, seed: int, params, note
     with Recorder(study, arm, seed, params, **tags) as r:
         begun = time.time()
         r.note(note)
-        scores, ends = measure(r, params, seed) or {}, dict(r.spool.last)
+        scores = measure(r, params, seed) or {}
+        last = dict(r.spool.last)
         for name, value in scores.items():
-            r.metrics({name: value}, ends.get(name, -1) + 1)
+            r.metrics({name: value}, last.get(name, -1) + 1)
         r.tag('seconds', f'{time.time() - begun:.1f}')
     return undelivered(r.spool) or 'done'
 
@@ -128,15 +147,15 @@ def undelivered(spool: Spool) -> str:
     again = 'the next call delivers them and measures nothing again'
     return f'failed: {waiting} of its values wait for the MLflow store; {again}' if waiting else ''
 
-
+# %% ../nbs/17b_study.ipynb #457ae54d
 def release(study: str, arm: str, seed: int, params):
     "Mark as KILLED the run of a worker that was lost."
     client = open_store()
-    for r in find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params)):
-        if r.info.status != 'RUNNING':
+    for run in find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params)):
+        if run.info.status != 'RUNNING':
             continue
-        client.set_tag(r.info.run_id, 'wysiwyg.traceback', 'the worker was lost')
-        client.set_terminated(r.info.run_id, 'KILLED')
+        client.set_tag(run.info.run_id, 'wysiwyg.traceback', 'the worker was lost')
+        client.set_terminated(run.info.run_id, 'KILLED')
 
 
 def _key(arm: str, seed: int, params) -> tuple[str, str, str]:
@@ -145,15 +164,19 @@ def _key(arm: str, seed: int, params) -> tuple[str, str, str]:
 
 def study_runs(study: str, **tags) -> list:
     "The runs of a study that finished here, newest first; none where there is no store yet."
-    if not store_exists() or not experiment_id(client := open_store(), study, make=False):
+    if not store_exists():
         return []
-    return [r for r in find_runs(client, study, **tags) if r.info.status == 'FINISHED' and not imported(r)]
+    client = open_store()
+    if not experiment_id(client, study, make=False):
+        return []
+    runs = find_runs(client, study, **tags)
+    return [run for run in runs if run.info.status == 'FINISHED' and not imported(run)]
 
 
 def kept_runs(study: str) -> set[tuple[str, str, str]]:
     "(arm, seed, config_sha) of the runs of a study that finished here."
-    names = [f'wysiwyg.{k}' for k in ('arm', 'seed', 'config_sha')]
-    return {tuple(r.data.tags[k] for k in names) for r in study_runs(study)}
+    names = [f'wysiwyg.{name}' for name in ('arm', 'seed', 'config_sha')]
+    return {tuple(run.data.tags[name] for name in names) for run in study_runs(study)}
 
 
 def finished(study: str, arm: str, seed: int, params) -> bool:
@@ -163,53 +186,62 @@ def finished(study: str, arm: str, seed: int, params) -> bool:
 
 def exit_code(status: dict[str, str]) -> int:
     "0 when nothing failed, else 1."
-    return int(any(s.startswith('failed') for s in status.values()))
+    return int(any(said.startswith('failed') for said in status.values()))
 
 # %% ../nbs/17b_study.ipynb #7d6f9ff0
 def notes(study: str, jobs: dict[str, tuple]) -> dict[str, str]:
     "The description of each run (markdown)."
-    changes = differing({arm: p for arm, _, p in jobs.values()})
-    rows = {arm: ''.join(f'| `{k}` | {encode(v)} |\n' for k, v in c.items()) for arm, c in changes.items()}
-    return {
-        name: f'Arm **{arm}**, seed {seed}, of the study `{study}`.\n\n'
-        + (f'| what differs between arms | here |\n|---|---|\n{rows[arm]}' if rows[arm] else '')
-        for name, (arm, seed, _) in jobs.items()
-    }
+    changes = differing({arm: params for arm, _, params in jobs.values()})
+    return {name: _note(study, arm, seed, changes[arm]) for name, (arm, seed, _) in jobs.items()}
+
+
+def _note(study: str, arm: str, seed: int, changes: dict) -> str:
+    said = f'Arm **{arm}**, seed {seed}, of the study `{study}`.\n\n'
+    if not changes:
+        return said
+    rows = ''.join(f'| `{name}` | {encode(value)} |\n' for name, value in changes.items())
+    return f'{said}| what differs between arms | here |\n|---|---|\n{rows}'
 
 
 def tell_progress(study: str, status: dict[str, str], run: str = ''):
     "A line {study, total, done, run, status} in the file WYSIWYG_PROGRESS, at first and when a run ends."
-    if not (path := os.environ.get('WYSIWYG_PROGRESS')):
+    path = os.environ.get('WYSIWYG_PROGRESS')
+    if not path:
         return
     done = sum(said != 'to do' for said in status.values())  # kept runs too
     line = {'study': study, 'total': len(status), 'done': done, 'run': run, 'status': status.get(run, '')}
-    with open(path, 'a', encoding='utf8') as f:
-        f.write(json.dumps(line) + '\n')
+    _append(path, line)
 
 
 def write_journal(study: str, jobs: dict[str, tuple], status: dict[str, str]):
     "One line in the file WYSIWYG_JOURNAL; `sizes`: config_sha -> what makes its runs long or short."
-    if not (path := os.environ.get('WYSIWYG_JOURNAL')):
+    path = os.environ.get('WYSIWYG_JOURNAL')
+    if not path:
         return
-    about = lambda arm, seed, p: {'arm': arm, 'seed': seed, 'config_sha': digest(p)}
-    runs = [{'run': name} | about(*job) | {'status': status[name]} for name, job in jobs.items()]
-    sizes = {digest(p): _sizes(flat_params(p)) for _, _, p in jobs.values()}
-    line = {'study': study, 'runs': runs, 'sizes': sizes}
+    runs, sizes = [], {}
+    for name, (arm, seed, params) in jobs.items():
+        sha = digest(params)
+        runs.append({'run': name, 'arm': arm, 'seed': seed, 'config_sha': sha, 'status': status[name]})
+        sizes[sha] = _sizes(flat_params(params))
+    _append(path, {'study': study, 'runs': runs, 'sizes': sizes})
+
+
+def _append(path: str, line: dict):
     with open(path, 'a', encoding='utf8') as f:
         f.write(json.dumps(line) + '\n')
 
 # %% ../nbs/17b_study.ipynb #ac97f7e4
 def conclude(parent: Recorder, study: str, jobs: dict, status: dict[str, str], baseline: str, note: str):
     "When a study ends: its page's text and its report, of these arms and no others."
-    arms = {arm: p for arm, _, p in jobs.values()}
-    bad = [f'- **{name}** {said}' for name, said in status.items() if said.startswith('failed')]
-    parent.tag('failed', len(bad))
+    arms = {arm: params for arm, _, params in jobs.values()}
+    failed = [f'- **{name}** {said}' for name, said in status.items() if said.startswith('failed')]
+    parent.tag('failed', len(failed))
     parent.tag('baseline', baseline)
     try:
         text = conclusion(parent, study, baseline, arms, note)
     except ValueError as e:
         text = f'No comparison: {e}.'  # e.g. the baseline failed
-    page = '\n\n'.join(x for x in (note, made_of(jobs), text, *bad) if x)
+    page = '\n\n'.join(filter(None, (note, made_of(jobs), text, *failed)))
     parent.note(page)
     pages = '\n\n---\n\n'.join([page, *other_pages(parent, study)])
     parent.spool.add(('experiment', experiment_id(parent.client, study), pages[:20_000]))
@@ -218,20 +250,20 @@ def conclude(parent: Recorder, study: str, jobs: dict, status: dict[str, str], b
 
 def made_of(jobs: dict[str, tuple]) -> str:
     "Sizes, arms and seeds, in a sentence."
-    arms, seeds = {arm for arm, _, _ in jobs.values()}, sorted({seed for _, seed, _ in jobs.values()})
-    parts = size_words(common(jobs)), f'{len(arms)} arms', f'seeds {", ".join(map(str, seeds))}'
-    return f'Of {", ".join(x for x in parts if x)}.'
+    arms = {arm for arm, _, _ in jobs.values()}
+    seeds = sorted({seed for _, seed, _ in jobs.values()})
+    listed = ', '.join(map(str, seeds))
+    parts = size_words(common(jobs)), f'{len(arms)} arms', f'seeds {listed}'
+    return f'Of {", ".join(filter(None, parts))}.'
 
 
 def other_pages(parent: Recorder, study: str) -> list[str]:
     "What the study concluded at other sizes."
-    return [
-        r.data.tags['mlflow.note.content']
-        for r in study_runs(study, arm=STUDY)
-        if r.info.run_id != parent.id and 'mlflow.note.content' in r.data.tags
-    ]
+    others = [run for run in study_runs(study, arm=STUDY) if run.info.run_id != parent.id]
+    pages = [run.data.tags.get('mlflow.note.content') for run in others]
+    return [page for page in pages if page is not None]
 
-
+# %% ../nbs/17b_study.ipynb #311ebff0
 def runs_digest(keys: Iterable[tuple[str, str, str]]) -> str:
     "Twelve hex digits that change with any run's (arm, seed, digest of its configuration)."
     return hashlib.sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:12]
@@ -239,14 +271,14 @@ def runs_digest(keys: Iterable[tuple[str, str, str]]) -> str:
 
 def concluded(study: str, jobs: dict[str, tuple]) -> bool:
     "Has the page of exactly these runs been written?"
-    known = [r.data.tags.get('wysiwyg.concluded') for r in study_runs(study, arm=STUDY)]
+    known = [run.data.tags.get('wysiwyg.concluded') for run in study_runs(study, arm=STUDY)]
     return runs_digest(_key(*job) for job in jobs.values()) in known
 
 
 def conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: str) -> str:
     "Write the report, where there is something to compare; the table for the page."
     runs = read_study(study, arms)
-    arms = {arm: p for arm, p in arms.items() if arm in set(runs.arm)}
+    arms = {arm: params for arm, params in arms.items() if arm in set(runs.arm)}
     metrics = reported(runs, baseline)
     if runs.empty or not metrics:
         return ''
@@ -254,10 +286,6 @@ def conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: st
     return brief(study, baseline, metrics, arms)
 
 # %% ../nbs/17b_study.ipynb #5eb00b64
-def _sizes(params: dict) -> dict[str, float]:
-    return {k: params[k] for k in SIZES if isinstance(params.get(k), (int, float))}
-
-
 def _timed(tags: dict, sizes: dict, out: dict):
     if 'wysiwyg.seconds' not in tags:
         return
@@ -268,26 +296,35 @@ def _timed(tags: dict, sizes: dict, out: dict):
 def recorded_durations(study: str) -> dict[tuple[str, str], list[tuple[float, dict]]]:
     "(arm, config_sha) -> seconds and sizes of the runs in data/results/<study>.runs.json."
     out = {}
-    for r in read_runs(study) if runs_file(study).exists() else ():
-        _timed(r['tags'], _sizes({k: decode(v) for k, v in r['params'].items() if k in SIZES}), out)
+    for run in read_runs(study) if runs_file(study).exists() else ():
+        params = {name: decode(text) for name, text in run['params'].items() if name in SIZES}
+        _timed(run['tags'], _sizes(params), out)
     return out
 
 
 def durations(study: str) -> dict[tuple[str, str], list[float]]:
     "(arm, config_sha) -> seconds of finished runs, of the store and of data/results/<study>.runs.json."
     out = recorded_durations(study)
-    for r in study_runs(study):
-        _timed(r.data.tags, {}, out)
+    for run in study_runs(study):
+        _timed(run.data.tags, {}, out)
     return {key: [seconds for seconds, _ in runs] for key, runs in out.items()}
+
+
+_PROPORTIONAL = ('images', 'schedule.total', 'views', 'repeats')  # sizes that time is proportional to
 
 
 def scaled_duration(known: list[tuple[float, dict]], sizes: dict) -> float:
     "Median seconds of runs of other sizes, in proportion to the images, views and repeats that both tell."
-    ratio = lambda k, of: sizes[k] / of[k] if k in sizes and of.get(k) else 1.0
-    whole = ('images', 'schedule.total', 'views', 'repeats')
-    return float(np.median([seconds * math.prod(ratio(k, of) for k in whole) for seconds, of in known]))
 
+    def ratio(size: str, theirs: dict) -> float:
+        return sizes[size] / theirs[size] if size in sizes and theirs.get(size) else 1.0
 
+    scaled = []
+    for seconds, theirs in known:
+        scaled.append(seconds * math.prod(ratio(size, theirs) for size in _PROPORTIONAL))
+    return float(np.median(scaled))
+
+# %% ../nbs/17b_study.ipynb #5e3132bf
 def estimate_study(
     study: str,
     runs: list[dict],
@@ -295,17 +332,32 @@ def estimate_study(
     sizes: dict[str, dict] = None,  # of a journal's entry
 ) -> float | None:
     "Seconds that runs 'to do' take together, by equal runs, else by recorded ones; None where unknown."
-    known, recorded = durations(study), recorded_durations(study)
-    todo = [r for r in runs if r['status'] == 'to do']
+    known = durations(study)
+    todo = [run for run in runs if run['status'] == 'to do']
+    seconds = _likely_seconds(study, known, {_kind(run) for run in todo}, sizes or {})
+    measured = [float(np.median(known[kind])) for kind in {_kind(run) for run in runs} if kind in known]
+    if not todo:
+        return 0.0
+    if not (seconds or measured):
+        return None
+    other = float(np.median(measured or list(seconds.values())))
+    total = sum(seconds.get(_kind(run), other) for run in todo)
+    return total / min(workers, len(todo))
+
+
+def _kind(run: dict) -> tuple[str, str]:
+    "What runs of equal parameters share."
+    return run['arm'], run['config_sha']
+
+
+def _likely_seconds(study: str, known: dict, kinds: set[tuple], sizes: dict[str, dict]) -> dict:
+    "(arm, config_sha) -> seconds by equal runs, else by recorded runs of the arm, where there are any."
+    recorded = recorded_durations(study)
     seconds = {}
-    for arm, sha in {(r['arm'], r['config_sha']) for r in todo}:
-        like = [x for (a, _), runs in recorded.items() if a == arm for x in runs]
+    for arm, sha in kinds:
+        same_arm = [timed for (other, _), runs in recorded.items() if other == arm for timed in runs]
         if (arm, sha) in known:
             seconds[arm, sha] = float(np.median(known[arm, sha]))
-        elif like:
-            seconds[arm, sha] = scaled_duration(like, (sizes or {}).get(sha, {}))
-    mine = [float(np.median(known[k])) for k in {(r['arm'], r['config_sha']) for r in runs} if k in known]
-    if not todo or not (seconds or mine):
-        return None if todo else 0.0
-    other = float(np.median(mine or list(seconds.values())))
-    return sum(seconds.get((r['arm'], r['config_sha']), other) for r in todo) / min(workers, len(todo))
+        elif same_arm:
+            seconds[arm, sha] = scaled_duration(same_arm, sizes.get(sha, {}))
+    return seconds
