@@ -329,8 +329,6 @@ def lone_faults(modules: list[str], folder: Path = ROOT) -> dict[str, str]:
 # Files older than the rule of one thing on a line; none may be added.
 DENSE = """
 nbs/01_config.ipynb
-nbs/03_data.ipynb
-nbs/04_heads.ipynb
 nbs/10_sampler.ipynb
 nbs/10a_samplers.ipynb
 nbs/11_kernels.ipynb
@@ -343,13 +341,9 @@ nbs/16_metrics.ipynb
 nbs/16a_executors.ipynb
 nbs/17_tracking.ipynb
 nbs/17a_results.ipynb
-nbs/17b_study.ipynb
 nbs/20_inversion.ipynb
 nbs/21_cli.ipynb
-nbs/22_studies.ipynb
-nbs/23_claims.ipynb
 nbs/index.ipynb
-nbs/ablations/a99_summary.ipynb
 """.split()
 
 

@@ -276,7 +276,7 @@ class Run:
     "Everything that decides a result."
 
     name: str = 'paper'
-    method: str = 'wysiwyg'  # one of METHODS
+    system: str = 'wysiwyg'  # one of METHODS
     heads: HeadsConfig = HeadsConfig()
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -386,7 +386,7 @@ def override(config, **changes):
 # Fields that came later, with the values that were meant before.
 LATER: dict[str, object] = {
     'data.skip_bad': False,
-    'method': 'wysiwyg',
+    'system': 'wysiwyg',
     'backbone.padding': 'border',
     'backbone.per_plane': True,
     'backbone.resample': 'bilinear',
@@ -884,8 +884,8 @@ def _name_faults(run: Run) -> list[str]:
     if not re.fullmatch(r'\w[\w .,+=·%()-]{0,99}', run.name):
         allowed = 'letters, digits and _ - . + = · %'
         faults.append(f'name = {run.name!r} cannot name a folder: use {allowed}; give {Run.name!r}')
-    if run.method not in METHODS:
-        faults.append(f'method = {run.method!r} is not known: it is one of {", ".join(METHODS)}')
+    if run.system not in METHODS:
+        faults.append(f'system = {run.system!r} is not known: it is one of {", ".join(METHODS)}')
     return faults
 
 

@@ -477,8 +477,8 @@ def _read_view(text: str) -> tuple[float, float]:
 
 
 def method_of(run: Run):
-    "The value that `run.method` names in METHODS, imported now."
-    module, name = METHODS[run.method].split(':')
+    "The value that `run.system` names in METHODS, imported now."
+    module, name = METHODS[run.system].split(':')
     return getattr(importlib.import_module(module), name)
 
 
