@@ -956,7 +956,7 @@ __device__ void gather(const float* planes, const float* points, size_t first, s
 PARTS['field'] += r"""
 extern "C" __global__ void field(const float* planes,      // [B, 3, H, W, C]
     const float* points,                                   // [B, N, S, 3]
-    const float* view,                                     // [B, N, COLOR]: the direction's part of that layer
+    const float* view,                                     // [B, N, COLOR]: the direction's share of colour
     const float* weights,                                  // see pack_field
     float* sdf, float* beta, float* rgb,                   // [B, N, S], [B, N, S], [B, N, S, 3]
     int B, int N, int S, int H, int W, float scale, float beta_init, float beta_min)
