@@ -16,35 +16,43 @@ from .stylegan import *
 from .triplane import channels
 
 # %% ../nbs/13_discriminator.ipynb #d1e76173
+def _label_embedding(label_dim: int, map_dim: int) -> nn.Module | None:
+    "Labels [B, L] -> [B, map_dim]; None where there is no label."
+    if not label_dim:
+        return None
+    return nn.Sequential(
+        FullyConnected(label_dim, map_dim, leaky),
+        FullyConnected(map_dim, map_dim),
+    )
+
+# %% ../nbs/13_discriminator.ipynb #b4008fea
 class Discriminator(nn.Module):
     "[B, 3, R, R] in [-1, 1], labels [B, 25] -> logits [B]."
 
     def __init__(self, config: DiscriminatorConfig, resolution: int, label_dim: int = 25):
         super().__init__()
-        width = lambda side: channels(side, config.channel_base, config.channel_max)
-        sides = [2**k for k in range(int(math.log2(resolution)), 2, -1)]  # R ... 8
-        self.resolution, self.group, last = resolution, config.group, width(4)
+
+        def width(side: int) -> int:
+            return channels(side, config.channel_base, config.channel_max)
+
+        self.resolution = resolution
+        self.group = config.group
         self.from_rgb = EqualConv(3, width(resolution), 1)
-        self.blocks = nn.Sequential(
-            *[DiscriminatorBlock(width(s), width(s // 2), config.resample) for s in sides]
-        )
+        sides = [2**k for k in range(int(math.log2(resolution)), 2, -1)]  # R ... 8
+        blocks = [DiscriminatorBlock(width(s), width(s // 2), config.resample) for s in sides]
+        self.blocks = nn.Sequential(*blocks)
+        last = width(4)
         self.conv = EqualConv(last + 1, last, 3)
-        self.dense, self.out = (
-            FullyConnected(last * 16, last, leaky),
-            FullyConnected(last, config.map_dim if label_dim else 1),
-        )
-        self.embed = (
-            nn.Sequential(
-                FullyConnected(label_dim, config.map_dim, leaky),
-                FullyConnected(config.map_dim, config.map_dim),
-            )
-            if label_dim
-            else None
-        )
+        self.dense = FullyConnected(last * 16, last, leaky)
+        self.out = FullyConnected(last, config.map_dim if label_dim else 1)
+        self.embed = _label_embedding(label_dim, config.map_dim)
 
     def forward(
-        self, images: Tensor, label: Tensor = None, half: bool = False
-    ) -> Tensor:  # half: bfloat16 in the blocks; statistics and what follows stay float32
+        self,
+        images: Tensor,  # [B, 3, R, R]
+        label: Tensor = None,  # [B, L]
+        half: bool = False,  # bfloat16 in the blocks; statistics and what follows stay float32
+    ) -> Tensor:
         expect(images, 'images', f'B 3 {self.resolution} {self.resolution}')
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             x = self.blocks(leaky(self.from_rgb(images)))
@@ -58,20 +66,17 @@ class Discriminator(nn.Module):
 # %% ../nbs/13_discriminator.ipynb #d9e8e94d
 def enlarge(images: Tensor, side: int) -> Tensor:
     "Bilinear to `side`; nothing where it already is."
-    return (
-        images
-        if images.shape[-1] == side
-        else F.interpolate(images, size=side, mode='bilinear', align_corners=False)
-    )
+    if images.shape[-1] == side:
+        return images
+    return F.interpolate(images, size=side, mode='bilinear', align_corners=False)
 
 
 def match_blur(images: Tensor, side: int) -> Tensor:
     "Reals [B, 3, R, R] as they would look rendered at `side` and enlarged: area down, bilinear up."
-    return (
-        images
-        if images.shape[-1] == side
-        else enlarge(F.interpolate(images, size=side, mode='area'), images.shape[-1])
-    )
+    if images.shape[-1] == side:
+        return images
+    small = F.interpolate(images, size=side, mode='area')
+    return enlarge(small, images.shape[-1])
 
 # %% ../nbs/13_discriminator.ipynb #7ba31d96
 def resampling(
@@ -81,26 +86,32 @@ def resampling(
 ) -> Tensor:  # [B, R, R]: output pixel, input pixel; rows sum to 1
     "Linear interpolation along one axis as a matrix; what lies outside is reflected at the border."
     i = torch.arange(side, device=shift.device, dtype=shift.dtype)
-    u = (
-        (i + 0.5 - side / 2) * torch.exp2(-zoom)[:, None] + side / 2 - shift[:, None] * side
-    )  # where each output pixel looks, pixel edges at 0 ... R
+    # where each output pixel looks, pixel edges at 0 ... R
+    zoomed = (i + 0.5 - side / 2) * torch.exp2(-zoom)[:, None] + side / 2
+    u = zoomed - shift[:, None] * side
     u = side - (side - u % (2 * side)).abs()  # reflected into 0 ... R
-    return F.relu(1 - ((u - 0.5).clamp(0, side - 1)[..., None] - i).abs())
+    centre = (u - 0.5).clamp(0, side - 1)
+    return F.relu(1 - (centre[..., None] - i).abs())
+
+
+_AXIS_CROSS = [[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]  # (1, 1, 1) x
 
 
 def color_matrix(tone: Tensor) -> Tensor:
-    """Matrices [B, 4, 4] on (r, g, b, 1) for rows of `tone` [B, 4]: brightness (added), log2 contrast, hue (radians), log2 saturation.
-    Hue turns about the grey axis v = (1, 1, 1)/sqrt(3) (Rodrigues); saturation scales what is off it."""
+    """Matrices [B, 4, 4] on (r, g, b, 1) for rows of `tone` [B, 4].
+
+    A row is brightness (added), log2 contrast, hue (radians), log2 saturation. Hue turns about the grey axis
+    v = (1, 1, 1)/sqrt(3) (Rodrigues); saturation scales what is off it.
+    """
+    eye = torch.eye(3, device=tone.device)
     grey = torch.full((3, 3), 1 / 3, device=tone.device)  # v v^T
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=tone.device) / math.sqrt(3)
-    eye, (bright, contrast, hue, saturation) = (
-        torch.eye(3, device=tone.device),
-        tone[:, :, None, None].unbind(1),
-    )
+    cross = torch.tensor(_AXIS_CROSS, device=tone.device) / math.sqrt(3)  # [v]x
+    bright, contrast, hue, saturation = tone[:, :, None, None].unbind(1)
     turn = hue.cos() * eye + (1 - hue.cos()) * grey + hue.sin() * cross  # R = c I + (1-c) v v^T + s [v]x
-    m = torch.exp2(contrast) * (grey + torch.exp2(saturation) * (eye - grey)) @ turn
+    saturate = grey + torch.exp2(saturation) * (eye - grey)
     out = torch.eye(4, device=tone.device).repeat(len(tone), 1, 1)
-    out[:, :3, :3], out[:, :3, 3] = m, bright[:, 0]
+    out[:, :3, :3] = torch.exp2(contrast) * saturate @ turn
+    out[:, :3, 3] = bright[:, 0]
     return out
 
 # %% ../nbs/13_discriminator.ipynb #65ad75f8
@@ -113,57 +124,90 @@ def augment(
     "Differentiable augmentation of what D sees; exactly the images themselves at p = 0."
     if p == 0:
         return images
-    side, c = images.shape[-1], config
-    draws = torch.stack(
-        [
-            torch.cat([torch.rand(8, generator=g), torch.randn(6, generator=g), torch.rand(2, generator=g)])
-            for g in generators
-        ]
-    ).to(images.device)
-    on, normal, centre = (draws[:, :8] < p).float(), draws[:, 8:14], draws[:, 14:]
-    blit = (
-        (draws[:, 1:3] / p * 2 - 1) * c.blit
-    ).round() / side  # whole pixels; uniform given that the coin fell
-    shift, zoom = (
-        on[:, 1:3] * blit + on[:, :1] * normal[:, :2] * c.translate,
-        on[:, 3] * normal[:, 2] * c.zoom,
-    )
-    across, down = [resampling(shift[:, k], zoom, side).to(images) for k in range(2)]
-    x = torch.einsum('bip,bcpq,bjq->bcij', down, images, across)
-    scale = torch.tensor([c.brightness, c.contrast, math.pi * c.hue, c.saturation], device=images.device)
-    tone = color_matrix(
-        on[:, 4:8] * torch.cat([normal[:, 3:5], 2 * draws[:, 6:7] / p - 1, normal[:, 5:6]], 1) * scale
-    ).to(x)
-    x = torch.einsum('bij,bjhw->bihw', tone[:, :3, :3], x) + tone[:, :3, 3, None, None]
-    return cutout(x, (draws[:, 0] < p * c.cutout).to(x), centre.to(x)) if c.cutout else x
+    draws = torch.stack([_draws(g) for g in generators]).to(images.device)
+    coins, normal, centre = draws[:, :8], draws[:, 8:14], draws[:, 14:]
+    x = _moved(images, coins, normal, p, config)
+    x = _toned(x, coins, normal, p, config)
+    if not config.cutout:
+        return x
+    cut = coins[:, 0] < p * config.cutout
+    return cutout(x, cut.to(x), centre.to(x))
 
 
+def _draws(generator: torch.Generator) -> Tensor:
+    "Of one image, [16]: 8 coins, 6 normal numbers, the centre of the cutout."
+    coins = torch.rand(8, generator=generator)
+    normal = torch.randn(6, generator=generator)
+    centre = torch.rand(2, generator=generator)
+    return torch.cat([coins, normal, centre])
+
+# %% ../nbs/13_discriminator.ipynb #f474c5ee
+def _moved(images: Tensor, coins: Tensor, normal: Tensor, p: float, config: AugmentConfig) -> Tensor:
+    "Translated by whole pixels and by parts of one, and zoomed."
+    side = images.shape[-1]
+    on = (coins < p).float()
+    pixels = (coins[:, 1:3] / p * 2 - 1) * config.blit  # uniform given that the coin fell
+    blit = pixels.round() / side
+    translation = on[:, :1] * normal[:, :2] * config.translate
+    shift = on[:, 1:3] * blit + translation
+    zoom = on[:, 3] * normal[:, 2] * config.zoom
+    across = resampling(shift[:, 0], zoom, side).to(images)
+    down = resampling(shift[:, 1], zoom, side).to(images)
+    return torch.einsum('bip,bcpq,bjq->bcij', down, images, across)
+
+
+def _toned(images: Tensor, coins: Tensor, normal: Tensor, p: float, config: AugmentConfig) -> Tensor:
+    "With another brightness, contrast, hue and saturation."
+    c = config
+    on = (coins < p).float()
+    spread = (c.brightness, c.contrast, math.pi * c.hue, c.saturation)
+    scale = torch.tensor(spread, device=images.device)
+    hue = 2 * coins[:, 6:7] / p - 1  # uniform given that the coin fell
+    amount = torch.cat([normal[:, 3:5], hue, normal[:, 5:6]], 1)
+    matrix = color_matrix(on[:, 4:8] * amount * scale).to(images)
+    turned = torch.einsum('bij,bjhw->bihw', matrix[:, :3, :3], images)
+    return turned + matrix[:, :3, 3, None, None]
+
+# %% ../nbs/13_discriminator.ipynb #c8602627
 def cutout(images: Tensor, on: Tensor, centre: Tensor) -> Tensor:
     "Where `on` [B] is 1, a square of half the side around `centre` [B, 2] in [0, 1] is zero."
-    at = (torch.arange(images.shape[-1], device=images.device) + 0.5) / images.shape[-1]
+    side = images.shape[-1]
+    at = (torch.arange(side, device=images.device) + 0.5) / side
     near = (at - centre[..., None]).abs() < 0.25  # [B, 2, R]
-    return images * (1 - on[:, None, None, None] * (near[:, 0, :, None] & near[:, 1, None, :])[:, None])
+    square = near[:, 0, :, None] & near[:, 1, None, :]
+    return images * (1 - on[:, None, None, None] * square[:, None])
 
 # %% ../nbs/13_discriminator.ipynb #83ae523a
 class Ada:
-    "The controller: p rises while the mean sign of D at the reals is above the target. Its state is p and the signs since p last moved."
+    """The controller: p rises while the mean sign of D at the reals is above the target.
+
+    Its state is p and the signs since p last moved.
+    """
 
     def __init__(self, config: AugmentConfig):
-        self.config, self.p, self.signs, self.steps = config, float(config.p), 0.0, 0
+        self.config = config
+        self.p = float(config.p)
+        self.signs, self.steps = 0.0, 0
 
     def update(
         self,
         sign: float,  # mean sign of D(real) of one step, over the whole batch
         batch: int,
     ) -> float:
-        "Every `config.every` steps p moves by images/speed_images towards the target; returns p. Does nothing while augmentation is off or fixed."
+        """Every `config.every` steps p moves by images/speed_images towards the target; returns p.
+
+        Does nothing while augmentation is off or fixed.
+        """
         c = self.config
         if not c.adaptive:
             return self.p
-        self.signs, self.steps = self.signs + sign, self.steps + 1
+        self.signs += sign
+        self.steps += 1
         if self.steps == c.every:
             move = batch * c.every / c.speed_images
-            self.p = min(max(self.p + (move if self.signs / c.every > c.target else -move), 0.0), c.most)
+            overfits = self.signs / c.every > c.target
+            p = self.p + (move if overfits else -move)
+            self.p = min(max(p, 0.0), c.most)
             self.signs, self.steps = 0.0, 0
         return self.p
 
@@ -171,4 +215,5 @@ class Ada:
         return {'p': self.p, 'signs': self.signs, 'steps': self.steps}
 
     def load_state_dict(self, state: dict):
-        self.p, self.signs, self.steps = state['p'], state['signs'], state['steps']
+        self.p = state['p']
+        self.signs, self.steps = state['signs'], state['steps']

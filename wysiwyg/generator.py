@@ -28,12 +28,11 @@ from .triplane import *
 # %% ../nbs/12_generator.ipynb #bdde9aac
 def join(parts: list[Record]) -> Record:
     "Records of [B, N, ...] tensors that were cut along N -> one."
+    if len(parts) == 1:
+        return parts[0]
     names = [k.name for k in fields(parts[0]) if getattr(parts[0], k.name) is not None]
-    return (
-        parts[0]
-        if len(parts) == 1
-        else replace(parts[0], **{k: torch.cat([getattr(p, k) for p in parts], 1) for k in names})
-    )
+    whole = {k: torch.cat([getattr(p, k) for p in parts], 1) for k in names}
+    return replace(parts[0], **whole)
 
 
 def chunked(
@@ -45,7 +44,10 @@ def chunked(
     grad_points: int = 0,  # per chunk where gradients are kept; 0: all at once
     keep: bool = True,  # every sample, or what the rays see alone
 ) -> tuple[March, Rendering]:  # the march None where it is not kept
-    "March rays within a budget of field evaluations. What a chunk needs for its gradient is made again in the backward pass, not kept."
+    """March rays within a budget of field evaluations.
+
+    What a chunk needs for its gradient is made again in the backward pass, not kept.
+    """
     b, n = rays.dirs.shape[:2]
     most = grad_points if torch.is_grad_enabled() else max_points
     size = max(1, most // (b * samples)) if most else n
@@ -53,7 +55,9 @@ def chunked(
         marcher = partial(checkpoint, marcher, use_reentrant=False, preserve_rng_state=False)
     marches, seen = [], []
     for i in range(0, n, size):
-        m, out = marcher(rays.map(lambda x: x[:, i : i + size]), *[x[:, i : i + size] for x in per_ray])
+        some = slice(i, i + size)
+        few = rays.map(lambda x: x[:, some])
+        m, out = marcher(few, *[x[:, some] for x in per_ray])
         seen.append(out)
         if keep:
             marches.append(m)
@@ -71,7 +75,10 @@ class Trace:
 
 
 def _exact(method):
-    "Below the planes autocast is off, and planes of another type are brought to the field's; of nobody there is no picture."
+    """Below the planes autocast is off, and planes of another type are brought to the field's.
+
+    Of nobody there is no picture.
+    """
 
     @wraps(method)
     def inner(self, planes: Tensor, *args, **kw):
@@ -85,48 +92,50 @@ def _exact(method):
 
 _NORMAL_COST = 48  # evaluations of the fused field that take the memory of a normal's six by torch
 
-
-class Generator(nn.Module):
-    "G(z, camera). Counts its work in `evaluations` (field) and `syntheses` (planes). `start`: give the field its sphere, which loading does not need."
+# %% ../nbs/12_generator.ipynb #ca87dbb2
+class _Networks(nn.Module):
+    "What is learned: z and a condition -> planes -> a field."
 
     def __init__(self, run: Run, start: bool = True):
         super().__init__()
-        b, self.run = run.backbone, run
-        self.view = (
-            run.heads.radius,
-            run.heads.focal,
-        )  # of the cameras that `orbit` makes; training takes its data's
+        self.run = run
+        # of the cameras that `orbit` makes; training takes its data's
+        self.view = (run.heads.radius, run.heads.focal)
         if run.resolution != 4 * run.probe.resolution:
             raise ValueError(
-                f'the proposal network quadruples the probe: final resolution {run.resolution} needs probe.resolution {run.resolution // 4}, got {run.probe.resolution}'
+                f'the proposal network quadruples the probe: final resolution {run.resolution} '
+                f'needs probe.resolution {run.resolution // 4}, got {run.probe.resolution}'
             )
+        b, c = run.backbone, run.proposal
         self.mapping = Mapping(b.z_dim, b.label_dim, b.w_dim, b.mapping_layers)
         self.triplane = Triplane(b)
         look_up = kernels.sample_planes
         self.field = Field(run.field, b.plane_channels, run.render.box, b.combine, look_up, b.padding)
         if start:
             sphere_init(self.field, run.train.seed)
-        self.proposal = ProposalCNN(
-            run.probe.samples - 1, run.proposal.width, run.proposal.kernel, run.proposal.layers
-        )
+        self.proposal = ProposalCNN(run.probe.samples - 1, c.width, c.kernel, c.layers)
         self.evaluations = self.syntheses = 0
 
     def orbit(self, yaw: float | Tensor, pitch: float | Tensor) -> Camera:
-        "Cameras around the origin (radians) at the distance and focal length of `view`, on this generator's device."
+        """Cameras around the origin (radians), on this generator's device.
+
+        Their distance and focal length are those of `view`.
+        """
         return orbit(yaw, pitch, *self.view).to(self.mapping.w_mean.device)
 
     def groups(self) -> list[dict]:
         "Adam's parameter groups by `name`, with their rates."
         c = self.run.train
-        parts = {True: [], False: []}
+        color, geometry = [], []
         for name, p in self.field.named_parameters():
-            parts[name.startswith(('dir0', 'color'))].append(p)
+            part = color if name.startswith(('dir0', 'color')) else geometry
+            part.append(p)
         backbone = [*self.mapping.parameters(), *self.triplane.parameters()]
         proposal = list(self.proposal.parameters())
         return [
             dict(name='backbone', params=backbone, lr=c.g_lr),
-            dict(name='geometry', params=parts[False], lr=c.field_lr),
-            dict(name='color', params=parts[True], lr=c.field_lr),
+            dict(name='geometry', params=geometry, lr=c.field_lr),
+            dict(name='color', params=color, lr=c.field_lr),
             dict(name='proposal', params=proposal, lr=c.proposal_lr, betas=(0.9, 0.99)),
         ]
 
@@ -156,55 +165,9 @@ class Generator(nn.Module):
         "Signed distance at x [B, M, 3] -> [B, M], negative inside."
         return self.field.geometry(planes, x)[0]
 
-    @_exact
-    def probe(self, planes: Tensor, camera: Camera, resolution: int = 0) -> Probe:
-        "The probe of a frame of `resolution`: a quarter of its side, at least the run's own."
-        c = self.run.probe
-        return probe(
-            self.field_at(planes),
-            camera,
-            replace(c, resolution=max(c.resolution, resolution // 4)),
-            self.run.render,
-        )
-
-    @_exact
-    def propose(
-        self, planes: Tensor, camera: Camera, kind: str = None, resolution: int = 0
-    ) -> tuple[Probe, Tensor]:
-        "Probe and pdf [B, K-1, R, R], R = `resolution` rounded down to fours, at least the run's own; kind 'cnn', 'maxpool', 'sdf' or 'oracle' (the run's own when None)."
-        kind, run = kind or self.run.proposal.kind, self.run
-        p = self.probe(planes, camera, resolution)
-        r = 4 * p.rgb.shape[-1]
-        if kind == 'cnn':
-            return p, self.predict(p)
-        if kind == 'maxpool':
-            return p, maxpool_pdf(p, r)
-        if kind == 'sdf':
-            return p, sdf_pdf(p, r, (run.render.far - run.render.near) / (run.probe.samples - 1))
-        if kind == 'oracle':
-            return p, oracle_pdf(
-                self.dense_march(planes, camera_rays(camera, r), run.probe.samples).weights, run.proposal
-            )
-        raise ValueError(f"proposal must be 'cnn', 'maxpool', 'sdf' or 'oracle', got {kind!r}")
-
-    def predict(self, p: Probe) -> Tensor:
-        "The proposal network; in bf16 on a GPU when nothing is learned (the softmax stays in fp32)."
-        with torch.autocast('cuda', torch.bfloat16, enabled=p.rgb.is_cuda and not torch.is_grad_enabled()):
-            return self.proposal(p)
-
-    @_exact
-    def dense_march(self, planes: Tensor, rays: Rays, samples: int) -> March:
-        "`samples` uniform samples per ray on shared edges, in chunks."
-        return self.dense_rays(planes, rays, samples)[0]
-
-    @_exact
-    def dense_rays(
-        self, planes: Tensor, rays: Rays, samples: int, keep: bool = True
-    ) -> tuple[March, Rendering]:
-        c = self.run.render
-        return self.march_chunks(
-            lambda r: bins_march(self.field_at(planes), r, c.near, c.far, samples)[0], rays, (), samples, keep
-        )
+# %% ../nbs/12_generator.ipynb #fa1a369d
+class _Proposals(_Networks):
+    "Where the light of a pixel may come from."
 
     def march_chunks(
         self, marcher, rays: Rays, per_ray: tuple[Tensor, ...], samples: int, keep: bool = True
@@ -218,36 +181,77 @@ class Generator(nn.Module):
 
         return chunked(go, rays, per_ray, samples, c.max_points, c.grad_points, keep)
 
+    @_exact
+    def dense_march(self, planes: Tensor, rays: Rays, samples: int) -> March:
+        "`samples` uniform samples per ray on shared edges, in chunks."
+        return self.dense_rays(planes, rays, samples)[0]
+
+    @_exact
+    def dense_rays(
+        self, planes: Tensor, rays: Rays, samples: int, keep: bool = True
+    ) -> tuple[March, Rendering]:
+        c = self.run.render
+
+        def bins(r):
+            return bins_march(self.field_at(planes), r, c.near, c.far, samples)[0]
+
+        return self.march_chunks(bins, rays, (), samples, keep)
+
+    @_exact
+    def probe(self, planes: Tensor, camera: Camera, resolution: int = 0) -> Probe:
+        "The probe of a frame of `resolution`: a quarter of its side, at least the run's own."
+        own = self.run.probe
+        c = replace(own, resolution=max(own.resolution, resolution // 4))
+        return probe(self.field_at(planes), camera, c, self.run.render)
+
+    @_exact
+    def propose(
+        self, planes: Tensor, camera: Camera, kind: str = None, resolution: int = 0
+    ) -> tuple[Probe, Tensor]:
+        """Probe and pdf [B, K-1, R, R], R = `resolution` rounded down to fours, at least the run's own.
+
+        kind 'cnn', 'maxpool', 'sdf' or 'oracle' (the run's own when None), else a ValueError.
+        """
+        run = self.run
+        kind = kind or run.proposal.kind
+        p = self.probe(planes, camera, resolution)
+        r = 4 * p.rgb.shape[-1]
+        if kind == 'cnn':
+            return p, self.predict(p)
+        if kind == 'maxpool':
+            return p, maxpool_pdf(p, r)
+        if kind == 'sdf':
+            width = (run.render.far - run.render.near) / (run.probe.samples - 1)
+            return p, sdf_pdf(p, r, width)
+        if kind == 'oracle':
+            dense = self.dense_march(planes, camera_rays(camera, r), run.probe.samples)
+            return p, oracle_pdf(dense.weights, run.proposal)
+        raise ValueError(f"proposal must be 'cnn', 'maxpool', 'sdf' or 'oracle', got {kind!r}")
+
+    def predict(self, p: Probe) -> Tensor:
+        "The proposal network; in bf16 on a GPU when nothing is learned (the softmax stays in fp32)."
+        half = p.rgb.is_cuda and not torch.is_grad_enabled()
+        with torch.autocast('cuda', torch.bfloat16, enabled=half):
+            return self.proposal(p)
+
+# %% ../nbs/12_generator.ipynb #2ea16360
+class _Samplers(_Proposals):
+    "Samples where a pdf wants them."
+
     def draw(
         self, planes: Tensor, rays: Rays, pdf: Tensor, config: SamplerConfig, key, keep: bool = True
     ) -> list[tuple[Tensor, March, Rendering]]:
         "Draw from pdf [B, N, K-1] and march, one group per budget."
-        c, field, groups = self.run.render, self.field_at(planes), []
-        go = lambda r, t, delta: kernels.composite(t, delta, *field(r.at(t), r.dirs), c.far, c.background)
+        field = self.field_at(planes)
+        look = self.look_twice if config.kind == 'refined' else self._look_once
+        groups = []
         for index, s in budget(kernels.certainty(pdf, config.top), config):
-            u = self.uniforms(index.shape, s, config, key) + 0 * take_rays(
-                pdf[..., :1], index
-            )  # samplers forgive a pdf that is NaN; a picture must not
-            if config.kind == 'refined':
-                groups.append(
-                    (index, *self.look_twice(field, rays.take(index), pdf, index, s, config, u, keep))
-                )
-                continue
-            if config.kind == 'robust':
-                samples = kernels.draw_robust(pdf, index, s, config.tau, c.near, c.far, u)
-            else:
-                samples = DRAWS[config.kind](take_rays(pdf, index), s, config.tau, c.near, c.far, u)
-            groups.append(
-                (
-                    index,
-                    *chunked(
-                        go, rays.take(index), (samples.t, samples.delta), s, c.max_points, c.grad_points, keep
-                    ),
-                )
-            )
+            # samplers forgive a pdf that is NaN; a picture must not
+            u = self.uniforms(index.shape, s, config, key) + 0 * take_rays(pdf[..., :1], index)
+            groups.append((index, *look(field, rays.take(index), pdf, index, s, config, u, keep)))
         return groups
 
-    def look_twice(
+    def _look_once(
         self,
         field,
         rays: Rays,
@@ -256,18 +260,42 @@ class Generator(nn.Module):
         s: int,
         config: SamplerConfig,
         u: Tensor,
+        keep: bool,
+    ) -> tuple[March, Rendering]:
+        "All samples from the pdf."
+        c = self.run.render
+        if config.kind == 'robust':
+            samples = kernels.draw_robust(pdf, index, s, config.tau, c.near, c.far, u)
+        else:
+            samples = DRAWS[config.kind](take_rays(pdf, index), s, config.tau, c.near, c.far, u)
+
+        def go(r, t, delta):
+            answers = field(r.at(t), r.dirs)
+            return kernels.composite(t, delta, *answers, c.far, c.background)
+
+        return chunked(go, rays, (samples.t, samples.delta), s, c.max_points, c.grad_points, keep)
+
+    def look_twice(
+        self,
+        field,
+        rays: Rays,
+        pdf: Tensor,  # [B, N, K-1] of every ray
+        index: Tensor,  # [B, n] of `rays`
+        s: int,
+        config: SamplerConfig,
+        u: Tensor,  # [B, n, s]
         keep: bool = True,
     ) -> tuple[March, Rendering]:
         "`config.first` of the samples from the pdf, the rest where the distances found there put the light."
-        c, n, width = (
-            self.run.render,
-            max(1, round(config.first * s)),
-            (self.run.render.far - self.run.render.near) / pdf.shape[-1],
-        )
+        c = self.run.render
+        n = max(1, round(config.first * s))
+        width = (c.far - c.near) / pdf.shape[-1]
         first = kernels.draw_robust(pdf, index, n, config.tau, c.near, c.far, u[..., :n].contiguous())
-        go = lambda r, t, u: kernels.composite(
-            *refine(field, r, t, u, c.near, c.far, width), c.far, c.background
-        )
+
+        def go(r, t, u):
+            looks = refine(field, r, t, u, c.near, c.far, width)
+            return kernels.composite(*looks, c.far, c.background)
+
         return chunked(go, rays, (first.t, u[..., n:]), s, c.max_points, c.grad_points, keep)
 
     def uniforms(self, shape, s: int, config: SamplerConfig, key) -> Tensor:
@@ -275,10 +303,18 @@ class Generator(nn.Module):
         device = self.mapping.w_mean.device
         if not config.jitter and config.kind != 'unstratified':
             return torch.full((*shape, s), 0.5, device=device)
-        draw = lambda key, b: torch.rand(
-            b, *shape[1:], s, generator=rng(key, 'jitter', s, device=device.type), device=device
-        )
-        return torch.cat([draw(k, 1) for k in key]) if isinstance(key, list) else draw(key, shape[0])
+
+        def draw(key, b):
+            generator = rng(key, 'jitter', s, device=device.type)
+            return torch.rand(b, *shape[1:], s, generator=generator, device=device)
+
+        if isinstance(key, list):
+            return torch.cat([draw(k, 1) for k in key])
+        return draw(key, shape[0])
+
+# %% ../nbs/12_generator.ipynb #0155c6b4
+class _Direct(_Samplers):
+    "Samples without a pdf, and what becomes of marched rays."
 
     def march_direct(
         self,
@@ -291,25 +327,66 @@ class Generator(nn.Module):
         keep: bool = True,
     ) -> tuple[March, Rendering]:
         "Samplers that need no pdf; `samples` is everything a ray may spend."
-        c, field = self.run.render, self.field_at(planes)
+        c = self.run.render
+        field = self.field_at(planes)
         s = config.samples if coarse is None else coarse + fine
+        n_coarse = s // 2 if coarse is None else coarse
+        n_fine = s - s // 2 if fine is None else fine
         u = self.uniforms(rays.dirs.shape[:2], s, config, key)
-        go = {
-            'uniform': lambda r, u: march(field, r, uniform_samples(r, c.near, c.far, s, u)),
-            'two_pass': lambda r, u: two_pass(
-                field,
-                r,
-                c.near,
-                c.far,
-                s // 2 if coarse is None else coarse,
-                s - s // 2 if fine is None else fine,
-                u,
-            ),
-            'root': lambda r, u: root(
-                field, r, c.near, c.far, coarse=s // 2, steps=3, skin=max(2, s - s // 2 - 3)
-            ),
-        }[config.kind]
-        return self.march_chunks(go, rays, (u,), s, keep)
+
+        def uniform(r, u):
+            return march(field, r, uniform_samples(r, c.near, c.far, s, u))
+
+        def halves(r, u):
+            return two_pass(field, r, c.near, c.far, n_coarse, n_fine, u)
+
+        def surface(r, u):
+            skin = max(2, s - s // 2 - 3)
+            return root(field, r, c.near, c.far, coarse=s // 2, steps=3, skin=skin)
+
+        marcher = {'uniform': uniform, 'two_pass': halves, 'root': surface}[config.kind]
+        return self.march_chunks(marcher, rays, (u,), s, keep)
+
+    def surface_normals(self, planes: Tensor, rays: Rays, out: Rendering) -> Tensor:
+        """World normals [B, N, 3] at the expected depth of what was hit; zero where opacity < 1/2.
+
+        The difference spans a pixel to each side: finer bumps cannot be seen. ValueError for a single ray.
+        """
+        c = self.run.render
+        if rays.dirs.shape[1] < 2:
+            raise ValueError(
+                'normals need two rays at least, whose distance is their baseline: '
+                'render at a resolution of 2 or more'
+            )
+        apart = (rays.dirs[:, 1] - rays.dirs[:, 0]).norm(dim=-1).mean().item()
+        pixel = apart * (c.near + c.far) / 2
+        x = rays.at(out.surface_depth(c.far)[..., None])[:, :, 0]
+        most = c.grad_points if torch.is_grad_enabled() else c.max_points
+        size = max(1, most // (_NORMAL_COST * len(x))) if most else x.shape[1]
+        sdf = partial(self.sdf, planes)
+        n = torch.cat([sdf_normals(sdf, part, pixel) for part in x.split(size, 1)], 1)
+        return n * (out.opacity > 0.5)[..., None]
+
+    def finish(self, planes, rays, groups, normals, trace, p=None, pdf=None):
+        "Put the rays of the groups back in order."
+        index, marches, parts = zip(*groups)
+        order = torch.cat(index, 1).argsort(1)
+        out = join(parts).map(lambda x: take_rays(x, order)) if len(parts) > 1 else parts[0]
+        if normals:
+            out = replace(out, normal=self.surface_normals(planes, rays, out))
+        return Trace(out, tuple(zip(index, marches)), p, pdf) if trace else out
+
+    @staticmethod
+    def every_ray(rays: Rays) -> Tensor:
+        return torch.arange(rays.dirs.shape[1], device=rays.dirs.device).expand(rays.dirs.shape[:2])
+
+# %% ../nbs/12_generator.ipynb #5ec5da83
+class Generator(_Direct):
+    """G(z, camera). Counts its work in `evaluations` (field) and `syntheses` (planes).
+
+    `start`: give the field its sphere, which loading does not need. ValueError where the sizes of probe and
+    picture do not match.
+    """
 
     @_exact
     def render(
@@ -324,23 +401,25 @@ class Generator(nn.Module):
         trace: bool = False,
         proposed: tuple[Probe, Tensor] = None,
     ):
-        "Planes and camera -> Rendering (a Trace on request) of resolution**2 rays. `proposed`: an earlier result of `propose` for the same camera."
-        r, config = resolution or self.run.resolution, sampler or self.run.sampler
-        rays, p, pdf = camera_rays(camera, r), None, None
-        if config.kind in (*DRAWS, 'refined'):
-            p, pdf = proposed or self.propose(planes, camera, proposal, r)
-            groups = self.draw(
-                planes, rays, to_rays(resize_pdf(pdf.detach(), r)).contiguous(), config, key, trace
-            )
-        else:
-            groups = [(self.every_ray(rays), *self.march_direct(planes, rays, config, key, keep=trace))]
+        """Planes and camera -> Rendering (a Trace on request) of resolution**2 rays.
+
+        `proposed`: an earlier result of `propose` for the same camera.
+        """
+        r = resolution or self.run.resolution
+        config = sampler or self.run.sampler
+        rays = camera_rays(camera, r)
+        if config.kind not in (*DRAWS, 'refined'):
+            marched = self.march_direct(planes, rays, config, key, keep=trace)
+            return self.finish(planes, rays, [(self.every_ray(rays), *marched)], normals, trace)
+        p, pdf = proposed or self.propose(planes, camera, proposal, r)
+        of_rays = to_rays(resize_pdf(pdf.detach(), r)).contiguous()
+        groups = self.draw(planes, rays, of_rays, config, key, trace)
         return self.finish(planes, rays, groups, normals, trace, p, pdf)
 
     def coarse_render(self, planes: Tensor, camera: Camera, resolution: int, key=0) -> Trace:
         "The renderer used before proposals are: `render.coarse` + `render.fine` samples."
-        return self.two_pass(
-            planes, camera, self.run.render.coarse, self.run.render.fine, resolution, key, trace=True
-        )
+        c = self.run.render
+        return self.two_pass(planes, camera, c.coarse, c.fine, resolution, key, trace=True)
 
     @_exact
     def two_pass(
@@ -369,40 +448,8 @@ class Generator(nn.Module):
     ) -> Rendering:
         "Reference: uniform samples, no proposal."
         rays = camera_rays(camera, resolution or self.run.resolution)
-        return self.finish(
-            planes,
-            rays,
-            [(self.every_ray(rays), *self.dense_rays(planes, rays, samples, False))],
-            normals,
-            False,
-        )
-
-    def finish(self, planes, rays, groups, normals, trace, p=None, pdf=None):
-        "Put the rays of the groups back in order."
-        index, marches, parts = zip(*groups)
-        order = torch.cat(index, 1).argsort(1)
-        out = join(parts).map(lambda x: take_rays(x, order)) if len(parts) > 1 else parts[0]
-        if normals:
-            out = replace(out, normal=self.surface_normals(planes, rays, out))
-        return Trace(out, tuple(zip(index, marches)), p, pdf) if trace else out
-
-    def surface_normals(self, planes: Tensor, rays: Rays, out: Rendering) -> Tensor:
-        "World normals [B, N, 3] at the expected depth of what was hit; zero where opacity < 1/2. The difference spans a pixel to each side: finer bumps cannot be seen."
-        c = self.run.render
-        if rays.dirs.shape[1] < 2:
-            raise ValueError(
-                'normals need two rays at least, whose distance is their baseline: render at a resolution of 2 or more'
-            )
-        pixel = (rays.dirs[:, 1] - rays.dirs[:, 0]).norm(dim=-1).mean().item() * (c.near + c.far) / 2
-        x = rays.at(out.surface_depth(c.far)[..., None])[:, :, 0]
-        most = c.grad_points if torch.is_grad_enabled() else c.max_points
-        size = max(1, most // (_NORMAL_COST * len(x))) if most else x.shape[1]
-        n = torch.cat([sdf_normals(partial(self.sdf, planes), part, pixel) for part in x.split(size, 1)], 1)
-        return n * (out.opacity > 0.5)[..., None]
-
-    @staticmethod
-    def every_ray(rays: Rays) -> Tensor:
-        return torch.arange(rays.dirs.shape[1], device=rays.dirs.device).expand(rays.dirs.shape[:2])
+        marched = self.dense_rays(planes, rays, samples, False)
+        return self.finish(planes, rays, [(self.every_ray(rays), *marched)], normals, False)
 
     def forward(self, z: Tensor, camera: Camera, condition: Camera = None, trunc: float = 1.0, **kw):
         "z [B, z_dim] seen from `camera`; the mapping sees `condition` (the camera itself when None)."
@@ -413,22 +460,29 @@ _TYPES = dict(F64=torch.float64, F32=torch.float32, F16=torch.float16, BF16=torc
 _MOST_HEADER = 10**7  # bytes
 
 
+def _in_file_order(tensors: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
+    "The widest types first, and then by name."
+    return sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+
+
 def save_tensors(tensors: dict[str, Tensor], path: str | Path, meta: dict[str, str]):
     "A safetensors file whose bytes follow from its contents alone: everything in sorted order."
     kinds = {v: k for k, v in _TYPES.items()}
-    header, parts, at = {'__metadata__': dict(sorted(meta.items()))}, [], 0
-    for name, x in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
+    header = {'__metadata__': dict(sorted(meta.items()))}
+    parts, begin = [], 0
+    for name, x in _in_file_order(tensors):
         parts.append(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        header[name] = dict(dtype=kinds[x.dtype], shape=list(x.shape), data_offsets=[at, at + len(parts[-1])])
-        at += len(parts[-1])
+        end = begin + len(parts[-1])
+        header[name] = dict(dtype=kinds[x.dtype], shape=list(x.shape), data_offsets=[begin, end])
+        begin = end
     text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
     text += b' ' * (-len(text) % 8)
     with atomic(path) as tmp:
         tmp.write_bytes(len(text).to_bytes(8, 'little') + text + b''.join(parts))
 
-
-def _read_header(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-    "Notes, and the shape of each tensor: numbers of floating point that fill the file without a gap, or a ValueError."
+# %% ../nbs/12_generator.ipynb #3f185df1
+def _header_of(path: Path) -> tuple[dict, int]:
+    "A safetensors file's header, and how many bytes it takes; ValueError where there is none."
     with open(path, 'rb') as f:
         size = int.from_bytes(f.read(8), 'little')
         if not 2 <= size <= min(_MOST_HEADER, path.stat().st_size - 8):
@@ -436,17 +490,36 @@ def _read_header(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]
         header = json.loads(f.read(size))
     if not isinstance(header, dict):
         raise ValueError('its header is no dictionary')
-    meta, spans, shapes = header.pop('__metadata__', {}), [(0, 0)], {}
+    return header, size
+
+
+def _read_entry(name: str, entry: dict) -> tuple[tuple[int, int], tuple[int, ...]]:
+    "Where a tensor begins and ends, and its shape; ValueError unless it is of floating point and fills that."
+    kind = entry['dtype']
+    if kind not in _TYPES:
+        raise ValueError(f'{name} is {kind}, which is no weight: one of {", ".join(_TYPES)} is')
+    span, shape = entry['data_offsets'], tuple(entry['shape'])
+    begin, end = span
+    if end - begin != math.prod(shape) * _TYPES[kind].itemsize:
+        raise ValueError(f'{name} has {end - begin} bytes for {list(shape)}')
+    return (begin, end), shape
+
+# %% ../nbs/12_generator.ipynb #7c11b6e6
+def _read_header(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """Notes, and the shape of each tensor.
+
+    ValueError unless these are numbers of floating point that fill the file without a gap.
+    """
+    header, size = _header_of(path)
+    meta = header.pop('__metadata__', {})
     if not isinstance(meta, dict) or not all(isinstance(v, str) for v in meta.values()):
         raise ValueError('its notes are no strings')
+    spans, shapes = [], {}
     for name, entry in header.items():
-        if entry['dtype'] not in _TYPES:
-            raise ValueError(f'{name} is {entry["dtype"]}, which is no weight: one of {", ".join(_TYPES)} is')
-        (begin, end), shapes[name] = entry['data_offsets'], tuple(entry['shape'])
-        if end - begin != math.prod(shapes[name]) * _TYPES[entry['dtype']].itemsize:
-            raise ValueError(f'{name} has {end - begin} bytes for {list(shapes[name])}')
-        spans.append((begin, end))
-    spans = [*sorted(spans), (path.stat().st_size - 8 - size,) * 2]
+        span, shapes[name] = _read_entry(name, entry)
+        spans.append(span)
+    end = path.stat().st_size - 8 - size
+    spans = [(0, 0), *sorted(spans), (end, end)]
     if any(a[1] != b[0] for a, b in zip(spans, spans[1:])):
         raise ValueError('its tensors overlap or leave gaps')
     return meta, shapes
@@ -458,22 +531,12 @@ def shipped() -> Path:
 
 
 def save_generator(g: Generator, path: str | Path, **notes: str):
-    "Write weights, configuration, view and `notes` as one safetensors file; the same ones give the same bytes."
-    save_tensors(
-        g.state_dict(), path, {'run': json.dumps(to_dict(g.run)), 'view': json.dumps(g.view), **notes}
-    )
+    """Write weights, configuration, view and `notes` as one safetensors file.
 
-
-def _read_view(text: str) -> tuple[float, float]:
-    view = json.loads(text)
-    good = (
-        isinstance(view, list)
-        and len(view) == 2
-        and all(isinstance(x, (int, float)) and 0 < x < 1e6 for x in view)
-    )
-    if not good:
-        raise ValueError(f'view = {text[:60]} must be camera radius and focal length, two numbers above 0')
-    return float(view[0]), float(view[1])
+    The same ones give the same bytes.
+    """
+    own = {'run': json.dumps(to_dict(g.run)), 'view': json.dumps(g.view)}
+    save_tensors(g.state_dict(), path, {**own, **notes})
 
 
 def method_of(run: Run):
@@ -482,8 +545,19 @@ def method_of(run: Run):
     return getattr(importlib.import_module(module), name)
 
 
+def _read_view(text: str) -> tuple[float, float]:
+    view = json.loads(text)
+    is_pair = isinstance(view, list) and len(view) == 2
+    if not (is_pair and all(isinstance(x, (int, float)) and 0 < x < 1e6 for x in view)):
+        raise ValueError(f'view = {text[:60]} must be camera radius and focal length, two numbers above 0')
+    return float(view[0]), float(view[1])
+
+# %% ../nbs/12_generator.ipynb #b122ae59
 def _read_run(text: str, shapes: dict[str, tuple[int, ...]]) -> Run:
-    "A configuration whose networks have just these tensors; they are made on paper first, since a few digits can ask for terabytes."
+    """A configuration whose networks have just these tensors, or a ValueError.
+
+    They are made on paper first, since a few digits can ask for terabytes.
+    """
     d = json.loads(text)
     if not isinstance(d, dict):
         raise ValueError(f'its configuration is {text[:30]}, not a dictionary')
@@ -494,17 +568,29 @@ def _read_run(text: str, shapes: dict[str, tuple[int, ...]]) -> Run:
         state = method_of(run).generator(run, start=False).state_dict()
     want = {k: tuple(v.shape) for k, v in state.items()}
     if strange := sorted(want.keys() ^ shapes.keys()):
-        raise ValueError(
-            f'{strange[0]} is {"missing" if strange[0] in want else "not of this network"}: written by another version?'
-        )
+        first = strange[0]
+        why = 'missing' if first in want else 'not of this network'
+        raise ValueError(f'{first} is {why}: written by another version?')
     for k, shape in want.items():
         if shapes[k] != shape:
             raise ValueError(f'{k} is {list(shapes[k])}, its configuration says {list(shape)}')
     return run
 
+# %% ../nbs/12_generator.ipynb #56e6e9f4
+_NO_FILE = ValueError, TypeError, KeyError, RecursionError, OSError
+_NO_RUN = ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, RuntimeError
 
+
+def _one_line(e: Exception) -> str:
+    kind = '' if isinstance(e, ValueError) else f'{type(e).__name__}: '
+    return kind + '; '.join(str(e).splitlines())[:300]
+
+# %% ../nbs/12_generator.ipynb #b7ef8162
 def load_generator(path: str | Path = None, device: torch.device = None) -> Generator:
-    "Read a generator (the shipped one by default) in eval mode, without gradients; a ValueError in one line where the file is not one."
+    """Read a generator (the shipped one by default) in eval mode, without gradients.
+
+    A ValueError in one line where the file is not one.
+    """
     from safetensors.torch import load_file
 
     path = Path(path or shipped())
@@ -512,24 +598,14 @@ def load_generator(path: str | Path = None, device: torch.device = None) -> Gene
         raise FileNotFoundError(f'no generator at {path}: train one with `wysiwyg train`, or restore data/')
     try:
         meta, shapes = _read_header(path)
-    except (ValueError, TypeError, KeyError, RecursionError, OSError) as e:
+    except _NO_FILE as e:
         raise ValueError(f'{path.name} is not a safetensors file: {_one_line(e)}') from None
     if 'run' not in meta:
         raise ValueError(f'{path.name} holds no configuration; was it written by save_generator?')
     try:
-        run, view = (
-            _read_run(meta['run'], shapes),
-            _read_view(meta['view']) if 'view' in meta else None,
-        )  # older files: the heads' own
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-        OverflowError,
-        RuntimeError,
-    ) as e:
+        run = _read_run(meta['run'], shapes)
+        view = _read_view(meta['view']) if 'view' in meta else None  # older files: the heads' own
+    except _NO_RUN as e:
         raise ValueError(f'{path.name}: {_one_line(e)}') from None
     state = load_file(path)
     if bad := [k for k, v in state.items() if not v.isfinite().all()]:
@@ -542,8 +618,3 @@ def load_generator(path: str | Path = None, device: torch.device = None) -> Gene
     if view:
         g.view = view
     return g.to(device or default_device()).eval().requires_grad_(False)
-
-
-def _one_line(e: Exception) -> str:
-    kind = '' if isinstance(e, ValueError) else f'{type(e).__name__}: '
-    return kind + '; '.join(str(e).splitlines())[:300]

@@ -6,10 +6,11 @@
 __all__ = ['PARTS', 'KERNELS', 'HEADER', 'SCHEDULES', 'IMPLS', 'cuda_source', 'BuildError', 'compiler', 'machine', 'cache_dir',
            'build_cpu', 'launch_cpu', 'build_cuda', 'launch_cuda', 'using', 'choose', 'How', 'how', 'composite',
            'channels_last', 'layout', 'sample_planes', 'certainty', 'draw_robust', 'pack_field', 'field_constants',
-           'field', 'pack_tiles', 'nvrtc_report', 'paper_sizes']
+           'pack_tiles', 'field', 'nvrtc_report', 'paper_sizes']
 
 # %% ../nbs/11_kernels.ipynb #0558c5e5
-import contextlib, contextvars, ctypes, functools, hashlib, importlib.util, math, os, platform, re, shlex, shutil, subprocess, sys, tempfile
+import contextlib, contextvars, ctypes, functools, hashlib, importlib.util, math, os
+import platform, re, shlex, shutil, subprocess, sys, tempfile
 from dataclasses import dataclass
 from pathlib import Path
 import torch
@@ -34,16 +35,23 @@ template<class T> __device__ T lane_sum(T x)
 }
 template<class T> __device__ T lane_scan(T x)      // x of this lane and of all before it
 {
-    for (int k = 1; k < LANES; k *= 2) { T y = __shfl_up_sync(EVERYONE, x, k, LANES); if (lane() >= k) x += y; }
+    for (int k = 1; k < LANES; k *= 2) {
+        T y = __shfl_up_sync(EVERYONE, x, k, LANES);
+        if (lane() >= k) x += y;
+    }
     return x;
 }
-template<class T> __device__ T lane_before(T x, T first)   // x of the lane before this one; the first lane has `first`
+// x of the lane before this one; the first lane has `first`
+template<class T> __device__ T lane_before(T x, T first)
 {
     if (LANES == 1) return first;
     T y = __shfl_up_sync(EVERYONE, x, 1, LANES);
     return lane() ? y : first;
 }
-template<class T> __device__ T last_lane(T x) { return LANES == 1 ? x : __shfl_sync(EVERYONE, x, LANES-1, LANES); }
+template<class T> __device__ T last_lane(T x)
+{
+    return LANES == 1 ? x : __shfl_sync(EVERYONE, x, LANES-1, LANES);
+}
 __device__ void lanes_meet() { if (LANES > 1) __syncwarp(); }
 """
 
@@ -61,11 +69,15 @@ KERNELS = dict(
 
 
 def cuda_source(kernel: str, **constants: float) -> str:
-    "The text of a kernel with everything it needs; `#line` makes a compiler name the part, which is the name of a cell in `11_kernels`."
+    """The text of a kernel with everything it needs; ValueError where there is no such kernel.
+
+    `#line` makes a compiler name the part, which is the name of a cell in `11_kernels`.
+    """
     if kernel not in KERNELS:
         raise ValueError(f'unknown kernel {kernel!r}; known: {", ".join(KERNELS)}')
-    defines = ''.join(f'#define {k} {v}\n' for k, v in sorted(constants.items()))
-    return defines + ''.join(f'#line 1 "11_kernels.ipynb: {p}"{PARTS[p]}' for p in KERNELS[kernel])
+    defines = [f'#define {k} {v}\n' for k, v in sorted(constants.items())]
+    parts = [f'#line 1 "11_kernels.ipynb: {p}"{PARTS[p]}' for p in KERNELS[kernel]]
+    return ''.join(defines + parts)
 
 # %% ../nbs/11_kernels.ipynb #1252aea6
 class BuildError(RuntimeError):
@@ -73,17 +85,10 @@ class BuildError(RuntimeError):
 
 
 HEADER = 'cuda_on_cpu.h'
-_FLAGS = (
-    '-std=c++17',
-    '-O3',
-    '-march=native',
-    '-fopenmp',
-    '-fPIC',
-    *(['-mprefer-vector-width=512'] if platform.machine() == 'x86_64' else []),
-)
-_FAST = {
-    'field': ('-ffast-math',)
-}  # lets g++ vectorise sines and exponentials, and think that nothing is NaN: the others compare
+_WIDE = ['-mprefer-vector-width=512'] if platform.machine() == 'x86_64' else []
+_FLAGS = ('-std=c++17', '-O3', '-march=native', '-fopenmp', '-fPIC', *_WIDE)
+# lets g++ vectorise sines and exponentials, and think that nothing is NaN: the others compare
+_FAST = {'field': ('-ffast-math',)}
 
 
 def compiler() -> str | None:
@@ -95,24 +100,30 @@ def _cxx() -> list[str]:
     return shlex.split(os.environ.get('CXX', '')) or ['g++']
 
 
+def _asked(command: list[str], folder: str = None) -> subprocess.CompletedProcess:
+    "A command that has ended, with what it said as text."
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, encoding='utf8', errors='replace'
+    )
+
+
 @functools.cache
 def machine() -> str:
     "What -march=native means here."
     info = Path('/proc/cpuinfo')
     flags = re.search('^flags.*$', info.read_text('utf8'), re.M) if info.exists() else None
-    version = subprocess.run(
-        [*_cxx(), '--version'], capture_output=True, text=True, encoding='utf8', errors='replace'
-    ).stdout
+    version = _asked([*_cxx(), '--version']).stdout
     return platform.machine() + (flags[0] if flags else platform.processor()) + version
 
-
+# %% ../nbs/11_kernels.ipynb #a4e1803d
 def cache_dir() -> Path:
-    "Where built kernels are kept: XDG_CACHE_HOME or ~/.cache, else a folder of this user's in the temporary one."
-    for root in (
-        os.environ.get('XDG_CACHE_HOME'),
-        Path.home() / '.cache',
-        Path(tempfile.gettempdir()) / f'cache-{os.getuid()}',
-    ):
+    """Where built kernels are kept; BuildError where nothing can be written.
+
+    XDG_CACHE_HOME or ~/.cache, else a folder of this user's in the temporary one.
+    """
+    given = os.environ.get('XDG_CACHE_HOME')
+    own = Path(tempfile.gettempdir()) / f'cache-{os.getuid()}'
+    for root in (given, Path.home() / '.cache', own):
         if not root:
             continue
         with contextlib.suppress(OSError):
@@ -123,19 +134,34 @@ def cache_dir() -> Path:
     raise BuildError('no folder for built kernels: set XDG_CACHE_HOME to a folder that can be written to')
 
 
+def _header() -> Path:
+    "Beside the module; for a notebook, in the package."
+    package = Path(__file__).parent if '__file__' in globals() else home() / 'wysiwyg'
+    return package / HEADER
+
+
+def _cpu_source(kernel: str, text: str | None, shared_floats: int, **constants: float) -> str:
+    "A kernel behind the header, with the function `run` that a library is asked for."
+    before = f'#define SHARED_FLOATS {shared_floats}\n#include "{HEADER}"\n'
+    run = (
+        '\nextern "C" const char* run(int grid, int block, int schedule, int threads, void** args) '
+        f'{{ return shim::start({kernel}, grid, block, schedule, threads, args); }}\n'
+    )
+    return before + (text or cuda_source(kernel, **constants)) + run
+
+# %% ../nbs/11_kernels.ipynb #51794441
 @functools.cache
 def build_cpu(kernel: str, extra: tuple[str, ...] = (), text: str = None, **constants: float):
-    "Compile with g++, or take the build of earlier; returns run(grid, block, schedule, threads, args) -> message. `text` replaces the kernel's own, for tests."
-    header = Path(__file__).parent / HEADER if '__file__' in globals() else home() / 'wysiwyg' / HEADER
+    """Compile with g++, or take the build of earlier; BuildError where it does not compile.
+
+    Returns run(grid, block, schedule, threads, args) -> message. `text` replaces the kernel's own, for tests.
+    """
+    header = _header()
     constants = dict(LANES=1, SHARED_FLOATS=1) | constants
-    source = f'#define SHARED_FLOATS {constants.pop("SHARED_FLOATS")}\n#include "{HEADER}"\n' + (
-        text or cuda_source(kernel, **constants)
-    )
-    source += f'\nextern "C" const char* run(int grid, int block, int schedule, int threads, void** args) {{ return shim::start({kernel}, grid, block, schedule, threads, args); }}\n'
+    source = _cpu_source(kernel, text, constants.pop('SHARED_FLOATS'), **constants)
     flags = [*_FLAGS, *_FAST.get(kernel, ()), *extra]
-    key = hashlib.sha256(
-        '\0'.join((source, header.read_text('utf8'), *flags, machine())).encode()
-    ).hexdigest()[:20]
+    everything = '\0'.join((source, header.read_text('utf8'), *flags, machine()))
+    key = hashlib.sha256(everything.encode()).hexdigest()[:20]
     path = cache_dir() / f'{kernel}-{key}.so'
     if not path.exists():
         _compile(source, header.parent, flags, path)
@@ -148,16 +174,15 @@ def _compile(source: str, include: Path, flags: list[str], path: Path):
     "Two steps: linking with -ffast-math would switch the whole process to flushing denormals."
     with tempfile.TemporaryDirectory() as tmp, atomic(path) as out:
         (Path(tmp) / 'kernel.cpp').write_text(source, 'utf8')
-        link = [f for f in flags if f.startswith('-fsanitize')]
+        sanitizers = [f for f in flags if f.startswith('-fsanitize')]
         compiling = [*_cxx(), *flags, f'-I{include}', '-c', 'kernel.cpp', '-o', 'kernel.o']
-        for command in (compiling, [*_cxx(), '-shared', '-fopenmp', *link, 'kernel.o', '-o', str(out)]):
-            done = subprocess.run(
-                command, cwd=tmp, capture_output=True, text=True, encoding='utf8', errors='replace'
-            )
+        linking = [*_cxx(), '-shared', '-fopenmp', *sanitizers, 'kernel.o', '-o', str(out)]
+        for command in (compiling, linking):
+            done = _asked(command, tmp)
             if done.returncode:
-                raise BuildError(
-                    f'{path.stem.split("-")[0]} did not compile:\n{shlex.join(command)}\n{done.stderr[:3000]}'
-                )
+                kernel = path.stem.split('-')[0]
+                said = done.stderr[:3000]
+                raise BuildError(f'{kernel} did not compile:\n{shlex.join(command)}\n{said}')
 
 # %% ../nbs/11_kernels.ipynb #27ffc04b
 SCHEDULES = dict(loop=0, forward=1, reverse=2, seeded=3)
@@ -167,25 +192,26 @@ _ELEMENTS = {'float': torch.float32, 'int': torch.int32, 'long long': torch.int6
 @functools.cache
 def _signature(source: str, kernel: str) -> list[tuple[str, torch.dtype | None]]:
     "The name of each argument of a kernel; of an array also the type of its elements."
-    arguments = re.search(rf'void {kernel}\((.*?)\)\s*{{', re.sub('//.*', '', source), re.S)[1]
+    code = re.sub('//.*', '', source)
+    arguments = re.search(rf'void {kernel}\((.*?)\)\s*{{', code, re.S)[1]
     parts = [re.fullmatch(r'(?:const )?([\w ]+)(\*?) (\w+)', a.strip()) for a in arguments.split(',')]
     return [(p[3], _ELEMENTS[p[1]] if p[2] else None) for p in parts]
 
 
 def _check_arguments(kernel: str, args: tuple, text: str = None):
-    "An address says nothing of what lies there: a ValueError unless each tensor is as the kernel will read it, and all on one device."
+    "ValueError unless each tensor is as the kernel will read it, and all on one device."
     device = next(a.device for a in args if torch.is_tensor(a))
-    for (name, kind), a in zip(_signature(text or PARTS[KERNELS[kernel][-1]], kernel), args, strict=True):
+    declared = _signature(text or PARTS[KERNELS[kernel][-1]], kernel)
+    for (name, kind), a in zip(declared, args, strict=True):
         is_array = torch.is_tensor(a)
         if is_array != (kind is not None):
-            raise ValueError(
-                f'{kernel}: {name} must be {"a tensor" if kind else "a number"}, got {type(a).__name__}'
-            )
+            wanted = 'a tensor' if kind else 'a number'
+            raise ValueError(f'{kernel}: {name} must be {wanted}, got {type(a).__name__}')
         if is_array and not (a.dtype == kind and a.is_contiguous() and a.device == device):
             got = f'{"" if a.is_contiguous() else "non-"}contiguous {a.dtype} on {a.device}'
             raise ValueError(f'{kernel}: {name} must be contiguous {kind} on {device}, got {got}')
 
-
+# %% ../nbs/11_kernels.ipynb #d3403d64
 def _c_argument(a):
     "A tensor as its address, an int as int, a float as float."
     if torch.is_tensor(a):
@@ -197,17 +223,15 @@ def launch_cpu(kernel: str, grid: int, block: int, args: tuple, schedule: str = 
     "Run a grid on the CPU; tensors are passed by address and must be contiguous."
     _check_arguments(kernel, args, constants.get('text'))
     values = [_c_argument(a) for a in args]
-    pointers = (ctypes.c_void_p * len(values))(
-        *[ctypes.cast(ctypes.pointer(v), ctypes.c_void_p) for v in values]
-    )
+    addresses = [ctypes.cast(ctypes.pointer(v), ctypes.c_void_p) for v in values]
+    pointers = (ctypes.c_void_p * len(values))(*addresses)
     run = build_cpu(kernel, **constants)
-    fault = run(
-        grid, block, SCHEDULES[schedule], torch.get_num_threads() if schedule == 'loop' else 1, pointers
-    )
+    threads = torch.get_num_threads() if schedule == 'loop' else 1
+    fault = run(grid, block, SCHEDULES[schedule], threads, pointers)
     if fault:
         raise RuntimeError(f'{kernel}: {fault.decode()}')
 
-
+# %% ../nbs/11_kernels.ipynb #a966df8e
 @functools.cache
 def build_cuda(kernel: str, device: int, **constants):
     "Compile with NVRTC through CuPy for a device."
@@ -221,35 +245,35 @@ def build_cuda(kernel: str, device: int, **constants):
             raise BuildError(f'{kernel} did not compile:\n{e}') from e
 
 
+def _cuda_argument(a):
+    "As `_c_argument`, for CuPy."
+    import numpy as np
+
+    if torch.is_tensor(a):
+        return np.uint64(a.data_ptr())
+    return np.int32(a) if isinstance(a, int) else np.float32(a)
+
+# %% ../nbs/11_kernels.ipynb #2c74c338
 def launch_cuda(kernel: str, grid: int, block: int, args: tuple, shared: int = 0, **constants):
     "Run a grid on torch's current stream; `shared` is in bytes."
-    import cupy, numpy as np
+    import cupy
 
     _check_arguments(kernel, args)
     device = next(a.device.index for a in args if torch.is_tensor(a))
-    number = lambda a: (
-        np.uint64(a.data_ptr())
-        if torch.is_tensor(a)
-        else np.int32(a)
-        if isinstance(a, int)
-        else np.float32(a)
-    )
-    with (
-        cupy.cuda.Device(device),
-        cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream, device),
-    ):
+    gpu = cupy.cuda.Device(device)
+    stream = torch.cuda.current_stream(device).cuda_stream
+    with gpu, cupy.cuda.ExternalStream(stream, device):
         function = build_cuda(kernel, device, **constants)
-        _allow_shared(
-            kernel, function, shared, cupy.cuda.Device(device).attributes['MaxSharedMemoryPerBlockOptin']
-        )
-        function((grid,), (block,), tuple(number(a) for a in args), shared_mem=shared)
+        _allow_shared(kernel, function, shared, gpu.attributes['MaxSharedMemoryPerBlockOptin'])
+        function((grid,), (block,), tuple(_cuda_argument(a) for a in args), shared_mem=shared)
 
 
 def _allow_shared(kernel: str, function, shared: int, most: int):
     "Above 48 KiB shared memory must be asked for; a ValueError where the GPU has less."
     if shared > most:
         raise ValueError(
-            f"{kernel}: {shared} bytes of shared memory a block are asked for, this GPU has {most}: use impl='torch', or smaller layers"
+            f'{kernel}: {shared} bytes of shared memory a block are asked for, this GPU has {most}: '
+            "use impl='torch', or smaller layers"
         )
     if shared > 48 * 1024:
         function.max_dynamic_shared_size_bytes = shared
@@ -278,10 +302,10 @@ def _say(message: str):
 @functools.cache
 def _can_build(cxx: str | None) -> bool:
     "Does the compiler build a kernel that does nothing?"
+    if cxx is None:
+        return False
     try:
-        return cxx is not None and bool(
-            build_cpu('nothing', text='extern "C" __global__ void nothing(int) {}')
-        )
+        return bool(build_cpu('nothing', text='extern "C" __global__ void nothing(int) {}'))
     except (BuildError, OSError):
         return False
 
@@ -289,9 +313,13 @@ def _can_build(cxx: str | None) -> bool:
 def _has_cupy() -> bool:
     return importlib.util.find_spec('cupy') is not None
 
-
+# %% ../nbs/11_kernels.ipynb #6b10e9c5
 def choose(impl: str, *tensors: Tensor) -> str:
-    "'torch', 'cpu' or 'cuda' for these tensors. 'auto': what `using` or WYSIWYG_IMPL say, else kernels where they can be had and pay, else torch; said once."
+    """'torch', 'cpu' or 'cuda' for these tensors; ValueError where what `impl` names is not to be had.
+
+    'auto': what `using` or WYSIWYG_IMPL say, else kernels where they can be had and pay, else torch.
+    The choice is said once, on stderr.
+    """
     if impl == 'auto':
         impl = _default.get()
     if impl not in IMPLS:
@@ -305,11 +333,8 @@ def choose(impl: str, *tensors: Tensor) -> str:
         return _prefer('cuda', _has_cupy(), 'torch on the GPU; for kernels install cupy-cuda13x')
     if where != {'cpu'} or torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return 'torch'  # torch's backward is the faster one on a CPU
-    return _prefer(
-        'cpu',
-        _can_build(compiler() and shlex.join(_cxx())),
-        'torch on the CPU; for kernels install g++ with OpenMP',
-    )
+    can_build = _can_build(compiler() and shlex.join(_cxx()))
+    return _prefer('cpu', can_build, 'torch on the CPU; for kernels install g++ with OpenMP')
 
 
 def _prefer(backend: str, there: bool, otherwise: str) -> str:
@@ -323,9 +348,8 @@ def _insist(impl: str, tensors) -> str:
     if bad := [t.dtype for t in tensors if t.is_floating_point() and t.dtype != torch.float32]:
         raise ValueError(f"impl={impl!r} wants float32, got {bad[0]}; use impl='torch'")
     if impl == 'cpu' and not compiler():
-        raise ValueError(
-            f"impl='cpu' needs {shlex.join(_cxx())}: install it or name another by CXX, or use impl='torch'"
-        )
+        named = shlex.join(_cxx())
+        raise ValueError(f"impl='cpu' needs {named}: install it or name another by CXX, or use impl='torch'")
     if impl == 'cuda' and not _has_cupy():
         raise ValueError("impl='cuda' needs CuPy: pip install cupy-cuda13x, or use impl='torch'")
     return impl
@@ -363,10 +387,11 @@ __device__ Density density(float s, float beta)            // Eq. 1 and its deri
     float h = .5f*expf(-fabsf(s)/beta), sigma = (s > 0 ? h : 1-h)/beta;
     return {sigma, -h/(beta*beta), (h*s/(beta*beta)-sigma)/beta};
 }
-extern "C" __global__ void composite(const float* t, const float* delta, const float* sdf, const float* beta,   // [N, S]
+extern "C" __global__ void composite(
+    const float* t, const float* delta, const float* sdf, const float* beta,   // [N, S]
     const float* rgb,                                      // [N, S, F]: colour, or colour and normal
     float* weights,                                        // [N, S]
-    float* out,                                            // [N, F + 3]: sums of rgb, t, 1 and beta, each times w
+    float* out,                                            // [N, F + 3]: sums of w rgb, w t, w and w beta
     int N, int S)
 {
     int i = item(), ray = min(i, N-1); size_t row = (size_t)ray*S;
@@ -375,25 +400,31 @@ extern "C" __global__ void composite(const float* t, const float* delta, const f
     for (int s0 = 0; s0 < S; s0 += LANES) {
         int s = s0+lane(); size_t k = row+min(s, S-1);
         float a = s < S ? density(sdf[k], beta[k]).sigma*delta[k] : 0.f, upto = before+lane_scan(a);
-        float after = expf(-upto), w = lane_before(after, light)-after;    // w_i = T_i (1 - exp(-a_i)) = T_i - T_(i+1)
+        // w_i = T_i (1 - exp(-a_i)) = T_i - T_(i+1)
+        float after = expf(-upto), w = lane_before(after, light)-after;
         if (i < N && s < S) weights[k] = w;
         for (int f = 0; f < F; f++) sum[f] += w*rgb[k*F+f];
         sum[F] += w*t[k]; sum[F+1] += w; sum[F+2] += w*beta[k];
         before = last_lane(upto); light = last_lane(after);
     }
-    for (int f = 0; f < F+3; f++) { float x = lane_sum(sum[f]); if (i < N && lane() == 0) out[(size_t)i*(F+3)+f] = x; }
+    for (int f = 0; f < F+3; f++) {
+        float x = lane_sum(sum[f]);
+        if (i < N && lane() == 0) out[(size_t)i*(F+3)+f] = x;
+    }
 }
 """
 
 # %% ../nbs/11_kernels.ipynb #e366a07b
 PARTS['composite_backward'] = r"""
-extern "C" __global__ void composite_backward(const float* t, const float* delta, const float* sdf, const float* beta, const float* rgb,
+extern "C" __global__ void composite_backward(
+    const float* t, const float* delta, const float* sdf, const float* beta, const float* rgb,
     const float* grad_weights, const float* grad_out,      // [N, S], [N, F + 3]
     float* grad_sdf, float* grad_beta, float* grad_rgb,    // [N, S], [N, S], [N, S, F]
     int N, int S)
 {
-    int i = item(), ray = min(i, N-1); size_t row = (size_t)ray*S; const float* g = grad_out+(size_t)ray*(F+3);
-    float before = 0, done = 0;                            // optical thickness in front; sum_j w_j dL/dw_j behind
+    int i = item(), ray = min(i, N-1); size_t row = (size_t)ray*S;
+    const float* g = grad_out+(size_t)ray*(F+3);
+    float before = 0, done = 0;                        // optical thickness in front; sum_j w_j dL/dw_j behind
     for (int s0 = 0; s0 < S; s0 += LANES) {
         int s = s0+lane(); size_t k = row+min(s, S-1);
         float upto = before+lane_scan(s < S ? density(sdf[k], beta[k]).sigma*delta[k] : 0.f);
@@ -401,7 +432,8 @@ extern "C" __global__ void composite_backward(const float* t, const float* delta
         before = last_lane(upto);
     }
     lanes_meet();
-    for (int s0 = 0; s0 < S; s0 += LANES) {                // from the far end: a difference of two sums would drown what is behind a surface
+    // from the far end: a difference of two sums would drown what is behind a surface
+    for (int s0 = 0; s0 < S; s0 += LANES) {
         int s = S-1-s0-lane(); bool real = s >= 0; size_t k = row+max(s, 0);
         Density d = density(sdf[k], beta[k]);
         float a = d.sigma*delta[k], upto = grad_beta[k], T = expf(a-upto), w = T*-expm1f(-a);
@@ -409,7 +441,7 @@ extern "C" __global__ void composite_backward(const float* t, const float* delta
         for (int f = 0; f < F; f++) dw += g[f]*rgb[k*F+f];
         float share = done+lane_scan(real ? w*dw : 0.f), behind = lane_before(share, done);
         if (real && i < N) {
-            float da = expf(-upto)*dw-behind;              // dL/da_i = T_(i+1) dL/dw_i - sum_(j>i) w_j dL/dw_j
+            float da = expf(-upto)*dw-behind;            // dL/da_i = T_(i+1) dL/dw_i - sum_(j>i) w_j dL/dw_j
             grad_sdf[k] = da*delta[k]*d.dsdf; grad_beta[k] = da*delta[k]*d.dbeta+g[F+2]*w;
             for (int f = 0; f < F; f++) grad_rgb[k*F+f] = w*g[f];
         }
@@ -423,9 +455,11 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx, t, delta, sdf, beta, rgb, h):
         inputs = [x.contiguous() for x in (t, delta, sdf, beta, rgb)]
-        (n, s), f = (t.shape[:-1].numel(), t.shape[-1]), rgb.shape[-1]
-        weights, out = torch.empty_like(inputs[0]), rgb.new_empty(*t.shape[:-1], f + 3)
-        h.run('composite', n, (*inputs, weights, out, n, s), F=f)
+        rays, samples = t.shape[:-1].numel(), t.shape[-1]
+        features = rgb.shape[-1]
+        weights = torch.empty_like(inputs[0])
+        out = rgb.new_empty(*t.shape[:-1], features + 3)
+        h.run('composite', rays, (*inputs, weights, out, rays, samples), F=features)
         ctx.save_for_backward(*inputs)
         ctx.h = h
         return weights, out
@@ -434,23 +468,14 @@ class _Composite(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_weights, grad_out):
         t, delta, sdf, beta, rgb = inputs = ctx.saved_tensors
+        rays, samples = t.shape[:-1].numel(), t.shape[-1]
+        asked = grad_weights.contiguous(), grad_out.contiguous()
         grads = [torch.empty_like(x) for x in (sdf, beta, rgb)]
-        ctx.h.run(
-            'composite_backward',
-            t.shape[:-1].numel(),
-            (
-                *inputs,
-                grad_weights.contiguous(),
-                grad_out.contiguous(),
-                *grads,
-                t.shape[:-1].numel(),
-                t.shape[-1],
-            ),
-            F=rgb.shape[-1],
-        )
+        args = (*inputs, *asked, *grads, rays, samples)
+        ctx.h.run('composite_backward', rays, args, F=rgb.shape[-1])
         return None, None, *grads, None
 
-
+# %% ../nbs/11_kernels.ipynb #6af108ef
 def composite(
     t: Tensor,
     delta: Tensor,
@@ -470,10 +495,15 @@ def composite(
     if backend == 'torch' or t.requires_grad or delta.requires_grad:
         return probe.composite(t, delta, sdf, beta, rgb, far, background)
     weights, out = _Composite.apply(t, delta, sdf, beta, rgb, how(backend, 16))
+    return March(t, delta, sdf, beta, rgb, weights), _in_front(out, far, background)
+
+
+def _in_front(out: Tensor, far: float, background: tuple[float, float, float]) -> Rendering:
+    "Sums over each ray [B, N, 6], in front of a background at the far end."
     color, depth, opacity, mean_beta = out.split([3, 1, 1, 1], -1)
     left = 1 - opacity
-    return March(t, delta, sdf, beta, rgb, weights), Rendering(
-        color + left * rgb.new_tensor(background),
+    return Rendering(
+        color + left * out.new_tensor(background),
         (depth + left * far)[..., 0],
         opacity[..., 0],
         mean_beta[..., 0],
@@ -491,9 +521,11 @@ __device__ Chunk operator*(Chunk a, Chunk b) { return make_float4(a.x*b.x, a.y*b
 __device__ Chunk operator*(float w, Chunk a) { return make_float4(w*a.x, w*a.y, w*a.z, w*a.w); }
 #endif
 __device__ Chunk load(const float* p) { return *(const Chunk*)p; }
-__device__ bool lost(const float* x) { return x[0] != x[0] || x[1] != x[1] || x[2] != x[2]; }    // a place that is NaN; `corners` are inside all the same
+// a place that is NaN; `corners` are inside all the same
+__device__ bool lost(const float* x) { return x[0] != x[0] || x[1] != x[1] || x[2] != x[2]; }
 struct Corners { int at[4]; float w[4]; };         // four texels and their weights
-__device__ Corners corners(float u, float v, int H, int W)   // u along the width, v along the height, [-1, 1]; the border repeats
+// u along the width, v along the height, [-1, 1]; the border repeats
+__device__ Corners corners(float u, float v, int H, int W)
 {
     float x = fminf(fmaxf((u+1)*(.5f*W)-.5f, 0.f), W-1.f), y = fminf(fmaxf((v+1)*(.5f*H)-.5f, 0.f), H-1.f);
     int x0 = min(__float2int_rz(x), W-2), y0 = min(__float2int_rz(y), H-2), at = (y0*W+x0)*C;
@@ -502,15 +534,26 @@ __device__ Corners corners(float u, float v, int H, int W)   // u along the widt
 }
 __device__ Chunk bilinear(const float* plane, const Corners& k, int c)    // channels c .. c+V-1
 {
-    return k.w[0]*load(plane+k.at[0]+c)+k.w[1]*load(plane+k.at[1]+c)+k.w[2]*load(plane+k.at[2]+c)+k.w[3]*load(plane+k.at[3]+c);
+    return k.w[0]*load(plane+k.at[0]+c)+k.w[1]*load(plane+k.at[1]+c)
+        +k.w[2]*load(plane+k.at[2]+c)+k.w[3]*load(plane+k.at[3]+c);
 }
+"""
+
+# %% ../nbs/11_kernels.ipynb #7d507743
+PARTS['bilinear'] += r"""
 struct Lookup { const float* plane[3]; Corners k[3]; };      // xy, xz, yz
 __device__ Lookup look_up(const float* planes, const float* x, int batch, int H, int W, float scale)
 {
     size_t side = (size_t)H*W*C; planes += 3*side*batch;
-    return {{planes, planes+side, planes+2*side}, {corners(x[0]*scale, x[1]*scale, H, W), corners(x[0]*scale, x[2]*scale, H, W), corners(x[1]*scale, x[2]*scale, H, W)}};
+    return {
+        {planes, planes+side, planes+2*side},
+        {corners(x[0]*scale, x[1]*scale, H, W), corners(x[0]*scale, x[2]*scale, H, W),
+         corners(x[1]*scale, x[2]*scale, H, W)}};
 }
-__device__ Chunk plane_feature(const Lookup& l, int plane, int c) { return bilinear(l.plane[plane], l.k[plane], c); }
+__device__ Chunk plane_feature(const Lookup& l, int plane, int c)
+{
+    return bilinear(l.plane[plane], l.k[plane], c);
+}
 __device__ Chunk feature(const Lookup& l, int c)
 {
     Chunk xy = plane_feature(l, 0, c), xz = plane_feature(l, 1, c), yz = plane_feature(l, 2, c);
@@ -539,13 +582,18 @@ PARTS['triplane_backward'] = r"""
 __device__ void add(float* p, Chunk g)
 {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" :: "l"(p), "f"(g.x), "f"(g.y), "f"(g.z), "f"(g.w) : "memory");
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};"
+        :: "l"(p), "f"(g.x), "f"(g.y), "f"(g.z), "f"(g.w) : "memory");
 #else
     for (int i = 0; i < V; i++) atomicAdd(p+i, ((float*)&g)[i]);
 #endif
 }
-__device__ void splat(float* plane, const Corners& k, int c, Chunk g) { for (int i = 0; i < 4; i++) add(plane+k.at[i]+c, k.w[i]*g); }
-extern "C" __global__ void triplane_backward(const float* planes, const float* x, const float* grad_out, float* grad_planes,
+__device__ void splat(float* plane, const Corners& k, int c, Chunk g)
+{
+    for (int i = 0; i < 4; i++) add(plane+k.at[i]+c, k.w[i]*g);
+}
+extern "C" __global__ void triplane_backward(
+    const float* planes, const float* x, const float* grad_out, float* grad_planes,
     int B, int M, int H, int W, float scale)
 {
     int i = item();
@@ -554,11 +602,15 @@ extern "C" __global__ void triplane_backward(const float* planes, const float* x
     size_t side = (size_t)H*W*C; float* grad = grad_planes+3*side*(i/M);
     for (int c = V*lane(); c < C; c += V*LANES) {
         Chunk g = load(grad_out+(size_t)i*C+c);
-#if PRODUCT                                                // d(a b c)/da = b c: read the features again rather than store them
+#if PRODUCT                    // d(a b c)/da = b c: read the features again rather than store them
         Chunk xy = plane_feature(l, 0, c), xz = plane_feature(l, 1, c), yz = plane_feature(l, 2, c);
-        splat(grad, l.k[0], c, g*xz*yz); splat(grad+side, l.k[1], c, g*xy*yz); splat(grad+2*side, l.k[2], c, g*xy*xz);
+        splat(grad, l.k[0], c, g*xz*yz);
+        splat(grad+side, l.k[1], c, g*xy*yz);
+        splat(grad+2*side, l.k[2], c, g*xy*xz);
 #else
-        splat(grad, l.k[0], c, g); splat(grad+side, l.k[1], c, g); splat(grad+2*side, l.k[2], c, g);
+        splat(grad, l.k[0], c, g);
+        splat(grad+side, l.k[1], c, g);
+        splat(grad+2*side, l.k[2], c, g);
 #endif
     }
 }
@@ -566,7 +618,10 @@ extern "C" __global__ void triplane_backward(const float* planes, const float* x
 
 # %% ../nbs/11_kernels.ipynb #74fc8fec
 def channels_last(planes: Tensor) -> Tensor:
-    "[B, 3, C, H, W] with the same values and C running fastest in memory, which is how kernels read planes."
+    """[B, 3, C, H, W] with the same values and C running fastest in memory.
+
+    That is how kernels read planes.
+    """
     return planes.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
 
@@ -580,13 +635,13 @@ def _texels(planes: Tensor) -> Tensor:
 
 
 def _triplane_constants(planes: Tensor, combine: str, backend: str) -> dict:
-    if planes.shape[2] % 4:
+    c = planes.shape[2]
+    if c % 4:
         raise ValueError(
-            f"kernels read four channels at a time: planes have {planes.shape[2]}; use a multiple of 4, or impl='torch'"
+            f"kernels read four channels at a time: planes have {c}; use a multiple of 4, or impl='torch'"
         )
     if min(planes.shape[-2:]) < 2:
         raise ValueError(f'planes must be at least 2 x 2, got {list(planes.shape)}')
-    c = planes.shape[2]
     return dict(C=c, V=math.gcd(c, 16) if backend == 'cpu' else 4, PRODUCT=int(combine == 'product'))
 
 
@@ -594,32 +649,32 @@ def _looks_up(combine: str, padding: str) -> bool:
     "Is there a kernel for this way to read planes?"
     return combine in ('product', 'sum') and padding == 'border'
 
-
+# %% ../nbs/11_kernels.ipynb #70376232
 class _Triplane(torch.autograd.Function):
     @staticmethod
     def forward(ctx, planes, x, box, combine, h):
-        b, m, k = len(planes), x.shape[1], _triplane_constants(planes, combine, h.backend)
+        constants = _triplane_constants(planes, combine, h.backend)
         texels, x = _texels(planes), x.contiguous()
-        out = x.new_empty(b, m, k['C'])
-        h.run('triplane', b * m, (texels, x, out, b, m, *texels.shape[2:4], 2 / box), **k)
+        b, m = len(planes), x.shape[1]
+        out = x.new_empty(b, m, constants['C'])
+        sizes = b, m, *texels.shape[2:4]
+        h.run('triplane', b * m, (texels, x, out, *sizes, 2 / box), **constants)
         ctx.save_for_backward(texels, x)
-        ctx.rest = box, h, k
+        ctx.rest = box, h, constants
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        (texels, x), (box, h, k) = ctx.saved_tensors, ctx.rest
+        texels, x = ctx.saved_tensors
+        box, h, constants = ctx.rest
         out = torch.zeros_like(texels)
-        h.run(
-            'triplane_backward',
-            x.shape[:2].numel(),
-            (texels, x, grad.contiguous(), out, *x.shape[:2], *texels.shape[2:4], 2 / box),
-            **k,
-        )
+        sizes = *x.shape[:2], *texels.shape[2:4]
+        args = texels, x, grad.contiguous(), out, *sizes, 2 / box
+        h.run('triplane_backward', x.shape[:2].numel(), args, **constants)
         return out.permute(0, 1, 4, 2, 3), None, None, None, None
 
-
+# %% ../nbs/11_kernels.ipynb #b44d32a0
 def sample_planes(
     planes: Tensor,  # [B, 3, C, H, W]; C a multiple of 4
     x: Tensor,  # [B, M, 3]
@@ -628,31 +683,50 @@ def sample_planes(
     impl: str = 'auto',
     padding: str = 'border',
 ) -> Tensor:  # [B, M, C]
-    "`triplane.sample_planes`. Differentiable once, in the planes; where x or a second derivative is asked for, torch does it."
+    """`triplane.sample_planes`. Differentiable once, in the planes.
+
+    Where x or a second derivative is asked for, torch does it.
+    """
     backend = choose(impl, planes, x)
     if backend == 'torch' or x.requires_grad or not _looks_up(combine, padding):
         return triplane.sample_planes(planes, x, box, combine, padding)
-    expect(x, 'x', 'B M 3', B=expect(planes, 'planes', 'B 3 C H W')['B'])
+    sizes = expect(planes, 'planes', 'B 3 C H W')
+    expect(x, 'x', 'B M 3', B=sizes['B'])
     return _Triplane.apply(planes, x, box, combine, how(backend, min(8, planes.shape[2] // 4)))
 
 # %% ../nbs/11_kernels.ipynb #6d953ffb
 PARTS['smallest_set'] = r"""
 #define PER ((K+LANES-1)/LANES)                    // bins of one lane: lane, lane + LANES, ...
 struct Row { int units[PER]; };
-__device__ int to_units(float p) { return p > 0.f ? (int)rintf(fminf(p, 1.f)*1048576.f) : 0; }   // 2^-20; NaN counts as nothing
+__device__ int to_units(float p)                   // 2^-20; NaN counts as nothing
+{
+    return p > 0.f ? (int)rintf(fminf(p, 1.f)*1048576.f) : 0;
+}
 __device__ Row read_row(const float* pdf, size_t ray)
 {
     Row r;
     for (int i = 0; i < PER; i++) { int k = i*LANES+lane(); r.units[i] = k < K ? to_units(pdf[ray*K+k]) : 0; }
     return r;
 }
-__device__ int mass_above(const Row& r, int v) { int s = 0; for (int i = 0; i < PER; i++) s += r.units[i] > v ? r.units[i] : 0; return lane_sum(s); }
-__device__ int count_above(const Row& r, int v) { int s = 0; for (int i = 0; i < PER; i++) s += r.units[i] > v; return lane_sum(s); }
-template<bool MASS> __device__ int level(const Row& r, int need)   // the highest v such that the bins of v units or more have the mass (or number) `need`
+__device__ int mass_above(const Row& r, int v)
+{
+    int s = 0;
+    for (int i = 0; i < PER; i++) s += r.units[i] > v ? r.units[i] : 0;
+    return lane_sum(s);
+}
+__device__ int count_above(const Row& r, int v)
+{
+    int s = 0;
+    for (int i = 0; i < PER; i++) s += r.units[i] > v;
+    return lane_sum(s);
+}
+// the highest v such that the bins of v units or more have the mass (or number) `need`
+template<bool MASS> __device__ int level(const Row& r, int need)
 {
     int v = 0;
-    for (int step = 1<<20; step; step /= 2) if ((MASS ? mass_above(r, v+step-1) : count_above(r, v+step-1)) >= need) v += step;
-    return v;                                      // always 21 rounds: the items of a warp must exchange in step
+    for (int step = 1<<20; step; step /= 2)
+        if ((MASS ? mass_above(r, v+step-1) : count_above(r, v+step-1)) >= need) v += step;
+    return v;                            // always 21 rounds: the items of a warp must exchange in step
 }
 """
 
@@ -662,11 +736,15 @@ extern "C" __global__ void certainty(const float* pdf,     // [N, K]
     int* out,                                              // [N] units in the `top` largest bins
     int N, int top)
 {
-    int i = item(), ray = min(i, N-1);                     // lanes beyond the end go along: they take part in the exchanges
+    int i = item(), ray = min(i, N-1);       // lanes beyond the end go along: they take part in the exchanges
     Row r = read_row(pdf, ray);
     int v = level<false>(r, top), sum = mass_above(r, v)+v*(top-count_above(r, v));
     if (i < N && lane() == 0) out[i] = sum;
 }
+"""
+
+# %% ../nbs/11_kernels.ipynb #b2f4b1cc
+PARTS['sampler'] += r"""
 extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
     const long long* index,                                // [B, n] the rays of each image to draw for
     const float* u,                                        // [B, n, S] place in the sub-stratum
@@ -679,10 +757,15 @@ extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
     int total = 0;
     for (int b = 0; b < PER; b++) total += r.units[b];
     total = lane_sum(total);
-    if (total == 0) { for (int b = 0; b < PER; b++) r.units[b] = b*LANES+lane() < K; total = K; tau = 1; }   // no mass: every bin
-    int need = max(min((int)ceilf(tau*(float)total), total), 1), v = level<true>(r, need), above = count_above(r, v);
-    int ties = (need-mass_above(r, v)+v-1)/v, c = above+ties;          // the smallest set: all above v, and the nearest `ties` at v
-    int each = S/c, rest = S%c, w = level<false>(r, max(rest, 1)), extra = rest-count_above(r, w);   // one more for the `rest` largest
+    if (total == 0) {                                      // no mass: every bin
+        for (int b = 0; b < PER; b++) r.units[b] = b*LANES+lane() < K;
+        total = K; tau = 1;
+    }
+    int need = max(min((int)ceilf(tau*(float)total), total), 1),
+        v = level<true>(r, need), above = count_above(r, v);
+    int ties = (need-mass_above(r, v)+v-1)/v, c = above+ties;    // all above v, and the nearest `ties` at v
+    // one more for the `rest` largest
+    int each = S/c, rest = S%c, w = level<false>(r, max(rest, 1)), extra = rest-count_above(r, w);
     int start = 0, at_v = 0, at_w = 0;
     const float* place = u+(size_t)j*S; float *tj = t+(size_t)j*S, *dj = delta+(size_t)j*S;
     for (int b = 0; b < PER; b++) {
@@ -695,7 +778,8 @@ extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
         start = last_lane(upto); at_v = last_lane(seen_v); at_w = last_lane(seen_w);
     }
     lanes_meet();
-    if (i < B*n) for (int s = lane(); s < S; s += LANES) dj[s] = s+1 < S ? fminf(tj[s+1]-tj[s], width) : width;
+    if (i < B*n) for (int s = lane(); s < S; s += LANES)
+        dj[s] = s+1 < S ? fminf(tj[s+1]-tj[s], width) : width;
 }
 """
 
@@ -712,11 +796,12 @@ def certainty(pdf: Tensor, top: int, impl: str = 'auto') -> Tensor:
 
 
 def _certainty(pdf, top, h):
-    out, k = pdf.new_empty(pdf.shape[:-1], dtype=torch.int32), pdf.shape[-1]
+    k = pdf.shape[-1]
+    out = pdf.new_empty(pdf.shape[:-1], dtype=torch.int32)
     h.run('certainty', out.numel(), (pdf.contiguous(), out, out.numel(), min(top, k)), K=k)
     return out
 
-
+# %% ../nbs/11_kernels.ipynb #24bcb128
 def draw_robust(
     pdf: Tensor,  # [B, N, K-1]
     index: Tensor,  # [B, n] the rays to draw for
@@ -728,49 +813,35 @@ def draw_robust(
     impl: str = 'auto',
 ) -> Samples:  # [B, n, S]
     "`sampler.draw_robust` for some of the rays. Bins are the same, bit for bit, on every backend."
-    backend, sizes = choose(impl, pdf, index, u), expect(pdf, 'pdf', 'B N K')
-    expect(u, 'u', 'B n S', S=samples, **expect(index, 'index', 'B n', B=sizes['B']))
-    in_torch = backend == 'torch' or sizes['K'] > _MOST_BINS or torch.is_grad_enabled() and u.requires_grad
-    if in_torch:
+    backend = choose(impl, pdf, index, u)
+    sizes = expect(pdf, 'pdf', 'B N K')
+    drawn_for = expect(index, 'index', 'B n', B=sizes['B'])
+    expect(u, 'u', 'B n S', S=samples, **drawn_for)
+    learned = torch.is_grad_enabled() and u.requires_grad
+    if backend == 'torch' or sizes['K'] > _MOST_BINS or learned:
         return sampler.draw_robust(take_rays(pdf, index), samples, tau, near, far, u)
     if not 0 < tau <= 1:
         raise ValueError(f'tau must be in (0, 1], got {tau}')
     if index.dtype != torch.int64:
         raise ValueError(f'index must be int64, got {index.dtype}')
-    if (
-        backend == 'cpu' and index.numel() and not 0 <= index.min() <= index.max() < sizes['N']
-    ):  # on a GPU such rays get places that are NaN
-        raise ValueError(
-            f'index must be rays 0 to {sizes["N"] - 1}, got {index.min().item()} to {index.max().item()}'
-        )
+    if backend == 'cpu' and index.numel():  # on a GPU such rays get places that are NaN
+        _check_rays(index.min().item(), index.max().item(), sizes['N'])
     return _draw_robust(pdf, index, samples, tau, near, far, u, how(backend, 32))
+
+# %% ../nbs/11_kernels.ipynb #1958cf21
+def _check_rays(first: int, last: int, rays: int):
+    if not 0 <= first <= last < rays:
+        raise ValueError(f'index must be rays 0 to {rays - 1}, got {first} to {last}')
 
 
 def _draw_robust(pdf, index, samples, tau, near, far, u, h):
-    (b, n), k = index.shape, pdf.shape[-1]
-    t, delta = (
-        torch.empty_like(u, memory_format=torch.contiguous_format),
-        torch.empty_like(u, memory_format=torch.contiguous_format),
-    )
-    h.run(
-        'robust',
-        b * n,
-        (
-            pdf.contiguous(),
-            index.contiguous(),
-            u.contiguous(),
-            t,
-            delta,
-            b,
-            pdf.shape[1],
-            n,
-            samples,
-            tau,
-            near,
-            (far - near) / k,
-        ),
-        K=k,
-    )
+    b, n = index.shape
+    _, rays, k = pdf.shape
+    t = torch.empty_like(u, memory_format=torch.contiguous_format)
+    delta = torch.empty_like(u, memory_format=torch.contiguous_format)
+    inputs = pdf.contiguous(), index.contiguous(), u.contiguous()
+    width = (far - near) / k
+    h.run('robust', b * n, (*inputs, t, delta, b, rays, n, samples, tau, near, width), K=k)
     return Samples(t, delta)
 
 # %% ../nbs/11_kernels.ipynb #2c4b1d34
@@ -780,7 +851,8 @@ PARTS['mlp'] = r"""
 #define PADDED(n, to) (((n)+(to)-1)/(to)*(to))
 #define FAST_LOG1P(x) __logf(1+(x))
 enum Act { LINEAR, HIDDEN, SOFTPLUS };
-__device__ float relu(float x)                     // NaN stays NaN, which fmaxf would not grant: asked of the bits, for -ffast-math believes that there is none
+// NaN stays NaN, which fmaxf would not grant: asked of the bits, for -ffast-math believes that there is none
+__device__ float relu(float x)
 {
     int bits = __float_as_int(x);
     return bits < 0 && (bits & 0x7fffffff) <= 0x7f800000 ? 0.f : x;
@@ -789,17 +861,23 @@ __device__ float soft(float x) { return fmaxf(x, 0.f)+LOG1P(expf(-fabsf(x))); } 
 template<Act A> __device__ float act(float x)
 {
     if (A == SOFTPLUS) return soft(x);
-    if (A == HIDDEN) return SHARPNESS > 0 ? soft(SHARPNESS*x)*(1.f/(SHARPNESS > 0 ? SHARPNESS : 1)) : relu(x);    // 0 stands for ReLU
+    if (A == HIDDEN)                                   // SHARPNESS 0 stands for ReLU
+        return SHARPNESS > 0 ? soft(SHARPNESS*x)*(1.f/(SHARPNESS > 0 ? SHARPNESS : 1)) : relu(x);
     return x;
 }
-template<class Store> __device__ void octaves(float x, Store store)      // sin 2^f x and cos 2^f x, by doubling the angle
+// sin 2^f x and cos 2^f x, by doubling the angle
+template<class Store> __device__ void octaves(float x, Store store)
 {
     float s = sinpif(x*.318309886183790672f), c = cospif(x*.318309886183790672f);
     #pragma unroll
     for (int f = 0; f < FREQS; f++) { store(f, s, c); float s2 = 2*s*c; c = 1-2*s*s; s = s2; }
 }
-__device__ float to_beta(float pre, float beta_init, float beta_min) { return beta_init+tanhf(2*pre)*(beta_init-beta_min); }     // A3.3
-__device__ float to_color(float x) { return 1.002f/(1+expf(-x))-.001f; }                                                         // A3.3
+// the ranges of A3.3
+__device__ float to_beta(float pre, float beta_init, float beta_min)
+{
+    return beta_init+tanhf(2*pre)*(beta_init-beta_min);
+}
+__device__ float to_color(float x) { return 1.002f/(1+expf(-x))-.001f; }
 """
 
 # %% ../nbs/11_kernels.ipynb #5156f628
@@ -808,20 +886,31 @@ PARTS['field'] = r"""
 #ifdef SHIM
 typedef float Points __attribute__((vector_size(4*PT), aligned(4)));      // PT points are one SIMD register
 #else
-struct Points { float v[PT]; __device__ float& operator[](int q) { return v[q]; } __device__ float operator[](int q) const { return v[q]; } };
+struct Points {
+    float v[PT];
+    __device__ float& operator[](int q) { return v[q]; }
+    __device__ float operator[](int q) const { return v[q]; }
+};
 __device__ Points operator+(Points a, float x) { for (int q = 0; q < PT; q++) a[q] += x; return a; }
 __device__ Points operator*(float x, Points a) { for (int q = 0; q < PT; q++) a[q] *= x; return a; }
 __device__ Points operator+(Points a, Points b) { for (int q = 0; q < PT; q++) a[q] += b[q]; return a; }
 #endif
-// out[o][p] = act(bias[o] + sum_i weight[i][o] in[i][p]) for the P points of this block; a thread makes RO outputs of PT points at a time
-template<int IN, int OUT, Act A, bool ADD> __device__ const float* dense(const float* in, const float* weight, float* out)
+"""
+
+# %% ../nbs/11_kernels.ipynb #ff1b8194
+PARTS['field'] += r"""
+// out[o][p] = act(bias[o] + sum_i weight[i][o] in[i][p]) for the P points of this block;
+// a thread makes RO outputs of PT points at a time
+template<int IN, int OUT, Act A, bool ADD>
+__device__ const float* dense(const float* in, const float* weight, float* out)
 {
     const int PAD = PADDED(OUT, RO); const float* bias = weight+IN*PAD;
     for (int job = THREAD; job < PAD/RO*(P/PT); job += THREADS) {
         int o = job/(P/PT)*RO, p = job%(P/PT)*PT;
         Points acc[RO];
         #pragma unroll
-        for (int r = 0; r < RO; r++) acc[r] = (ADD && o+r < OUT ? *(Points*)(out+(o+r)*P+p) : Points{})+bias[o+r];
+        for (int r = 0; r < RO; r++)
+            acc[r] = (ADD && o+r < OUT ? *(Points*)(out+(o+r)*P+p) : Points{})+bias[o+r];
         for (int i = 0; i < IN; i++) {
             Points x = *(const Points*)(in+i*P+p);
             #pragma unroll
@@ -835,15 +924,22 @@ template<int IN, int OUT, Act A, bool ADD> __device__ const float* dense(const f
     __syncthreads();
     return bias+PAD;
 }
+"""
+
+# %% ../nbs/11_kernels.ipynb #194b013a
+PARTS['field'] += r"""
 __device__ void encode(const float* points, size_t first, size_t total, float* rows)
 {
     for (int d = 0; d < 3; d++) for (int p = THREAD; p < P; p += THREADS) {
         float x = points[3*(first+p < total ? first+p : total-1)+d];
         rows[d*P+p] = x;
-        octaves(x, [=](int f, float s, float c) { rows[(3+3*f+d)*P+p] = s; rows[(3+3*FREQS+3*f+d)*P+p] = c; });
+        octaves(x, [=](int f, float s, float c) {
+            rows[(3+3*f+d)*P+p] = s; rows[(3+3*FREQS+3*f+d)*P+p] = c;
+        });
     }
 }
-__device__ void gather(const float* planes, const float* points, size_t first, size_t total, size_t per_image, int H, int W, float scale, float* rows)
+__device__ void gather(const float* planes, const float* points, size_t first, size_t total, size_t per_image,
+    int H, int W, float scale, float* rows)
 {
     for (int p = THREAD; p < P; p += THREADS) {
         size_t i = first+p < total ? first+p : total-1;
@@ -854,9 +950,13 @@ __device__ void gather(const float* planes, const float* points, size_t first, s
         }
     }
 }
+"""
+
+# %% ../nbs/11_kernels.ipynb #0062c0f4
+PARTS['field'] += r"""
 extern "C" __global__ void field(const float* planes,      // [B, 3, H, W, C]
     const float* points,                                   // [B, N, S, 3]
-    const float* view,                                     // [B, N, COLOR]: the direction's part of the colour layer
+    const float* view,                                     // [B, N, COLOR]: the direction's share of colour
     const float* weights,                                  // see pack_field
     float* sdf, float* beta, float* rgb,                   // [B, N, S], [B, N, S], [B, N, S, 3]
     int B, int N, int S, int H, int W, float scale, float beta_init, float beta_min)
@@ -869,31 +969,51 @@ extern "C" __global__ void field(const float* planes,      // [B, 3, H, W, C]
     const float* w = dense<INPUT, HIDE, HIDDEN, false>(a, weights, b);
     w = dense<HIDE, HIDE, HIDDEN, false>(b, w, a);
     w = dense<HIDE, 2+GEO, LINEAR, false>(a, w, b);
-    for (int p = THREAD; p < P; p += THREADS) if (first+p < total) { sdf[first+p] = b[p]; beta[first+p] = to_beta(b[P+p], beta_init, beta_min); }
-    for (int p = THREAD; p < P; p += THREADS) { size_t ray = (first+p < total ? first+p : total-1)/S; for (int o = 0; o < COLOR; o++) a[o*P+p] = view[ray*COLOR+o]; }
+    for (int p = THREAD; p < P; p += THREADS) if (first+p < total) {
+        sdf[first+p] = b[p]; beta[first+p] = to_beta(b[P+p], beta_init, beta_min);
+    }
+    for (int p = THREAD; p < P; p += THREADS) {
+        size_t ray = (first+p < total ? first+p : total-1)/S;
+        for (int o = 0; o < COLOR; o++) a[o*P+p] = view[ray*COLOR+o];
+    }
     __syncthreads();
     w = dense<GEO, COLOR, SOFTPLUS, true>(b+2*P, w, a);
     dense<COLOR, 3, LINEAR, false>(a, w, b);
-    for (int p = THREAD; p < P; p += THREADS) if (first+p < total) for (int d = 0; d < 3; d++) rgb[3*(first+p)+d] = to_color(b[d*P+p]);
+    for (int p = THREAD; p < P; p += THREADS) if (first+p < total)
+        for (int d = 0; d < 3; d++) rgb[3*(first+p)+d] = to_color(b[d*P+p]);
 }
 """
 
 # %% ../nbs/11_kernels.ipynb #2feed0c1
 PARTS['field_mma'] = r"""
-// bf16 on tensor cores: a warp takes 16 points through every layer. Of a 16 x 16 tile a lane holds rows g, g+8 and columns 2t, 2t+1, 2t+8, 2t+9
-// (g = lane/4, t = lane%4), before a product as after it: what one layer leaves in registers is what the next one multiplies.
+// bf16 on tensor cores: a warp takes 16 points through every layer.
+// Of a 16 x 16 tile a lane holds rows g, g+8 and columns 2t, 2t+1, 2t+8, 2t+9
+// (g = lane/4, t = lane%4), before a product as after it:
+// what one layer leaves in registers is what the next one multiplies.
 #define TILES(n) (PADDED(n, 16)/16)
 #ifndef SHIM
 __device__ void mma(float* d, const unsigned* a, uint2 b)
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
 }
-__device__ unsigned bf16x2(float low, float high) { unsigned r; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low)); return r; }
+__device__ unsigned bf16x2(float low, float high)
+{
+    unsigned r; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
 #endif
 __device__ unsigned short bf16(float x) { return bf16x2(x, 0.f) & 0xffff; }
+"""
+
+# %% ../nbs/11_kernels.ipynb #23fda6a8
+PARTS['field_mma'] += r"""
 // out = act(in W + row), 16 columns at a time; `head`: the first four sums of this lane, in full precision
-template<int IN, int OUT, Act A> __device__ const uint2* layer(const unsigned (*in)[4], const uint2* weight, const float* row_g, const float* row_g8, unsigned (*out)[4], float* head)
+template<int IN, int OUT, Act A>
+__device__ const uint2* layer(const unsigned (*in)[4], const uint2* weight,
+    const float* row_g, const float* row_g8, unsigned (*out)[4], float* head)
 {
     int t = threadIdx.x%4;
     #pragma unroll
@@ -902,21 +1022,32 @@ template<int IN, int OUT, Act A> __device__ const uint2* layer(const unsigned (*
         #pragma unroll
         for (int h = 0; h < 2; h++) {
             int column = 16*j+8*h+2*t;
-            acc[h][0] = row_g[column]; acc[h][1] = row_g[column+1]; acc[h][2] = row_g8[column]; acc[h][3] = row_g8[column+1];
+            acc[h][0] = row_g[column]; acc[h][1] = row_g[column+1];
+            acc[h][2] = row_g8[column]; acc[h][3] = row_g8[column+1];
             #pragma unroll
-            for (int k = 0; k < TILES(IN); k++) mma(acc[h], in[k], weight[((2*j+h)*TILES(IN)+k)*32+threadIdx.x%32]);
+            for (int k = 0; k < TILES(IN); k++)
+                mma(acc[h], in[k], weight[((2*j+h)*TILES(IN)+k)*32+threadIdx.x%32]);
         }
         if (j == 0 && head) for (int i = 0; i < 4; i++) head[i] = acc[0][i];
         #pragma unroll
-        for (int h = 0; h < 2; h++) { out[j][2*h] = bf16x2(act<A>(acc[h][0]), act<A>(acc[h][1])); out[j][2*h+1] = bf16x2(act<A>(acc[h][2]), act<A>(acc[h][3])); }
+        for (int h = 0; h < 2; h++) {
+            out[j][2*h] = bf16x2(act<A>(acc[h][0]), act<A>(acc[h][1]));
+            out[j][2*h+1] = bf16x2(act<A>(acc[h][2]), act<A>(acc[h][3]));
+        }
     }
     return weight+2*TILES(OUT)*TILES(IN)*32;
 }
-__device__ void stage(const float* planes, const float* points, size_t first, size_t total, size_t per_image, int H, int W, float scale, unsigned short* rows)   // [16][TILES(INPUT)*16]
+"""
+
+# %% ../nbs/11_kernels.ipynb #8c124139
+PARTS['field_mma'] += r"""
+__device__ void stage(const float* planes, const float* points, size_t first, size_t total, size_t per_image,
+    int H, int W, float scale, unsigned short* rows)   // [16][TILES(INPUT)*16]
 {
     const int WIDTH = TILES(INPUT)*16; int l = threadIdx.x%32;
     for (int job = l; job < 16*3; job += 32) {
-        int p = job/3, d = job%3; float x = points[3*(first+p < total ? first+p : total-1)+d]; unsigned short* row = rows+p*WIDTH;
+        int p = job/3, d = job%3; float x = points[3*(first+p < total ? first+p : total-1)+d];
+        unsigned short* row = rows+p*WIDTH;
         row[d] = bf16(x);
         octaves(x, [=](int f, float s, float c) { row[3+3*f+d] = bf16(s); row[3+3*FREQS+3*f+d] = bf16(c); });
     }
@@ -925,10 +1056,17 @@ __device__ void stage(const float* planes, const float* points, size_t first, si
         Chunk f = feature(look_up(planes, points+3*i, (int)(i/per_image), H, W, scale), c);
         for (int q = 0; q < V; q++) rows[p*WIDTH+ENC+c+q] = bf16(((float*)&f)[q]);
     }
-    for (int job = l; job < 16*(WIDTH-INPUT); job += 32) rows[job/(WIDTH-INPUT)*WIDTH+INPUT+job%(WIDTH-INPUT)] = 0;
+    for (int job = l; job < 16*(WIDTH-INPUT); job += 32)
+        rows[job/(WIDTH-INPUT)*WIDTH+INPUT+job%(WIDTH-INPUT)] = 0;
 }
-extern "C" __global__ void field_mma(const float* planes, const float* points, const float* view, const uint2* weights, const float* bias,
-    float* sdf, float* beta, float* rgb, int B, int N, int S, int H, int W, float scale, float beta_init, float beta_min)
+"""
+
+# %% ../nbs/11_kernels.ipynb #18cefcdd
+PARTS['field_mma'] += r"""
+extern "C" __global__ void field_mma(
+    const float* planes, const float* points, const float* view, const uint2* weights, const float* bias,
+    float* sdf, float* beta, float* rgb, int B, int N, int S, int H, int W,
+    float scale, float beta_init, float beta_min)
 {
     extern __shared__ float shared[];
     const int WIDTH = TILES(INPUT)*16; int l = threadIdx.x%32, g = l/4, t = l%4;
@@ -936,39 +1074,50 @@ extern "C" __global__ void field_mma(const float* planes, const float* points, c
     unsigned short* rows = (unsigned short*)shared+threadIdx.x/32*16*WIDTH;
     stage(planes, points, first, total, (size_t)N*S, H, W, scale, rows);
     __syncwarp();
-    unsigned x[TILES(INPUT)][4], h[TILES(HIDE)][4], h2[TILES(HIDE)][4], geo[TILES(2+GEO)][4], color[TILES(COLOR)][4], last[1][4];
+    unsigned x[TILES(INPUT)][4], h[TILES(HIDE)][4], h2[TILES(HIDE)][4], geo[TILES(2+GEO)][4],
+        color[TILES(COLOR)][4], last[1][4];
     #pragma unroll
-    for (int k = 0; k < TILES(INPUT); k++) for (int i = 0; i < 4; i++) x[k][i] = *(unsigned*)(rows+(g+i%2*8)*WIDTH+16*k+2*t+i/2*8);
+    for (int k = 0; k < TILES(INPUT); k++)
+        for (int i = 0; i < 4; i++) x[k][i] = *(unsigned*)(rows+(g+i%2*8)*WIDTH+16*k+2*t+i/2*8);
     float head[4], tail[4];
     const uint2* w = layer<INPUT, HIDE, HIDDEN>(x, weights, bias, bias, h, nullptr); bias += TILES(HIDE)*16;
     w = layer<HIDE, HIDE, HIDDEN>(h, w, bias, bias, h2, nullptr); bias += TILES(HIDE)*16;
     w = layer<HIDE, 2+GEO, LINEAR>(h2, w, bias, bias, geo, head); bias += TILES(2+GEO)*16;
-    size_t i = first+g, i8 = first+g+8; const float *v = view+(i < total ? i : total-1)/S*COLOR, *v8 = view+(i8 < total ? i8 : total-1)/S*COLOR;
-    w = layer<2+GEO, COLOR, SOFTPLUS>(geo, w, v, v8, color, nullptr);      // columns 0 and 1, distance and beta, meet weights of zero
+    size_t i = first+g, i8 = first+g+8;
+    const float *v = view+(i < total ? i : total-1)/S*COLOR, *v8 = view+(i8 < total ? i8 : total-1)/S*COLOR;
+    // columns 0 and 1, distance and beta, meet weights of zero
+    w = layer<2+GEO, COLOR, SOFTPLUS>(geo, w, v, v8, color, nullptr);
     layer<COLOR, 3, LINEAR>(color, w, bias, bias, last, tail);
     for (int r = 0; r < 2; r++) {
         size_t p = r ? i8 : i;
         if (p >= total) continue;
-        if (t == 0) { sdf[p] = head[2*r]; beta[p] = to_beta(head[2*r+1], beta_init, beta_min); rgb[3*p] = to_color(tail[2*r]); rgb[3*p+1] = to_color(tail[2*r+1]); }
+        if (t == 0) {
+            sdf[p] = head[2*r]; beta[p] = to_beta(head[2*r+1], beta_init, beta_min);
+            rgb[3*p] = to_color(tail[2*r]); rgb[3*p+1] = to_color(tail[2*r+1]);
+        }
         if (t == 1) rgb[3*p+2] = to_color(tail[2*r]);
     }
 }
 """
 
 # %% ../nbs/11_kernels.ipynb #4f062fde
+def _padded(x: Tensor, to: int) -> Tensor:
+    "The last axis with zeros up to a multiple of `to`."
+    return torch.nn.functional.pad(x, (0, -x.shape[-1] % to))
+
+
 def pack_field(f: Field, ro: int = 8) -> Tensor:
     "Weights [in, out] and bias of each layer in one row, outputs padded to a multiple of `ro`."
-    layers = [(l.weight, l.bias) for l in (f.sdf0, f.sdf1, f.sdf2)] + [
-        (f.color0.weight, f.color0.weight.new_zeros(f.config.color_hidden)),
-        (f.color1.weight, f.color1.bias),
-    ]
-    pad = lambda x: torch.nn.functional.pad(x, (0, -x.shape[-1] % ro))
-    return torch.cat([torch.cat([pad(w.T), pad(b[None])]).flatten() for w, b in layers])
+    no_bias = f.color0.weight.new_zeros(f.config.color_hidden)  # the direction brings it
+    layers = [(l.weight, l.bias) for l in (f.sdf0, f.sdf1, f.sdf2)]
+    layers += [(f.color0.weight, no_bias), (f.color1.weight, f.color1.bias)]
+    packed = [torch.cat([_padded(w.T, ro), _padded(b[None], ro)]) for w, b in layers]
+    return torch.cat([layer.flatten() for layer in packed])
 
 
 def field_constants(f: Field, p: int, pt: int, threads: int, ro: int = 8) -> dict:
-    c, inputs = f.config, f.sdf0.in_features
-    rows = max(inputs, c.hidden, c.color_hidden)
+    c = f.config
+    rows = max(f.sdf0.in_features, c.hidden, c.color_hidden)
     return dict(
         FREQS=c.pos_freqs,
         HIDE=c.hidden,
@@ -984,7 +1133,26 @@ def field_constants(f: Field, p: int, pt: int, threads: int, ro: int = 8) -> dic
         SHARED_FLOATS=p * (rows + max(c.hidden, 2 + c.geo_features)),
     )
 
+# %% ../nbs/11_kernels.ipynb #20f98ecf
+def _tiles(w: Tensor) -> Tensor:
+    "[out, in] -> [n tile, k tile, lane g t, half, pair], in one row."
+    w = _padded(_padded(w, 16).T, 16).T
+    tiled = w.reshape(w.shape[0] // 8, 8, w.shape[1] // 16, 2, 4, 2)
+    return tiled.permute(0, 2, 1, 4, 3, 5).flatten()
 
+
+def pack_tiles(f: Field) -> tuple[Tensor, Tensor]:
+    """bf16 weights in the order in which the lanes of `field_mma` read them, and the biases.
+
+    Both are padded to multiples of 16.
+    """
+    skip = torch.nn.functional.pad(f.color0.weight, (2, 0))  # distance and beta come before the features
+    weights = [f.sdf0.weight, f.sdf1.weight, f.sdf2.weight, skip, f.color1.weight]
+    biases = [l.bias for l in (f.sdf0, f.sdf1, f.sdf2, f.color1)]
+    tiles = torch.cat([_tiles(w) for w in weights])
+    return tiles.to(torch.bfloat16), torch.cat([_padded(b, 16) for b in biases])
+
+# %% ../nbs/11_kernels.ipynb #05234a74
 def field(
     f: Field,
     planes: Tensor,  # [B, 3, C, H, W]
@@ -992,107 +1160,117 @@ def field(
     dirs: Tensor,  # [B, N, 3]
     impl: str = 'auto',
 ) -> tuple[Tensor, Tensor, Tensor]:  # sdf [B, N, S], beta [B, N, S], rgb [B, N, S, 3]
-    "`Field.forward` in one kernel: look-up, encoding and both networks; for inference, in bf16 on tensor cores. Where a gradient is asked for, torch does it."
-    given, sizes = (planes, points, dirs, *f.parameters()), expect(points, 'points', 'B N S 3')
+    """`Field.forward` in one kernel: look-up, encoding and both networks.
+
+    For inference, in bf16 on tensor cores. Where a gradient is asked for, torch does it.
+    """
+    sizes = expect(points, 'points', 'B N S 3')
     expect(dirs, 'dirs', 'B N 3', B=sizes['B'], N=sizes['N'])
-    expect(planes, 'planes', 'B 3 C H W', B=sizes['B'], C=f.sdf0.in_features - 3 - 6 * f.config.pos_freqs)
+    channels = f.sdf0.in_features - 3 - 6 * f.config.pos_freqs
+    expect(planes, 'planes', 'B 3 C H W', B=sizes['B'], C=channels)
+    given = (planes, points, dirs, *f.parameters())
     backend = choose(impl, *given)
     learned = torch.is_grad_enabled() and any(x.requires_grad for x in given)
     if backend == 'torch' or learned or not _looks_up(f.combine, f.padding):
         return f(planes, points, dirs)
     tensor_cores = backend == 'cuda' and torch.cuda.get_device_capability(planes.device) >= (8, 0)
-    return (_field_mma if tensor_cores else _field)(f, planes, points, dirs, backend)
+    run = _field_mma if tensor_cores else _field
+    return run(f, planes, points, dirs, backend)
 
-
-def pack_tiles(f: Field) -> tuple[Tensor, Tensor]:
-    "bf16 weights in the order in which the lanes of `field_mma` read them, and the biases; both padded to multiples of 16."
-    skip = torch.nn.functional.pad(f.color0.weight, (2, 0))  # distance and beta come before the features
-    weights = [f.sdf0.weight, f.sdf1.weight, f.sdf2.weight, skip, f.color1.weight]
-    biases = [l.bias for l in (f.sdf0, f.sdf1, f.sdf2, f.color1)]
-    to16 = lambda x: torch.nn.functional.pad(x, (0, -x.shape[-1] % 16))
-
-    def tiles(w):  # [out, in] -> [n tile, k tile, lane g t, half, pair]
-        w = to16(to16(w).T).T
-        return w.reshape(w.shape[0] // 8, 8, w.shape[1] // 16, 2, 4, 2).permute(0, 2, 1, 4, 3, 5).flatten()
-
-    return torch.cat([tiles(w) for w in weights]).to(torch.bfloat16), torch.cat([to16(b) for b in biases])
-
-
+# %% ../nbs/11_kernels.ipynb #091f5dd5
 def _field(f, planes, points, dirs, backend, threads=None, schedule='loop'):
     "fp32; a block of one thread is a SIMD loop over its points."
     threads = threads or (1 if backend == 'cpu' else 128)
-    k = field_constants(f, *((16, 16) if threads == 1 else (32, 4)), threads)
-    return _launch_field(
-        'field', f, planes, points, dirs, backend, (pack_field(f),), k, k['P'], threads, schedule
-    )
+    p, pt = (16, 16) if threads == 1 else (32, 4)
+    k = field_constants(f, p, pt, threads)
+    launch = _FieldHow('field', backend, p, threads, schedule)
+    return launch.run(f, planes, points, dirs, (pack_field(f),), k)
 
 
 def _field_mma(f, planes, points, dirs, backend, schedule='forward', threads=128):
     "bf16 tensor cores, sm_80 and later; on the CPU an emulation, for tests."
     k = field_constants(f, 16, 16, threads) | dict(LOG1P='FAST_LOG1P')
-    k['SHARED_FLOATS'] = threads // 32 * 16 * (-(-f.sdf0.in_features // 16) * 16) // 2
-    return _launch_field(
-        'field_mma', f, planes, points, dirs, backend, pack_tiles(f), k, threads // 2, threads, schedule
-    )
+    width = -(-f.sdf0.in_features // 16) * 16
+    k['SHARED_FLOATS'] = threads // 32 * 16 * width // 2
+    launch = _FieldHow('field_mma', backend, threads // 2, threads, schedule)
+    return launch.run(f, planes, points, dirs, pack_tiles(f), k)
 
+# %% ../nbs/11_kernels.ipynb #27fd409a
+@dataclass(frozen=True)
+class _FieldHow:
+    "How a kernel of the field runs."
 
-def _launch_field(
-    kernel, f, planes, points, dirs, backend, weights, constants, points_per_block, threads, schedule
-):
-    (b, n, s, _), c = points.shape, f.config
-    constants = constants | _triplane_constants(planes, f.combine, backend)
-    texels = _texels(planes)
-    with torch.autocast(points.device.type, enabled=False):
-        view = split_linear(f.dir0, *octaves(dirs, c.dir_freqs))
-    out = points.new_empty(b, n, s), points.new_empty(b, n, s), points.new_empty(b, n, s, 3)
-    args = (
-        texels,
-        points.contiguous(),
-        view.contiguous(),
-        *weights,
-        *out,
-        b,
-        n,
-        s,
-        *texels.shape[2:4],
-        2 / f.box,
-        c.beta_init,
-        c.beta_min,
-    )
-    grid = -(-b * n * s // points_per_block)
-    if grid and backend == 'cuda':
-        launch_cuda(kernel, grid, threads, args, 4 * constants['SHARED_FLOATS'], LANES=1, **constants)
-    elif grid:
-        launch_cpu(kernel, grid, threads, args, schedule, **constants)
-    return out
+    kernel: str
+    backend: str
+    points: int  # a block
+    threads: int  # a block
+    schedule: str  # on a CPU
+
+    def run(self, f, planes, points, dirs, weights, constants):
+        b, n, s, _ = points.shape
+        c = f.config
+        constants = constants | _triplane_constants(planes, f.combine, self.backend)
+        texels = _texels(planes)
+        with torch.autocast(points.device.type, enabled=False):
+            view = split_linear(f.dir0, *octaves(dirs, c.dir_freqs))
+        out = points.new_empty(b, n, s), points.new_empty(b, n, s), points.new_empty(b, n, s, 3)
+        inputs = texels, points.contiguous(), view.contiguous(), *weights
+        sizes = b, n, s, *texels.shape[2:4]
+        args = (*inputs, *out, *sizes, 2 / f.box, c.beta_init, c.beta_min)
+        grid = -(-b * n * s // self.points)
+        if grid and self.backend == 'cuda':
+            shared = 4 * constants['SHARED_FLOATS']
+            launch_cuda(self.kernel, grid, self.threads, args, shared, LANES=1, **constants)
+        elif grid:
+            launch_cpu(self.kernel, grid, self.threads, args, self.schedule, **constants)
+        return out
 
 # %% ../nbs/11_kernels.ipynb #8dbbceb3
 def nvrtc_report(kernel: str, arch: int, **constants) -> dict[str, int]:
-    "Compile for sm_<arch> without a GPU or driver; registers a thread, bytes of stack, spill stores and spill loads, as ptxas counts them."
+    """Compile for sm_<arch> without a GPU or driver; BuildError where it does not.
+
+    Registers a thread, bytes of stack, spill stores and spill loads, as ptxas counts them.
+    """
     from cuda.bindings import nvrtc
 
-    ask = lambda result: result[1:] if int(result[0]) == 0 else _nvrtc_failed(result[0])
-    (program,) = ask(
-        nvrtc.nvrtcCreateProgram(
-            cuda_source(kernel, **constants).encode(), f'{kernel}.cu'.encode(), 0, [], []
-        )
-    )
+    source = cuda_source(kernel, **constants).encode()
+    (program,) = _granted(nvrtc.nvrtcCreateProgram(source, f'{kernel}.cu'.encode(), 0, [], []))
     options = [f'--gpu-architecture=sm_{arch}'.encode(), b'--std=c++17', b'--ptxas-options=-v']
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-    log = b' ' * ask(nvrtc.nvrtcGetProgramLogSize(program))[0]
-    ask(nvrtc.nvrtcGetProgramLog(program, log))
+    (length,) = _granted(nvrtc.nvrtcGetProgramLogSize(program))
+    log = b' ' * length
+    _granted(nvrtc.nvrtcGetProgramLog(program, log))
     if int(status):
         raise BuildError(f'{kernel} did not compile for sm_{arch}:\n{log.decode()[:3000]}')
     return _ptxas_numbers(log.decode(), kernel)
 
 
+def _granted(result: tuple) -> tuple:
+    "What NVRTC gave, without its status."
+    status, *rest = result
+    if int(status):
+        raise RuntimeError(f'NVRTC: {status}')
+    return rest
+
+
+def _ptxas_numbers(log: str, kernel: str) -> dict[str, int]:
+    entry = log[log.index(f"'{kernel}'") :]
+    patterns = dict(
+        registers=r'Used (\d+) registers',
+        stack=r'(\d+) bytes stack',
+        spill_stores=r'(\d+) bytes spill stores',
+        spill_loads=r'(\d+) bytes spill loads',
+    )
+    return {name: int(re.search(pattern, entry)[1]) for name, pattern in patterns.items()}
+
+# %% ../nbs/11_kernels.ipynb #1bd5d338
 def paper_sizes() -> dict[str, dict]:
     "Kernel -> its constants at the paper's sizes."
-    planes, mlps = (
-        dict(C=32, V=4, PRODUCT=1, LANES=8),
-        field_constants(Field(FieldConfig(), 32), 32, 4, 128) | dict(C=32, V=4, PRODUCT=1, LANES=1),
-    )
-    bins, march = dict(K=191, LANES=32), dict(F=3, LANES=16)
+    features = dict(C=32, V=4, PRODUCT=1)
+    planes = features | dict(LANES=8)
+    mlps = field_constants(Field(FieldConfig(), 32), 32, 4, 128) | features | dict(LANES=1)
+    bins = dict(K=191, LANES=32)
+    march = dict(F=3, LANES=16)
     return dict(
         triplane=planes,
         triplane_backward=planes,
@@ -1102,19 +1280,4 @@ def paper_sizes() -> dict[str, dict]:
         composite_backward=march,
         field=mlps,
         field_mma=mlps | dict(LOG1P='FAST_LOG1P'),
-    )
-
-
-def _nvrtc_failed(status):
-    raise RuntimeError(f'NVRTC: {status}')
-
-
-def _ptxas_numbers(log: str, kernel: str) -> dict[str, int]:
-    entry = log[log.index(f"'{kernel}'") :]
-    number = lambda pattern: int(re.search(pattern, entry)[1])
-    return dict(
-        registers=number(r'Used (\d+) registers'),
-        stack=number(r'(\d+) bytes stack'),
-        spill_stores=number(r'(\d+) bytes spill stores'),
-        spill_loads=number(r'(\d+) bytes spill loads'),
     )

@@ -33,13 +33,18 @@ def r1_penalty(
     return grad.square().sum((1, 2, 3)).mean()
 
 # %% ../nbs/14_losses.ipynb #9f88a19c
+def _mean(errors: list[Tensor]) -> Tensor:
+    "Over the entries of all tensors."
+    return sum(e.sum() for e in errors) / sum(e.numel() for e in errors)
+
+
 def surface_loss(
     groups: list[tuple[Tensor, March]],  # as in a Trace
     target: float,  # B_target, world units
 ) -> Tensor:
     "Mean over rays of (sum_i w_i beta_i - opacity * target)^2, weights detached (Eq. 10)."
-    errors = [(m.weights.detach() * (m.beta - target)).sum(-1).square() for _, m in groups]
-    return sum(e.sum() for e in errors) / sum(e.numel() for e in errors)
+    excess = [(m.weights.detach() * (m.beta - target)).sum(-1) for _, m in groups]
+    return _mean([e.square() for e in excess])
 
 # %% ../nbs/14_losses.ipynb #c83918c8
 def decision_loss(sdf: Tensor) -> Tensor:
@@ -47,23 +52,45 @@ def decision_loss(sdf: Tensor) -> Tensor:
     return torch.exp(-2 * sdf.abs()).mean()
 
 
+def _slope(m: March) -> Tensor:
+    "|ds/dt| between neighbouring samples, [B, N, S-1]; closer ones count as 0.002 apart."
+    return (m.sdf.diff(dim=-1) / m.t.diff(dim=-1).clamp_min(2e-3)).abs()
+
+
 def hinge_loss(groups: list[tuple[Tensor, March]]) -> Tensor:
-    "Mean relu(|ds/dt| - 1)^2 between neighbouring samples: an SDF cannot change faster than the distance walked. Not in the paper."
-    slopes = [(m.sdf.diff(dim=-1) / m.t.diff(dim=-1).clamp_min(2e-3)).abs() for _, m in groups]
-    errors = [F.relu(s - 1).square() for s in slopes]
-    return sum(e.sum() for e in errors) / sum(e.numel() for e in errors)
+    """Mean relu(|ds/dt| - 1)^2 between neighbouring samples. Not in the paper.
+
+    An SDF cannot change faster than the distance walked.
+    """
+    slopes = [_slope(m) for _, m in groups]
+    return _mean([F.relu(s - 1).square() for s in slopes])
 
 # %% ../nbs/14_losses.ipynb #967542bf
+def _bending(
+    depth: Tensor,  # [B, 1, R, R]
+    hit: Tensor,  # [B, 1, R, R], opacity
+    pixel: Tensor,  # [B], its width at the world's origin
+) -> tuple[Tensor, Tensor]:
+    "Along rows, sums [B] over the triples of neighbours: of sqrt(1+k^2)-1 where they were hit, and of hits."
+    k = depth.diff(n=2) / pixel[:, None, None, None]
+    all_hit = hit[..., :-2] * hit[..., 1:-1] * hit[..., 2:]
+    charbonnier = (1 + k.square()).sqrt() - 1
+    return (all_hit * charbonnier).sum((1, 2, 3)), all_hit.sum((1, 2, 3))
+
+
 def smoothness_loss(out: Rendering, camera: Camera, far: float) -> Tensor:
-    "Mean sqrt(1+k^2)-1 over each image's triples of neighbouring hit pixels; k: the second difference of their depths, in widths of a pixel at the world's origin. Not in the paper."
-    depth, hit = to_image(out.surface_depth(far)), to_image(out.opacity.detach())  # [B, 1, R, R]
-    pixel = camera.cam2world[:, :3, 3].norm(dim=-1) / (camera.intrinsics[:, 0, 0] * depth.shape[-1])
-    cost = mass = 0.0
-    for d, o in ((depth, hit), (depth.mT, hit.mT)):
-        k = d.diff(n=2) / pixel[:, None, None, None]
-        w = o[..., :-2] * o[..., 1:-1] * o[..., 2:]
-        cost, mass = cost + (w * ((1 + k.square()).sqrt() - 1)).sum((1, 2, 3)), mass + w.sum((1, 2, 3))
-    return (cost / mass.clamp_min(1)).mean()
+    """Mean sqrt(1+k^2)-1 over each image's triples of neighbouring hit pixels. Not in the paper.
+
+    k: the second difference of their depths, in widths of a pixel at the world's origin.
+    """
+    depth = to_image(out.surface_depth(far))
+    hit = to_image(out.opacity.detach())
+    distance = camera.cam2world[:, :3, 3].norm(dim=-1)
+    pixel = distance / (camera.intrinsics[:, 0, 0] * depth.shape[-1])
+    across, triples_across = _bending(depth, hit, pixel)
+    down, triples_down = _bending(depth.mT, hit.mT, pixel)
+    triples = triples_across + triples_down
+    return ((across + down) / triples.clamp_min(1)).mean()
 
 # %% ../nbs/14_losses.ipynb #964c20b1
 def swap_labels(

@@ -26,19 +26,21 @@ def to_units(pdf: Tensor) -> Tensor:
 def smallest_set(
     pdf: Tensor,  # [..., K-1], sums to 1
     tau: float,  # mass to keep, in (0, 1]
-) -> tuple[
-    Tensor, Tensor
-]:  # keep [..., K-1] bool; rank [..., K-1], 0 = most likely (ties: the nearer bin first)
-    "The fewest bins with total mass >= tau; a pdf without any mass keeps all of its bins."
+) -> tuple[Tensor, Tensor]:
+    """The fewest bins with total mass >= tau; a pdf without any mass keeps all of its bins.
+
+    Returns keep [..., K-1], bool, and rank [..., K-1], 0 = most likely (ties: the nearer bin first).
+    ValueError where tau is no share.
+    """
     if not 0 < tau <= 1:
         raise ValueError(f'tau must be in (0, 1], got {tau}')
     mass, order = to_units(pdf).sort(dim=-1, descending=True, stable=True)
     before = mass.cumsum(-1) - mass  # mass of the more likely bins
     total = mass.sum(-1, keepdim=True)
-    kept = (before < (tau * total).ceil().clamp_min(1)) | (total == 0)
-    rank = torch.empty_like(order).scatter_(
-        -1, order, torch.arange(pdf.shape[-1], device=pdf.device).expand_as(order)
-    )
+    needed = (tau * total).ceil().clamp_min(1)
+    kept = (before < needed) | (total == 0)
+    places = torch.arange(pdf.shape[-1], device=pdf.device)
+    rank = torch.empty_like(order).scatter_(-1, order, places.expand_as(order))
     return kept.gather(-1, rank), rank
 
 # %% ../nbs/10_sampler.ipynb #749b6468
@@ -74,13 +76,15 @@ def draw_robust(
     last = n.cumsum(-1)
     i = torch.arange(samples, device=pdf.device).expand_as(u).contiguous()
     b = torch.searchsorted(last, i, right=True)  # the bin of the i-th sample
-    of_bin, j = n.gather(-1, b), i - (last - n).gather(-1, b)  # j-th of n in its bin
+    of_bin = n.gather(-1, b)
+    j = i - (last - n).gather(-1, b)  # j-th of n in its bin
     return to_samples(b + (j + u) / of_bin, near, far, pdf.shape[-1])
 
 # %% ../nbs/10_sampler.ipynb #2d0db6bb
 def certainty(pdf: Tensor, top: int) -> Tensor:
     "Mass of the `top` largest bins of [B, N, K-1] in units of 2^-20: [B, N]."
-    return to_units(pdf).topk(min(top, pdf.shape[-1]), -1)[0].sum(-1)
+    largest, _ = to_units(pdf).topk(min(top, pdf.shape[-1]), -1)
+    return largest.sum(-1)
 
 
 def budget(
@@ -90,8 +94,8 @@ def budget(
     "Split the rays of each image into certain and uncertain ones."
     hard = round(config.boost_fraction * certain.shape[1])
     order = certain.argsort(dim=1, stable=True)
-    groups = [
-        (order[:, hard:].sort(1)[0], config.samples),
-        (order[:, :hard].sort(1)[0], config.boost * config.samples),
-    ]  # neighbours stay neighbours: they share texels
+    # sorted again: neighbours stay neighbours, since they share texels
+    easy_rays, _ = order[:, hard:].sort(1)
+    hard_rays, _ = order[:, :hard].sort(1)
+    groups = [(easy_rays, config.samples), (hard_rays, config.boost * config.samples)]
     return [g for g in groups if g[0].shape[1]]

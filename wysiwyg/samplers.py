@@ -16,7 +16,7 @@ from .sampler import *
 # %% ../nbs/10a_samplers.ipynb #cf3d71df
 def draw_unstratified(pdf, samples, tau, near, far, u) -> Samples:
     "Independent draws, uniform over the smallest set."
-    keep = smallest_set(pdf, tau)[0]
+    keep, _ = smallest_set(pdf, tau)
     return _invert(keep / keep.sum(-1, keepdim=True), u.sort(-1)[0], near, far)
 
 
@@ -28,11 +28,13 @@ def draw_unfiltered(pdf, samples, tau, near, far, u) -> Samples:
 
 def _invert(pdf: Tensor, u: Tensor, near: float, far: float) -> Samples:
     "Inverse transform: piecewise-constant pdf [..., K-1], sorted u [..., S]."
+    bins = pdf.shape[-1]
     cdf = torch.cat([torch.zeros_like(pdf[..., :1]), pdf.cumsum(-1)], -1)
-    u = u * cdf[..., -1:] * (1 - 1e-6)
-    b = (torch.searchsorted(cdf, u.contiguous(), right=True) - 1).clamp(0, pdf.shape[-1] - 1)
+    mass = u * cdf[..., -1:] * (1 - 1e-6)
+    b = (torch.searchsorted(cdf, mass.contiguous(), right=True) - 1).clamp(0, bins - 1)
     lo, hi = cdf.gather(-1, b), cdf.gather(-1, b + 1)
-    return to_samples(b + ((u - lo) / (hi - lo).clamp_min(1e-12)).clamp(0, 1), near, far, pdf.shape[-1])
+    within = (mass - lo) / (hi - lo).clamp_min(1e-12)
+    return to_samples(b + within.clamp(0, 1), near, far, bins)
 
 
 DRAWS = dict(robust=draw_robust, unstratified=draw_unstratified, unfiltered=draw_unfiltered)
@@ -43,76 +45,112 @@ def importance(
     t: Tensor,  # [B, N, n] their edges
     u: Tensor,  # [B, N, m] in [0, 1)
 ) -> Tensor:  # [B, N, m] distances
-    "EG3D's second pass: weights max-pooled, averaged, raised by 0.01; each falls between the middles of its interval and of the one before."
+    """EG3D's second pass: weights max-pooled, averaged, raised by 0.01.
+
+    Each falls between the middles of its interval and of the one before.
+    """
     w = torch.nn.functional.max_pool1d(weights, 2, 1, padding=1)
     w = torch.nn.functional.avg_pool1d(w, 2, 1) + 0.01
     if w.shape[-1] > 2:
         w = torch.nn.functional.pad(w[..., 1:-1], (1, 1))  # as there, the outer two get nothing
-    t = torch.cat([t[..., :1], (t[..., 1:] + t[..., :-1]) / 2], -1)
-    cdf = torch.cat([torch.zeros_like(w[..., :1]), (w / w.sum(-1, keepdim=True)).cumsum(-1)], -1)
+    middles = (t[..., 1:] + t[..., :-1]) / 2
+    edges = torch.cat([t[..., :1], middles], -1)
+    upto = (w / w.sum(-1, keepdim=True)).cumsum(-1)
+    cdf = torch.cat([torch.zeros_like(w[..., :1]), upto], -1)
     b = (torch.searchsorted(cdf, u.contiguous(), right=True) - 1).clamp(0, w.shape[-1] - 1)
-    pick = lambda x, k: x.gather(-1, b + k)
-    frac = (u - pick(cdf, 0)) / (pick(cdf, 1) - pick(cdf, 0)).clamp_min(1e-8)
-    return pick(t, 0) + frac.clamp(0, 1) * (pick(t, 1) - pick(t, 0))
+    below, mass = _ends(cdf, b)
+    start, length = _ends(edges, b)
+    frac = (u - below) / mass.clamp_min(1e-8)
+    return start + frac.clamp(0, 1) * length
 
 
+def _ends(x: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
+    "Of intervals i of edges x: where they begin, and how long they are."
+    begin = x.gather(-1, i)
+    return begin, x.gather(-1, i + 1) - begin
+
+# %% ../nbs/10a_samplers.ipynb #8f6000c5
 def two_pass(field, rays: Rays, near: float, far: float, coarse: int, fine: int, u: Tensor) -> March:
-    "Coarse uniform samples, fine importance samples, merged; EG3D's midpoint marcher. u [B, N, coarse + fine]."
+    """Coarse uniform samples, fine importance samples, merged; EG3D's midpoint marcher.
+
+    u [B, N, coarse + fine]; ValueError under 2 coarse samples.
+    """
     if coarse < 2 or fine < 0:
         raise ValueError(f'two_pass needs at least 2 coarse samples and 0 fine ones, got {coarse} and {fine}')
     s = uniform_samples(rays, near, far, coarse, u[..., :coarse])
     first = march(field, rays, s)
     if fine == 0:
         return midpoints(first)
-    t = importance(midpoints(first).weights.detach(), s.t, u[..., coarse:])
-    second = march(field, rays, Samples(t, torch.zeros_like(t)))
-    t, seen = merge(first.t, second.t, *[(m.sdf, m.beta, m.rgb) for m in (first, second)])
+    more = importance(midpoints(first).weights.detach(), s.t, u[..., coarse:])
+    second = march(field, rays, Samples(more, torch.zeros_like(more)))
+    answers = [(m.sdf, m.beta, m.rgb) for m in (first, second)]
+    t, seen = merge(first.t, second.t, *answers)
     return midpoints(weigh(t, torch.zeros_like(t), *seen))
 
 
 def merge(t: Tensor, more: Tensor, first: tuple, second: tuple) -> tuple[Tensor, list[Tensor]]:
-    "Two sets of places [B, N, S] and what was seen there, [B, N, S] or [B, N, S, 3], as one in the order of distance."
+    """Two sets of places [B, N, S] and what was seen there, as one in the order of distance.
+
+    What was seen: tensors [B, N, S] or [B, N, S, 3].
+    """
     order = torch.cat([t, more], -1).argsort(-1)
-    pick = lambda a, b: torch.cat([a, b], 2).gather(
-        2, order if a.ndim == 3 else order[..., None].expand(*order.shape, 3)
-    )
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        both = torch.cat([a, b], 2)
+        if a.ndim == 3:
+            return both.gather(2, order)
+        return both.gather(2, order[..., None].expand(*order.shape, 3))
+
     return pick(t, more), [pick(a, b) for a, b in zip(first, second)]
 
+# %% ../nbs/10a_samplers.ipynb #5157e793
+def _first_inside(sdf: Tensor) -> Tensor:
+    "Index [B, N, 1] of the first of [B, N, S] samples inside, at least 1; no root: the closest approach."
+    inside = sdf < 0
+    first = torch.where(inside.any(-1), inside.int().argmax(-1), sdf.argmin(-1))
+    return first.clamp_min(1)[..., None]
 
+
+def _before_and_at(x: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
+    "Samples i - 1 and i of x [B, N, S]."
+    return x.gather(-1, i - 1), x.gather(-1, i)
+
+
+def _crossing(fa: Tensor, fb: Tensor) -> Tensor:
+    "Where the chord from fa to fb is zero, as a share of the bracket (regula falsi)."
+    return fa / (fa - fb).clamp_min(1e-8)
+
+# %% ../nbs/10a_samplers.ipynb #5e1fd02c
 def root(
     field, rays: Rays, near: float, far: float, coarse: int, steps: int, skin: int, half: float = 4.0
 ) -> March:
-    "At least 2 `coarse` ones and 1 in the `skin`. First sign change among `coarse` samples, `steps` secant steps, then `skin` samples over +-`half` betas around the root."
+    """First sign change among `coarse` samples, `steps` secant steps, then `skin` samples around the root.
+
+    The skin reaches `half` betas to either side. ValueError under 2 `coarse` samples or 1 in the `skin`.
+    """
     if coarse < 2 or skin < 1:
         raise ValueError(f'root needs at least 2 coarse samples and 1 in the skin, got {coarse} and {skin}')
     s = uniform_samples(rays, near, far, coarse)
     with torch.no_grad():
         m = march(field, rays, s)
-    inside = m.sdf < 0
-    i = torch.where(inside.any(-1), inside.int().argmax(-1), m.sdf.argmin(-1)).clamp_min(1)[
-        ..., None
-    ]  # no root: the closest approach
-    at = lambda x, k: x.gather(-1, i - 1 + k)
-    a, b, fa, fb = at(s.t, 0), at(s.t, 1), at(m.sdf, 0), at(m.sdf, 1)
-    found, beta, slope = (
-        (fa > 0) & (fb <= 0),
-        at(m.beta, 1),
-        ((fa - fb) / (b - a)).abs().clamp_min(0.2),
-    )  # ds/dt across the bracket
+    inside = _first_inside(m.sdf)
+    a, b = _before_and_at(s.t, inside)
+    fa, fb = _before_and_at(m.sdf, inside)
+    nearest = b
+    found = (fa > 0) & (fb <= 0)
+    beta = m.beta.gather(-1, inside)
+    slope = ((fa - fb) / (b - a)).abs().clamp_min(0.2)  # ds/dt across the bracket
     for _ in range(steps):
-        t = a + (b - a) * (fa / (fa - fb).clamp_min(1e-8)).clamp(0.02, 0.98)  # regula falsi
+        t = a + (b - a) * _crossing(fa, fb).clamp(0.02, 0.98)
         with torch.no_grad():
             f, beta, _ = field(rays.at(t), rays.dirs)
-        a, fa, b, fb = (
-            torch.where(f > 0, t, a),
-            torch.where(f > 0, f, fa),
-            torch.where(f > 0, b, t),
-            torch.where(f > 0, fb, f),
-        )
-    t = torch.where(found, a + (b - a) * (fa / (fa - fb).clamp_min(1e-8)).clamp(0, 1), at(s.t, 1))
-    reach = torch.where(
-        found, half * beta / slope, torch.maximum(half * beta, beta.new_tensor((far - near) / coarse))
-    )  # grazing rays: a whole interval
+        outside = f > 0
+        a, fa = torch.where(outside, t, a), torch.where(outside, f, fa)
+        b, fb = torch.where(outside, b, t), torch.where(outside, fb, f)
+    t = torch.where(found, a + (b - a) * _crossing(fa, fb).clamp(0, 1), nearest)
+    interval = beta.new_tensor((far - near) / coarse)
+    grazing = torch.maximum(half * beta, interval)  # such rays: a whole interval
+    reach = torch.where(found, half * beta / slope, grazing)
     step = 2 * reach / skin
     place = t - reach + (torch.arange(skin, device=t.device) + 0.5) * step
     return march(field, rays, Samples(place, step.expand_as(place)))
@@ -121,23 +159,24 @@ def root(
 def invert_integral(y: Tensor) -> Tensor:
     "x with density_integral(x, 1) = y, y < 0."
     x = (y + 0.25).clamp_max(0)
-    for _ in range(3):
+    for _ in range(3):  # Newton: x - exp(x)/2 = y
         e = 0.5 * torch.exp(x)
-        x = (x - (x - e - y) / (1 - e)).clamp_max(0)  # x - exp(x)/2 = y
-    return torch.where(y < -0.5, x, -torch.log((-2 * y).clamp_min(1e-12)))
+        x = (x - (x - e - y) / (1 - e)).clamp_max(0)
+    outside = -torch.log((-2 * y).clamp_min(1e-12))
+    return torch.where(y < -0.5, x, outside)
 
 
 def beyond(t: Tensor, sdf: Tensor, near: float, far: float, width: float) -> tuple[Tensor, Tensor]:
     "[B, N, S] samples with one more at either end, twice as far as a surface could be at the least."
+    t_first, t_last = t[..., :1], t[..., -1:]
     reach = (2 * sdf[..., [0, -1]].abs()).clamp_min(width)
-    before, after = (
-        (t[..., :1] - reach[..., :1]).clamp_min(near),
-        (t[..., -1:] + reach[..., 1:]).clamp_max(far),
-    )
-    ends = sdf[..., :1] + t[..., :1] - before, sdf[..., -1:] + t[..., -1:] - after  # slope -1
-    return torch.cat([before, t, after], -1), torch.cat([ends[0], sdf, ends[1]], -1)
+    before = (t_first - reach[..., :1]).clamp_min(near)
+    after = (t_last + reach[..., 1:]).clamp_max(far)
+    sdf_before = sdf[..., :1] + t_first - before  # slope -1
+    sdf_after = sdf[..., -1:] + t_last - after
+    return torch.cat([before, t, after], -1), torch.cat([sdf_before, sdf, sdf_after], -1)
 
-
+# %% ../nbs/10a_samplers.ipynb #688570a0
 def second_look(
     t: Tensor,  # [B, N, S] sorted places of the first look
     sdf: Tensor,  # [B, N, S]
@@ -150,25 +189,35 @@ def second_look(
 ) -> Tensor:  # [B, N, M]
     "Inverse transform of the opacity of the distance that is linear between samples."
     t, sdf = beyond(t, sdf, near, far, width)
-    beta = torch.cat([beta[..., :1], (beta[..., 1:] + beta[..., :-1]) / 2, beta[..., -1:]], -1)
+    middle = (beta[..., 1:] + beta[..., :-1]) / 2
+    beta = torch.cat([beta[..., :1], middle, beta[..., -1:]], -1)  # of the intervals
     a = thickness(t, sdf, beta)
-    gap, ds, start = t.diff(dim=-1), sdf.diff(dim=-1), density_integral(sdf[..., :-1], beta)
-    mass = volume_weights(a, 1.0) + idle * gap
+    mass = volume_weights(a, 1.0) + idle * t.diff(dim=-1)
     upto = mass.cumsum(-1)
-    v = (torch.arange(u.shape[-1], device=u.device) + u) / u.shape[-1] * upto[..., -1:]
+    strata = (torch.arange(u.shape[-1], device=u.device) + u) / u.shape[-1]
+    v = strata * upto[..., -1:]
     i = torch.searchsorted(upto, v.contiguous()).clamp_max(mass.shape[-1] - 1)
-    a, gap, ds, start, beta, mass, upto, t, sdf = [
-        x.gather(-1, i) for x in (a, gap, ds, start, beta, mass, upto, t, sdf)
-    ]
-    f = (1 - (upto - v) / mass.clamp_min(1e-12)).clamp(0, 1)  # share of the interval's light
-    s = beta * invert_integral(start - torch.log1p(f * torch.expm1(-a)) * ds / gap.clamp_min(1e-9))
+    missing = (upto.gather(-1, i) - v) / mass.gather(-1, i).clamp_min(1e-12)
+    f = (1 - missing).clamp(0, 1)  # share of the interval's light
+    return _place_in(i, f, a, t, sdf, beta)
+
+
+def _place_in(i: Tensor, f: Tensor, a: Tensor, t: Tensor, sdf: Tensor, beta: Tensor) -> Tensor:
+    "Where a share f of the light of interval i lies before; a, beta [B, N, S-1] of the intervals."
+    start = density_integral(sdf[..., :-1], beta)
+    of_intervals = a, t.diff(dim=-1), sdf.diff(dim=-1), start, beta, t, sdf
+    a, gap, ds, start, beta, t, sdf = [x.gather(-1, i) for x in of_intervals]
+    reached = torch.log1p(f * torch.expm1(-a))  # minus the thickness
+    s = beta * invert_integral(start - reached * ds / gap.clamp_min(1e-9))
     level = ds.abs() < 0.01 * beta
-    return t + gap * torch.where(level, f, (s - sdf) / ds.masked_fill(level, 1)).clamp(0, 1)
+    share = torch.where(level, f, (s - sdf) / ds.masked_fill(level, 1))
+    return t + gap * share.clamp(0, 1)
 
 # %% ../nbs/10a_samplers.ipynb #72a245af
 def centred(t: Tensor, width: float) -> Tensor:
     "Half the way to either neighbour, each at most half a bin: [B, N, S]."
-    half, end = (t.diff(dim=-1) / 2).clamp_max(width / 2), torch.full_like(t[..., :1], width / 2)
+    half = (t.diff(dim=-1) / 2).clamp_max(width / 2)
+    end = torch.full_like(t[..., :1], width / 2)
     return torch.cat([end, half], -1) + torch.cat([half, end], -1)
 
 
@@ -181,8 +230,13 @@ def refine(
     far: float,
     width: float,
 ) -> tuple[Tensor, ...]:  # t, delta, sdf, beta [B, N, S+M], rgb [B, N, S+M, 3]
-    "Ask at t, then where the answers put the light; places are chosen without a gradient, both looks keep theirs."
+    """Ask at t, then where the answers put the light.
+
+    Places are chosen without a gradient, both looks keep theirs.
+    """
     first = field(rays.at(t), rays.dirs)
-    more = second_look(t, first[0].detach(), first[1].detach(), u, near, far, width)
-    t, seen = merge(t, more, first, field(rays.at(more), rays.dirs))
+    sdf, beta = first[0].detach(), first[1].detach()
+    more = second_look(t, sdf, beta, u, near, far, width)
+    second = field(rays.at(more), rays.dirs)
+    t, seen = merge(t, more, first, second)
     return t, centred(t, width), *seen

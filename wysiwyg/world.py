@@ -22,13 +22,19 @@ def rows_of(
     part: int,
     parts: int,
 ) -> Tensor:  # [batch/parts], int64
-    "The rows that part `part` of `parts` works on: whole groups. ValueError where the groups cannot be shared out."
+    """The rows that part `part` of `parts` works on: whole groups.
+
+    ValueError where the groups cannot be shared out.
+    """
     g = group_size(batch, group)
     if batch // g % parts:
         raise ValueError(
-            f'{parts} parts cannot share a batch of {batch} in groups of {g}: make the batch a multiple of {g * parts}, or discriminator.group a divisor of {max(1, batch // parts)}'
+            f'{parts} parts cannot share a batch of {batch} in groups of {g}: '
+            f'make the batch a multiple of {g * parts}, '
+            f'or discriminator.group a divisor of {max(1, batch // parts)}'
         )
-    return torch.arange(batch).reshape(g, parts, -1)[:, part].flatten()
+    columns = torch.arange(batch).reshape(g, parts, -1)
+    return columns[:, part].flatten()
 
 # %% ../nbs/14a_world.ipynb #8cdd7fb7
 class PeerLost(RuntimeError):
@@ -37,17 +43,24 @@ class PeerLost(RuntimeError):
 
 @contextlib.contextmanager
 def _together():
+    "What all processes do together; PeerLost where one does not answer."
     try:
         yield
     except RuntimeError as e:
+        first_line = str(e).splitlines()[0]
         raise PeerLost(
-            f'another process of the job is gone or stuck: look for the first error in the logs of the others, then go on with --resume=latest ({str(e).splitlines()[0][:120]})'
+            'another process of the job is gone or stuck: '
+            'look for the first error in the logs of the others, then go on with '
+            f'--resume=latest ({first_line[:120]})'
         ) from e
 
-
+# %% ../nbs/14a_world.ipynb #057a4681
 @dataclass(frozen=True)
 class World:
-    "The processes that train together; alone unless `join_world` says otherwise. Every method must be called by all of them; PeerLost where one does not answer."
+    """The processes that train together; alone unless `join_world` says otherwise.
+
+    Every method must be called by all of them; PeerLost where one does not answer.
+    """
 
     rank: int = 0
     size: int = 1
@@ -58,13 +71,17 @@ class World:
         return self.rank == 0
 
     def average(self, tensors: list[Tensor]):
-        "Replace every tensor (any shapes, one dtype and device) by its mean over processes: one all_reduce for all."
+        """Replace every tensor by its mean over processes: one all_reduce for all.
+
+        They may have any shapes, but one dtype and device.
+        """
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([t.flatten() for t in tensors])
         with _together():
             dist.all_reduce(flat, group=self.fast)
-        for t, mean in zip(tensors, (flat / self.size).split([t.numel() for t in tensors])):
+        means = (flat / self.size).split([t.numel() for t in tensors])
+        for t, mean in zip(tensors, means):
             t.copy_(mean.view_as(t))
 
     def any(self, flag: bool) -> bool:
@@ -83,11 +100,10 @@ class World:
         sizes = torch.tensor([len(data) if self.lead else 0])
         with _together():
             dist.broadcast(sizes, 0)
-        buffer = (
-            torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            if self.lead and data
-            else torch.empty(sizes.item(), dtype=torch.uint8)
-        )
+        if self.lead and data:
+            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        else:
+            buffer = torch.empty(sizes.item(), dtype=torch.uint8)
         with _together():
             dist.broadcast(buffer, 0)
         return data if self.lead else buffer.numpy().tobytes()
@@ -110,24 +126,34 @@ def own_gpu(here: int):  # number of the process on its machine
     torch.cuda.set_device(here)
 
 
+def _join_patient() -> tuple[int, int]:
+    "Open the patient connections -> rank, size."
+    with _together():
+        store, rank, size = next(dist.rendezvous('env://'))
+        # the addresses of killed processes stay in a store
+        attempt = f'attempt {os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}'
+        own = dist.PrefixStore(attempt, store)
+        dist.init_process_group('gloo', store=own, rank=rank, world_size=size, timeout=timedelta(hours=2))
+    return rank, size
+
+# %% ../nbs/14a_world.ipynb #1ef9a4e4
 @contextlib.contextmanager
 def join_world(timeout: float = 45.0):  # seconds without an answer after which the job ends
-    "Yields the World that torchrun's RANK, WORLD_SIZE, LOCAL_RANK and MASTER_* describe; alone without them. One GPU per process where there are GPUs."
-    size, cuda = int(os.environ.get('WORLD_SIZE', 1)), default_device().type == 'cuda'
+    """Yields the World that torchrun's RANK, WORLD_SIZE, LOCAL_RANK and MASTER_* describe.
+
+    Alone without them. One GPU per process where there are GPUs.
+    """
+    size = int(os.environ.get('WORLD_SIZE', 1))
+    cuda = default_device().type == 'cuda'
     if size == 1:
         yield World()
         return
     if cuda:
         own_gpu(int(os.environ.get('LOCAL_RANK', 0)))
-    with _together():
-        store, rank, size = next(dist.rendezvous('env://'))
-        store = dist.PrefixStore(
-            f'attempt {os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}', store
-        )  # the addresses of killed processes stay in a store
-        dist.init_process_group('gloo', store=store, rank=rank, world_size=size, timeout=timedelta(hours=2))
+    rank, size = _join_patient()
     try:
-        yield World(
-            rank, size, dist.new_group(backend='nccl' if cuda else 'gloo', timeout=timedelta(seconds=timeout))
-        )
+        backend = 'nccl' if cuda else 'gloo'
+        fast = dist.new_group(backend=backend, timeout=timedelta(seconds=timeout))
+        yield World(rank, size, fast)
     finally:
         dist.destroy_process_group()
