@@ -440,11 +440,11 @@ class Sender:
 
         there = last_steps(self.client, self.run) if self.doubt else {}
         self.doubt = True
-        metrics = [what for kind, *what in batch if kind == 'metric']
+        metrics = [what for kind, *what in batch if kind == 'metric']  # (key, value, ms, step)
         others = [entry for entry in batch if entry[0] != 'metric']
-        new = [(key, *what, step) for key, *what, step in metrics if step > there.get(key, -1)]
+        new = [Metric(*what) for what in metrics if what[3] > there.get(what[0], -1)]
         if new:
-            self.client.log_batch(self.run, [Metric(*what) for what in new])
+            self.client.log_batch(self.run, new)
         for kind, *what in others:
             getattr(self, f'send_{kind}')(*what)
         self.doubt = False
