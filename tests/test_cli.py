@@ -415,7 +415,7 @@ def test_ablate_lists_runs_fails_and_exchanges(project, capsys, monkeypatch):
     code, out, err = call('ablate --study a90_small --seeds 0,1 --set bad=2 --dry-run --json')
     told = json.loads(out)
     assert (code, told['to do'], told['parameters']) == (0, 2, {'seeds': '0,1', 'bad': 2})
-    assert told['estimate'].startswith('0.0 min with 1 worker')
+    assert told['estimate'].startswith('0.0 min, 1 arm at a time')
     code, out, err = call('results export small')
     assert code == 0
     assert (project / 'data' / 'results' / 'small.runs.json').exists()

@@ -116,7 +116,9 @@ def test_weights_that_are_not_finite_are_refused_by_name(scene, tmp_path):
     g = copy.deepcopy(scene[0])
     g.field.sdf1.weight.data[0, 1] = math.inf
     save_generator(g, tmp_path / 'burnt.safetensors')
-    with pytest.raises(ValueError, match='burnt.safetensors: field.sdf1.weight is not finite'):
+    with pytest.raises(
+        ValueError, match='burnt.safetensors is not finite in 1 of its tensors, such as field.sdf1'
+    ):
         load_generator(tmp_path / 'burnt.safetensors')
 
 

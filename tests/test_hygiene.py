@@ -328,13 +328,7 @@ def lone_faults(modules: list[str], folder: Path = ROOT) -> dict[str, str]:
 
 # Files older than the rule of one thing on a line; none may be added.
 DENSE = """
-nbs/00_core.ipynb
 nbs/01_config.ipynb
-nbs/02_camera.ipynb
-nbs/03_data.ipynb
-nbs/04_heads.ipynb
-nbs/08_probe.ipynb
-nbs/09_proposal.ipynb
 nbs/10_sampler.ipynb
 nbs/10a_samplers.ipynb
 nbs/11_kernels.ipynb
@@ -347,19 +341,9 @@ nbs/16_metrics.ipynb
 nbs/16a_executors.ipynb
 nbs/17_tracking.ipynb
 nbs/17a_results.ipynb
-nbs/17b_study.ipynb
 nbs/20_inversion.ipynb
 nbs/21_cli.ipynb
-nbs/22_studies.ipynb
-nbs/23_claims.ipynb
 nbs/index.ipynb
-nbs/ablations/a99_summary.ipynb
-tests/test_cli.py
-tests/test_distributed.py
-tests/test_executors.py
-tests/test_hygiene.py
-tests/test_tracking.py
-scripts/bench.py
 """.split()
 
 

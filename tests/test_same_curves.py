@@ -24,12 +24,20 @@ COURSES = {'tiny': ('tiny', 9_000), 'heads64': ('heads64', 299_000)}  # preset, 
 
 
 def arithmetic() -> str:
-    "A digest of how this machine rounds: products and convolutions of fixed numbers."
-    x = torch.linspace(-1, 1, 4 * 16 * 24 * 24).sin().reshape(4, 16, 24, 24)
-    w = torch.linspace(-1, 1, 32 * 16 * 9).cos().reshape(32, 16, 3, 3)
-    y = torch.nn.functional.conv2d(x, w, padding=1).exp().flatten(1)
-    z = y[:, :4096] @ y[:, :4096].T
-    return hashlib.sha256(y.numpy().tobytes() + z.numpy().tobytes()).hexdigest()[:16]
+    "A digest of what computes: torch, the processor, and how products and convolutions of many sizes round."
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = [line for line in lines if line.startswith('model name')][:1]
+    digest = hashlib.sha256(repr((torch.__version__, model)).encode())
+    for side in (4, 8, 16, 32, 64):
+        x = torch.linspace(-1, 1, 4 * 16 * side**2).sin().reshape(4, 16, side, side).requires_grad_()
+        w = torch.linspace(-1, 1, 32 * 16 * 9).cos().reshape(32, 16, 3, 3).requires_grad_()
+        y = torch.nn.functional.conv2d(x, w, padding=1).exp()
+        y.square().sum().backward()
+        flat = y.detach().flatten(2)
+        for part in (flat, x.grad, w.grad, flat.flatten(1) @ flat.flatten(1).T):
+            digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def course(name: str, folder: Path) -> list[list[str]]:

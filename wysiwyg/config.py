@@ -100,9 +100,10 @@ class BackboneConfig:
     plane_channels: int = 32  # C
     plane_hidden: int = 32  # open: hidden width of the per-plane block; as wide as its input
     plane_resolution: int = 512  # side of T; the per-plane block doubles T'
-    combine: Literal['product', 'sum'] = (
-        'product'  # Hadamard product of the three planes (4.1); 'sum' as EG3D
-    )
+    combine: Literal['product', 'sum', 'mean'] = 'product'  # Hadamard product of the three planes (4.1)
+    padding: Literal['border', 'zeros'] = 'border'  # what points outside the box read; EG3D: zeros
+    per_plane: bool = True  # blocks of each plane's own, which double its side (4.1); EG3D has none
+    resample: Literal['bilinear', 'fir'] = 'bilinear'  # 'fir' as StyleGAN2: zeros outside, not the border
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ class DiscriminatorConfig:
     channel_max: int = 512
     map_dim: int = 512  # width of the camera projection
     group: int = 4  # mini-batch statistics over this many images
+    resample: Literal['bilinear', 'fir'] = 'bilinear'  # how a block halves: 2x2 means, or StyleGAN2's filter
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,7 @@ class Run:
     "Everything that decides a result."
 
     name: str = 'paper'
-    method: str = 'wysiwyg'  # one of METHODS
+    system: str = 'wysiwyg'  # one of METHODS
     heads: HeadsConfig = HeadsConfig()
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -382,7 +384,14 @@ def override(config, **changes):
 
 
 # Fields that came later, with the values that were meant before.
-LATER: dict[str, object] = {'data.skip_bad': False, 'method': 'wysiwyg'}
+LATER: dict[str, object] = {
+    'data.skip_bad': False,
+    'system': 'wysiwyg',
+    'backbone.padding': 'border',
+    'backbone.per_plane': True,
+    'backbone.resample': 'bilinear',
+    'discriminator.resample': 'bilinear',
+}
 
 
 def identity(params: dict) -> dict:
@@ -741,6 +750,9 @@ def _shape_relations(r: Run, side: int):  # side: the final resolution
     "Rows (fields, condition, reason and mend) about the sizes of networks and pictures."
     b, d, p = r.backbone, r.discriminator, r.proposal
     width = 'the width at side r is channel_base / r, which leaves nothing; give a larger channel_base'
+    planes, words = b.backbone_resolution, 'without per-plane blocks the side stays'
+    if b.per_plane:
+        planes, words = 2 * b.backbone_resolution, 'the per-plane blocks double the side'
     yield (
         'heads.resolution',
         lambda: _power_of_two(r.heads.resolution),
@@ -759,8 +771,8 @@ def _shape_relations(r: Run, side: int):  # side: the final resolution
     )
     yield (
         'backbone.plane_resolution backbone.backbone_resolution',
-        lambda: b.plane_resolution == 2 * b.backbone_resolution,
-        f'the per-plane blocks double the side; give backbone.plane_resolution {2 * b.backbone_resolution}',
+        lambda: b.plane_resolution == planes,
+        f'{words}; give backbone.plane_resolution {planes}',
     )
     yield (
         'backbone.channel_base backbone.backbone_resolution',
@@ -872,8 +884,8 @@ def _name_faults(run: Run) -> list[str]:
     if not re.fullmatch(r'\w[\w .,+=·%()-]{0,99}', run.name):
         allowed = 'letters, digits and _ - . + = · %'
         faults.append(f'name = {run.name!r} cannot name a folder: use {allowed}; give {Run.name!r}')
-    if run.method not in METHODS:
-        faults.append(f'method = {run.method!r} is not known: it is one of {", ".join(METHODS)}')
+    if run.system not in METHODS:
+        faults.append(f'system = {run.system!r} is not known: it is one of {", ".join(METHODS)}')
     return faults
 
 

@@ -21,7 +21,9 @@ from .camera import mirror_label
 from .config import MOST_FAULTS, Run, fitting
 
 # %% ../nbs/03_data.ipynb #d83b52f8
-MAX_SIDE, MAX_BYTES = 4096, 2**26  # larger pictures and larger files are refused unread
+# larger pictures and larger files are refused unread
+MAX_SIDE = 4096
+MAX_BYTES = 2**26
 
 
 def png_bytes(
@@ -37,15 +39,18 @@ def png_bytes(
     Image.fromarray(image).save(buffer, 'PNG')
     return buffer.getvalue()
 
-
+# %% ../nbs/03_data.ipynb #bad83a17
 def _header_fault(im, data: bytes) -> str | None:
-    (w, h), mode = im.size, im.mode
+    "What is wrong with a picture that was opened, not decoded."
+    w, h = im.size
+    mode = im.mode
     if max(w, h) > MAX_SIDE:
         return f'is huge: {w}x{h} pixels, at most {MAX_SIDE}x{MAX_SIDE} are read'
     if 'A' in mode or 'transparency' in im.info:
         return f'has an alpha channel (mode {mode}): composite it on a plain background'
     if mode != 'RGB':
-        return f'is {"greyscale" if mode[0] in "1LI" else "not RGB"} (mode {mode}): convert it to RGB'
+        kind = 'greyscale' if mode[0] in '1LI' else 'not RGB'
+        return f'is {kind} (mode {mode}): convert it to RGB'
     if im.format == 'PNG' and data[24] != 8:
         return f'has {data[24]} bits per channel: convert it to 8'
     if w != h:
@@ -55,6 +60,7 @@ def _header_fault(im, data: bytes) -> str | None:
 
 
 def _turn_fault(im) -> str | None:
+    "Does EXIF turn or mirror the picture?"
     try:
         turn = im.getexif().get(274, 1)
     except Exception:
@@ -62,68 +68,86 @@ def _turn_fault(im) -> str | None:
     if turn in range(2, 9):
         return f'is turned by EXIF (orientation {turn}): save it upright'
 
-
+# %% ../nbs/03_data.ipynb #0d97fab1
 def decode(data: bytes) -> np.ndarray:  # [R, R, 3] uint8
     "Pixels of a picture that training can use; a ValueError says why it cannot."
     from PIL import Image
 
-    open_ = lambda: Image.open(io.BytesIO(data), formats=('PNG', 'JPEG'))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            im = open_()
-            fault = _header_fault(im, data)
-            if not fault:
-                im.verify()  # chunk checksums
-                im = open_()
-                pixels, fault = np.asarray(im), _turn_fault(im)
-            if not fault:
-                return pixels
+            pixels, fault = _pixels_or_fault(data)
     except Image.DecompressionBombError:
         fault = 'is huge: a decompression bomb'
     except Exception as e:
-        fault = f'cannot be decoded: {re.sub(" <.*>", "", str(e))}'
-    raise ValueError(fault)
+        reason = re.sub(' <.*>', '', str(e))
+        fault = f'cannot be decoded: {reason}'
+    if fault:
+        raise ValueError(fault)
+    return pixels
+
+
+def _pixels_or_fault(data: bytes) -> tuple[np.ndarray | None, str | None]:
+    "Pixels [R, R, 3], and what is wrong with them."
+    im = _open(data)
+    if fault := _header_fault(im, data):
+        return None, fault
+    im.verify()  # chunk checksums
+    im = _open(data)
+    pixels = np.asarray(im)
+    return pixels, _turn_fault(im)
+
+
+def _open(data: bytes):
+    from PIL import Image
+
+    return Image.open(io.BytesIO(data), formats=('PNG', 'JPEG'))
 
 # %% ../nbs/03_data.ipynb #5c643e82
-_NEAREST, _FARTHEST = 0.2, 50.0  # distances of a camera from the origin that are sensible, world units
-
-
 def label_fault(label: Sequence[float]) -> str | None:
     "What is wrong with a 25-number label, or None; numbers are judged as the float32 that they become."
     if fault := _number_fault(label):
         return fault
-    x = _single(label)
-    pose, k = x[:16].reshape(4, 4), x[16:].reshape(3, 3)
+    numbers = _single(label)
+    pose = numbers[:16].reshape(4, 4)
+    k = numbers[16:].reshape(3, 3)
     return _intrinsics_fault(k) or _pose_fault(pose) or _aim_fault(pose, k)
 
 
 def _single(label: Sequence[float]) -> np.ndarray:
+    "The numbers rounded to float32, [25]."
     with np.errstate(over='ignore'):
         return np.array(label, np.float32).astype(float)
 
 
 def _number_fault(label) -> str | None:
+    "Is this not a list of 25 finite numbers?"
     if not isinstance(label, (list, tuple)):
         return f'label is a {type(label).__name__}, not a list of 25 numbers'
     if len(label) != 25:
         return f'label has {len(label)} numbers, 25 wanted: 4x4 pose and 3x3 intrinsics, row by row'
-    plain = lambda v: (
-        isinstance(v, float) or type(v) is int and abs(v) < 10**300
-    )  # not True, and not too long for a float
-    if not all(map(plain, label)):
+    if not all(map(_is_plain, label)):
         return 'label holds something that is not a plain number'
     bad = np.flatnonzero(~np.isfinite(_single(label)))
     if len(bad):
         return f'label has NaN or infinity at position {bad[0]}'
 
 
+def _is_plain(value) -> bool:
+    "A number; not True, and not too long for a float."
+    if isinstance(value, float):
+        return True
+    return type(value) is int and abs(value) < 10**300
+
+# %% ../nbs/03_data.ipynb #ebddc4ac
 def _off(a, b, tolerance: float) -> bool:
     return np.abs(a - b).max() > tolerance
 
 
-def _intrinsics_fault(k: np.ndarray) -> str | None:  # [3, 3]
-    focal, skew = np.diag(k)[:2], max(k[0, 1], k[1, 0], key=abs)
+def _intrinsics_fault(k: np.ndarray) -> str | None:
+    "What is wrong with intrinsics [3, 3]."
+    focal = np.diag(k)[:2]
+    skew = max(k[0, 1], k[1, 0], key=abs)
     if focal[0] > 100:
         return (
             f'intrinsics are in pixels (focal {focal[0]:g}): '
@@ -139,9 +163,16 @@ def _intrinsics_fault(k: np.ndarray) -> str | None:  # [3, 3]
     if _off(k[:2, 2], 0.5, 0.01):
         return f'principal point ({x:g}, {y:g}) is off centre: (0.5, 0.5) wanted'
 
+# %% ../nbs/03_data.ipynb #49b918e3
+# distances of a camera from the origin that are sensible, world units
+_NEAREST = 0.2
+_FARTHEST = 50.0
 
-def _pose_fault(pose: np.ndarray) -> str | None:  # [4, 4]
-    r, distance = pose[:3, :3], np.linalg.norm(pose[:3, 3])
+
+def _pose_fault(pose: np.ndarray) -> str | None:
+    "What is wrong with a pose [4, 4]."
+    r = pose[:3, :3]
+    distance = np.linalg.norm(pose[:3, 3])
     if _off(pose[3], [0, 0, 0, 1], 1e-4):
         return 'last row of the pose is not 0 0 0 1: transposed?'
     if _off(r.T @ r, np.eye(3), 1e-3):
@@ -157,6 +188,7 @@ def _pose_fault(pose: np.ndarray) -> str | None:  # [4, 4]
 
 
 def _aim_fault(pose: np.ndarray, k: np.ndarray) -> str | None:
+    "Does the camera not see the origin?"
     ahead = -pose[:3, :3].T @ pose[:3, 3]  # the origin in the camera's axes
     if ahead[2] <= 0:
         return 'camera looks away from the origin: an OpenGL pose? see camera.from_opengl'
@@ -177,22 +209,33 @@ def name_fault(name: str) -> str | None:
 
 
 def _kind_fault(mode: int) -> str | None:
+    "Is this no regular file?"
     if stat.S_ISLNK(mode):
         return 'is a symlink: store the file itself'
     if not stat.S_ISREG(mode):
         return 'is a pipe or a device: store a file'
 
 
+def _zip_fault(entry: zipfile.ZipInfo) -> str | None:
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        return _kind_fault(stat.S_IFLNK)
+    if entry.flag_bits & 1:
+        return 'is encrypted'
+
+# %% ../nbs/03_data.ipynb #8a4c2f70
 class _Source:
     "Entries and bytes of a zip or a folder; read, never extracted; reopened after a fork."
 
     def __init__(self, path: Path):
-        self.path, self.folder, self.pid = path, path.is_dir(), None
+        self.path = path
+        self.folder = path.is_dir()
+        self.pid = None
 
     @property
     def zip(self):
         if self.pid != os.getpid():
-            self._zip, self.pid = zipfile.ZipFile(self.path), os.getpid()
+            self._zip = zipfile.ZipFile(self.path)
+            self.pid = os.getpid()
         return self._zip
 
     def entries(self) -> Iterator[tuple[str, int, str | None]]:
@@ -200,23 +243,24 @@ class _Source:
         return self._in_folder() if self.folder else self._in_zip()
 
     def _in_zip(self):
-        for i in self.zip.infolist():
-            if i.is_dir():
-                continue
-            link = stat.S_ISLNK(i.external_attr >> 16)
-            fault = _kind_fault(stat.S_IFLNK) if link else 'is encrypted' if i.flag_bits & 1 else None
-            yield i.filename, i.file_size, fault
+        for entry in self.zip.infolist():
+            if not entry.is_dir():
+                yield entry.filename, entry.file_size, _zip_fault(entry)
 
     def _in_folder(self):
         for root, dirs, files in os.walk(self.path):
-            for p in (Path(root) / f for f in sorted(dirs + files)):
-                s = p.lstat()
-                if stat.S_ISDIR(s.st_mode):
+            for name in sorted(dirs + files):
+                path = Path(root) / name
+                info = path.lstat()
+                if stat.S_ISDIR(info.st_mode):
                     continue
-                yield p.relative_to(self.path).as_posix(), s.st_size, _kind_fault(s.st_mode)
+                inner = path.relative_to(self.path).as_posix()
+                yield inner, info.st_size, _kind_fault(info.st_mode)
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes() if self.folder else self.zip.read(name)
+        if self.folder:
+            return (self.path / name).read_bytes()
+        return self.zip.read(name)
 
 # %% ../nbs/03_data.ipynb #9b14599f
 @dataclass(frozen=True)
@@ -232,20 +276,32 @@ class Report:
     notes: tuple[str, ...] = ()  # what was left out and is no fault
 
     def __str__(self):
-        count = f', {len(self.bad)} fault{"s" if len(self.bad) > 1 else ""}:' if self.bad else ''
-        return '\n  '.join([f'{self.source}: {self.content}{count}', *_listed(self.bad), *self.notes])
+        first = f'{self.source}: {self.content}'
+        if self.bad:
+            plural = 's' if len(self.bad) > 1 else ''
+            first += f', {len(self.bad)} fault{plural}:'
+        return '\n  '.join([first, *_listed(self.bad), *self.notes])
 
     @property
     def content(self) -> str:
         "Size of the set and range of its cameras."
         if not self.good:
             return 'no usable pictures'
-        span = lambda x: f'{x.min():.2f} to {x.max():.2f}'
-        radius, focal = self.labels[:, [3, 7, 11]].norm(dim=1), self.labels[:, 16]
         pictures = f'{len(self.good)} usable pictures of {self.resolution}x{self.resolution}'
-        return f'{pictures}, camera radius {span(radius)}, focal {span(focal)}'
+        radius = _span(_radii(self.labels))
+        focal = _span(self.labels[:, 16])
+        return f'{pictures}, camera radius {radius}, focal {focal}'
 
 
+def _radii(labels: Tensor) -> Tensor:
+    "Distances [n] of the cameras of labels [n, 25] from the origin."
+    return labels[:, [3, 7, 11]].norm(dim=1)
+
+
+def _span(x: Tensor) -> str:
+    return f'{x.min():.2f} to {x.max():.2f}'
+
+# %% ../nbs/03_data.ipynb #b15bc4c1
 def _listed(faults: Iterable[tuple[str, str]]) -> list[str]:
     "A line per fault, of each kind the first MOST_FAULTS; the rest is counted. Numbers do not make a kind."
     kinds = {}
@@ -267,17 +323,23 @@ class DataError(ValueError):
         super().__init__(str(report))
         self.report = report
 
-
+# %% ../nbs/03_data.ipynb #f9126cc3
 def validate(path: str | Path) -> Report:
-    "Read all of a zip or folder and list every bad entry by name and reason; remembered within the process until the files change."
-    given, path = path, Path(path).resolve()
-    if fault := _place_fault(given, path):
-        return _unreadable(path, fault)
-    files = [path, *(Path(r) / f for r, _, fs in os.walk(path) for f in fs)]
-    return _scan(path, tuple(_stamp(f) for f in files if os.path.lexists(f)))
+    """Read all of a zip or folder and list every bad entry by name and reason.
+
+    Remembered within the process until the files change."""
+    place = Path(path).resolve()
+    if fault := _place_fault(path, place):
+        return _unreadable(place, fault)
+    files = [place]
+    for root, _, names in os.walk(place):
+        files += [Path(root) / name for name in names]
+    stamps = tuple(_stamp(f) for f in files if os.path.lexists(f))
+    return _scan(place, stamps)
 
 
 def _place_fault(given: str | Path, path: Path) -> str | None:
+    "Can there be a set at `path`, which the caller calls `given`?"
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -289,20 +351,21 @@ def _place_fault(given: str | Path, path: Path) -> str | None:
     return f'{given} is a pipe or a device: a zip archive or a folder is wanted'
 
 
-def _stamp(f: Path) -> tuple:
-    s = f.lstat()
-    return str(f), s.st_ino, s.st_mtime_ns, s.st_size
+def _stamp(file: Path) -> tuple:
+    info = file.lstat()
+    return str(file), info.st_ino, info.st_mtime_ns, info.st_size
 
 
 def _unreadable(path: Path, why: str) -> Report:
-    return Report(path.name, (), ((path.name, why),), torch.zeros(0, 25), 0, '')
+    "A report of one fault and nothing good."
+    fault = (path.name, why)
+    return Report(path.name, (), (fault,), torch.zeros(0, 25), 0, '')
 
 # %% ../nbs/03_data.ipynb #72a40838
-_JSON_BYTES, _JSON_PICTURE, MAX_JSON = (
-    2**25,
-    2**11,
-    2**28,
-)  # in any set, more per picture (FFHQ: 500), at most
+# bytes of dataset.json that are read
+_JSON_BYTES = 2**25  # in any set
+_JSON_PICTURE = 2**11  # more per picture (FFHQ: 500)
+MAX_JSON = 2**28  # at most
 
 
 def _litter(name: str) -> bool:
@@ -316,31 +379,38 @@ def _is_picture(name: str) -> bool:
     return name.lower().endswith(('.png', '.jpg', '.jpeg'))
 
 
+def _repeat_fault(count: int) -> str | None:
+    if count > 1:
+        return f'appears {count} times'
+
+
+def _size_fault(size: int, limit: int | None) -> str | None:
+    if limit is not None and size > limit:
+        return f'is huge: {size} bytes, at most {limit} are read'
+
+# %% ../nbs/03_data.ipynb #7dc53412
 def _names(source: _Source) -> tuple[list, dict, list, set]:
     "Pictures to read, faults by name, notes, all names."
     everything = list(source.entries())
     entries = [e for e in everything if not _litter(e[0])]
-    left = [e[0] for e in everything if _litter(e[0])]
-    notes = [f'left out: {len(left)} files of macOS or Jupyter, such as {left[0]}'] if left else []
-    count, names, bad = Counter(name for name, _, _ in entries), [], {}
-    allowed = min(MAX_JSON, _JSON_BYTES + _JSON_PICTURE * sum(map(_is_picture, count)))
+    left = [name for name, _, _ in everything if _litter(name)]
+    notes = []
+    if left:
+        notes = [f'left out: {len(left)} files of macOS or Jupyter, such as {left[0]}']
+    count = Counter(name for name, _, _ in entries)
+    pictures = sum(map(_is_picture, count))
+    limits = {'dataset.json': min(MAX_JSON, _JSON_BYTES + _JSON_PICTURE * pictures)}
+    names, bad = [], {}
     for name, size, fault in entries:
-        fault = fault or name_fault(name) or (f'appears {count[name]} times' if count[name] > 1 else None)
-        limit = MAX_BYTES if _is_picture(name) else allowed
-        if name == 'dataset.json' or _is_picture(name):
-            fault = fault or _size_fault(size, limit)
+        limit = MAX_BYTES if _is_picture(name) else limits.get(name)
+        fault = fault or name_fault(name) or _repeat_fault(count[name]) or _size_fault(size, limit)
         if fault:
             bad[name] = fault
         elif _is_picture(name):
             names.append(name)
     return names, bad, notes, set(count)
 
-
-def _size_fault(size: int, limit: int) -> str | None:
-    if size > limit:
-        return f'is huge: {size} bytes, at most {limit} are read'
-
-
+# %% ../nbs/03_data.ipynb #dd36563f
 _WANTED = (
     'write {"labels": [["NAME.png", [25 numbers: cam2world 4x4, then intrinsics 3x3 in image sides, '
     'row by row]], ...]}'
@@ -351,8 +421,9 @@ def _rows(source: _Source, names: set) -> list:
     "The rows of dataset.json; a ValueError says what is wrong with it."
     inner = sorted(n for n in names if n.count('/') == 1 and n.endswith('/dataset.json'))
     if 'dataset.json' not in names and inner:
+        folder = inner[0].split('/')[0]
         mend = 'name that folder' if source.folder else 'unpack the archive and name that folder'
-        raise ValueError(f'lies in {inner[0].split("/")[0]}/: {mend}, or pack its contents')
+        raise ValueError(f'lies in {folder}/: {mend}, or pack its contents')
     try:
         text = source.read('dataset.json')
     except (KeyError, OSError):
@@ -370,26 +441,32 @@ def _rows(source: _Source, names: set) -> list:
         raise ValueError(f'"labels" is not a list: {_WANTED}')
     return rows
 
+# %% ../nbs/03_data.ipynb #14cc5d6f
+def _is_pair(row) -> bool:
+    return isinstance(row, list) and len(row) == 2 and isinstance(row[0], str)
 
-def _labels(source: _Source, names: set) -> tuple[dict | None, list]:  # label per name, faults
+
+def _labels(source: _Source, names: set) -> tuple[dict | None, list]:
+    "Label by name (the first where there are two), None without a readable dataset.json; and faults."
     try:
         rows = _rows(source, names)
     except ValueError as e:
         return None, [('dataset.json', str(e))]
     except Exception as e:
         return None, [('dataset.json', f'cannot be read: {e}')]
-    is_pair = lambda row: isinstance(row, list) and len(row) == 2 and isinstance(row[0], str)
-    odd = [i for i, row in enumerate(rows) if not is_pair(row)]
+    odd = [i for i, row in enumerate(rows) if not _is_pair(row)]
     bad = [(f'labels[{i}]', 'is not a pair [name, 25 numbers]') for i in odd[:MOST_FAULTS]]
     more = len(odd) - len(bad)
     if more:
         bad.append(('dataset.json', f'has {more} more rows that are no pairs'))
-    count = Counter(row[0] for row in rows if is_pair(row))
+    pairs = [row for row in rows if _is_pair(row)]
+    count = Counter(name for name, _ in pairs)
     bad += [(name, 'has two labels') for name, k in count.items() if k > 1]
-    return {row[0]: row[1] for row in reversed(rows) if is_pair(row)}, bad
+    return {name: label for name, label in reversed(pairs)}, bad
 
 # %% ../nbs/03_data.ipynb #5d1a1aa1
-def _pixels(source: _Source, names: list) -> tuple[dict, list]:  # {name: (side, digest)}, faults
+def _pixels(source: _Source, names: list) -> tuple[dict, list]:
+    "{name: (side, digest)} of what can be decoded, and faults."
     found, bad = {}, []
     for name in names:
         try:
@@ -399,139 +476,171 @@ def _pixels(source: _Source, names: list) -> tuple[dict, list]:  # {name: (side,
             bad.append((name, str(e)))
         except Exception as e:
             bad.append((name, f'cannot be read: {e}'))
-    side = Counter(s for s, _ in found.values()).most_common(1)
-    bad += [
-        (name, f'is {s}x{s} where most are {side[0][0]}x{side[0][0]}')
-        for name, (s, _) in found.items()
-        if s != side[0][0]
-    ]
+    sides = Counter(side for side, _ in found.values())
+    for usual, _ in sides.most_common(1):
+        odd = [(name, side) for name, (side, _) in found.items() if side != usual]
+        bad += [(name, f'is {side}x{side} where most are {usual}x{usual}') for name, side in odd]
     return found, bad
 
 
-def _match(labels: dict, names: list, refused: dict, present: set) -> tuple[list, list]:  # faults, notes
-    "Pictures without a label, or with a bad one, are faults; labels without a picture are left out."
+def _match(labels: dict, names: list, refused: dict, present: set) -> tuple[list, list]:
+    """Faults and notes of pictures against labels.
+
+    Pictures without a label, or with a bad one, are faults; labels without a picture are left out."""
     bad = [(name, 'has no label in dataset.json') for name in names if name not in labels]
-    other = sorted(set(labels) & present - set(names) - set(refused))
-    kind = lambda name: f'a {Path(name).suffix}' if Path(name).suffix else 'of no kind'
-    bad += [(name, f'is {kind(name)}: only .png and .jpg are read') for name in other]
-    alone = sorted(set(labels) - present)
+    other = sorted((set(labels) & present) - set(names) - set(refused))
+    bad += [(name, f'is {_kind(name)}: only .png and .jpg are read') for name in other]
     judged = {name: label_fault(label) for name, label in labels.items() if name in present}
     bad += [(name, why) for name, why in judged.items() if why]
-    return bad, [f'left out: {len(alone)} labels without a picture, such as {alone[0]}'] if alone else []
+    notes = []
+    if alone := sorted(set(labels) - present):
+        notes = [f'left out: {len(alone)} labels without a picture, such as {alone[0]}']
+    return bad, notes
 
 
+def _kind(name: str) -> str:
+    suffix = Path(name).suffix
+    return f'a {suffix}' if suffix else 'of no kind'
+
+# %% ../nbs/03_data.ipynb #9c6354ce
 def _turned_around(labels: Iterable) -> bool:
     "Do all cameras stand at one point and look different ways? Inverted poses of cameras on a sphere do."
     whole = [_single(label)[:16] for label in labels if not _number_fault(label)]
     if len(whole) < 3:
         return False
     pose = np.stack(whole).reshape(-1, 4, 4)
-    place, turn = pose[:, :3, 3], pose[:, :3, :3]
+    place = pose[:, :3, 3]
+    turn = pose[:, :3, :3]
     radius = np.linalg.norm(place, axis=1).mean()
-    return bool(np.ptp(place, 0).max() < 0.01 * radius and np.ptp(turn, 0).max() > 0.02)
+    at_one_point = np.ptp(place, 0).max() < 0.01 * radius
+    return bool(at_one_point and np.ptp(turn, 0).max() > 0.02)
 
 
 _INVERTED = 'all cameras stand at one point and look different ways: world-to-camera poses? invert them'
 
-
+# %% ../nbs/03_data.ipynb #e04eaa97
 @functools.lru_cache(8)
 def _scan(path: Path, stamp: tuple) -> Report:
+    "The report on the files that `stamp` tells apart."
     source = _Source(path)
     try:
         names, refused, notes, present = _names(source)
     except (OSError, zipfile.BadZipFile):
         return _unreadable(path, 'is neither a folder nor a whole zip archive')
-    labels, faults = (None, []) if 'dataset.json' in refused else _labels(source, present)
+    labels, faults = None, []
+    if 'dataset.json' not in refused:
+        labels, faults = _labels(source, present)
     if labels and _turned_around(labels.values()):
         return _unreadable(path, _INVERTED)
-    found, blurred = _pixels(source, names)
-    bad = [*refused.items(), *faults, *blurred]
+    found, undecoded = _pixels(source, names)
+    bad = [*refused.items(), *faults, *undecoded]
     if labels is not None:
         lost, alone = _match(labels, names, refused, present)
-        bad, notes = bad + lost, notes + alone
+        bad += lost
+        notes += alone
     if not names and not refused:
         bad.append((path.name, 'holds no pictures (.png, .jpg)'))
-    good = sorted(set(labels or ()) & set(found) - {name for name, _ in bad})
-    rows = torch.tensor([labels[n] for n in good], dtype=torch.float32) if good else torch.zeros(0, 25)
+    return _report(path, labels or {}, found, bad, notes)
+
+# %% ../nbs/03_data.ipynb #0ca26d99
+def _report(path: Path, labels: dict, found: dict, bad: list, notes: list) -> Report:
+    "What is good: decoded, labelled and without a fault."
+    faulty = {name for name, _ in bad}
+    good = sorted((set(labels) & set(found)) - faulty)
+    side, rows = 0, torch.zeros(0, 25)
+    if good:
+        side, _ = found[good[0]]
+        rows = torch.tensor([labels[name] for name in good], dtype=torch.float32)
+    sha = _digest(good, found, rows)
+    return Report(path.name, tuple(good), tuple(sorted(bad)), rows, side, sha, tuple(notes))
+
+
+def _digest(good: list[str], found: dict, rows: Tensor) -> str:
+    "SHA-256 over names, file digests and labels as little-endian float32."
     digest = hashlib.sha256()
-    for n, row in zip(good, rows):
-        digest.update(n.encode() + b'\0' + found[n][1] + row.numpy().astype('<f4').tobytes())
-    side = found[good[0]][0] if good else 0
-    return Report(path.name, tuple(good), tuple(sorted(bad)), rows, side, digest.hexdigest(), tuple(notes))
+    for name, row in zip(good, rows):
+        _, of_file = found[name]
+        label = row.numpy().astype('<f4').tobytes()
+        digest.update(name.encode() + b'\0' + of_file + label)
+    return digest.hexdigest()
 
 # %% ../nbs/03_data.ipynb #80545f68
 def write_zip(
     path: str | Path,
     entries: Iterable[tuple[str, bytes, Sequence[float]]],  # (name, PNG file, 25 numbers)
 ) -> Path:
-    "Write a set in EG3D's format; a bad entry raises a ValueError with its name, and then nothing is written."
-    info = lambda name: _info(name, (1980, 1, 1, 0, 0, 0))
+    "Write a set in EG3D's format; a bad entry raises a ValueError with its name, and nothing is written."
     labels = {}
     with atomic(path) as tmp, zipfile.ZipFile(tmp, 'w', zipfile.ZIP_STORED) as z:
         for name, data, label in entries:
             label = label.tolist() if hasattr(label, 'tolist') else list(label)
-            if fault := name_fault(name) or label_fault(label) or (name in labels and 'appears twice'):
+            fault = name_fault(name) or label_fault(label)
+            if not fault and name in labels:
+                fault = 'appears twice'
+            if fault:
                 raise ValueError(f'{name}: {fault}')
             try:
                 decode(data)
             except ValueError as e:
                 raise ValueError(f'{name}: {e}') from None
-            z.writestr(info(name), data)
+            z.writestr(_info(name), data)
             labels[name] = label
-        z.writestr(info('dataset.json'), json.dumps({'labels': list(labels.items())}))
+        text = json.dumps({'labels': list(labels.items())})
+        z.writestr(_info('dataset.json'), text)
     return Path(path)
 
 
-def _info(name: str, when: tuple) -> zipfile.ZipInfo:
-    i = zipfile.ZipInfo(name, when)
-    i.create_system, i.external_attr = 3, 0o644 << 16  # the same bytes on every system
-    return i
+def _info(name: str) -> zipfile.ZipInfo:
+    "The same bytes at every time and on every system."
+    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    info.create_system = 3
+    info.external_attr = 0o644 << 16
+    return info
 
 # %% ../nbs/03_data.ipynb #fcd50d08
 KEEP_BYTES = 2**30  # sets up to this size stay decoded in memory
 
 
 @functools.lru_cache(4)
-def _epoch(n: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:  # order [n], flips [n] bool
-    return torch.randperm(n, generator=rng(seed, 'epoch', epoch)), torch.rand(
-        n, generator=rng(seed, 'flip', epoch)
-    ) < 0.5
+def _epoch(n: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+    "The order of n pictures in an epoch, [n], and which of its places are flipped, [n] bool."
+    order = torch.randperm(n, generator=rng(seed, 'epoch', epoch))
+    flips = torch.rand(n, generator=rng(seed, 'flip', epoch)) < 0.5
+    return order, flips
 
 
 @functools.lru_cache(100)
 def _say_once(text: str):
     print(text, file=sys.stderr)
 
-
+# %% ../nbs/03_data.ipynb #34b03cba
 class Dataset:
-    "Posed pictures in EG3D's format, averaged down to `resolution` where they are larger; raises DataError with every fault unless `skip_bad` leaves those out."
+    """Posed pictures in EG3D's format, averaged down to `resolution` where they are larger.
+
+    Raises DataError with every fault unless `skip_bad` leaves those out."""
 
     def __init__(self, path: str | Path, skip_bad: bool = False, resolution: int = 0):
-        self.path, self.report = Path(path).resolve(), validate(path)
-        if (self.report.bad and not skip_bad) or not self.report.good:
-            raise DataError(self.report)
-        for note in self.report.notes:
-            _say_once(f'{self.report.source}: {note}')
-        self.name, self.names, self.labels = (
-            self.path.stem,
-            self.report.good,
-            self.report.labels.clone(),
-        )  # labels [n, 25]
-        self.resolution, self._source, self._kept = (
-            resolution or self.report.resolution,
-            _Source(self.path),
-            None,
-        )
-        self.factor, rest = divmod(self.report.resolution, self.resolution)
+        self.path = Path(path).resolve()
+        self.report = report = validate(path)
+        if (report.bad and not skip_bad) or not report.good:
+            raise DataError(report)
+        for note in report.notes:
+            _say_once(f'{report.source}: {note}')
+        self.name = self.path.stem
+        self.names = report.good
+        self.labels = report.labels.clone()  # [n, 25]
+        self._source = _Source(self.path)
+        self._kept = None
+        self.resolution = resolution or report.resolution
+        self.factor, rest = divmod(report.resolution, self.resolution)
         if rest:
             raise ValueError(
-                f'{self.name} is {self.report.resolution} pixels wide, which cannot be averaged down to {resolution}: choose a divisor as the final resolution'
+                f'{self.name} is {report.resolution} pixels wide, which cannot be averaged down to '
+                f'{resolution}: choose a divisor as the final resolution'
             )
-        self.sha = (
-            self.report.sha
-            if self.factor == 1
-            else hashlib.sha256(f'{self.report.sha}/{self.factor}'.encode()).hexdigest()
-        )
+        self.sha = report.sha
+        if self.factor > 1:
+            self.sha = hashlib.sha256(f'{report.sha}/{self.factor}'.encode()).hexdigest()
 
     def __len__(self):
         return len(self.names)
@@ -539,7 +648,8 @@ class Dataset:
     @property
     def view(self) -> tuple[float, float]:
         "Camera radius (world units) and focal length (image sides): medians over the labels."
-        radius, focal = self.labels[:, [3, 7, 11]].norm(dim=1), self.labels[:, 16]
+        radius = _radii(self.labels)
+        focal = self.labels[:, 16]
         return radius.median().item(), focal.median().item()
 
     def images(self, index: Tensor) -> Tensor:  # [b] int64 -> [b, 3, R, R] uint8
@@ -551,53 +661,60 @@ class Dataset:
         return self._kept[torch.as_tensor(index)]
 
     def _read(self, index) -> Tensor:
-        return torch.stack(
-            [
-                self._smaller(
-                    torch.from_numpy(decode(self._source.read(self.names[int(i)])).copy()).permute(2, 0, 1)
-                )
-                for i in index
-            ]
-        ).contiguous()
+        return torch.stack([self._picture(int(i)) for i in index]).contiguous()
 
-    def _smaller(self, x: Tensor) -> Tensor:  # [3, f R, f R] uint8 -> [3, R, R]
-        return x if self.factor == 1 else F.avg_pool2d(x.float(), self.factor).round().byte()
+    def _picture(self, i: int) -> Tensor:
+        "[3, R, R] uint8."
+        pixels = decode(self._source.read(self.names[i]))
+        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+        if self.factor == 1:
+            return x
+        return F.avg_pool2d(x.float(), self.factor).round().byte()
 
-    def order(
-        self, position: int, batch: int, seed: int
-    ) -> tuple[Tensor, Tensor]:  # numbers [batch], flips [batch] bool
-        "Which pictures come at `position` (images since the start), and which are flipped when flips are on."
+    def order(self, position: int, batch: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Which pictures come at `position` (images since the start), and which of them are flipped.
+
+        Returns numbers [batch] int64 and flips [batch] bool, which count when flips are on; ValueError for a
+        place before the start."""
         if position < 0 or batch < 1:
             raise ValueError(f'position must be >= 0 and batch >= 1, got {position} and {batch}')
-        at = [divmod(position + i, len(self)) for i in range(batch)]
-        order, flips = zip(*((o[k], f[k]) for e, k in at for o, f in [_epoch(len(self), seed, e)]))
-        return torch.stack(order), torch.stack(flips)
+        numbers, flips = [], []
+        for i in range(position, position + batch):
+            epoch, place = divmod(i, len(self))
+            order_of_epoch, flips_of_epoch = _epoch(len(self), seed, epoch)
+            numbers.append(order_of_epoch[place])
+            flips.append(flips_of_epoch[place])
+        return torch.stack(numbers), torch.stack(flips)
 
     def batch(
         self, position: int, batch: int, seed: int, mirror: bool = False
     ) -> tuple[Tensor, Camera]:  # [batch, 3, R, R] in [-1, 1]
         "The pictures at `position`; with `mirror` a random half is flipped together with its labels."
         index, flips = self.order(position, batch, seed)
-        x, label, flips = self.images(index).float() / 127.5 - 1, self.labels[index], flips & mirror
-        return torch.where(flips[:, None, None, None], x.flip(-1), x), Camera.from_label(
-            torch.where(flips[:, None], mirror_label(label), label)
-        )
+        flips = flips & mirror
+        x = self.images(index).float() / 127.5 - 1
+        x = torch.where(flips[:, None, None, None], x.flip(-1), x)
+        label = self.labels[index]
+        label = torch.where(flips[:, None], mirror_label(label), label)
+        return x, Camera.from_label(label)
 
 # %% ../nbs/03_data.ipynb #8d41e7b3
 def check_data(run: Run, data: Dataset):
     "Do these pictures and cameras fit the run? A ValueError says what would."
     if data.resolution != run.resolution:
         raise ValueError(
-            f'the data are {data.resolution} pixels wide and the run renders {run.resolution}: change one of them'
+            f'the data are {data.resolution} pixels wide and the run renders {run.resolution}: '
+            'change one of them'
         )
-    c, radius = run.render, data.labels[:, [3, 7, 11]].norm(dim=1)
-    outside = ((radius <= c.near) | (radius >= c.far)).float().mean().item()
+    c = run.render
+    radius = _radii(data.labels)
+    beyond = (radius <= c.near) | (radius >= c.far)
+    outside = beyond.float().mean().item()
     if outside <= 0.5:
         return
     low, high = radius.min().item(), radius.max().item()
     near, far = fitting(low, high, c.box)
-    raise ValueError(
-        f'render.near = {c.near:g}, render.far = {c.far:g}: the middle of the box lies outside them '
-        f'for {outside:.0%} of the cameras, which stand {low:.2f} to {high:.2f} from the origin; '
-        f'give --render.near {near:g} --render.far {far:g}'
-    )
+    given = f'render.near = {c.near:g}, render.far = {c.far:g}'
+    cameras = f'{outside:.0%} of the cameras, which stand {low:.2f} to {high:.2f} from the origin'
+    mend = f'give --render.near {near:g} --render.far {far:g}'
+    raise ValueError(f'{given}: the middle of the box lies outside them for {cameras}; {mend}')

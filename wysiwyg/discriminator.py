@@ -25,7 +25,9 @@ class Discriminator(nn.Module):
         sides = [2**k for k in range(int(math.log2(resolution)), 2, -1)]  # R ... 8
         self.resolution, self.group, last = resolution, config.group, width(4)
         self.from_rgb = EqualConv(3, width(resolution), 1)
-        self.blocks = nn.Sequential(*[DiscriminatorBlock(width(s), width(s // 2)) for s in sides])
+        self.blocks = nn.Sequential(
+            *[DiscriminatorBlock(width(s), width(s // 2), config.resample) for s in sides]
+        )
         self.conv = EqualConv(last + 1, last, 3)
         self.dense, self.out = (
             FullyConnected(last * 16, last, leaky),

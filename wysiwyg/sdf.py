@@ -68,11 +68,13 @@ class Field(nn.Module):
         box: float = 1.0,
         combine: str = 'product',
         look_up=sample_planes,
+        padding: str = 'border',
     ):
         super().__init__()
         self.config = config
         self.box = box
         self.combine = combine
+        self.padding = padding
         self.look_up = look_up
         encoded = 3 + 6 * config.pos_freqs
         directions = 3 + 6 * config.dir_freqs
@@ -89,7 +91,7 @@ class Field(nn.Module):
     def geometry(self, planes: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         "x [B, M, 3] -> sdf [B, M], beta [B, M], f_geo [B, M, G]."
         c = self.config
-        features = self.look_up(planes, x, self.box, self.combine)
+        features = self.look_up(planes, x, self.box, self.combine, padding=self.padding)
         h = split_linear(self.sdf0, *octaves(x, c.pos_freqs), features)
         h = self.sdf1(softplus(h, c.sharpness))
         h = softplus(h, c.sharpness)

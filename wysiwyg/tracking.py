@@ -78,7 +78,7 @@ _TROUBLE = {  # what the store's own words mean
     'unable to open': 'cannot be opened: may its folder be written?',
 }
 _SILENT = (
-    'does not answer: start the server that MLFLOW_TRACKING_URI names, or unset it to record into a file'
+    'does not answer: start the server that MLFLOW_TRACKING_URI names, unset it, or train with --no-track'
 )
 
 # %% ../nbs/17_tracking.ipynb #a315aca8
