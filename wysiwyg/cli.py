@@ -135,7 +135,7 @@ class Studies:
 
     json: bool = False  # results as JSON
 
-
+# %% ../nbs/21_cli.ipynb #bb5d0a4e
 @dataclass
 class Results:
     "Recorded runs: `results export STUDY ...` into data/results, `results import [FILE ...]` into MLflow."
@@ -159,7 +159,7 @@ class Demo:
     kimg: float = 0.0  # thousand images
     fresh: bool = False  # forget an earlier demo
 
-
+# %% ../nbs/21_cli.ipynb #e5fbf0d7
 # where the notebook has such a parameter
 STUDY_DEFAULTS = dict(images=160, n=128, heads=4000, views=4, repeats=2, seeds='0')
 
@@ -224,7 +224,7 @@ def read_train(args: list[str]) -> Train:
         a.run = replace(a.run, schedule=replace(a.run.schedule, gamma=gamma))
     return a
 
-
+# %% ../nbs/21_cli.ipynb #521d2c7b
 def base_run(a: Short) -> Run:
     "A preset, its schedule compressed into `kimg` thousand images, with the other short options."
     make = PRESETS[a.cfg]
@@ -241,7 +241,8 @@ def base_run(a: Short) -> Run:
         'data.path': a.data or None,
         'data.mirror': a.mirror or None,
     }
-    return override(run, **{k: v for k, v in changes.items() if v is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    return override(run, **given)
 
 
 def read_gamma(text: str, run: Run) -> float:
@@ -282,20 +283,20 @@ EXAMPLES = {  # command -> lines that `--help` ends with
 
 EVERY = 'every field of the configuration is an option, such as --sampler.tau .9: wysiwyg train --help-all'
 
-
+# %% ../nbs/21_cli.ipynb #02e30d78
 def help_end(name: str) -> str:
     "What `--help` ends with: presets or studies, and examples."
 
     def words(make):
         return re.split('[.;:](?: |$)', make.__doc__)[0]
 
-    presets = [f'  {n:8}{make().resolution:4} px  {words(make)}' for n, make in PRESETS.items()]
+    presets = [f'  {preset:8}{make().resolution:4} px  {words(make)}' for preset, make in PRESETS.items()]
     parts = ['examples:', *(f'  {line}' for line in EXAMPLES[name])]
     if name == 'train':
         parts = ['presets:', *presets, '', EVERY, '', *parts]
     if name != 'ablate':
         return '\n'.join(parts)
-    titles = [f'  {n:24}{title}' for n, title in study_titles().items()]
+    titles = [f'  {study:24}{title}' for study, title in study_titles().items()]
     return '\n'.join(['studies:', *titles, '', *parts])
 
 # %% ../nbs/21_cli.ipynb #5ebf29a6
@@ -306,10 +307,10 @@ def parse_seeds(text: str) -> list[int]:
         raise wrong
     out = []
     for first, last in re.findall(r'(\d+)(?:-(\d+))?', text):
-        ends = int(first), int(last or first)
-        if ends[1] < ends[0]:
+        begin, end = int(first), int(last or first)
+        if end < begin:
             raise UsageError(f'seeds {first}-{last} run backwards: give {last}-{first}')
-        out += range(ends[0], ends[1] + 1)
+        out += range(begin, end + 1)
     return out
 
 
@@ -328,14 +329,18 @@ def heads(a: Heads) -> dict:
     "Render the set; its path and digest."
     from wysiwyg.heads import render_heads
 
-    path = render_heads(a.heads, Path(a.outdir) / f'heads{a.heads.resolution}.zip' if a.outdir else None)
+    place = Path(a.outdir) / f'heads{a.heads.resolution}.zip' if a.outdir else None
+    path = render_heads(a.heads, place)
     return {'path': str(path), 'images': a.heads.n, 'sha': Dataset(path).sha}
 
 
 def train_command(a: Train) -> dict:
-    """Check configuration and data, then train, with the other processes of torchrun if there are any;
-    interrupted, leave a checkpoint. Rank 0 alone records and answers."""
-    told, folder = {}, Path(a.outdir or runs_dir() / f'{a.run.name}-{sha(a.run)}')
+    """Check configuration and data, then train, with the other processes of torchrun if there are any.
+
+    Interrupted, leave a checkpoint. Rank 0 alone records and answers.
+    """
+    folder = Path(a.outdir or runs_dir() / f'{a.run.name}-{sha(a.run)}')
+    told = {}
     if a.dry_run:
         return plan(a, folder)
     check(a.run)
@@ -349,13 +354,14 @@ def train_command(a: Train) -> dict:
         if a.estimate:
             return estimate_command(a, data, world)
         recorder = functools.partial(recorded, a, data, folder, told)
-        t = train(a.run, folder, data, a.resume or None, recorder, stop_at=a.stop_at * 1e3, world=world)
+        stop_at = a.stop_at * 1e3  # images
+        t = train(a.run, folder, data, a.resume or None, recorder, stop_at=stop_at, world=world)
     if not world.lead:
         return {}
     made = {'outdir': str(folder), 'images': t.images, 'skipped': t.skipped}
     return made | {'generator': str(folder / 'generator.safetensors')} | told
 
-
+# %% ../nbs/21_cli.ipynb #a0f25576
 def plan(a: Train, folder: Path) -> dict:
     "The schedule on stdout, every field as the result; ValueError where run or data would be refused."
     check(a.run)
@@ -367,7 +373,8 @@ def plan(a: Train, folder: Path) -> dict:
         check_data(a.run, data)
         tell_size(a.run, data)
         if a.resume:
-            find_checkpoint(Trainer(method_of(a.run), a.run, data, torch.device('cpu')), folder, a.resume)
+            trainer = Trainer(method_of(a.run), a.run, data, torch.device('cpu'))
+            find_checkpoint(trainer, folder, a.resume)
     if not a.json:
         print(schedule_text(a.run.schedule), schedule_plot(a.run.schedule), sep='\n\n', end='\n\n')
     return flat(a.run) | {'outdir': str(folder)}
@@ -380,19 +387,16 @@ def check_store():
     if store_exists():
         experiment_id(open_store(), 'train', make=False)
 
-
+# %% ../nbs/21_cli.ipynb #3c192d50
 def tell_size(run: Run, data: Dataset):
     "A word on stderr where pictures are averaged down, with the presets that take them as they are."
     side = data.resolution * data.factor
     if data.factor == 1 or not run.data.path:
         return
-    fit = [n for n, make in PRESETS.items() if make().resolution == side]
+    fit = [name for name, make in PRESETS.items() if make().resolution == side]
     mend = f'--cfg {" or ".join(fit)} trains at {side}' if fit else f'no preset trains at {side}'
-    print(
-        f'note: your pictures are {side} pixels wide and this run ({run.name}) trains at {run.resolution}: '
-        f'they are averaged down; {mend}',
-        file=sys.stderr,
-    )
+    sizes = f'your pictures are {side} pixels wide and this run ({run.name}) trains at {run.resolution}'
+    print(f'note: {sizes}: they are averaged down; {mend}', file=sys.stderr)
 
 
 def estimate_command(a: Train, data: Dataset, world: World) -> dict:
@@ -443,7 +447,7 @@ def recorder(a: Train, data: Dataset, folder: Path, resumed: bool):
         print(f'warning: {e}; going on with metrics.jsonl alone', file=sys.stderr)
         return NullRecorder()
 
-
+# %% ../nbs/21_cli.ipynb #496ed2fa
 def run_title(a: Train, data: Dataset) -> str:
     "What MLflow calls the run, e.g. 'tiny on ffhq, 32 px, 13k images, seed 0'."
     source = re.sub('-[0-9a-f]{8,}$', '', data.name)
@@ -459,9 +463,9 @@ def about(a: Train, data: Dataset, folder: Path, end: str = RUNNING) -> str:
     source = f'`{data.path.name}`, {len(data):,} pictures of {data.resolution} pixels'
     how = f'seed {a.run.train.seed}, batches of {a.run.train.batch}, on {default_device()}'
     command = shlex.join(['wysiwyg', *sys.argv[1:]])
-    head, place = f'Preset **{a.cfg}** on {source}, {how}.', f'Folder: `{folder.resolve()}`'
-    parts = [head, f'    {command}', place, end]
-    return '\n\n'.join(parts) + '\n'
+    head = f'Preset **{a.cfg}** on {source}, {how}.'
+    place = f'Folder: `{folder.resolve()}`'
+    return '\n\n'.join([head, f'    {command}', place, end]) + '\n'
 
 
 def verdict(run: Run, folder: Path, seconds: float) -> str:
@@ -469,7 +473,9 @@ def verdict(run: Run, folder: Path, seconds: float) -> str:
     lines = (folder / 'metrics.jsonl').read_text(encoding='utf8').splitlines()
     last = json.loads(lines[-1]) if lines else {'images': 0}
     opaque = last.get('geometry/opacity', math.nan)
-    flaws = [f'{last["train/skipped"]:.0f} steps were skipped'] if last.get('train/skipped') else []
+    flaws = []
+    if last.get('train/skipped'):
+        flaws.append(f'{last["train/skipped"]:.0f} steps were skipped')
     if opaque < 0.05:
         flaws.append(f'nothing is seen (mean opacity {opaque:.3f})')
     total = run.schedule.total
@@ -478,11 +484,11 @@ def verdict(run: Run, folder: Path, seconds: float) -> str:
     said = '; '.join(flaws) or 'complete, nothing skipped'
     return f'{last["images"]:,} images in {seconds / 60:.1f} min of this call. Verdict: {said}.'
 
-
+# %% ../nbs/21_cli.ipynb #7d4396bf
 def keep_files(r, a: Train, data: Dataset, folder: Path, begun: float):
     "Model card, configuration and generator into the run, and the digest by which `eval` finds it."
-    end, network = verdict(a.run, folder, time.time() - begun), folder / 'generator.safetensors'
-    card = folder / 'MODEL_CARD.md'
+    end = verdict(a.run, folder, time.time() - begun)
+    network, card = folder / 'generator.safetensors', folder / 'MODEL_CARD.md'
     with atomic(card) as tmp:
         tmp.write_text(model_card(a, data, network, end), encoding='utf8')
     r.note(about(a, data, folder, end))
@@ -518,10 +524,8 @@ def model_card(a: Train, data: Dataset, network: Path, end: str) -> str:
 def open_generator(network: str) -> Generator:
     "The generator of a file, or the shipped one."
     if network and not Path(network).is_file():
-        raise FileNotFoundError(
-            f'no generator at {network}: name the generator.safetensors of a folder that '
-            '`wysiwyg train` wrote'
-        )
+        mend = 'name the generator.safetensors of a folder that `wysiwyg train` wrote'
+        raise FileNotFoundError(f'no generator at {network}: {mend}')
     return load_generator(network or None)
 
 
@@ -546,10 +550,12 @@ def eval_command(a: Eval) -> dict:
         tell_scores(a.network, scores, f'n {a.n}, seed {a.seed}')
     return scores
 
-
+# %% ../nbs/21_cli.ipynb #dabe6706
 def eval_data(a: Eval, g: Generator) -> Dataset:
     "The set that is named, or posed heads."
-    return Dataset(a.data, resolution=g.run.resolution) if a.data else open_data(g.run)
+    if a.data:
+        return Dataset(a.data, resolution=g.run.resolution)
+    return open_data(g.run)
 
 
 def protocol_scores(a: Eval, g: Generator) -> dict[str, float]:
@@ -571,11 +577,13 @@ def record_scores(a: Eval, scores: dict[str, float]):
 
     size = [] if a.protocol else ['n']
     named = ['network', 'data', 'protocol', 'inception_sha', 'normals', *size, 'seed', 'record']
-    options = ''.join(f' --{k.replace("_", "-")} {getattr(a, k)}' for k in named if getattr(a, k))
-    command = f'wysiwyg eval{options}' + (' --untrained' if a.untrained else '')
-    write_results(a.record, [{'what': k, 'value': round(v, 4)} for k, v in scores.items()], command)
+    options = [f'--{name.replace("_", "-")} {getattr(a, name)}' for name in named if getattr(a, name)]
+    if a.untrained:
+        options.append('--untrained')
+    rows = [{'what': name, 'value': round(value, 4)} for name, value in scores.items()]
+    write_results(a.record, rows, ' '.join(['wysiwyg eval', *options]))
 
-
+# %% ../nbs/21_cli.ipynb #396f3027
 def tell_scores(network: str, scores: dict[str, float], how: str):
     "Scores into MLflow, where there is one, and their link on stderr; a silent store costs a warning."
     try:
@@ -589,14 +597,17 @@ def tell_scores(network: str, scores: dict[str, float], how: str):
 
 
 def keep_scores(network: str, scores: dict[str, float], how: str) -> str:
-    """Write scores at step 0 into the run that made the generator, known by the digest of its file; one of
-    unknown origin gets a run in `wysiwyg/eval`. The run's id."""
+    """Write scores at step 0 into the run that made the generator, known by the digest of its file.
+
+    One of unknown origin gets a run in `wysiwyg/eval`. The run's id.
+    """
     from wysiwyg.tracking import Recorder
 
     path = Path(network) if network else shipped()
     digest = file_sha(path)
-    if run := maker_of(digest):
-        return add_scores(run, scores, how)
+    maker = maker_of(digest)
+    if maker:
+        return add_scores(maker, scores, how)
     origin = f'{path.resolve().parent.name} {path.stem}' if network else 'shipped'
     name = re.sub(r'[^\w .,+=·%()-]', '_', origin)[:90]
     params = {'network': str(path), 'generator_sha': digest, 'how': how}
@@ -604,7 +615,7 @@ def keep_scores(network: str, scores: dict[str, float], how: str) -> str:
         r.metrics(scores, 0)
     return r.id
 
-
+# %% ../nbs/21_cli.ipynb #69f7dd35
 def maker_of(digest: str) -> str | None:
     "The training run that made a generator file of this SHA-256."
     from wysiwyg.tracking import experiment_id, find_runs, open_store
@@ -612,7 +623,8 @@ def maker_of(digest: str) -> str | None:
     client = open_store()
     if not experiment_id(client, 'train', make=False):
         return None
-    return next((r.info.run_id for r in find_runs(client, 'train', generator_sha=digest)), None)
+    made = find_runs(client, 'train', generator_sha=digest)
+    return made[0].info.run_id if made else None
 
 
 def add_scores(run: str, scores: dict[str, float], how: str) -> str:
@@ -620,12 +632,13 @@ def add_scores(run: str, scores: dict[str, float], how: str) -> str:
     from mlflow.entities import Metric
     from wysiwyg.tracking import open_store
 
-    client, now = open_store(), int(time.time() * 1000)
-    client.log_batch(run, [Metric(k, v, now, 0) for k, v in scores.items()])
+    client = open_store()
+    now = int(time.time() * 1000)
+    client.log_batch(run, [Metric(name, value, now, 0) for name, value in scores.items()])
     client.set_tag(run, 'wysiwyg.evaluated', how)
     return run
 
-
+# %% ../nbs/21_cli.ipynb #c514d9dd
 def better(name: str) -> str:
     "Unit and direction of a metric in words."
     from wysiwyg.metrics import metric
@@ -636,23 +649,23 @@ def better(name: str) -> str:
 
 
 def metric_names(scores: dict[str, float]) -> list[str]:
-    return sorted(k.removeprefix('eval/') for k in scores if k.startswith('eval/'))
+    return sorted(name.removeprefix('eval/') for name in scores if name.startswith('eval/'))
 
 
 def eval_text(a: Eval, scores: dict[str, float]) -> str:
     "Scores as a table, sorted by name: value, 95 % interval, floor, unit and direction."
 
-    def short(group, name):
-        return f'{scores[f"{group}/{name}"]:.4g}' if f'{group}/{name}' in scores else ''
+    def short(key):
+        return f'{scores[key]:.4g}' if key in scores else ''
 
     rows = [('metric', 'value', '95 % interval', 'floor', '')]
-    for k in metric_names(scores):
-        ends = [short(f'eval_{end}', k) for end in ('low', 'high')]
+    for name in metric_names(scores):
+        ends = [short(f'eval_{end}/{name}') for end in ('low', 'high')]
         interval = ' to '.join(ends) if all(ends) else ''
-        rows.append((k, short('eval', k), interval, short('floor', k), better(k)))
+        rows.append((name, short(f'eval/{name}'), interval, short(f'floor/{name}'), better(name)))
     return columns_text(rows)
 
-
+# %% ../nbs/21_cli.ipynb #f9a29b4d
 def narrower(rows: list) -> str:
     "A table as columns, or turned, whichever takes less width."
     turned = [columns_text(rows), columns_text(list(zip(*rows)))]
@@ -661,11 +674,12 @@ def narrower(rows: list) -> str:
 
 def columns_text(rows: list) -> str:
     "Rows of texts as columns: the first and last to the left, the others to the right."
-    widths = [max(len(str(r[i])) for r in rows) for i in range(len(rows[0]))]
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
 
     def line(row):
-        cells = [str(x).rjust(w) for x, w in zip(row, widths)]
-        cells[0], cells[-1] = str(row[0]).ljust(widths[0]), str(row[-1])
+        cells = [str(cell).rjust(width) for cell, width in zip(row, widths)]
+        cells[0] = str(row[0]).ljust(widths[0])
+        cells[-1] = str(row[-1])
         return '  '.join(cells).rstrip()
 
     return '\n'.join(map(line, rows))
@@ -674,55 +688,56 @@ def columns_text(rows: list) -> str:
 @torch.no_grad()
 def render(a: Render) -> dict:
     "One PNG for each seed, view and kind, or all on one sheet."
-    seeds, yaws, folder = parse_seeds(a.seeds), parse_angles(a.yaw), Path(a.outdir)
+    seeds, yaws = parse_seeds(a.seeds), parse_angles(a.yaw)
+    folder = Path(a.outdir)
     g = open_generator(a.network)
     own = g.view
     g.view = a.radius or own[0], a.focal or own[1]
-    names = [f'_yaw{i}' for i in range(len(yaws))] if len(yaws) > 1 else ['']
-    views = {name: g.orbit(torch.tensor([y]), torch.tensor([a.pitch])) for name, y in zip(names, yaws)}
-    people = {s: look_at(g, s, views, a) for s in seeds}
+    views = {}
+    for i, yaw in enumerate(yaws):
+        name = f'_yaw{i}' if len(yaws) > 1 else ''
+        views[name] = g.orbit(torch.tensor([yaw]), torch.tensor([a.pitch]))
+    people = {seed: look_at(g, seed, views, a) for seed in seeds}
     if any(person.pop('empty') for person in people.values()):
         warn_empty(g.view, own)
     if a.grid:
-        sheets = torch.cat([x for person in people.values() for x in person.values()])
-        return {'files': [save_png(folder / 'grid.png', sheets, 3 * len(views))]}
-    files = {
-        folder / f'seed{s:04d}{name}.png': x for s, person in people.items() for name, x in person.items()
-    }
-    return {'files': [save_png(path, x, 1) for path, x in files.items()]}
+        pictures = [picture for person in people.values() for picture in person.values()]
+        return {'files': [save_png(folder / 'grid.png', torch.cat(pictures), 3 * len(views))]}
+    files = []
+    for seed, person in people.items():
+        for name, picture in person.items():
+            files.append(save_png(folder / f'seed{seed:04d}{name}.png', picture, 1))
+    return {'files': files}
 
-
+# %% ../nbs/21_cli.ipynb #6f444f1e
 def look_at(g: Generator, seed: int, views: dict, a: Render) -> dict[str, torch.Tensor]:
-    """'<view>_image', '<view>_normal' and '<view>_depth' of one person, each [1, 3, R, R] in [0, 1]; and whether
-    there is an 'empty' view."""
-    c, size, out = g.run.render, a.resolution, {'empty': False}
+    """'<view>_image', '<view>_normal' and '<view>_depth' of one person, each [1, 3, R, R] in [0, 1].
+
+    And whether there is an 'empty' view.
+    """
+    out = {'empty': False}
     front = g.orbit(torch.zeros(1), torch.zeros(1))
     z = torch.randn(1, g.run.backbone.z_dim, generator=rng(seed, 'z')).to(g.mapping.w_mean.device)
     planes = g.synthesize(g.map(z, front, a.trunc))
     for view, camera in views.items():
         if a.samples:
-            x = g.dense(planes, camera, size, a.samples, normals=True)
+            seen = g.dense(planes, camera, a.resolution, a.samples, normals=True)
         else:
-            x = g.render(planes, camera, size, normals=True)
-        out['empty'] |= x.opacity.max().item() < 0.5
-        kinds = {
-            'image': x.image(),
-            'normal': x.normal_colors(camera),
-            'depth': colorize(x.image('depth'), c.near, c.far, 'magma_r'),
-        }
+            seen = g.render(planes, camera, a.resolution, normals=True)
+        out['empty'] |= seen.opacity.max().item() < 0.5
+        depth = colorize(seen.image('depth'), g.run.render.near, g.run.render.far, 'magma_r')
+        kinds = {'image': seen.image(), 'normal': seen.normal_colors(camera), 'depth': depth}
         out |= {f'{view}_{kind}': picture.cpu() for kind, picture in kinds.items()}
     return out
 
-
+# %% ../nbs/21_cli.ipynb #7cd8d51b
 def warn_empty(view: tuple[float, float], own: tuple[float, float]):
     "What may be wrong where nothing is seen."
     mend = 'leave out --radius and --focal to look from where its data did'
     if view == own:
         mend = 'its surface is not there (yet): train it longer'
-    print(
-        f'warning: in some views nothing is seen from radius {view[0]:.2f} with focal {view[1]:.2f}: {mend}',
-        file=sys.stderr,
-    )
+    place = f'radius {view[0]:.2f} with focal {view[1]:.2f}'
+    print(f'warning: in some views nothing is seen from {place}: {mend}', file=sys.stderr)
 
 
 def save_png(path: Path, pictures: torch.Tensor, columns: int) -> str:
@@ -741,8 +756,12 @@ def study_names() -> list[str]:
 
 def study_titles() -> dict[str, str]:
     "Name -> what the first line of the notebook says."
-    first = lambda name: ''.join(read_notebook(study_notebook(name))['cells'][0]['source']).splitlines()[0]
-    return {name: first(name).split('·')[-1].strip('# ') for name in study_names()}
+    return {name: _title(study_notebook(name)) for name in study_names()}
+
+
+def _title(path: Path) -> str:
+    first_cell = ''.join(read_notebook(path)['cells'][0]['source'])
+    return first_cell.splitlines()[0].split('·')[-1].strip('# ')
 
 
 def studies_command(a: Studies) -> dict:
@@ -752,15 +771,17 @@ def studies_command(a: Studies) -> dict:
 def read_notebook(path: Path) -> dict:
     return json.loads(path.read_text(encoding='utf8'))
 
-
+# %% ../nbs/21_cli.ipynb #55ed2c0b
 def notebook_parameters(path: Path) -> dict[str, object]:
     "Names and defaults of the cell tagged `parameters`; ValueError names what could not be checked."
     import ast
 
-    cells = [c for c in read_notebook(path)['cells'] if 'parameters' in c['metadata'].get('tags', [])]
-    if not cells:
+    cells = read_notebook(path)['cells']
+    tagged = [cell for cell in cells if 'parameters' in cell['metadata'].get('tags', [])]
+    if not tagged:
         raise ValueError(f'{path.name} has no cell tagged `parameters`: it would run its defaults')
-    out, code = {}, ''.join(cells[0]['source'])
+    code = ''.join(tagged[0]['source'])
+    out = {}
     try:
         body = ast.parse(code).body
     except SyntaxError as e:
@@ -779,15 +800,14 @@ def assigned(node) -> dict[str, object]:
 
     if not isinstance(node, (ast.Assign, ast.AnnAssign)):
         raise ValueError(node)
-    targets, value = getattr(node, 'targets', None) or [node.target], ast.literal_eval(node.value)
-    return {t.id: value for t in targets}
+    targets = getattr(node, 'targets', None) or [node.target]
+    value = ast.literal_eval(node.value)
+    return {target.id: value for target in targets}
 
-
+# %% ../nbs/21_cli.ipynb #49ba14a9
 def refuse_parameter(path: Path, line: str):
-    raise ValueError(
-        f'{path.name}: the parameters cell holds `{line.strip()[:60]}`: '
-        'write NAME = VALUE, the value a number, text, list or None'
-    )
+    mend = 'write NAME = VALUE, the value a number, text, list or None'
+    raise ValueError(f'{path.name}: the parameters cell holds `{line.strip()[:60]}`: {mend}')
 
 
 def check_parameters(path: Path, given: dict):
@@ -809,10 +829,11 @@ def study_notebook(name: str) -> Path:
         raise ValueError(f'no study {name!r}; there are: {", ".join(names)}')
     return home() / 'nbs' / 'ablations' / f'{name}.ipynb'
 
-
+# %% ../nbs/21_cli.ipynb #26a01f4f
 def run_notebook(name: str, parameters: dict, out: Path) -> Path:
     "Execute an ablation notebook with `parameters` into `out`."
-    check_parameters(path := study_notebook(name), parameters)
+    path = study_notebook(name)
+    check_parameters(path, parameters)
     out.parent.mkdir(parents=True, exist_ok=True)
     run_cells(path, out, parameters, path.parent)
     return out
@@ -830,15 +851,16 @@ def up_to_first_study(name: str, folder: Path) -> Path:
     "A copy of the notebook that ends with the first cell which calls `run_study`."
     nb = read_notebook(study_notebook(name))
 
-    def calls(c):
-        return c['cell_type'] == 'code' and 'run_study(' in ''.join(c['source'])
+    def calls(cell):
+        return cell['cell_type'] == 'code' and 'run_study(' in ''.join(cell['source'])
 
-    places = [i for i, c in enumerate(nb['cells']) if calls(c)]
+    places = [i for i, cell in enumerate(nb['cells']) if calls(cell)]
     if not places:
         raise ValueError(f'{name} never calls run_study: it has no arms to list')
     nb['cells'] = nb['cells'][: places[0] + 1]
-    (folder / f'{name}.ipynb').write_text(json.dumps(nb), encoding='utf8')
-    return folder / f'{name}.ipynb'
+    short = folder / f'{name}.ipynb'
+    short.write_text(json.dumps(nb), encoding='utf8')
+    return short
 
 # %% ../nbs/21_cli.ipynb #1ba3f7f8
 def parse_setting(text: str, texts: tuple = ()) -> tuple[str, object]:
@@ -858,28 +880,30 @@ def parse_setting(text: str, texts: tuple = ()) -> tuple[str, object]:
         except (ValueError, SyntaxError):
             return name, value
 
-
+# %% ../nbs/21_cli.ipynb #145105db
 def study_parameters(a: Ablate) -> dict:
     "What the notebook is told: the options given, defaults of those it knows, and what --set says."
     known = notebook_parameters(study_notebook(a.study))
     wanted = {'record': '', 'seed': 0} | STUDY_DEFAULTS | given_options(a, known)
     if 'seeds' in known:
         wanted['seeds'] = ','.join(map(str, parse_seeds(wanted['seeds'])))
-    texts = tuple(k for k, v in known.items() if isinstance(v, str))
-    told = {k: v for k, v in wanted.items() if k in known} | dict(parse_setting(x, texts) for x in a.set)
+    texts = tuple(name for name, default in known.items() if isinstance(default, str))
+    told = {name: value for name, value in wanted.items() if name in known}
+    told |= dict(parse_setting(setting, texts) for setting in a.set)
     check_parameters(study_notebook(a.study), told)
     return told
 
 
 def given_options(a: Ablate, known: dict) -> dict:
     "Options of the command line; one that the notebook does not know is refused."
-    given = {k: getattr(a, k) for k in STUDY_DEFAULTS if getattr(a, k) is not None}
+    given = {name: getattr(a, name) for name in STUDY_DEFAULTS if getattr(a, name) is not None}
     if a.record:
         given['record'] = a.record
     alone = 'seed' in known and 'seeds' not in known
     if alone and 'seeds' in given:
         given['seed'] = one_seed(a.study, given.pop('seeds'))
-    if not (unknown := [k for k in given if k not in known]):
+    unknown = [name for name in given if name not in known]
+    if not unknown:
         return given
     raise UsageError(
         f'{a.study} does not take --{unknown[0]}; its parameters are {", ".join(known)} '
@@ -894,22 +918,25 @@ def one_seed(study: str, text: str) -> int:
         raise UsageError(f'{study} takes one seed, got --seeds {text}: call it once for each')
     return seeds[0]
 
-
+# %% ../nbs/21_cli.ipynb #e87b54cc
 def ablate(a: Ablate) -> dict:
     "Run a study; its table comes back from MLflow. What failed is an error when all the others are done."
-    parameters, out = study_parameters(a), runs_dir() / 'notebooks' / f'{a.study}.ipynb'
+    parameters = study_parameters(a)
+    out = runs_dir() / 'notebooks' / f'{a.study}.ipynb'
     if a.dry_run:
         return dry_run(a, parameters)
-    with tempfile.TemporaryDirectory() as folder, environment(WYSIWYG_EXECUTOR=f'{a.executor}:{a.workers}'):
+    executor = environment(WYSIWYG_EXECUTOR=f'{a.executor}:{a.workers}')
+    with tempfile.TemporaryDirectory() as folder, executor:
         journal = Path(folder) / 'journal'
         with ended_gently():
             fault = execute(a.study, parameters, out, journal)
         studied = read_journal(journal)
-    refuse_failed(a.study, [r for s in studied for r in s['runs']], fault, out)
-    pages = [study_page(s) for s in studied]
+    runs = [run for study in studied for run in study['runs']]
+    refuse_failed(a.study, runs, fault, out)
+    pages = [study_page(study) for study in studied]
     return {'study': a.study, 'parameters': parameters, 'notebook': str(out), 'studies': pages}
 
-
+# %% ../nbs/21_cli.ipynb #be679dfa
 @contextlib.contextmanager
 def ended_gently():
     "Ctrl-C and SIGTERM alike end a study and its kernels; what is finished is kept."
@@ -929,19 +956,18 @@ def ended_gently():
     try:
         yield
     except KeyboardInterrupt:
-        e = KeyboardInterrupt(
-            'interrupted: finished arms are kept, and the same command goes on with the rest'
-        )
+        said = 'interrupted: finished arms are kept, and the same command goes on with the rest'
+        e = KeyboardInterrupt(said)
         e.signum = came[0] if came else signal.SIGINT
         raise e from None
     finally:
         if mine:
             signal.signal(signal.SIGTERM, before)
 
-
+# %% ../nbs/21_cli.ipynb #1697b81e
 def refuse_failed(study: str, runs: list[dict], fault: str, out: Path):
     "A ValueError that names the runs that failed, or the cell that did."
-    failed = [f'  {r["run"]}: {r["status"]}' for r in runs if r['status'].startswith('failed')]
+    failed = [f'  {run["run"]}: {run["status"]}' for run in runs if run['status'].startswith('failed')]
     head = f'{len(failed)} of {len(runs)} runs of {study} failed, the others are kept; see {out}'
     if failed:
         raise ValueError('\n'.join([head, *failed]))
@@ -953,12 +979,16 @@ def study_page(studied: dict) -> dict:
     "Of a journal's entry: arms, table and conclusion as they stand in MLflow, and the link."
     from wysiwyg.tracking import experiment_link
 
-    text, study = page_text(studied), studied['study']
-    table = [line.strip('| ').split(' | ') for line in text.splitlines() if line.startswith('|')]
-    rows = [dict(zip(table[0], row)) for row in table[2:]] if table else []
-    words = '\n'.join(line for line in text.splitlines() if line and not line.startswith('|'))
-    runs, link = {r['run']: r['status'] for r in studied['runs']}, experiment_link(study)
-    return {'study': study, 'runs': runs, 'table': rows, 'conclusion': words, 'mlflow': link}
+    lines = page_text(studied).splitlines()
+    table = [line.strip('| ').split(' | ') for line in lines if line.startswith('|')]
+    words = [line for line in lines if line and not line.startswith('|')]
+    return {
+        'study': studied['study'],
+        'runs': {run['run']: run['status'] for run in studied['runs']},
+        'table': [dict(zip(table[0], row)) for row in table[2:]],
+        'conclusion': '\n'.join(words),
+        'mlflow': experiment_link(studied['study']),
+    }
 
 
 def page_text(studied: dict) -> str:
@@ -966,24 +996,31 @@ def page_text(studied: dict) -> str:
     from wysiwyg.study import runs_digest
     from wysiwyg.tracking import STUDY, find_runs, open_store
 
-    digest = runs_digest((r['arm'], str(r['seed']), r['config_sha']) for r in studied['runs'])
-    tags = [r.data.tags for r in find_runs(open_store(), studied['study'], arm=STUDY)]
-    pages = [t for t in tags if 'mlflow.note.content' in t]
-    mine = [t for t in pages if t.get('wysiwyg.concluded') == digest]
-    return next((t['mlflow.note.content'] for t in mine + pages), '')
+    digest = runs_digest((run['arm'], str(run['seed']), run['config_sha']) for run in studied['runs'])
+    tags = [run.data.tags for run in find_runs(open_store(), studied['study'], arm=STUDY)]
+    pages = [told for told in tags if 'mlflow.note.content' in told]
+    of_these = [told for told in pages if told.get('wysiwyg.concluded') == digest]
+    best_first = of_these + pages
+    return best_first[0]['mlflow.note.content'] if best_first else ''
 
-
+# %% ../nbs/21_cli.ipynb #6bf589f4
 def ablate_text(a: Ablate, result: dict) -> str:
     "Tables, conclusions and links for people."
     if 'studies' not in result:
         return lines_text(a, result)
     parts = []
-    for s in result['studies']:
-        head = list(s['table'][0]) if s['table'] else []
-        rows = [head, *[[r.get(k, '') for k in head] for r in s['table']]]
-        table = narrower(rows) if head else 'no table: nothing to compare'
-        parts.append(f'{s["study"]}\n\n{table}\n\n{s["conclusion"]}\n\nMLflow: {s["mlflow"]}')
+    for study in result['studies']:
+        link = f'MLflow: {study["mlflow"]}'
+        parts += [study['study'], _table_text(study['table']), study['conclusion'], link]
     return '\n\n'.join([*parts, f'notebook: {result["notebook"]}'])
+
+
+def _table_text(table: list[dict]) -> str:
+    if not table:
+        return 'no table: nothing to compare'
+    head = list(table[0])
+    rows = [[row.get(name, '') for name in head] for row in table]
+    return narrower([head, *rows])
 
 # %% ../nbs/21_cli.ipynb #6e011ddb
 def execute(study: str, parameters: dict, out: Path, journal: Path) -> str:
@@ -1016,7 +1053,7 @@ def arms_bar(path: Path):
             ended.set()
             watcher.join()
 
-
+# %% ../nbs/21_cli.ipynb #378a49b2
 def watch_arms(path: Path, bar, ended: threading.Event, pause: float = 0.5):
     "Follow the file until `ended`, and once more; off a terminal a line only when an arm ends."
     bar.set_description('preparing')
@@ -1035,7 +1072,8 @@ def watch_arms(path: Path, bar, ended: threading.Event, pause: float = 0.5):
 
 def show_arms(bar, told: dict):
     "The last progress line on the bar."
-    bar.total, bar.n = told['total'], told['done']
+    bar.total = told['total']
+    bar.n = told['done']
     bar.set_description(told['study'], refresh=False)
     bar.set_postfix_str(f'{told["run"]} {told["status"]}'[:60])
 
@@ -1045,7 +1083,7 @@ def read_journal(journal: Path) -> list[dict]:
         return []
     return [json.loads(line) for line in journal.read_text(encoding='utf8').splitlines()]
 
-
+# %% ../nbs/21_cli.ipynb #98d3e14d
 def dry_run(a: Ablate, parameters: dict) -> dict:
     "Arms and seeds, kept or to do, and how long it may take; nothing is made."
     from wysiwyg.study import estimate_study
@@ -1053,9 +1091,9 @@ def dry_run(a: Ablate, parameters: dict) -> dict:
 
     planned = planned_studies(a.study, parameters)
     if not a.json:
-        print('\n\n'.join(matrix_text(p) for p in planned), end='\n\n')
-    seconds = [estimate_study(p['study'], p['runs'], a.workers, p['sizes']) for p in planned]
-    todo = [r for p in planned for r in p['runs'] if r['status'] == 'to do']
+        print('\n\n'.join(map(matrix_text, planned)), end='\n\n')
+    seconds = [estimate_study(one['study'], one['runs'], a.workers, one['sizes']) for one in planned]
+    todo = [run for one in planned for run in one['runs'] if run['status'] == 'to do']
     if None in seconds:
         known = 'unknown: nothing like it has been run or recorded'
     else:
@@ -1065,13 +1103,15 @@ def dry_run(a: Ablate, parameters: dict) -> dict:
     arms = {'studies': planned} if a.json else {}
     return found | {'store': tracking_uri()} | arms
 
-
+# %% ../nbs/21_cli.ipynb #307a041a
 def planned_studies(study: str, parameters: dict) -> list[dict]:
     "The journal of a notebook that is run no further than to its first study, which does nothing."
     import papermill
 
     with tempfile.TemporaryDirectory() as folder:
-        short, journal, fault = up_to_first_study(study, Path(folder)), Path(folder) / 'journal', ''
+        short = up_to_first_study(study, Path(folder))
+        journal = Path(folder) / 'journal'
+        fault = ''
         with environment(WYSIWYG_JOURNAL=str(journal), WYSIWYG_DRY_RUN='1'):
             try:
                 run_cells(short, None, parameters, study_notebook(study).parent)
@@ -1088,8 +1128,9 @@ def matrix_text(planned: dict) -> str:
     import pandas as pd
 
     runs = pd.DataFrame(planned['runs'])
-    table = runs.pivot(index='arm', columns='seed', values='status').loc[runs.arm.unique()].fillna('')
-    table.columns = [f'seed {s}' for s in table.columns]
+    table = runs.pivot(index='arm', columns='seed', values='status')
+    table = table.loc[runs.arm.unique()].fillna('')
+    table.columns = [f'seed {seed}' for seed in table.columns]
     return planned['study'] + '\n' + table.rename_axis(index=None).to_string()
 
 # %% ../nbs/21_cli.ipynb #a7e98823
@@ -1101,10 +1142,10 @@ def results_command(a: Results) -> dict:
         if not a.names:
             raise UsageError('results export needs the name of a study: see `wysiwyg studies`')
         return {study: str(export_runs(study)) for study in a.names}
-    files = [Path(n) for n in a.names] or None
-    for f in files or []:
-        if not f.is_file():
-            raise FileNotFoundError(f'there is no file {f} to import')
+    files = [Path(name) for name in a.names] or None
+    for file in files or []:
+        if not file.is_file():
+            raise FileNotFoundError(f'there is no file {file} to import')
     done = import_results(files, progress=True)
     if not done:
         raise ValueError('data/results holds nothing to import: write something by `results export STUDY`')
@@ -1119,7 +1160,8 @@ def ui(a: Ui) -> dict:
     "Serve the store that `tracking_uri` names until Ctrl-C; of a server, say where it is."
     from wysiwyg.tracking import open_store, tracking_uri
 
-    port, uri = a.port or int(os.environ.get('PORT') or 5000), tracking_uri()
+    port = a.port or int(os.environ.get('PORT') or 5000)
+    uri = tracking_uri()
     if uri.startswith('http'):
         return tell_links(port)
     refuse_taken(port)
@@ -1146,7 +1188,7 @@ def study_links(port: int = None) -> list[str]:
     links = {study: experiment_link(study, study not in ('train', 'eval'), port) for study in studies()}
     return [f'  {study:20} {link}' for study, link in links.items() if link]
 
-
+# %% ../nbs/21_cli.ipynb #dc9ee2f0
 def answers(port: int) -> bool:
     "Does something on this machine listen there?"
     import socket
@@ -1189,41 +1231,49 @@ def demo(a: Demo):
     "Everything once, small. A finished part is not repeated."
     import shutil
 
-    run, folder, begun = (tiny(a.kimg * 1e3) if a.kimg else tiny()), runs_dir() / 'demo', time.time()
+    begun = time.time()
+    run = tiny(a.kimg * 1e3) if a.kimg else tiny()
+    folder = runs_dir() / 'demo'
+    trained = folder / 'generator.safetensors'
     check(run)
     if a.fresh:
         shutil.rmtree(folder, ignore_errors=True)
     say('1/5 heads with true geometry')
     data = open_data(run)
     say(f'2/5 tiny from scratch: {run.schedule.total:.0f} images through every stage of the schedule')
-    trained, kimg = folder / 'generator.safetensors', ['--kimg', str(a.kimg)] if a.kimg else []
+    kimg = ['--kimg', str(a.kimg)] if a.kimg else []
     options = ['--cfg', 'tiny', *kimg, '--outdir', str(folder), '--resume', 'latest']
     if not trained.exists():
         train_in_processes(processes_for(run), *options)
     say('3/5 evaluation, against the untrained start and the floor')
     scores = demo_scores(run, data, trained)
     say('4/5 two studies of the shipped generator')
-    first = ablate(Ablate('a01_paper_table', images=32, n=48, heads=1000))
-    made = [first, ablate(Ablate('a02_samples', n=48, views=2, repeats=1))]
+    systems = ablate(Ablate('a01_paper_table', images=32, n=48, heads=1000))
+    samples = ablate(Ablate('a02_samples', n=48, views=2, repeats=1))
     say('5/5 comparison')
-    print(demo_text(scores), *(ablate_text(None, m) for m in made), sep='\n\n')
+    print(demo_text(scores), ablate_text(None, systems), ablate_text(None, samples), sep='\n\n')
     say(f'done in {(time.time() - begun) / 60:.1f} minutes')
+    print(_what_next(folder, trained))
+
+
+def _what_next(folder: Path, trained: Path) -> str:
     then = [
         f'  wysiwyg render --network {trained} --outdir pictures --grid',
         '  make lab   opens the notebooks in JupyterLab',
         '  make ui    serves MLflow',
     ]
-    places = ['', f'pictures: {folder}', f'notebooks: {runs_dir() / "notebooks"}']
-    print('in MLflow, these open on the runs:', *study_links(), '', 'next:', *then, *places, sep='\n')
+    places = [f'pictures: {folder}', f'notebooks: {runs_dir() / "notebooks"}']
+    links = ['in MLflow, these open on the runs:', *study_links()]
+    return '\n'.join([*links, '', 'next:', *then, '', *places])
 
-
+# %% ../nbs/21_cli.ipynb #2c694466
 def demo_scores(run: Run, data: Dataset, trained: Path) -> dict[str, dict[str, float]]:
     "Of the untrained start, with floors, and of the trained generator, whose go to its run in MLflow."
     from wysiwyg.metrics import evaluate
 
     start = evaluate(Trainer(method_of(run), run, data).ema, data, n=200)
     end = evaluate(load_generator(trained), data, n=200, floors=False)
-    floors = {k: v for k, v in start.items() if k.startswith('floor')}
+    floors = {name: value for name, value in start.items() if name.startswith('floor')}
     tell_scores(str(trained), end | floors, 'n 200, seed 0')
     return {'start': start, 'tiny': end}
 
@@ -1233,15 +1283,20 @@ def processes_for(run: Run) -> int:
     groups = run.train.batch // group_size(run.train.batch, run.discriminator.group)
     if default_device().type == 'cuda':
         return 1
-    return max(n for n in range(1, (os.cpu_count() or 1) + 1) if groups % n == 0)
+    cores = os.cpu_count() or 1
+    return max(n for n in range(1, cores + 1) if groups % n == 0)
 
-
+# %% ../nbs/21_cli.ipynb #8d34b08d
 def train_in_processes(parts: int, *args: str):
-    """`wysiwyg train ARGS` in `parts` processes. Interrupted when Ctrl-C or SIGTERM came and a checkpoint is
-    written; ChildProcessError where training ends with an error."""
+    """`wysiwyg train ARGS` in `parts` processes.
+
+    Interrupted when Ctrl-C or SIGTERM came and a checkpoint is written; ChildProcessError where training
+    ends with an error.
+    """
     launch = ['torch.distributed.run', '--standalone', f'--nproc-per-node={parts}']
     command = [sys.executable, '-m', *launch, '-m', 'wysiwyg.cli', 'train', *args]
-    threads, apart = max(1, (os.cpu_count() or 1) // parts), dict(stdout=2, start_new_session=True)
+    threads = max(1, (os.cpu_count() or 1) // parts)
+    apart = {'stdout': 2, 'start_new_session': True}
     quiet = environment(OMP_NUM_THREADS=str(threads))
     with deferred_interrupt() as came, quiet, subprocess.Popen(command, **apart) as job:
         while job.poll() is None:
@@ -1265,17 +1320,23 @@ def say(text: str):
 def demo_text(scores: dict[str, dict[str, float]]) -> str:
     "Start, trained and floor of each metric, and which way is better."
     rows = [('metric', 'untrained', 'tiny, trained', 'floor, real against real', '')]
-    for k in metric_names(scores['tiny']):
-        start, end = scores['start'], scores['tiny']
-        found = [start.get(f'eval/{k}'), end[f'eval/{k}'], start.get(f'floor/{k}')]
-        rows.append((k, *('' if x is None else f'{x:.4g}' for x in found), better(k)))
+    start, end = scores['start'], scores['tiny']
+    for name in metric_names(end):
+        found = [start.get(f'eval/{name}'), end[f'eval/{name}'], start.get(f'floor/{name}')]
+        texts = ['' if value is None else f'{value:.4g}' for value in found]
+        rows.append((name, *texts, better(name)))
     return columns_text(rows)
 
 # %% ../nbs/21_cli.ipynb #ff8fc108
 def lines_text(a, result: dict) -> str:
     "A line for each result; a list has its parts below."
-    line = lambda k, v: f'{k}:' + ''.join(f'\n  {x}' for x in v) if isinstance(v, list) else f'{k}: {v}'
-    return '\n'.join(line(k, v) for k, v in result.items())
+    lines = []
+    for name, value in result.items():
+        if isinstance(value, list):
+            lines += [f'{name}:', *(f'  {part}' for part in value)]
+        else:
+            lines.append(f'{name}: {value}')
+    return '\n'.join(lines)
 
 
 COMMANDS = {  # name -> options, what it does, how its result is shown
@@ -1290,7 +1351,7 @@ COMMANDS = {  # name -> options, what it does, how its result is shown
     'demo': (Demo, demo, lines_text),
 }
 
-
+# %% ../nbs/21_cli.ipynb #5d5fb77c
 def parse(args: list[str]):
     "Command line -> (command, its dataclass)."
     if not args:
@@ -1310,7 +1371,7 @@ def parse(args: list[str]):
             print(help_end(name))
         raise
 
-
+# %% ../nbs/21_cli.ipynb #47d3cf78
 LIMITS = {  # command -> option -> least, most, what it is
     Train: dict(stop_at=(1e-3, math.inf, 'thousand images')),
     Eval: dict(n=(2, math.inf, 'a Frechet distance needs a spread'), seed=(0, math.inf, 'a seed')),
@@ -1344,7 +1405,7 @@ def check_numbers(a):
             span = f'from {least:g} to {most:g}' if most < math.inf else f'at least {least:g}'
             raise UsageError(f'--{option} must be {span}, got {x:g}: {what}')
 
-
+# %% ../nbs/21_cli.ipynb #28db8b1a
 def read_options(name: str, args: list[str]):
     "The command's dataclass, as tyro reads it."
     import tyro
@@ -1361,9 +1422,10 @@ def read_options(name: str, args: list[str]):
 
 def usage() -> str:
     "What there is."
-    commands = [f'  {n:9}{kind.__doc__}' for n, (kind, _, _) in COMMANDS.items()]
+    commands = [f'  {name:9}{kind.__doc__}' for name, (kind, _, _) in COMMANDS.items()]
     head = 'usage: wysiwyg COMMAND [options]     (wysiwyg COMMAND --help, wysiwyg --version)'
-    return '\n'.join([head, *commands, '', 'begin with:', '  wysiwyg demo', f'  {EXAMPLES["train"][0]}'])
+    begin = ['begin with:', '  wysiwyg demo', f'  {EXAMPLES["train"][0]}']
+    return '\n'.join([head, *commands, '', *begin])
 
 
 def version() -> str:
@@ -1372,14 +1434,16 @@ def version() -> str:
 
     return f'wysiwyg {wysiwyg.__version__} (python {sys.version.split()[0]}, torch {torch.__version__})'
 
-
+# %% ../nbs/21_cli.ipynb #7d42698b
 def plain(value):
     "A result as JSON can say it: what is not finite becomes text."
     if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
+        return {name: plain(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        return [plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
 
 
 MOST_LINES = 40  # of an error
@@ -1393,20 +1457,25 @@ def error_text(e: BaseException) -> str:
     return '\n'.join(lines[:MOST_LINES] + more)
 
 
+def _carry_out(args: list[str]):
+    "Parse, do, and print the result."
+    name, a = parse(args)
+    _, function, text = COMMANDS[name]
+    result = function(a)
+    if not result:
+        return
+    as_json = getattr(a, 'json', False)
+    said = json.dumps(plain(result), indent=1, allow_nan=False) if as_json else text(a, result)
+    print(said, flush=True)
+
+# %% ../nbs/21_cli.ipynb #1a745390
 def main(args: list[str] = None) -> int:
     "Entry point; returns the exit code."
     if args is None:
         tune_allocator()
         args = sys.argv[1:]
     try:
-        name, a = parse(list(args))
-        _, function, text = COMMANDS[name]
-        result = function(a)
-        if not result:
-            return 0
-        as_json = getattr(a, 'json', False)
-        said = json.dumps(plain(result), indent=1, allow_nan=False) if as_json else text(a, result)
-        print(said, flush=True)
+        _carry_out(list(args))
         return 0
     except BrokenPipeError:  # whoever read it has heard enough: `wysiwyg ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -1433,10 +1502,11 @@ def failed(e: BaseException) -> int:
 def tune_allocator():
     "Start again with glibc keeping large blocks, unless the environment already says so."
     sizes = {'MMAP_THRESHOLD': '4000000000', 'TRIM_THRESHOLD': '16000000000', 'TOP_PAD': '268435456'}
-    settings = {f'MALLOC_{k}_': v for k, v in sizes.items()}
+    settings = {f'MALLOC_{name}_': size for name, size in sizes.items()}
     if sys.platform != 'linux' or 'MALLOC_TOP_PAD_' in os.environ:
         return
-    os.execve(sys.executable, [sys.executable, '-m', 'wysiwyg.cli', *sys.argv[1:]], os.environ | settings)
+    again = [sys.executable, '-m', 'wysiwyg.cli', *sys.argv[1:]]
+    os.execve(sys.executable, again, os.environ | settings)
 
 # %% ../nbs/21_cli.ipynb #b2c232e4
 if __name__ == '__main__' and '__file__' in globals():

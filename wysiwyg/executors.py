@@ -44,8 +44,13 @@ class Pool:
         tasks: list[tuple],
         lost: Callable[[int], None] = lambda i: None,  # told of a lost task before it is tried again
     ) -> Iterator[tuple[int, object]]:
-        "(place in the list, value or Failed), as they come; at most `workers` at a time, a lost task `retries` times more."
-        waiting, running, tries = list(range(len(tasks))), {}, Counter()
+        """(place in the list, value or Failed), as they come.
+
+        At most `workers` at a time, a lost task `retries` times more.
+        """
+        waiting = list(range(len(tasks)))
+        running = {}  # handle -> place
+        tries = Counter()
         self.open(function, tasks)
         try:
             while waiting or running:
@@ -110,9 +115,7 @@ class Parcel:
 # %% ../nbs/16a_executors.ipynb #3a7ac377
 def work(pipe, threads: int):
     "A worker process: function and task in, one answer out. It ends when its parent does."
-    threading.Thread(
-        target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True
-    ).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         function, task = pipe.recv()
         limit_threads(threads)
@@ -120,6 +123,11 @@ def work(pipe, threads: int):
     except Exception as e:
         answer = shipping().dumps(Failed(f'function or result could not be shipped, {type(e).__name__}: {e}'))
     pipe.send_bytes(answer)
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def limit_threads(threads: int):
@@ -130,17 +138,15 @@ def limit_threads(threads: int):
 
 def ending(code: int) -> str:
     "An exit code in words."
-    return (
-        f'the worker was ended by {signal.Signals(-code).name}'
-        if code < 0
-        else f'the worker ended with exit code {code}'
-    )
+    if code < 0:
+        return f'the worker was ended by {signal.Signals(-code).name}'
+    return f'the worker ended with exit code {code}'
 
 # %% ../nbs/16a_executors.ipynb #88307ed4
 @contextlib.contextmanager
 def environment(**values: str):
     "Environment variables for a while; None removes one."
-    before = {k: os.environ.get(k) for k in values}
+    before = {name: os.environ.get(name) for name in values}
     try:
         _set_environment(values)
         yield
@@ -149,19 +155,28 @@ def environment(**values: str):
 
 
 def _set_environment(values: dict):
-    for k, v in values.items():
-        os.environ.pop(k, None) if v is None else os.environ.update({k: v})
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def gpu_of(slot: int) -> dict[str, str]:
     "The environment that shows worker `slot` one GPU, where there are several."
     count = sys.modules['torch'].cuda.device_count() if 'torch' in sys.modules else 0
-    names = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(count)))).split(',')
-    return {'CUDA_VISIBLE_DEVICES': names[slot % count]} if count > 1 else {}
+    if count <= 1:
+        return {}
+    every = ','.join(map(str, range(count)))
+    names = os.environ.get('CUDA_VISIBLE_DEVICES', every).split(',')
+    return {'CUDA_VISIBLE_DEVICES': names[slot % count]}
 
 # %% ../nbs/16a_executors.ipynb #a8102338
 class Local(Pool):
-    "One worker: this process. More: fresh processes of this machine, one per task, that share its cores and take its GPUs in turn."
+    """One worker: this process. More: fresh processes of this machine, one per task.
+
+    They share its cores and take its GPUs in turn.
+    """
 
     def run(self, function, tasks, lost=lambda i: None):
         if self.workers == 1:
@@ -169,13 +184,15 @@ class Local(Pool):
         return super().run(function, tasks, lost)
 
     def open(self, function, tasks):
-        self.function, self.free = function, list(range(self.workers))
+        self.function = function
+        self.free = list(range(self.workers))
 
     def start(self, task: tuple):
-        (here, there), slot = multiprocessing.Pipe(), self.free.pop()
-        process = multiprocessing.get_context('spawn').Process(
-            target=Parcel(work), args=(there, max(1, (os.cpu_count() or 1) // self.workers))
-        )
+        here, there = multiprocessing.Pipe()
+        slot = self.free.pop()
+        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        fresh = multiprocessing.get_context('spawn')
+        process = fresh.Process(target=Parcel(work), args=(there, threads))
         with environment(**gpu_of(slot)):
             process.start()
         there.close()
@@ -185,7 +202,8 @@ class Local(Pool):
 
     def wait(self, handles):
         ready = multiprocessing.connection.wait([pipe for _, pipe, _ in handles])[0]
-        process, pipe, slot = handle = next(h for h in handles if h[1] is ready)
+        handle = next(handle for handle in handles if handle[1] is ready)
+        process, pipe, slot = handle
         try:
             out = pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -210,8 +228,12 @@ class Ray(Pool):
     "Tasks of a Ray cluster, one core and one GPU (where there are any) for each."
 
     def __init__(
-        self, workers: int = 2, retries: int = 1, cpus: float = 1, gpus: float = None
-    ):  # per task; None: one where the cluster has any
+        self,
+        workers: int = 2,
+        retries: int = 1,
+        cpus: float = 1,  # per task
+        gpus: float = None,  # per task; None: one where the cluster has any
+    ):
         super().__init__(workers, retries)
         self.cpus, self.gpus = cpus, gpus
 
@@ -222,23 +244,25 @@ class Ray(Pool):
             raise ValueError(
                 "Ray is not installed: pip install 'wysiwyg[cluster]', or choose --executor local"
             ) from None
-        self.ray, self.mine = ray, not ray.is_initialized()
+        self.ray = ray
+        self.mine = not ray.is_initialized()
         if self.mine:
             self.join_cluster()
-        gpus = self.gpus if self.gpus is not None else int(ray.cluster_resources().get('GPU', 0) > 0)
+        gpus = self.gpus
+        if gpus is None:
+            gpus = int(ray.cluster_resources().get('GPU', 0) > 0)
         self.call = ray.remote(num_cpus=self.cpus, num_gpus=gpus, max_retries=0)(ray_work)
         shipping()
         self.function = ray.put(function)
-        self.settings = {k: v for k, v in os.environ.items() if k.startswith(('WYSIWYG_', 'MLFLOW_'))}
+        ours = [name for name in os.environ if name.startswith(('WYSIWYG_', 'MLFLOW_'))]
+        self.settings = {name: os.environ[name] for name in ours}
 
     def join_cluster(self):
         "The cluster of RAY_ADDRESS, else one of this machine."
         os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
-        own = (
-            {}
-            if os.environ.get('RAY_ADDRESS')
-            else dict(num_cpus=int(self.workers * self.cpus), include_dashboard=False)
-        )
+        own = {}
+        if not os.environ.get('RAY_ADDRESS'):
+            own = {'num_cpus': int(self.workers * self.cpus), 'include_dashboard': False}
         self.ray.init(log_to_driver=False, logging_level='ERROR', **own)
 
     def start(self, task):
@@ -254,12 +278,12 @@ class Ray(Pool):
             return handle, Lost(f'the worker was lost, {type(e).__name__}')
 
     def close(self, handles):
-        for h in handles:
-            self.ray.cancel(h, force=True)
+        for handle in handles:
+            self.ray.cancel(handle, force=True)
         if self.mine:
             self.ray.shutdown()
 
-
+# %% ../nbs/16a_executors.ipynb #e7ded162
 def ray_work(function, task: tuple, settings: dict[str, str]):
     "A task on a worker of a cluster, with the settings of the study's machine."
     os.environ.update(settings)
@@ -267,7 +291,10 @@ def ray_work(function, task: tuple, settings: dict[str, str]):
 
 # %% ../nbs/16a_executors.ipynb #c0ffee02
 def this_python() -> type:
-    "A kernel manager for nbclient and papermill (`kernel_manager_class`) that runs notebooks in this Python; ValueError where that has no kernel."
+    """A kernel manager for nbclient and papermill (`kernel_manager_class`): notebooks run in this Python.
+
+    ValueError where that has no kernel.
+    """
     import importlib.util
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -291,7 +318,9 @@ def executor_of(text: str | Pool = None) -> Pool:
     "'local', 'local:4' or 'ray:8' -> an executor; WYSIWYG_EXECUTOR when not given, else this process."
     if isinstance(text, Pool):
         return text
-    name, _, workers = (text := text or os.environ.get('WYSIWYG_EXECUTOR') or 'local').partition(':')
-    if name not in EXECUTORS or (workers and not (workers.isdecimal() and int(workers))):
+    text = text or os.environ.get('WYSIWYG_EXECUTOR') or 'local'
+    name, _, workers = text.partition(':')
+    counted = workers.isdecimal() and int(workers) > 0
+    if name not in EXECUTORS or (workers and not counted):
         raise ValueError(f"an executor reads like 'local', 'local:4' or 'ray:8', got {text!r}")
-    return EXECUTORS[name](**{'workers': int(workers)} if workers else {})
+    return EXECUTORS[name](workers=int(workers)) if workers else EXECUTORS[name]()

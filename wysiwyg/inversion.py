@@ -23,38 +23,39 @@ from .metrics import *
 def true_head(i: int, camera: Camera, config: HeadsConfig, far: float) -> Rendering:
     "Person and light i of `config`, seen from one camera: [1, R*R] rays, depth `far` where empty."
     model = load_head_model()
-    o = render_head(model, sample_person(model, config.seed, i), camera, head_light(config, i), config)
-    rays = lambda x: torch.from_numpy(np.ascontiguousarray(x)).float().reshape(1, config.resolution**2, -1)
-    mask = rays(o['mask'])[..., 0] / 255
-    return Rendering(
-        rays(o['image']) / 255,
-        rays(o['depth'])[..., 0] * mask + far * (1 - mask),
-        mask,
-        0 * mask,
-        rays(o['normal']),
-    )
+    person = sample_person(model, config.seed, i)
+    pictures = render_head(model, person, camera, head_light(config, i), config)
+
+    def rays(name: str) -> Tensor:  # [1, R*R, channels]
+        picture = torch.from_numpy(np.ascontiguousarray(pictures[name]))
+        return picture.float().reshape(1, config.resolution**2, -1)
+
+    mask = rays('mask')[..., 0] / 255
+    rgb = rays('image') / 255
+    depth = rays('depth')[..., 0] * mask + far * (1 - mask)
+    return Rendering(rgb, depth, mask, 0 * mask, rays('normal'))
 
 
 def true_heads(people: list[int], cameras: Camera, config: HeadsConfig, far: float) -> Rendering:
     "One person per camera: [N, R*R] rays."
-    parts = [true_head(p, cameras[i : i + 1], config, far) for i, p in enumerate(people)]
-    return Rendering(**{k.name: torch.cat([getattr(p, k.name) for p in parts]) for k in fields(Rendering)})
+    heads = [true_head(p, cameras[i : i + 1], config, far) for i, p in enumerate(people)]
+    together = {}
+    for name in (field.name for field in fields(Rendering)):
+        together[name] = torch.cat([getattr(head, name) for head in heads])
+    return Rendering(**together)
 
 # %% ../nbs/20_inversion.ipynb #d8b9f5a5
 def geometry_error(out: Rendering, true: Rendering, far: float) -> dict[str, float]:
-    "Mean depth error (world units) and normal error (degrees) where both are solid; `overlap` of the silhouettes, 1 when equal; `psnr` of the pictures, dB."
-    both, inside, either = (
-        (out.opacity > SOLID) & (true.opacity > SOLID),
-        (out.opacity > 0.5) & (true.opacity > 0.5),
-        (out.opacity > 0.5) | (true.opacity > 0.5),
-    )
-    depth, normal = (
-        depth_error(out.surface_depth(far), true.surface_depth(far), both),
-        normal_error(out.normal, true.normal, both),
-    )
+    """Mean depth error (world units) and normal error (degrees) where both are solid.
+
+    `overlap` of the silhouettes, 1 when equal; `psnr` of the pictures, dB.
+    """
+    solid = (out.opacity > SOLID) & (true.opacity > SOLID)
+    inside = (out.opacity > 0.5) & (true.opacity > 0.5)
+    either = (out.opacity > 0.5) | (true.opacity > 0.5)
     return {
-        'depth': depth,
-        'normal': normal,
+        'depth': depth_error(out.surface_depth(far), true.surface_depth(far), solid),
+        'normal': normal_error(out.normal, true.normal, solid),
         'overlap': (inside.sum() / either.sum()).item(),
         'psnr': psnr(out.rgb, true.rgb),
     }
@@ -67,17 +68,26 @@ def seen(g: Generator, planes: Tensor, cameras: Camera, key=0) -> Rendering:  # 
 
 # %% ../nbs/20_inversion.ipynb #9ac161e5
 def likeness(
-    made: Tensor, given: Tensor, extractor: Extractor = None, weight: float = 0.01
-) -> Tensor:  # [N, 3, R, R] in [0, 1]
-    "Loss: mean squared difference of pixels, plus `weight` times that of features where there is an extractor."
+    made: Tensor,  # [N, 3, R, R] in [0, 1]
+    given: Tensor,  # [N, 3, R, R] in [0, 1]
+    extractor: Extractor = None,
+    weight: float = 0.01,
+) -> Tensor:
+    """Loss: mean squared difference of pixels, plus that of features where there is an extractor.
+
+    The features' difference counts `weight` times.
+    """
     pixels = (made - given).square().mean()
     if extractor is None:
         return pixels
-    a, b = [
-        extractor.net(F.interpolate(x * 255, extractor.side, mode='bilinear', antialias=False))
-        for x in (made, given)
-    ]
-    return pixels + weight * (a - b).square().mean()
+    difference = _features(made, extractor) - _features(given, extractor)
+    return pixels + weight * difference.square().mean()
+
+
+def _features(images: Tensor, extractor: Extractor) -> Tensor:
+    "Features with a gradient to the pixels."
+    resized = F.interpolate(images * 255, extractor.side, mode='bilinear', antialias=False)
+    return extractor.net(resized)
 
 # %% ../nbs/20_inversion.ipynb #7d730281
 @dataclass(frozen=True)
@@ -92,16 +102,17 @@ class Inversion:
 
 def fit(parameter: Tensor, loss: Callable[[int], Tensor], steps: int, rate: float) -> list[float]:
     "Improve `parameter` in place by Adam on loss(step); returns the losses."
-    opt, curve = torch.optim.Adam([parameter], rate, betas=(0.9, 0.99)), []
+    adam = torch.optim.Adam([parameter], rate, betas=(0.9, 0.99))
+    curve = []
     for k in range(steps):
-        opt.zero_grad()
+        adam.zero_grad()
         value = loss(k)
         value.backward()
-        opt.step()
+        adam.step()
         curve.append(value.item())
     return curve
 
-
+# %% ../nbs/20_inversion.ipynb #d3e82c74
 def shown(g: Generator, planes: Tensor, cameras: Camera, side: int, key) -> Tensor:  # [N, 3, side, side]
     "Pictures with a gradient to the planes; the proposals have none."
     with torch.no_grad():
@@ -113,12 +124,48 @@ def shown(g: Generator, planes: Tensor, cameras: Camera, side: int, key) -> Tens
 def w_spread(g: Generator, cameras: Camera, n: int = 256) -> Tensor:  # [w_dim]
     "Standard deviation of w over n keyed people, the cameras in turn."
     z = torch.randn(n, g.run.backbone.z_dim, generator=rng('w spread')).to(g.mapping.w_mean.device)
-    return g.map(z, cameras[torch.arange(n, device=z.device) % len(cameras)]).std(0)
+    in_turn = torch.arange(n, device=z.device) % len(cameras)
+    return g.map(z, cameras[in_turn]).std(0)
 
 
 def roughness(change: Tensor) -> Tensor:  # [P, 3, C, H, W]
     "Mean squared step between neighbouring texels."
-    return change.diff(dim=-1).square().mean() + change.diff(dim=-2).square().mean()
+    across = change.diff(dim=-1).square().mean()
+    down = change.diff(dim=-2).square().mean()
+    return across + down
+
+# %% ../nbs/20_inversion.ipynb #b785f139
+def _people(who: Tensor | None, n: int) -> Tensor:  # [n]
+    "The person of each of `n` pictures, each its own when not given; a ValueError where somebody has none."
+    if who is None:
+        return torch.arange(n)
+    everyone = set(range(int(who.max()) + 1))
+    if len(who) != n or set(who.tolist()) != everyone:
+        asked = f'one person of 0, 1, ... to each of {n} pictures'
+        raise ValueError(f'who must give {asked} and leave none out, got {who.tolist()}')
+    return who
+
+
+def _unlike(
+    g: Generator,
+    targets: dict[int, Tensor],
+    cameras: Camera,
+    who: Tensor,
+    extractor: Extractor,
+    weight: float,
+) -> Callable:
+    "(planes, side, key) -> how little the planes of each person look like its pictures of that side."
+
+    def unlike(planes: Tensor, side: int, key) -> Tensor:
+        pictures = shown(g, planes[who], cameras, side, key)
+        return likeness(pictures, targets[side], extractor, weight)
+
+    return unlike
+
+
+def _held(change: Tensor, keep: float, smooth: float) -> Tensor:  # [P, 3, C, H, W]
+    "What a change of planes costs: its square and its roughness."
+    return keep * change.square().mean() + smooth * roughness(change)
 
 # %% ../nbs/20_inversion.ipynb #91e32048
 def invert(
@@ -129,40 +176,34 @@ def invert(
     steps: tuple[int, int] = (30, 20),  # of w, of the planes
     rates: tuple[float, float] = (0.1, 0.01),
     sides: tuple[int, int] = None,  # pixels of the two stages; R/2 and R
-    near: float = 0.003,
-    keep: float = 0.02,
-    smooth: float = 10.0,
-    feature: float = 0.01,  # weights of w's distance, of |change|^2, of its roughness, of the features
+    near: float = 0.003,  # weight of w's distance
+    keep: float = 0.02,  # of |change|^2
+    smooth: float = 10.0,  # of the change's roughness
+    feature: float = 0.01,  # of the features
     extractor: Extractor = None,  # efflite0() when not given
     key=0,
 ) -> Inversion:
-    "w from the mean, then the planes from their pivot. ValueError where pictures, cameras and people do not fit."
-    n, r, device = len(images), g.run.resolution, g.mapping.w_mean.device
-    expect(images, 'images', 'N 3 R R', N=len(cameras), R=r)
-    who = torch.arange(n) if who is None else who
-    if len(who) != n or set(who.tolist()) != set(range(int(who.max()) + 1)):
-        raise ValueError(
-            f'who must give one person of 0, 1, ... to each of {n} pictures and leave none out, got {who.tolist()}'
-        )
-    images, cameras, who, ext, (small, full) = (
-        images.to(device),
-        cameras.to(device),
-        who.to(device),
-        extractor or efflite0(),
-        sides or (r // 2, r),
-    )
-    target = {s: F.interpolate(images, s, mode='area') for s in (small, full)}
-    like = lambda planes, side, key: likeness(
-        shown(g, planes[who], cameras, side, key), target[side], ext, feature
-    )
-    mean, spread = g.mapping.w_mean, w_spread(g, cameras)
+    "w from the mean, then planes from their pivot; ValueError where pictures, cameras, people do not fit."
+    mean, resolution = g.mapping.w_mean, g.run.resolution
+    expect(images, 'images', 'N 3 R R', N=len(cameras), R=resolution)
+    who = _people(who, len(images)).to(mean.device)
+    images, cameras = images.to(mean.device), cameras.to(mean.device)
+    small, full = sides or (resolution // 2, resolution)
+    targets = {side: F.interpolate(images, side, mode='area') for side in (small, full)}
+    unlike = _unlike(g, targets, cameras, who, extractor or efflite0(), feature)
+    spread = w_spread(g, cameras)
+
+    def loss_of_w(k: int) -> Tensor:
+        pictures = unlike(g.synthesize(w), small, (key, 'w', k))
+        return pictures + near * ((w - mean) / spread).square().mean()
+
+    def loss_of_planes(k: int) -> Tensor:
+        pictures = unlike(planes, full, (key, 'planes', k))
+        return pictures + _held(planes - pivot, keep, smooth)
+
     w = mean.repeat(int(who.max()) + 1, 1).requires_grad_()
-    unlikely = lambda w: near * ((w - mean) / spread).square().mean()
-    curve = fit(w, lambda k: like(g.synthesize(w), small, (key, 'w', k)) + unlikely(w), steps[0], rates[0])
+    curve = fit(w, loss_of_w, steps[0], rates[0])
     pivot = g.synthesize(w.detach())
     planes = pivot.clone().requires_grad_()
-    held = lambda change: keep * change.square().mean() + smooth * roughness(change)
-    curve += fit(
-        planes, lambda k: like(planes, full, (key, 'planes', k)) + held(planes - pivot), steps[1], rates[1]
-    )
+    curve += fit(planes, loss_of_planes, steps[1], rates[1])
     return Inversion(w.detach(), pivot, planes.detach(), tuple(curve))

@@ -98,7 +98,7 @@ def check_checkpoint(path: Path) -> dict:
         raise Damaged(f'{path.name} is damaged: its digest differs from its manifest')
     return meta
 
-
+# %% ../nbs/15a_loop.ipynb #2e651d23
 def intact(path: Path) -> bool:
     "Is this a whole checkpoint?"
     try:
@@ -373,7 +373,7 @@ def claimed(outdir: Path):
     finally:
         lock.release()
 
-
+# %% ../nbs/15a_loop.ipynb #a92c74e7
 def check_start(run: Run, outdir: str | Path, resume: str = None):
     """ValueError for what needs no data to be refused: a folder in use, one that holds another run, a file
     that is not there. Writes nothing."""

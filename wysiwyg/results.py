@@ -28,91 +28,87 @@ from .tracking import *
 # %% ../nbs/17a_results.ipynb #1480975f
 def read_study(
     study: str,
-    arms: dict[str, object]
-    | list[str] = None,  # arm -> its parameters (as `resolve` gives them), or names; all when not given
-    where: dict[str, object] = None,
-):  # parameter -> value
-    "One row per finished arm and seed: arm, seed, config_sha, run_id, dataset_sha (if told), then metrics and parameters under their own names (pandas)."
+    arms: dict[str, object] | list[str] = None,  # arm -> its parameters (as of `resolve`), or names
+    where: dict[str, object] = None,  # parameter -> value
+):
+    """One row per finished arm and seed (pandas); of all arms when none are given.
+
+    arm, seed, config_sha, run_id, dataset_sha (if told), then metrics and parameters under their own names.
+    """
     import pandas as pd
 
-    if not experiment_id(client := open_store(), study, make=False):
-        raise ValueError(f'there is no study {study!r}; known: {", ".join(studies()) or "none"}')
-    rows = {
-        (row['arm'], row['seed']): row
-        for r in reversed(find_runs(client, study))
-        if r.info.status == 'FINISHED' and _wanted(row := _row(r), arms, where or {})
-    }
-    return pd.DataFrame(
-        list(rows.values()), columns=None if rows else ['arm', 'seed', 'config_sha', 'run_id']
-    )
+    client = open_store()
+    if not experiment_id(client, study, make=False):
+        raise _no_study(study)
+    rows = {}
+    for run in reversed(find_runs(client, study)):
+        if run.info.status != 'FINISHED':
+            continue
+        row = _row(run)
+        if _wanted(row, arms, where or {}):
+            rows[row['arm'], row['seed']] = row
+    columns = None if rows else ['arm', 'seed', 'config_sha', 'run_id']
+    return pd.DataFrame(list(rows.values()), columns=columns)
 
 
-def _row(r) -> dict:
-    tags = {k.removeprefix('wysiwyg.'): v for k, v in r.data.tags.items()}
-    row = {
-        'arm': tags['arm'],
-        'seed': int(tags['seed']),
-        'config_sha': tags['config_sha'],
-        'run_id': r.info.run_id,
-    }
-    return (
-        row
-        | {k: tags[k] for k in ('dataset_sha',) if k in tags}
-        | r.data.metrics
-        | {k: decode(v) for k, v in r.data.params.items()}
-    )
+def _no_study(study: str) -> ValueError:
+    return ValueError(f'there is no study {study!r}; known: {", ".join(studies()) or "none"}')
 
 
+def _row(run) -> dict:
+    tags = {name.removeprefix('wysiwyg.'): value for name, value in run.data.tags.items()}
+    row = {'arm': tags['arm'], 'seed': int(tags['seed']), 'config_sha': tags['config_sha']}
+    row['run_id'] = run.info.run_id
+    if 'dataset_sha' in tags:
+        row['dataset_sha'] = tags['dataset_sha']
+    return row | run.data.metrics | {name: decode(text) for name, text in run.data.params.items()}
+
+# %% ../nbs/17a_results.ipynb #31d19d99
 def _wanted(row: dict, arms, where: dict) -> bool:
     if row['arm'] == STUDY or (arms is not None and row['arm'] not in arms):
         return False
     if isinstance(arms, dict) and row['config_sha'] != digest(arms[row['arm']]):
         return False
-    return all(row.get(k) == decode(encode(v)) for k, v in where.items())
+    return all(row.get(name) == decode(encode(value)) for name, value in where.items())
 
 
 def studies() -> list[str]:
     "Names of the studies in the store."
-    return sorted(
-        e.name.removeprefix('wysiwyg/')
-        for e in open_store().search_experiments()
-        if e.name.startswith('wysiwyg/')
-    )
+    names = [experiment.name for experiment in open_store().search_experiments()]
+    return sorted(name.removeprefix('wysiwyg/') for name in names if name.startswith('wysiwyg/'))
 
 
 def history(run_id: str, metric: str):
     "Steps and values of one metric of one run (pandas)."
     import pandas as pd
 
-    return pd.DataFrame(
-        [(m.step, m.value) for m in open_store().get_metric_history(run_id, metric)],
-        columns=['step', 'value'],
-    )
+    values = [(m.step, m.value) for m in open_store().get_metric_history(run_id, metric)]
+    return pd.DataFrame(values, columns=['step', 'value'])
 
 
 def curves(study: str, metric: str, arms=None, where: dict = None):
     "One metric of every run of `read_study`: arm, seed, step, value (pandas)."
     import pandas as pd
 
-    return pd.concat(
-        [
-            history(r.run_id, metric).assign(arm=r.arm, seed=r.seed)
-            for r in read_study(study, arms, where).itertuples()
-        ]
-    )[['arm', 'seed', 'step', 'value']]
+    runs = read_study(study, arms, where).itertuples()
+    parts = [history(run.run_id, metric).assign(arm=run.arm, seed=run.seed) for run in runs]
+    return pd.concat(parts)[['arm', 'seed', 'step', 'value']]
 
 # %% ../nbs/17a_results.ipynb #6042adee
 def interval95(x) -> float:
     "Half width of Student's 95 % interval of the mean of x; NaN for fewer than two values."
     from scipy.stats import t
 
-    return float(t.ppf(0.975, len(x) - 1) * np.std(x, ddof=1) / len(x) ** 0.5) if len(x) > 1 else float('nan')
+    if len(x) < 2:
+        return math.nan
+    quantile = t.ppf(0.975, len(x) - 1)
+    return float(quantile * np.std(x, ddof=1) / len(x) ** 0.5)
 
 
 def bootstrap95(x) -> float:
     "Half width of the bootstrap's 95 % interval of the mean of x; NaN for fewer than two values."
     if len(x) < 2:
-        return float('nan')
+        return math.nan
     low, high = bootstrap(lambda v: v.mean().item(), torch.tensor(np.array(x)), repeats=400)
     return (high - low) / 2
 
@@ -121,99 +117,124 @@ def case_scores(runs, metric: str):
     "The metric case by case, mean over seeds: [cases, arms] (pandas), None where it was not kept so."
     import pandas as pd
 
-    if (name := metric.replace('eval/', 'sample/')) == metric or name not in runs:
+    name = metric.replace('eval/', 'sample/')
+    if name == metric or name not in runs:
         return None
     told = runs[runs[name].notna()]
-    return pd.DataFrame(
-        {
-            arm: pd.concat([history(i, name).set_index('step').value for i in of.run_id], axis=1).mean(axis=1)
-            for arm, of in told.groupby('arm', sort=False)
-        }
-    )
+    columns = {}
+    for arm, of_arm in told.groupby('arm', sort=False):
+        seeds = [history(run_id, name).set_index('step').value for run_id in of_arm.run_id]
+        columns[arm] = pd.concat(seeds, axis=1).mean(axis=1)
+    return pd.DataFrame(columns)
 
 # %% ../nbs/17a_results.ipynb #eb72d412
 def check_alike(study: str, runs, metrics: list[str], arms: list[str]):
     "Refuse a comparison of unlike runs, by a ValueError that says what differs."
-    for arm, of in runs[runs.arm.isin(arms)].groupby('arm'):
-        if of.config_sha.nunique() > 1:
-            raise ValueError(
-                f'arm {arm!r} of {study} has runs of {of.config_sha.nunique()} configurations, differing in {", ".join(_varying(of)[:4])}: choose by arms= or where='
-            )
-    for m in filter(is_distance, metrics):
-        for arm in (a for a in arms if runs[runs.arm == a][m].isna().all()):
-            other = [k for k in runs[runs.arm == arm].dropna(axis=1, how='all') if is_distance(k)]
-            try:
-                same_protocol(m, *other)
-            except ValueError as e:
-                raise ValueError(f'arm {arm!r} of {study} was measured otherwise: {e}') from e
-            raise ValueError(f'arm {arm!r} of {study} has no {m!r}')
-        if 'dataset_sha' in runs and len(sets := runs[runs.arm.isin(arms)].dataset_sha.dropna().unique()) > 1:
-            raise ValueError(f'the runs of {study} measured {m!r} against {len(sets)} data sets')
+    compared = runs[runs.arm.isin(arms)]
+    for arm, of_arm in compared.groupby('arm'):
+        count = of_arm.config_sha.nunique()
+        if count > 1:
+            odd = f'{count} configurations, differing in {", ".join(_varying(of_arm)[:4])}'
+            raise ValueError(f'arm {arm!r} of {study} has runs of {odd}: choose by arms= or where=')
+    for name in filter(is_distance, metrics):
+        for arm in arms:
+            if runs[runs.arm == arm][name].isna().all():
+                _refuse_unmeasured(study, runs, arm, name)
+        sets = compared.dataset_sha.dropna().unique() if 'dataset_sha' in runs else ()
+        if len(sets) > 1:
+            raise ValueError(f'the runs of {study} measured {name!r} against {len(sets)} data sets')
 
 
 def _varying(runs) -> list[str]:
     same = ('arm', 'seed', 'run_id', 'config_sha')
-    return [k for k in runs if '/' not in k and k not in same and runs[k].map(str).nunique() > 1]
+    parameters = [name for name in runs if '/' not in name and name not in same]
+    return [name for name in parameters if runs[name].map(str).nunique() > 1]
 
 
+def _refuse_unmeasured(study: str, runs, arm: str, name: str):
+    "A ValueError that says whether an arm's distance was measured otherwise, or not at all."
+    measured = runs[runs.arm == arm].dropna(axis=1, how='all')
+    others = [other for other in measured if is_distance(other)]
+    try:
+        same_protocol(name, *others)
+    except ValueError as e:
+        raise ValueError(f'arm {arm!r} of {study} was measured otherwise: {e}') from e
+    raise ValueError(f'arm {arm!r} of {study} has no {name!r}')
+
+# %% ../nbs/17a_results.ipynb #e8f5c778
 def compare(
     study: str,
     baseline: str,
     metrics: list[str] = None,  # those that start with 'eval/' when not given
-    arms: dict[str, object]
-    | list[str] = None,  # as in `read_study`; all, in the order they were run, when not given
+    arms: dict[str, object] | list[str] = None,  # as in `read_study`; else all, in the order they were run
     where: dict[str, object] = None,
 ):
-    "Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best'); noise: an interval of the difference holds zero, None without any (pandas)."
+    """Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best') (pandas).
+
+    noise: an interval of the difference holds zero, None without any.
+    """
     import pandas as pd
 
-    runs, out = read_study(study, arms if isinstance(arms, dict) else None, where), {}
+    runs = read_study(study, arms if isinstance(arms, dict) else None, where)
     arms = list(arms or runs.arm.unique())
     for arm in (baseline, *arms):
         if arm not in set(runs.arm):
-            raise ValueError(
-                f'study {study} has no finished arm {arm!r}; finished: {", ".join(runs.arm.unique()) or "none"}'
-            )
-    metrics = metrics or sorted(k for k in runs if k.startswith('eval/'))
+            known = ', '.join(runs.arm.unique()) or 'none'
+            raise ValueError(f'study {study} has no finished arm {arm!r}; finished: {known}')
+    metrics = metrics or sorted(name for name in runs if name.startswith('eval/'))
     if not metrics:
         raise ValueError(f'study {study} has no metric eval/...: there is nothing to compare')
-    if missing := [m for m in metrics if m not in runs]:
-        raise ValueError(
-            f'study {study} has no metric {missing[0]!r}; it has {", ".join(k for k in runs if "/" in k)}'
-        )
-    check_alike(study, runs, metrics, arms + [baseline] * (baseline not in arms))
-    for m in metrics:
-        out |= {(m, k): v for k, v in compare_one(runs, m, baseline, arms).items()}
-    return pd.DataFrame(out).loc[arms]
+    missing = [name for name in metrics if name not in runs]
+    if missing:
+        known = ', '.join(name for name in runs if '/' in name)
+        raise ValueError(f'study {study} has no metric {missing[0]!r}; it has {known}')
+    check_alike(study, runs, metrics, _with(baseline, arms))
+    columns = {}
+    for name in metrics:
+        columns |= {(name, key): column for key, column in compare_one(runs, name, baseline, arms).items()}
+    return pd.DataFrame(columns).loc[arms]
 
 
+def _with(baseline: str, arms: list[str]) -> list[str]:
+    return arms if baseline in arms else [*arms, baseline]
+
+# %% ../nbs/17a_results.ipynb #a1a9c5e2
 def compare_one(runs, m: str, baseline: str, arms: list[str]) -> dict:
     "The columns of one metric, by arm (pandas)."
     import pandas as pd
 
-    table = runs.pivot(index='seed', columns='arm', values=m)[arms + [baseline] * (baseline not in arms)]
-    cases, delta = case_scores(runs, m), table.sub(table[baseline], axis=0)
-    half, wide = [x.apply(lambda c: interval95(c.dropna())) for x in (table, delta)]
-    over = pd.Series(
-        {
-            a: bootstrap95((cases[a] - cases[baseline]).dropna())
-            if cases is not None and {a, baseline} <= set(cases)
-            else math.nan
-            for a in table
-        }
-    )
+    table = runs.pivot(index='seed', columns='arm', values=m)[_with(baseline, arms)]
+    delta = table.sub(table[baseline], axis=0)
     mean, change = table.mean(), delta.mean()
-    known = {a: [w for w in (wide[a], over[a]) if not math.isnan(w) and a != baseline] for a in arms}
-    noise = pd.Series(
-        {a: bool(abs(change[a]) <= max(w)) if w else None for a, w in known.items()}, dtype=object
-    )
+    half, wide = [x.apply(lambda column: interval95(column.dropna())) for x in (table, delta)]
+    cases = case_scores(runs, m)
+    over = pd.Series({arm: _over_cases(cases, arm, baseline) for arm in table})
+    noise = {arm: _is_noise(change[arm], wide[arm], over[arm]) for arm in arms}
+    if baseline in noise:
+        noise[baseline] = None
+    noise = pd.Series(noise, dtype=object)
     better = metric(m).better
-    best = mean[arms] == (mean[arms] * better).max() * better if better else pd.Series(False, arms)
+    best = pd.Series(False, arms)
+    if better:
+        best = mean[arms] == (mean[arms] * better).max() * better
     return {'mean': mean, '±': half, 'Δ': change, 'Δ±': wide, 'Δ± cases': over, 'noise': noise, 'best': best}
+
+
+def _over_cases(cases, arm: str, baseline: str) -> float:
+    "Half of the interval of a difference over single cases; NaN where they were not kept."
+    if cases is None or not {arm, baseline} <= set(cases):
+        return math.nan
+    return bootstrap95((cases[arm] - cases[baseline]).dropna())
+
+
+def _is_noise(change: float, *halves: float) -> bool | None:
+    "Does an interval of the difference hold zero? None without any."
+    known = [half for half in halves if not math.isnan(half)]
+    return bool(abs(change) <= max(known)) if known else None
 
 # %% ../nbs/17a_results.ipynb #8f98352d
 def show_compare(study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None):
-    "The comparison for people: ★ best, Δ to the baseline in brackets, ~ may be noise, – not measured (pandas)."
+    "For people (pandas): ★ best, Δ to the baseline in brackets, ~ perhaps noise, – not measured."
     return written(compare(study, baseline, metrics, arms, where), baseline)
 
 
@@ -221,21 +242,23 @@ def written(table, baseline: str):
     "A table of `compare` as text, arms by metrics (pandas)."
     import pandas as pd
 
-    names = table.columns.get_level_values(0).unique()
-
-    def column(m):
-        return [_cell(table.loc[a, m], a == baseline) for a in table.index]
-
-    return pd.DataFrame({m.removeprefix('eval/'): column(m) for m in names}, index=table.index.rename('arm'))
+    columns = {}
+    for name in table.columns.get_level_values(0).unique():
+        cells = [_cell(table.loc[arm, name], arm == baseline) for arm in table.index]
+        columns[name.removeprefix('eval/')] = cells
+    return pd.DataFrame(columns, index=table.index.rename('arm'))
 
 
 def _cell(r, base: bool) -> str:
     if math.isnan(r['mean']):
         return '–'
-    text = _short(r['mean']) + ('' if math.isnan(r['±']) else f' ± {_short(r["±"])}')
+    text = _short(r['mean'])
+    if not math.isnan(r['±']):
+        text += f' ± {_short(r["±"])}'
     if not base:
-        text += f' ({_short(r["Δ"], "+")}{" ~" if r["noise"] else ""})'
-    return text + (' ★' if r['best'] else '')
+        doubt = ' ~' if r['noise'] else ''
+        text += f' ({_short(r["Δ"], "+")}{doubt})'
+    return f'{text} ★' if r['best'] else text
 
 
 def _short(v: float, sign: str = '') -> str:
@@ -244,18 +267,22 @@ def _short(v: float, sign: str = '') -> str:
 # %% ../nbs/17a_results.ipynb #c70d7a95
 @torch.no_grad()
 def look(g: Generator, n: int = 4, seed: int = 0) -> dict[str, Tensor]:  # each [n, 3, R, R] in [0, 1]
-    "n people at fixed seeds and cameras, as the generator's own sampler renders them: 'image', 'normal', 'depth', 'samples' (0 dark, twice the budget bright)."
-    c = g.run.render
+    """n people at fixed seeds and cameras, as the generator's own sampler renders them.
+
+    'image', 'normal', 'depth', 'samples' (0 dark, twice the budget bright).
+    """
+    near, far = g.run.render.near, g.run.render.far
     front = g.orbit(torch.zeros(n), torch.zeros(n))
     camera = g.orbit(torch.linspace(-0.5, 0.5, n), torch.zeros(n))
     z = torch.randn(n, g.run.backbone.z_dim, generator=rng(seed, 'look')).to(front.cam2world.device)
-    trace = g.render(g.synthesize(g.map(z, front)), camera, normals=True, trace=True)
-    out, counts = trace.rendering, sample_counts(trace)
+    planes = g.synthesize(g.map(z, front))
+    trace = g.render(planes, camera, normals=True, trace=True)
+    out = trace.rendering
     return {
         'image': out.image().cpu(),
         'normal': out.normal_colors(camera).cpu(),
-        'depth': colorize(out.image('depth'), c.near + 0.1, c.far - 0.1, 'magma_r'),
-        'samples': colorize(to_image(counts), 0, 2 * g.run.sampler.samples),
+        'depth': colorize(out.image('depth'), near + 0.1, far - 0.1, 'magma_r'),
+        'samples': colorize(to_image(sample_counts(trace)), 0, 2 * g.run.sampler.samples),
     }
 
 
@@ -275,57 +302,59 @@ def keep_look(recorder, g: Generator, step: int = 0, n: int = 4):
 # %% ../nbs/17a_results.ipynb #82a927a0
 def differing(configs: dict[str, object]) -> dict[str, dict]:
     "Of each arm, the parameters in which arms differ."
-    flats = {arm: flat_params(p) for arm, p in configs.items()}
-    keys = [
-        k
-        for k in dict.fromkeys(k for f in flats.values() for k in f)
-        if len({json.dumps(f.get(k), default=str) for f in flats.values()}) > 1
-    ]
-    return {arm: {k: f[k] for k in keys if k in f} for arm, f in flats.items()}
+    flats = {arm: flat_params(params) for arm, params in configs.items()}
+
+    def differs(name: str) -> bool:
+        return len({json.dumps(flat.get(name), default=str) for flat in flats.values()}) > 1
+
+    every = dict.fromkeys(name for flat in flats.values() for name in flat)
+    names = [name for name in every if differs(name)]
+    return {arm: {name: flat[name] for name in names if name in flat} for arm, flat in flats.items()}
 
 
 def _parameters(row) -> dict:
     "The parameters of a row of `read_study`, as they were."
-    given = {
-        k: v.item() if isinstance(v, np.generic) else v
-        for k, v in row.items()
-        if '/' not in k and k not in ('arm', 'seed', 'config_sha', 'run_id', 'dataset_sha')
-    }
-    return {
-        k: v for k, v in given.items() if v == v
-    }  # pandas fills in NaN where an arm has no such parameter
+    given = {}
+    for name, value in row.items():
+        if '/' in name or name in ('arm', 'seed', 'config_sha', 'run_id', 'dataset_sha'):
+            continue
+        value = value.item() if isinstance(value, np.generic) else value
+        if value == value:  # pandas fills in NaN where an arm has no such parameter
+            given[name] = value
+    return given
 
 # %% ../nbs/17a_results.ipynb #7ebd21db
 def reported(runs, baseline: str) -> list[str]:
-    "The scores of a comparison: every 'eval/...' that the baseline's runs have, but of single people or views."
-    of = runs[runs.arm == baseline].dropna(axis=1)
-    return [
-        k
-        for k in sorted(of)
-        if k.startswith('eval/') and len(of) and not re.match(r'eval/(psnr_view|person)\d+$', k)
-    ]
+    "The scores of a comparison: every 'eval/...' of the baseline's runs, but of single people or views."
+    measured = runs[runs.arm == baseline].dropna(axis=1)
+    if measured.empty:
+        return []
+    scores = [name for name in sorted(measured) if name.startswith('eval/')]
+    return [name for name in scores if not re.match(r'eval/(psnr_view|person)\d+$', name)]
 
 
 def heading(name: str) -> str:
     "A metric's name, which way is better and its unit, as text."
     m = metric(name)
-    return ' '.join(x for x in (bare_name(name), m.arrow, f'({m.unit})' if m.unit else '') if x)
+    unit = f'({m.unit})' if m.unit else ''
+    return ' '.join(filter(None, (bare_name(name), m.arrow, unit)))
 
 
 def meanings(metrics: list[str]) -> dict[str, str]:
     "What the metrics of a table mean, by heading; those that nobody explained are left out."
-    return {heading(m): metric(m).meaning for m in metrics if metric(m).meaning}
+    return {heading(name): metric(name).meaning for name in metrics if metric(name).meaning}
 
 
 def brief(study: str, baseline: str, metrics: list[str] = None, arms=None, most: int = 5) -> str:
     "The comparison for a narrow page (Markdown): the first `most` metrics, and what they mean."
     metrics = metrics or reported(read_study(study, arms if isinstance(arms, dict) else None), baseline)
-    shown = show_compare(study, baseline, metrics[:most], arms)
-    lines = [markdown_table(['arm', *map(heading, metrics[:most])], shown.reset_index().values.tolist())]
-    lines += ['\n'.join(f'- {k}: {v}' for k, v in meanings(metrics[:most]).items())]
-    if left := len(metrics) - most:
-        lines += [f'{left} more metrics in compare.html.'] if left > 0 else []
-    return '\n\n'.join(x for x in lines if x)
+    first = metrics[:most]
+    shown = show_compare(study, baseline, first, arms)
+    table = markdown_table(['arm', *map(heading, first)], shown.reset_index().values.tolist())
+    meant = '\n'.join(f'- {name}: {meaning}' for name, meaning in meanings(first).items())
+    left = len(metrics) - most
+    more = f'{left} more metrics in compare.html.' if left > 0 else ''
+    return '\n\n'.join(filter(None, (table, meant, more)))
 
 # %% ../nbs/17a_results.ipynb #b09eb081
 def report(
@@ -334,34 +363,37 @@ def report(
     "A study as one self-contained HTML page, without scripts."
     runs = read_study(study, arms, where)
     metrics = metrics or reported(runs, baseline)
-    table, figures = compare(study, baseline, metrics, arms, where), []
-    if metrics:
-        figures.append(bars(table, runs, baseline))
-    if curve := curve_figure(runs):
+    table = compare(study, baseline, metrics, arms, where)
+    figures = [bars(table, runs, baseline)] if metrics else []
+    curve = curve_figure(runs)
+    if curve:
         figures.append(curve)
-    said = f'{runs.seed.nunique()} seed(s). ± 95 % interval over seeds; in brackets the difference to {baseline}, '
-    said += '~ where it may be noise; ★ best, ↑ more is better, ↓ less is.'
-    parts = [
-        f'<h1>{html.escape(study)}</h1>',
-        f'<p>{html.escape(note)}</p>',
-        compare_html(table, runs, baseline),
-    ]
+    said = (
+        f'{runs.seed.nunique()} seed(s). ± 95 % interval over seeds; in brackets the difference to '
+        f'{baseline}, ~ where it may be noise; ★ best, ↑ more is better, ↓ less is.'
+    )
+    title = html.escape(study)
+    parts = [f'<h1>{title}</h1>', f'<p>{html.escape(note)}</p>', compare_html(table, runs, baseline)]
     parts += [f'<p>{html.escape(said)}</p>', _definitions(metrics), *map(svg, figures), pictures(runs)]
-    return _PAGE.format(title=html.escape(study), body='\n'.join(parts))
+    return _PAGE.format(title=title, body='\n'.join(parts))
 
-
+# %% ../nbs/17a_results.ipynb #8c903c62
 def compare_html(table, runs, baseline: str) -> str:
     "A table of `compare` beside the parameters in which arms differ, in HTML; its heads explain themselves."
-    shown, metrics = written(table, baseline), table.columns.get_level_values(0).unique()
-    changes = differing({r['arm']: _parameters(r) for _, r in runs.iterrows()})
-    names = list(dict.fromkeys(k for c in changes.values() for k in c))
+    shown = written(table, baseline)
+    metrics = table.columns.get_level_values(0).unique()
+    changes = differing({run['arm']: _parameters(run) for _, run in runs.iterrows()})
+    names = list(dict.fromkeys(name for change in changes.values() for name in change))
 
     def row(arm):
-        told = [encode(changes[arm][k]) if k in changes[arm] else '' for k in names]
-        return ''.join(f'<td>{html.escape(str(x))}</td>' for x in (arm, *told, *shown.loc[arm]))
+        change = changes[arm]
+        told = [encode(change[name]) if name in change else '' for name in names]
+        cells = [html.escape(str(cell)) for cell in (arm, *told, *shown.loc[arm])]
+        return ''.join(f'<td>{cell}</td>' for cell in cells)
 
-    head = ''.join(f'<th>{x}</th>' for x in ('arm', *map(html.escape, names), *map(_head, metrics)))
-    rows = ''.join(f'<tr>{x}</tr>' for x in (head, *map(row, shown.index)))
+    heads = 'arm', *map(html.escape, names), *map(_head, metrics)
+    head = ''.join(f'<th>{cell}</th>' for cell in heads)
+    rows = ''.join(f'<tr>{cells}</tr>' for cells in (head, *map(row, shown.index)))
     return f'<div class="wide"><table>{rows}</table></div>'
 
 
@@ -373,13 +405,13 @@ def _head(name: str) -> str:
 
 
 def _definitions(metrics: list[str]) -> str:
-    told = {html.escape(k): html.escape(v) for k, v in meanings(metrics).items()}
-    items = ''.join(f'<dt>{k}</dt><dd>{v}</dd>' for k, v in told.items())
-    return (
-        f'<details open><summary>what the metrics mean</summary><dl>{items}</dl></details>' if items else ''
-    )
+    told = {html.escape(name): html.escape(meaning) for name, meaning in meanings(metrics).items()}
+    if not told:
+        return ''
+    items = ''.join(f'<dt>{name}</dt><dd>{meaning}</dd>' for name, meaning in told.items())
+    return f'<details open><summary>what the metrics mean</summary><dl>{items}</dl></details>'
 
-
+# %% ../nbs/17a_results.ipynb #17fab10a
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2em; color: #222 }} p, dl {{ max-width: 80em }}
 table {{ border-collapse: collapse; margin: 1em 0 }} small {{ font-weight: normal; color: #666 }}
@@ -409,33 +441,33 @@ def _panels(count: int, height: float, across: int = 3):
     rows = -(-count // across)
     figure = Figure(figsize=(12, rows * height))
     inch = 1 / (rows * height)
-    figure.subplots_adjust(
-        left=0.2, right=0.98, wspace=0.12, top=1 - 0.4 * inch, bottom=0.6 * inch, hspace=0.35
-    )
+    figure.subplots_adjust(left=0.2, right=0.98, wspace=0.12, hspace=0.35)
+    figure.subplots_adjust(top=1 - 0.4 * inch, bottom=0.6 * inch)
     return figure, figure.subplots(rows, across, squeeze=False).ravel()
 
-
+# %% ../nbs/17a_results.ipynb #40e4ac8d
 def bars(table, runs, baseline: str):
     "Means, intervals and seeds of every metric (matplotlib); the baseline in red."
-    metrics, arms = list(table.columns.get_level_values(0).unique()), list(table.index)
+    metrics = list(table.columns.get_level_values(0).unique())
+    arms = list(table.index)
     figure, axes = _panels(len(metrics), 0.9 + 0.24 * len(arms))
-    colors = ['#d62728' if a == baseline else '#1f77b4' for a in arms]
-    for k, (ax, m) in enumerate(zip(axes, metrics)):
-        of = runs[runs.arm.isin(arms)]
-        ax.plot(of[m], of.arm.map(arms.index), 'o', color='#bbb', ms=3)
-        ax.hlines(
-            range(len(arms)), table[m, 'mean'] - table[m, '±'], table[m, 'mean'] + table[m, '±'], colors
-        )
-        ax.scatter(table[m, 'mean'], range(len(arms)), c=colors, s=30, zorder=3)
-        ax.set_title(heading(m), fontsize=10)
-        ax.set_yticks(range(len(arms)), arms if k % 3 == 0 else [''] * len(arms))
+    colors = ['#d62728' if arm == baseline else '#1f77b4' for arm in arms]
+    seeds = runs[runs.arm.isin(arms)]
+    places = range(len(arms))
+    for k, (ax, name) in enumerate(zip(axes, metrics)):
+        mean, half = table[name, 'mean'], table[name, '±']
+        ax.plot(seeds[name], seeds.arm.map(arms.index), 'o', color='#bbb', ms=3)
+        ax.hlines(places, mean - half, mean + half, colors)
+        ax.scatter(mean, places, c=colors, s=30, zorder=3)
+        ax.set_title(heading(name), fontsize=10)
+        ax.set_yticks(places, arms if k % 3 == 0 else [''] * len(arms))
         ax.invert_yaxis()
         ax.grid(axis='x', alpha=0.3)
     for ax in axes[len(metrics) :]:
         ax.axis('off')
     return figure
 
-
+# %% ../nbs/17a_results.ipynb #72f247d7
 _AXES = {
     'train': 'images seen',
     'by_evaluations': 'field evaluations per ray',
@@ -452,21 +484,30 @@ _CURVES = (
 
 
 def curve_names(runs, most: int = 3) -> list[str]:
-    "The curves that a report shows: error against what was spent, else a loss and beta; of single people never."
-    known = [k for k in runs.dropna(axis=1, how='all') if k.split('/')[0] in _AXES]
-    names = [k for k in known if not re.search(r'/person\d+$', k)]
-    rank = lambda k: next(i for i, p in enumerate(_CURVES) if k.startswith(p))
-    return sorted(names, key=lambda k: (rank(k), '/psnr' not in k, k))[:most]
+    """The curves that a report shows: error against what was spent, else a loss and beta.
 
+    Of single people never.
+    """
 
+    def rank(name: str) -> tuple:
+        place = next(i for i, start in enumerate(_CURVES) if name.startswith(start))
+        return place, '/psnr' not in name, name
+
+    known = [name for name in runs.dropna(axis=1, how='all') if name.split('/')[0] in _AXES]
+    names = [name for name in known if not re.search(r'/person\d+$', name)]
+    return sorted(names, key=rank)[:most]
+
+# %% ../nbs/17a_results.ipynb #3d40f81e
 def curve_figure(runs):
     "The curves of `curve_names`, a line for each run (matplotlib); None where there is none."
-    if not (names := curve_names(runs)):
+    names = curve_names(runs)
+    if not names:
         return None
     from matplotlib import colormaps
 
     arms = list(runs.arm.unique())
-    color = {arm: colormaps['tab10' if len(arms) <= 10 else 'tab20'](k % 20) for k, arm in enumerate(arms)}
+    colors = colormaps['tab10' if len(arms) <= 10 else 'tab20']
+    color = {arm: colors(k % 20) for k, arm in enumerate(arms)}
     figure, axes = _panels(len(names), 3.6)
     for ax, name in zip(axes, names):
         _draw_curves(ax, runs, name, color)
@@ -478,39 +519,41 @@ def curve_figure(runs):
 
 
 def _draw_curves(ax, runs, name: str, color: dict):
-    for r in runs[runs[name].notna()].itertuples():
-        h = history(r.run_id, name)
-        ax.plot(h.step, h.value, '.-', lw=1, ms=3, color=color[r.arm], label=r.arm)
+    for run in runs[runs[name].notna()].itertuples():
+        curve = history(run.run_id, name)
+        ax.plot(curve.step, curve.value, '.-', lw=1, ms=3, color=color[run.arm], label=run.arm)
     group = name.split('/')[0]
-    ax.set(xlabel=_AXES[group], title=heading(name), xscale='log' if group.startswith('by_') else 'linear')
-    if group.startswith('by_'):
+    scale = 'log' if group.startswith('by_') else 'linear'
+    ax.set(xlabel=_AXES[group], title=heading(name), xscale=scale)
+    if scale == 'log':
         ax.xaxis.set_major_formatter('{x:g}')
     ax.grid(alpha=0.3)
 
 # %% ../nbs/17a_results.ipynb #bf909b26
 def pictures(runs) -> str:
     "What the arms look like (HTML): of each name the newest picture of every arm's first seed, side by side."
-    first = runs.sort_values('seed').groupby('arm', sort=False).first().loc[list(runs.arm.unique())]
-    kept = {arm: run_pictures(r.run_id) for arm, r in first.iterrows()}
-    names = list(dict.fromkeys(name for row in kept.values() for name in row))
-
-    def of(name):
-        return {arm: row[name] for arm, row in kept.items() if name in row}
-
-    return '\n'.join(_gallery(name, of(name)) for name in names)
+    first = runs.sort_values('seed').groupby('arm', sort=False).first()
+    first = first.loc[list(runs.arm.unique())]
+    kept = {arm: run_pictures(run.run_id) for arm, run in first.iterrows()}
+    galleries = []
+    for name in dict.fromkeys(name for of_arm in kept.values() for name in of_arm):
+        shown = {arm: of_arm[name] for arm, of_arm in kept.items() if name in of_arm}
+        galleries.append(_gallery(name, shown))
+    return '\n'.join(galleries)
 
 
 def _gallery(name: str, kept: dict[str, bytes]) -> str:
     title = html.escape(name)
 
     def one(arm, data):
-        said, source = html.escape(arm), f'data:image/png;base64,{base64.b64encode(data).decode()}'
+        said = html.escape(arm)
+        source = f'data:image/png;base64,{base64.b64encode(data).decode()}'
         return f'<figure><img alt="{title}, {said}" src="{source}"><figcaption>{said}</figcaption></figure>'
 
     figures = ''.join(one(arm, data) for arm, data in kept.items())
     return f'<h2>{title}</h2><div class="grid">{figures}</div>'
 
-
+# %% ../nbs/17a_results.ipynb #452f9b0c
 def run_pictures(run_id: str) -> dict[str, bytes]:
     "The newest picture (PNG) of each name that a run kept by `keep_look`."
     found = newest_pictures(run_id)
@@ -521,7 +564,8 @@ def newest_pictures(run_id: str) -> dict[str, tuple[int, bytes]]:
     "Name -> (step, PNG) of the newest picture of each name that a run kept."
     import tempfile
 
-    client, out = open_store(), {}
+    client = open_store()
+    out = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, steps in list_pictures(client, run_id).items():
             path = client.download_artifacts(run_id, steps[max(steps)], folder)
@@ -531,7 +575,8 @@ def newest_pictures(run_id: str) -> dict[str, tuple[int, bytes]]:
 # %% ../nbs/17a_results.ipynb #8ec97b33
 def markdown_table(head: list[str], rows: list[list]) -> str:
     "A table in Markdown."
-    return '\n'.join(f'| {" | ".join(map(str, row))} |' for row in [head, ['---'] * len(head), *rows])
+    lines = [head, ['---'] * len(head), *rows]
+    return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 # %% ../nbs/17a_results.ipynb #01be648a
 _ROW = ('what', 'value', 'unit', 'bound', 'holds', 'command', 'hardware', 'versions', 'commit', 'date')
@@ -544,37 +589,48 @@ def holds(value: float, bound: str | None) -> bool | None:
     found = re.fullmatch(r'(>=|<=|==|>|<)\s*([-+.\deE]+)', bound)
     if not found:
         raise ValueError(f"a bound reads like '>= 8', got {bound!r}")
-    d = float(value) - float(found[2])
-    return {'>=': d >= 0, '<=': d <= 0, '==': d == 0, '>': d > 0, '<': d < 0}[found[1]]
+    above = float(value) - float(found[2])
+    kept = {'>=': above >= 0, '<=': above <= 0, '==': above == 0, '>': above > 0, '<': above < 0}
+    return kept[found[1]]
 
 
 def write_results(name: str, rows: list[dict], command: str) -> Path:
-    "Record rows {what, value, unit, bound} in data/results/<name>.json with what measured them; a row's own `holds` is kept where it has no bound."
-    p = provenance()
-    if bad := [r['what'] for r in rows if isinstance(r['value'], float) and not math.isfinite(r['value'])]:
-        raise ValueError(f'{bad[0]} is not finite and will not be recorded')
-    if bad := [k for r in rows for k in r if k not in _ROW]:
-        raise ValueError(f'a result has no field {bad[0]!r}; known: {", ".join(_ROW)}')
-    made = {
-        'command': command,
-        'hardware': p['hardware'],
-        'versions': p['versions'],
-        'commit': p['commit'] + ('-dirty' if p['dirty'] == 'true' else ''),
-        'date': date.today().isoformat(),
-    }
-    full = [
-        {'unit': '', 'bound': None}
-        | r
-        | {'holds': holds(r['value'], r['bound']) if r.get('bound') else r.get('holds')}
-        | made
-        for r in rows
-    ]
+    """Record rows {what, value, unit, bound} in data/results/<name>.json with what measured them.
+
+    A row's own `holds` is kept where it has no bound.
+    """
+    made = _made_by(command)
+    _check_rows(rows)
+    full = []
+    for row in rows:
+        kept = holds(row['value'], row['bound']) if row.get('bound') else row.get('holds')
+        whole = {'unit': '', 'bound': None} | row | {'holds': kept} | made
+        full.append({field: whole[field] for field in _ROW})
     path = data_dir() / 'results' / f'{safe(name)}.json'
     with atomic(path) as tmp:
-        tmp.write_text(
-            json.dumps([{k: r[k] for k in _ROW} for r in full], indent=1, ensure_ascii=False) + '\n'
-        )
+        tmp.write_text(json.dumps(full, indent=1, ensure_ascii=False) + '\n')
     return path
+
+# %% ../nbs/17a_results.ipynb #f39bf7fa
+def _made_by(command: str) -> dict[str, str]:
+    origin = provenance()
+    changed = '-dirty' if origin['dirty'] == 'true' else ''
+    return {
+        'command': command,
+        'hardware': origin['hardware'],
+        'versions': origin['versions'],
+        'commit': origin['commit'] + changed,
+        'date': date.today().isoformat(),
+    }
+
+
+def _check_rows(rows: list[dict]):
+    for row in rows:
+        if isinstance(row['value'], float) and not math.isfinite(row['value']):
+            raise ValueError(f'{row["what"]} is not finite and will not be recorded')
+    unknown = [field for row in rows for field in row if field not in _ROW]
+    if unknown:
+        raise ValueError(f'a result has no field {unknown[0]!r}; known: {", ".join(_ROW)}')
 
 
 def read_results(name: str):
@@ -584,20 +640,25 @@ def read_results(name: str):
     text = (data_dir() / 'results' / f'{safe(name)}.json').read_text(encoding='utf8')
     return pd.DataFrame(json.loads(text))
 
+# %% ../nbs/17a_results.ipynb #19bd74ad
+_ENDS = {'mean': '', '±': ' ±', 'Δ': ' Δ', 'Δ±': ' Δ±'}
+
 
 def interval_rows(
     table,  # of `compare`
     digits: int = 3,
 ) -> list[dict]:
-    "Rows '<metric>: <arm>' and '<metric>: <arm> ±', and with a Δ '<metric>: <arm> Δ' and '... Δ±', for `write_results`; for the runs behind them see `export_runs`."
-    ends = {'mean': '', '±': ' ±', 'Δ': ' Δ', 'Δ±': ' Δ±'}
-    cells = product(dict.fromkeys(table.columns.get_level_values(0)), table.index, ends)
-    found = {(m, arm, key): float(table.loc[arm, (m, key)]) for m, arm, key in cells}
+    """Rows '<metric>: <arm>' and '<metric>: <arm> ±', and with a Δ '<metric>: <arm> Δ' and '... Δ±'.
 
-    def row(m, arm, key, v):
-        return {'what': f'{m}: {arm}{ends[key]}', 'value': round(v, digits), 'unit': metric(m).unit}
-
-    return [row(*place, v) for place, v in found.items() if math.isfinite(v)]
+    For `write_results`; for the runs behind them see `export_runs`.
+    """
+    rows = []
+    for name, arm, key in product(dict.fromkeys(table.columns.get_level_values(0)), table.index, _ENDS):
+        value = float(table.loc[arm, (name, key)])
+        if math.isfinite(value):
+            what = f'{name}: {arm}{_ENDS[key]}'
+            rows.append({'what': what, 'value': round(value, digits), 'unit': metric(name).unit})
+    return rows
 
 # %% ../nbs/17a_results.ipynb #7d4f86ab
 def imported(run) -> bool:
@@ -609,33 +670,40 @@ def runs_file(study: str) -> Path:
 
 
 def export_runs(study: str, most: int = 200) -> Path:
-    "The newest finished run of each arm, seed and configuration, and the study's own, as data/results/<study>.runs.json; of a longer curve `most` values."
-    if not experiment_id(client := open_store(), study, make=False):
-        raise ValueError(f'there is no study {study!r}; known: {", ".join(studies()) or "none"}')
+    """The newest finished run of each arm, seed and configuration, and the study's own.
+
+    As data/results/<study>.runs.json; of a longer curve `most` values.
+    """
+    client = open_store()
+    if not experiment_id(client, study, make=False):
+        raise _no_study(study)
     found = {}
-    for r in reversed(find_runs(client, study)):
-        t = r.data.tags
-        if r.info.status == 'FINISHED' and not imported(r):
-            found[t['wysiwyg.arm'], t['wysiwyg.seed'], t['wysiwyg.config_sha']] = r
+    for run in reversed(find_runs(client, study)):
+        tags = run.data.tags
+        if run.info.status == 'FINISHED' and not imported(run):
+            found[tags['wysiwyg.arm'], tags['wysiwyg.seed'], tags['wysiwyg.config_sha']] = run
     if not found:
         raise ValueError(f'study {study} has no finished run to export')
-    export_pictures(study, [r for r in found.values() if r.data.tags['wysiwyg.arm'] != STUDY])
+    export_pictures(study, [run for run in found.values() if run.data.tags['wysiwyg.arm'] != STUDY])
+    lines = [json.dumps(portable(run, most), ensure_ascii=False) for run in found.values()]
     with atomic(runs_file(study)) as tmp:
-        tmp.write_text(
-            '[\n'
-            + ',\n'.join(json.dumps(portable(r, most), ensure_ascii=False) for r in found.values())
-            + '\n]\n'
-        )
+        tmp.write_text('[\n' + ',\n'.join(lines) + '\n]\n')
     return runs_file(study)
+
+# %% ../nbs/17a_results.ipynb #67991cf8
+_OWN = ('process', 'leader', 'traceback', 'outdir', 'seen', 'concluded')  # tags of one machine
+
+
+def _is_portable(tag: str) -> bool:
+    return tag.startswith('wysiwyg.') and tag.split('.')[1] not in _OWN
 
 
 def portable(run, most: int) -> dict:
     "A run without what only its own machine can use."
-    own = ('process', 'leader', 'traceback', 'outdir', 'seen', 'concluded')
-    tags = {k: v for k, v in run.data.tags.items() if k.startswith('wysiwyg.') and k.split('.')[1] not in own}
-    tags |= {k: v for k, v in run.data.tags.items() if k == 'mlflow.note.content'}
-    curve = {k: history(run.info.run_id, k).values.tolist() for k in sorted(run.data.metrics)}
-    thin = {k: [v[int(i)] for i in np.linspace(0, len(v) - 1, min(most, len(v)))] for k, v in curve.items()}
+    tags = {name: value for name, value in run.data.tags.items() if _is_portable(name)}
+    if 'mlflow.note.content' in run.data.tags:
+        tags['mlflow.note.content'] = run.data.tags['mlflow.note.content']
+    histories = {name: history(run.info.run_id, name).values.tolist() for name in sorted(run.data.metrics)}
     return {
         'run_id': run.info.run_id,
         'name': run.info.run_name,
@@ -643,8 +711,14 @@ def portable(run, most: int) -> dict:
         'end': run.info.end_time,
         'tags': tags,
         'params': run.data.params,
-        'metrics': thin,
+        'metrics': {name: _thinned(curve, most) for name, curve in histories.items()},
     }
+
+
+def _thinned(curve: list, most: int) -> list:
+    "At most so many points of a curve, its ends among them."
+    places = np.linspace(0, len(curve) - 1, min(most, len(curve)))
+    return [curve[int(place)] for place in places]
 
 
 def read_runs(study: str) -> list[dict]:
@@ -657,14 +731,22 @@ def pictures_file(study: str) -> Path:
 
 
 def export_pictures(study: str, runs: list, budget: int = 100_000) -> Path | None:
-    "Pictures of each arm's first run in data/results/<study>.pictures.json, name by name, while they fit `budget` bytes."
-    seed = lambda r: int(r.data.tags['wysiwyg.seed'])
-    first = {r.data.tags['wysiwyg.arm']: r.info.run_id for r in sorted(runs, key=seed, reverse=True)}
-    found = {id: newest_pictures(id) for id in first.values()}
+    """Pictures of each arm's first run in data/results/<study>.pictures.json.
+
+    Name by name, while they fit `budget` bytes.
+    """
+
+    def seed(run) -> int:
+        return int(run.data.tags['wysiwyg.seed'])
+
+    last_first = sorted(runs, key=seed, reverse=True)
+    first = {run.data.tags['wysiwyg.arm']: run.info.run_id for run in last_first}
+    found = {run_id: newest_pictures(run_id) for run_id in first.values()}
     kept = []
-    for name in dict.fromkeys(k for of in found.values() for k in of):
-        more = [_portable_picture(id, name, *of[name]) for id, of in found.items() if name in of]
-        if sum(len(x['webp']) for x in kept + more) <= budget:
+    for name in dict.fromkeys(name for of_run in found.values() for name in of_run):
+        named = {run_id: of_run[name] for run_id, of_run in found.items() if name in of_run}
+        more = [_portable_picture(run_id, name, *picture) for run_id, picture in named.items()]
+        if sum(len(picture['webp']) for picture in kept + more) <= budget:
             kept += more
     if not kept:
         return None
@@ -693,16 +775,18 @@ def import_results(
     "Recorded results into the store: file -> of each run 'imported', or 'there'."
     from tqdm.auto import tqdm
 
-    files = recorded_files() if files is None else [Path(f) for f in files]
-    bar = tqdm(files, disable=not progress, desc='import', unit='file')
-    kind = {True: import_runs, False: import_rows}
-    return {f.name: list(kind[f.name.endswith('.runs.json')](f).values()) for f in bar}
+    files = recorded_files() if files is None else [Path(file) for file in files]
+    done = {}
+    for file in tqdm(files, disable=not progress, desc='import', unit='file'):
+        read = import_runs if file.name.endswith('.runs.json') else import_rows
+        done[file.name] = list(read(file).values())
+    return done
 
 
 def recorded_files() -> list[Path]:
     "What data/results holds that can be imported."
     every = sorted((data_dir() / 'results').glob('*.json'))
-    return [f for f in every if f.name.endswith('.runs.json') or _scores(f)]
+    return [file for file in every if file.name.endswith('.runs.json') or _scores(file)]
 
 
 def _read_json(path: Path):
@@ -717,51 +801,54 @@ def _scores(path: Path) -> dict[str, float]:
     "The rows of a file that `wysiwyg eval` wrote, by name; none of any other."
     rows = _read_json(path) if path.name.count('.') == 1 else []
     score = re.compile(r'(eval|floor)(_\w+)?/[^: ]+')
-    if not isinstance(rows, list) or not all(score.fullmatch(r.get('what', '')) for r in rows):
+    if not isinstance(rows, list) or not all(score.fullmatch(row.get('what', '')) for row in rows):
         return {}
-    return {r['what']: float(r['value']) for r in rows}
+    return {row['what']: float(row['value']) for row in rows}
 
-
+# %% ../nbs/17a_results.ipynb #6153a826
 def import_runs(path: str | Path) -> dict[str, str]:
     "Exported runs into the store: name -> 'imported', or 'there' when it already was or is this store's own."
-    path, client, status, here = Path(path), open_store(), {}, {}
-    of_arm = lambda run: run['tags']['wysiwyg.arm'] != STUDY
-    runs = sorted(_read_json(path), key=of_arm)  # the study's own first
+    path, client = Path(path), open_store()
+    runs = sorted(_read_json(path), key=_is_arm)  # the study's own first
     if not runs:
         raise ValueError(f'{path.name} holds no run: nothing to import')
     for run in runs:
         check_digest(path.name, run)
-    known = {study: here_already(client, study) for study in {run['tags']['wysiwyg.study'] for run in runs}}
+    names = {run['tags']['wysiwyg.study'] for run in runs}
+    known = {study: here_already(client, study) for study in names}
+    status, here = {}, {}
     for run in runs:
-        id = known[run['tags']['wysiwyg.study']].get(run['run_id'])
-        here[run['run_id']] = id or import_run(client, run, path.name)
-        status[run['name']] = 'there' if id else 'imported'
+        there = known[run['tags']['wysiwyg.study']].get(run['run_id'])
+        here[run['run_id']] = there or import_run(client, run, path.name)
+        status[run['name']] = 'there' if there else 'imported'
     if 'imported' in status.values():
         import_page(client, path, runs, here)
     return status
 
 
+def _is_arm(run: dict) -> bool:
+    return run['tags']['wysiwyg.arm'] != STUDY
+
+
 def check_digest(name: str, run: dict):
     "Refuse a run whose parameters are not those of its digest."
-    params = {k: decode(v) for k, v in run['params'].items()} or None
-    if digest(params) == run['tags']['wysiwyg.config_sha']:
-        return
-    raise ValueError(
-        f'{name}: the parameters of {run["name"]} are not those of its digest; export the study again'
-    )
+    params = {key: decode(text) for key, text in run['params'].items()} or None
+    if digest(params) != run['tags']['wysiwyg.config_sha']:
+        odd = f'the parameters of {run["name"]} are not those of its digest'
+        raise ValueError(f'{name}: {odd}; export the study again')
 
-
+# %% ../nbs/17a_results.ipynb #28fbabea
 def here_already(client, study: str) -> dict[str, str]:
     "Runs of a study here by the id that they have or were imported from; half imported ones are removed."
     if not experiment_id(client, study, make=False):
         return {}
     out = {}
-    for r in find_runs(client, study):
-        source = r.data.tags.get('wysiwyg.imported_id')
-        if source and r.info.status != 'FINISHED':
-            client.delete_run(r.info.run_id)
+    for run in find_runs(client, study):
+        source = run.data.tags.get('wysiwyg.imported_id')
+        if source and run.info.status != 'FINISHED':
+            client.delete_run(run.info.run_id)
         else:
-            out[source or r.info.run_id] = r.info.run_id
+            out[source or run.info.run_id] = run.info.run_id
     return out
 
 
@@ -775,11 +862,12 @@ def import_run(client, run: dict, source: str) -> str:
         'wysiwyg.process': this_process(),
     }
     tags.pop('mlflow.parentRunId', None)  # arms lie flat
-    new = client.create_run(
-        experiment_id(client, tags['wysiwyg.study']), run['start'], tags, run['name']
-    ).info.run_id
-    params = [Param(k, v) for k, v in run['params'].items()]
-    values = [Metric(k, v, run['end'], int(step)) for k, curve in run['metrics'].items() for step, v in curve]
+    experiment = experiment_id(client, tags['wysiwyg.study'])
+    new = client.create_run(experiment, run['start'], tags, run['name']).info.run_id
+    params = [Param(name, text) for name, text in run['params'].items()]
+    values = []
+    for name, curve in run['metrics'].items():
+        values += [Metric(name, value, run['end'], int(step)) for step, value in curve]
     for i in range(0, len(params), 100):
         client.log_batch(new, params=params[i : i + 100])
     for i in range(0, len(values), 1000):
@@ -790,57 +878,74 @@ def import_run(client, run: dict, source: str) -> str:
 # %% ../nbs/17a_results.ipynb #0cecd6d4
 def import_page(client, path: Path, runs: list[dict], here: dict[str, str]):
     "What a study shows beside numbers: its exported pictures, its description, and its report, made anew."
+    file = path.with_name(path.name.replace('.runs.json', '.pictures.json'))
+    for picture in json.loads(file.read_text(encoding='utf8')) if file.exists() else ():
+        if picture['run_id'] in here:
+            _import_picture(client, here[picture['run_id']], picture)
+    study = runs[0]['tags']['wysiwyg.study']
+    for run in runs:
+        if not _is_arm(run):
+            _import_report(client, study, runs, here[run['run_id']], run['tags'])
+
+
+def _import_picture(client, run_id: str, kept: dict):
+    "A picture of a file into its run, unless one of this name is there."
     from PIL import Image
 
-    study = runs[0]['tags']['wysiwyg.study']
-    kept = path.with_name(path.name.replace('.runs.json', '.pictures.json'))
-    for x in json.loads(kept.read_text(encoding='utf8')) if kept.exists() else ():
-        if x['run_id'] not in here or list_pictures(client, here[x['run_id']]).get(x['name']):
-            continue
-        picture = Image.open(io.BytesIO(base64.b64decode(x['webp'])))
-        client.log_image(here[x['run_id']], picture, key=x['name'], step=x['step'])
-    for own in (run for run in runs if run['tags']['wysiwyg.arm'] == STUDY):
-        _import_report(client, study, runs, here[own['run_id']], own['tags'])
+    if list_pictures(client, run_id).get(kept['name']):
+        return
+    data = base64.b64decode(kept['webp'])
+    client.log_image(run_id, Image.open(io.BytesIO(data)), key=kept['name'], step=kept['step'])
 
-
+# %% ../nbs/17a_results.ipynb #3f634b69
 def _import_report(client, study: str, runs: list[dict], run_id: str, tags: dict):
     import tempfile
 
-    key, experiment = 'mlflow.note.content', client.get_experiment(experiment_id(client, study))
+    key = 'mlflow.note.content'
+    experiment = client.get_experiment(experiment_id(client, study))
     note = tags.get(key, '')
     if note and key not in experiment.tags:
         client.set_experiment_tag(experiment.experiment_id, key, note)
-    arms = [run['tags']['wysiwyg.arm'] for run in sorted(runs, key=lambda run: run['start'])]
-    baseline = tags.get('wysiwyg.baseline') or next((arm for arm in arms if arm != STUDY), None)
+    in_order = sorted(filter(_is_arm, runs), key=lambda run: run['start'])
+    arms = [run['tags']['wysiwyg.arm'] for run in in_order]
+    baseline = tags.get('wysiwyg.baseline') or (arms[0] if arms else None)
     try:
         page = report(study, baseline, note=note.split('\n')[0])
     except ValueError:
         return  # arms that may not be compared
     with tempfile.TemporaryDirectory() as folder:
-        (file := Path(folder) / 'compare.html').write_text(page, encoding='utf8')
+        file = Path(folder) / 'compare.html'
+        file.write_text(page, encoding='utf8')
         client.log_artifact(run_id, str(file))
 
-
+# %% ../nbs/17a_results.ipynb #618c4d04
 def import_rows(path: str | Path) -> dict[str, str]:
     "What `wysiwyg eval --record` wrote, as a run of wysiwyg/eval: name -> 'imported' or 'there'."
     path, client = Path(path), open_store()
     scores = _scores(path)
     if not scores:
-        raise ValueError(
-            f'{path.name} holds neither exported runs nor rows of `wysiwyg eval`: nothing to import'
-        )
-    row = json.loads(path.read_text(encoding='utf8'))[0]
-    when = int(np.datetime64(row['date'], 'ms').astype(int))
-    params = {k: row[k] for k in ('command', 'date')}
-    tags = {'study': 'eval', 'arm': path.stem, 'seed': '0', 'method': 'wysiwyg', 'config_sha': digest(params)}
-    tags |= {k: row[k] for k in ('commit', 'versions', 'hardware')}
-    run = {'run_id': f'{path.stem} {file_sha(path)[:12]}', 'name': path.stem, 'start': when, 'end': when}
-    run |= {
-        'tags': {f'wysiwyg.{k}': v for k, v in tags.items()},
-        'params': {k: encode(v) for k, v in params.items()},
-    }
-    run['metrics'] = {k: [[0, v]] for k, v in scores.items()}
+        kinds = 'neither exported runs nor rows of `wysiwyg eval`'
+        raise ValueError(f'{path.name} holds {kinds}: nothing to import')
+    run = _run_of_scores(path, scores)
     if run['run_id'] in here_already(client, 'eval'):
         return {path.stem: 'there'}
     import_run(client, run, path.name)
     return {path.stem: 'imported'}
+
+
+def _run_of_scores(path: Path, scores: dict[str, float]) -> dict:
+    "Recorded rows as an exported run."
+    row = json.loads(path.read_text(encoding='utf8'))[0]
+    when = int(np.datetime64(row['date'], 'ms').astype(int))
+    params = {key: row[key] for key in ('command', 'date')}
+    tags = {'study': 'eval', 'arm': path.stem, 'seed': '0', 'method': 'wysiwyg', 'config_sha': digest(params)}
+    tags |= {key: row[key] for key in ('commit', 'versions', 'hardware')}
+    return {
+        'run_id': f'{path.stem} {file_sha(path)[:12]}',
+        'name': path.stem,
+        'start': when,
+        'end': when,
+        'tags': {f'wysiwyg.{key}': value for key, value in tags.items()},
+        'params': {key: encode(value) for key, value in params.items()},
+        'metrics': {name: [[0, value]] for name, value in scores.items()},
+    }

@@ -12,8 +12,8 @@ __all__ = ['LONGEST', 'STALE', 'BEAT', 'STUDY', 'tracking_uri', 'store_file', 's
            'same_work', 'log_parameters', 'Recorder', 'training_name', 'facts', 'find_training', 'reopen']
 
 # %% ../nbs/17_tracking.ipynb #dd72c8f1
-import contextlib, getpass, hashlib, json, math, os, platform, posixpath, re, shlex, shutil, socket, subprocess, sys
-import tempfile, threading, time, traceback
+import contextlib, getpass, hashlib, json, math, os, platform, posixpath, re, shlex, shutil, socket
+import subprocess, sys, tempfile, threading, time, traceback
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import lru_cache, partial
@@ -60,24 +60,33 @@ class StoreError(OSError):
     "The MLflow store does not answer, or refuses; one line that says why and what to do."
 
 
+_TORN = (
+    'already exists|duplicate column|no such table|no such column|malformed|not a database|locate revision'
+)
+_MEND = 'its making was interrupted, or it is damaged; move its file away and start again'
+_MOVE = 'move it there by `mlflow migrate-filestore`, or set MLFLOW_ALLOW_FILE_STORE=true'
 _TROUBLE = {  # what the store's own words mean
     'locked': 'is locked by another process: wait for it, or end it',
     'disk is full|disk I/O|No space left': 'has no room: free some space, and go on',
-    'already exists|duplicate column|no such table|no such column|malformed|not a database|locate revision': 'is not whole: its making was interrupted, or it is damaged; move its file away and start again',
-    'filesystem tracking backend': 'is a folder, which MLflow no longer writes: name sqlite:///FILE instead, move it there by '
-    '`mlflow migrate-filestore`, or set MLFLOW_ALLOW_FILE_STORE=true',
-    'unsupported URI|No module named': 'cannot be used: MLFLOW_TRACKING_URI takes sqlite:///FILE or http://HOST:PORT',
+    _TORN: f'is not whole: {_MEND}',
+    'filesystem tracking backend': (
+        f'is a folder, which MLflow no longer writes: name sqlite:///FILE instead, {_MOVE}'
+    ),
+    'unsupported URI|No module named': (
+        'cannot be used: MLFLOW_TRACKING_URI takes sqlite:///FILE or http://HOST:PORT'
+    ),
     'unable to open': 'cannot be opened: may its folder be written?',
 }
 _SILENT = (
     'does not answer: start the server that MLFLOW_TRACKING_URI names, unset it, or train with --no-track'
 )
 
-
+# %% ../nbs/17_tracking.ipynb #a315aca8
 def trouble(error: Exception) -> str:
     "What the store's trouble is and what mends it, in one line."
     text = re.sub(r'\s+', ' ', str(error))
-    said = next((means for words, means in _TROUBLE.items() if re.search(words, text)), _SILENT)
+    known = [means for words, means in _TROUBLE.items() if re.search(words, text)]
+    said = known[0] if known else _SILENT
     told = f'the MLflow store {tracking_uri()} {said} ({type(error).__name__}: {text[:160]})'
     return re.sub(r'//[^/@\s]*@', '//', told)  # no password of an address
 
@@ -135,14 +144,15 @@ def make_store(file: Path):
         with atomic(file) as tmp, contextlib.closing(sqlite3.connect(made)) as db:
             db.execute('VACUUM INTO ?', (str(tmp),))
 
-
+# %% ../nbs/17_tracking.ipynb #b697a3ac
 def warn(what: str):
     print(f'warning: {what}', file=sys.stderr)
 
 
 def patiently(ask, seconds: float = 60.0):
     "What `ask` returns, asked again while another process has the store locked."
-    end, told = time.time() + seconds, False
+    end = time.time() + seconds
+    told = False
     while True:
         try:
             return ask()
@@ -163,7 +173,9 @@ def experiment_id(client, study: str, make: bool = True) -> str | None:
             raise StoreError(_deleted(found))
         if found or not make:
             return found and found.experiment_id
-        place = (runs_dir() / 'artifacts' / study).as_uri() if store_file() else None  # a server has its own
+        place = None  # a server has its own
+        if store_file():
+            place = (runs_dir() / 'artifacts' / study).as_uri()
         return client.create_experiment(f'wysiwyg/{study}', artifact_location=place)
 
 
@@ -212,7 +224,9 @@ def run_link(run_id: str, port: int = None) -> str:
 # %% ../nbs/17_tracking.ipynb #124a3fe5
 def encode(value) -> str:
     "A value as a parameter's text; `decode` is its inverse (tuples come back as lists)."
-    return value if isinstance(value, str) and _plain(value) else json.dumps(value)
+    if isinstance(value, str) and _plain(value):
+        return value
+    return json.dumps(value)
 
 
 def decode(text: str):
@@ -230,7 +244,7 @@ def _plain(text: str) -> bool:
     except ValueError:
         return text != ''
 
-
+# %% ../nbs/17_tracking.ipynb #db6d8b9e
 def flat_params(params) -> dict:
     "A configuration or a dictionary as dotted parameters."
     return flat(params) if is_dataclass(params) else dict(params or {})
@@ -239,7 +253,8 @@ def flat_params(params) -> dict:
 def digest(params) -> str:
     "Twelve hex digits that change with any parameter, but not with a later field at its `LATER` value."
     known = identity(flat_params(params))
-    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    text = json.dumps(known, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 LONGEST = 6000  # characters of a parameter that MLflow keeps; of a longer one it drops the end
@@ -247,29 +262,29 @@ LONGEST = 6000  # characters of a parameter that MLflow keeps; of a longer one i
 
 def texts(params) -> dict[str, str]:
     "Parameters as MLflow is told them; ValueError where it would refuse or cut one."
-    out = {metric_name(k): encode(v) for k, v in flat_params(params).items()}
-    for k, v in out.items():
-        if len(v) <= LONGEST:
+    out = {metric_name(name): encode(value) for name, value in flat_params(params).items()}
+    for name, text in out.items():
+        if len(text) <= LONGEST:
             continue
-        mend = 'name a file or a rule in its place'
-        raise ValueError(f'parameter {k} takes {len(v)} characters, of which MLflow keeps {LONGEST}: {mend}')
+        takes = f'parameter {name} takes {len(text)} characters'
+        raise ValueError(f'{takes}, of which MLflow keeps {LONGEST}: name a file or a rule in its place')
     return out
 
 # %% ../nbs/17_tracking.ipynb #4116cba9
 @lru_cache(1)
 def versions() -> str:
     "Python and the libraries that decide results."
-    import importlib.metadata as m
+    libraries = map(_version, ('wysiwyg', 'torch', 'numpy', 'mlflow'))
+    return ' '.join([f'python {platform.python_version()}', *libraries])
 
-    def of(p):
-        try:
-            return f'{p} {m.version(p)}'
-        except m.PackageNotFoundError:
-            return f'{p} none'
 
-    return ' '.join(
-        [f'python {platform.python_version()}', *map(of, ('wysiwyg', 'torch', 'numpy', 'mlflow'))]
-    )
+def _version(package: str) -> str:
+    import importlib.metadata
+
+    try:
+        return f'{package} {importlib.metadata.version(package)}'
+    except importlib.metadata.PackageNotFoundError:
+        return f'{package} none'
 
 
 @lru_cache(1)
@@ -278,9 +293,10 @@ def hardware() -> str:
     import psutil, torch
 
     gpu = f', {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ''
-    return f'{platform.machine()}, {os.cpu_count()} cores, {round(psutil.virtual_memory().total / 2**30)} GiB{gpu}'
+    memory = round(psutil.virtual_memory().total / 2**30)
+    return f'{platform.machine()}, {os.cpu_count()} cores, {memory} GiB{gpu}'
 
-
+# %% ../nbs/17_tracking.ipynb #7e798290
 def origin() -> dict[str, str]:
     "Command and user, for MLflow's columns; WYSIWYG_COMMAND says what started a notebook."
     program, *rest = sys.argv or ['']
@@ -293,27 +309,26 @@ def origin() -> dict[str, str]:
     return {'mlflow.source.name': source, 'mlflow.source.type': 'LOCAL', 'mlflow.user': user}
 
 
+def _git(*arguments: str) -> str:
+    "What git says about this folder; nothing where there is no git."
+    folder = Path(__file__).parent if '__file__' in globals() else Path.cwd()
+    command = ['git', '-C', str(folder), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ''
+
+
 def provenance() -> dict[str, str]:
     "Commit, dirty flag, versions, hardware."
-
-    def git(*args):
-        try:
-            return subprocess.run(
-                ['git', '-C', str(Path(__file__).parent if '__file__' in globals() else Path.cwd()), *args],
-                capture_output=True,
-                text=True,
-            ).stdout.strip()
-        except OSError:
-            return ''
-
-    commit = git('rev-parse', '--short=12', 'HEAD')
+    commit = _git('rev-parse', '--short=12', 'HEAD')
+    dirty = 'unknown'
+    if commit:
+        changes = _git('status', '--porcelain', '--untracked-files=no', '--', ':(top,exclude)data/results')
+        dirty = str(bool(changes)).lower()
     return {
         'commit': commit or 'unknown',
-        'dirty': str(
-            bool(git('status', '--porcelain', '--untracked-files=no', '--', ':(top,exclude)data/results'))
-        ).lower()
-        if commit
-        else 'unknown',
+        'dirty': dirty,
         'versions': versions(),
         'hardware': hardware(),
     }
@@ -394,10 +409,11 @@ def silence(run) -> float:
     "Seconds since the last sign of life of a run's recorder."
     return time.time() - float(run.data.tags.get('wysiwyg.seen', run.info.start_time / 1000))
 
-
+# %% ../nbs/17_tracking.ipynb #e9e0c60f
 def reap(study: str) -> list[str]:
     "Mark as KILLED what dead processes of this host left RUNNING; returns their run names."
-    client, dead = open_store(), []
+    client = open_store()
+    dead = []
     running = "attributes.status = 'RUNNING'"
     for run in client.search_runs([experiment_id(client, study)], running, max_results=5000):
         who = recorded_by(run)
@@ -424,10 +440,12 @@ class Sender:
 
         there = last_steps(self.client, self.run) if self.doubt else {}
         self.doubt = True
-        metrics = [Metric(*e[1:]) for e in batch if e[0] == 'metric' and e[4] > there.get(e[1], -1)]
-        if metrics:
-            self.client.log_batch(self.run, metrics)
-        for kind, *what in (e for e in batch if e[0] != 'metric'):
+        metrics = [what for kind, *what in batch if kind == 'metric']  # (key, value, ms, step)
+        others = [entry for entry in batch if entry[0] != 'metric']
+        new = [Metric(*what) for what in metrics if what[3] > there.get(what[0], -1)]
+        if new:
+            self.client.log_batch(self.run, new)
+        for kind, *what in others:
             getattr(self, f'send_{kind}')(*what)
         self.doubt = False
 
@@ -464,9 +482,10 @@ class Sender:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         data = Dataset(name, digest[:36], 'local', json.dumps({'uri': source}))
-        self.client.log_inputs(self.run, [DatasetInput(data, [InputTag('mlflow.data.context', context)])])
+        purpose = InputTag('mlflow.data.context', context)
+        self.client.log_inputs(self.run, [DatasetInput(data, [purpose])])
 
-
+# %% ../nbs/17_tracking.ipynb #921086f3
 def for_good(error: Exception) -> bool:
     "Will the store never take this?"
     code = getattr(error, 'error_code', '')
@@ -476,75 +495,21 @@ def for_good(error: Exception) -> bool:
 # %% ../nbs/17_tracking.ipynb #8d167a8b
 BEAT = 60.0  # seconds between two signs of life
 
-
-def spool_dir() -> Path:
-    return runs_dir() / 'spool'
-
-
-class Spool(Sender):
-    """Delivers what a run records once each, in order, in the background. Entries are
-    ('metric', key, value, ms, step), ('image', path, key, step), ('file', path, folder), ('tag', key, value),
-    ('dataset', name, digest, source, context), ('experiment', id, text), ('end', status)."""
-
-    live: set[str] = set()  # runs whose spool is open in this process
-
-    def __init__(self, client, run: str, over: bool = False):  # the run ended, and only its spool is left
-        self.client, self.run, self.path = client, run, spool_dir() / f'{run}.jsonl'
-        self.more, self.closing, self.told, self.beaten = threading.Condition(), False, set(), time.time()
-        self.doubt, self.torn = True, False
-        self.refused = []  # what the store will never take
-        self.last = last_steps(client, run) | last_pictures(client, run)  # of each: the last step queued
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.waiting = [e for e in read_spool(self.path) if e[0] != 'end' or over]
-        self.passed(self.waiting)
-        self.file = open(self.path, 'ab', buffering=0)
-        Spool.live.add(run)
-        self.thread = threading.Thread(target=self.work, daemon=True)
-        self.thread.start()
-
-    def add(self, *entries):
-        "Queue entries; a metric or picture whose step is there already is left out."
-        new = [e for e in entries if not counted(e) or e[-1] > self.last.get(place_of(e), -1)]
-        self.passed(new)
-        self.write(new)
-        with self.more:
-            self.waiting += new
-            self.more.notify()
-
-    def write(self, entries: list):
-        "Entries into the file, from which a successor delivers; where the disk is full they wait in memory."
-        lines = ''.join(json.dumps(e) + '\n' for e in entries).encode()
-        start = b'\n' if self.torn else b''  # ends the line that found no room
-        try:
-            self.torn = self.file.write(start + lines) < len(start + lines)
-        except OSError:
-            self.torn = True
-        if self.torn:
-            self.tell('disk', f'{self.path.parent} has no room: values wait for MLflow in memory')
-
-    def passed(self, entries: list):
-        "Remember how far each metric and picture has come."
-        for e in entries:
-            if counted(e):
-                self.last[place_of(e)] = max(e[-1], self.last.get(place_of(e), -1))
-
-    def keep(self, source: Path) -> Path:
-        "A place of the spool's own for a copy of a file until it is delivered."
-        folder = self.path.with_suffix('') / str(time.time_ns())
-        folder.mkdir(parents=True)
-        return folder / source.name
+# %% ../nbs/17_tracking.ipynb #b21b5d32
+class _Delivery(Sender):
+    "The thread of a spool: sends what waits, in order."
 
     def work(self):
-        "The thread: send what waits; after a failure wait for 1, 2, 4 ... 60 s; when closing leave it."
+        "Send what waits; after a failure wait for 1, 2, 4 ... 60 s; when closing leave it."
         pause = 1.0
         while (batch := self.next_batch()) or not self.closing:
             try:
                 self.beat()
                 self.deliver(batch)
             except Exception as e:
-                waiting = f'{len(self.waiting)} values wait for the MLflow store ({type(e).__name__})'
                 if batch:
-                    self.tell('store', waiting)
+                    waiting = f'{len(self.waiting)} values wait for the MLflow store'
+                    self.tell('store', f'{waiting} ({type(e).__name__})')
                 if self.closing:
                     return
                 with self.more:
@@ -579,8 +544,9 @@ class Spool(Sender):
                 raise
             if len(batch) == 1:
                 return self.set_aside(batch[0], e)
-            for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
-                self.deliver(part)
+            half = len(batch) // 2
+            self.deliver(batch[:half])
+            self.deliver(batch[half:])
 
     def set_aside(self, entry: list, error: Exception):
         "Keep what the store will never take beside the spool, and say so."
@@ -596,6 +562,94 @@ class Spool(Sender):
         if kind not in self.told:
             warn(what)
         self.told.add(kind)
+
+# %% ../nbs/17_tracking.ipynb #37f38acc
+class _SpoolFile:
+    "The file of a spool, from which a successor delivers what this process could not."
+
+    def write(self, entries: list):
+        "Entries into the file, from which a successor delivers; where the disk is full they wait in memory."
+        start = b'\n' if self.torn else b''  # ends the line that found no room
+        data = start + _lines(entries).encode()
+        try:
+            self.torn = self.file.write(data) < len(data)
+        except OSError:
+            self.torn = True
+        if self.torn:
+            self.tell('disk', f'{self.path.parent} has no room: values wait for MLflow in memory')
+
+    def keep(self, source: Path) -> Path:
+        "A place of the spool's own for a copy of a file until it is delivered."
+        folder = self.path.with_suffix('') / str(time.time_ns())
+        folder.mkdir(parents=True)
+        return folder / source.name
+
+    def leave(self):
+        "The file as what still waits, where the disk was full in between."
+        if 'disk' not in self.told:
+            return
+        try:
+            with atomic(self.path) as tmp:
+                tmp.write_text(_lines(self.waiting), encoding='utf8')
+        except OSError as e:
+            warn(f'{len(self.waiting)} values of run {self.run} are lost to MLflow ({e})')
+
+
+def _lines(entries: list) -> str:
+    return ''.join(json.dumps(entry) + '\n' for entry in entries)
+
+
+def spool_dir() -> Path:
+    return runs_dir() / 'spool'
+
+# %% ../nbs/17_tracking.ipynb #16e51612
+class Spool(_Delivery, _SpoolFile):
+    """Delivers what a run records once each, in order, in the background.
+
+    Entries are ('metric', key, value, ms, step), ('image', path, key, step), ('file', path, folder),
+    ('tag', key, value), ('dataset', name, digest, source, context), ('experiment', id, text),
+    ('end', status).
+    """
+
+    live: set[str] = set()  # runs whose spool is open in this process
+
+    def __init__(self, client, run: str, over: bool = False):  # the run ended, and only its spool is left
+        self.client, self.run = client, run
+        self.path = spool_dir() / f'{run}.jsonl'
+        self.more = threading.Condition()
+        self.closing = False
+        self.told = set()  # kinds of outages that were warned of
+        self.beaten = time.time()
+        self.doubt = True  # may the store have more than it confirmed?
+        self.torn = False  # does the file end within a line?
+        self.refused = []  # what the store will never take
+        self.last = last_steps(client, run) | last_pictures(client, run)  # of each: the last step queued
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.waiting = [entry for entry in read_spool(self.path) if entry[0] != 'end' or over]
+        self.passed(self.waiting)
+        self.file = open(self.path, 'ab', buffering=0)
+        Spool.live.add(run)
+        self.thread = threading.Thread(target=self.work, daemon=True)
+        self.thread.start()
+
+    def add(self, *entries):
+        "Queue entries; a metric or picture whose step is there already is left out."
+        new = [entry for entry in entries if self.is_new(entry)]
+        self.passed(new)
+        self.write(new)
+        with self.more:
+            self.waiting += new
+            self.more.notify()
+
+    def is_new(self, entry: list) -> bool:
+        "A metric or picture beyond the last step of its name, or anything else."
+        return not counted(entry) or entry[-1] > self.last.get(place_of(entry), -1)
+
+    def passed(self, entries: list):
+        "Remember how far each metric and picture has come."
+        for entry in filter(counted, entries):
+            place, step = place_of(entry), entry[-1]
+            self.last[place] = max(step, self.last.get(place, -1))
 
     def wait(self, seconds: float = 60.0) -> bool:
         "Wait until all is delivered; was it?"
@@ -616,23 +670,13 @@ class Spool(Sender):
         if not self.refused:
             shutil.rmtree(self.path.with_suffix(''), ignore_errors=True)
 
-    def leave(self):
-        "The file as what still waits, where the disk was full in between."
-        if 'disk' not in self.told:
-            return
-        lines = ''.join(json.dumps(e) + '\n' for e in self.waiting)
-        try:
-            with atomic(self.path) as tmp:
-                tmp.write_text(lines, encoding='utf8')
-        except OSError as e:
-            warn(f'{len(self.waiting)} values of run {self.run} are lost to MLflow ({e})')
-
 # %% ../nbs/17_tracking.ipynb #1fcd8275
 def last_steps(client, run: str) -> dict[str, int]:
     "How far each metric of a run has come in the store."
-    return {
-        k: max(m.step for m in client.get_metric_history(run, k)) for k in client.get_run(run).data.metrics
-    }
+    last = {}
+    for name in client.get_run(run).data.metrics:
+        last[name] = max(metric.step for metric in client.get_metric_history(run, name))
+    return last
 
 
 def counted(entry: list) -> bool:
@@ -644,13 +688,19 @@ def place_of(entry: list) -> str:
     return entry[1] if entry[0] == 'metric' else f'images/{entry[2]}'
 
 
+_PICTURE = re.compile(r'images/(.+?)(?:[+%]step[+%](\d+)[+%]timestamp[+%].*|-(\d{10}))\.png')
+
+
 def list_pictures(client, run: str) -> dict[str, dict[int, str]]:
     "Pictures that a run kept by `Recorder.image`: name -> step -> path of the PNG, by rising step."
     out = {}
-    for a in client.list_artifacts(run, 'images'):
-        found = re.fullmatch(r'images/(.+?)(?:[+%]step[+%](\d+)[+%]timestamp[+%].*|-(\d{10}))\.png', a.path)
-        if found:
-            out.setdefault(found[1].replace('~', '/'), {})[int(found[2] or found[3])] = a.path
+    for artifact in client.list_artifacts(run, 'images'):
+        found = _PICTURE.fullmatch(artifact.path)
+        if not found:
+            continue
+        name = found[1].replace('~', '/')
+        step = int(found[2] or found[3])
+        out.setdefault(name, {})[step] = artifact.path
     return {name: dict(sorted(steps.items())) for name, steps in out.items()}
 
 
@@ -658,7 +708,7 @@ def last_pictures(client, run: str) -> dict[str, int]:
     "'images/<name>' -> the last step of each picture of a run."
     return {f'images/{name}': max(steps) for name, steps in list_pictures(client, run).items()}
 
-
+# %% ../nbs/17_tracking.ipynb #bf6336e6
 def read_spool(path: Path) -> list[list]:
     "The entries of a spool's file; a torn line was never promised."
     lines = path.read_text(encoding='utf8').splitlines() if path.exists() else []
@@ -692,15 +742,15 @@ def open_run(study: str, arm: str, seed: int, params, name: str, resume: str, ta
     client = open_store()
     with store_lock():
         like = find_runs(client, study, arm=arm, seed=seed, config_sha=digest(params))
-        same = [r for r in like if 'wysiwyg.imported_from' not in r.data.tags]
-        for r in same:
-            _only_recorder(client, r, study, arm)
-        for r in same:
-            fits = resume == 'any' or (resume == 'checkpoint' and same_work(r, tags))
-            if fits:
-                return go_on(client, r.info.run_id, tags)
+        same = [run for run in like if 'wysiwyg.imported_from' not in run.data.tags]
+        for run in same:
+            _only_recorder(client, run, study, arm)
+        for run in same:
+            if resume == 'any' or (resume == 'checkpoint' and same_work(run, tags)):
+                return go_on(client, run.info.run_id, tags)
         name = name or (study if arm == STUDY else f'{arm}-s{seed}')
-        return client.create_run(experiment_id(client, study), run_name=name, tags=tags).info.run_id
+        created = client.create_run(experiment_id(client, study), run_name=name, tags=tags)
+        return created.info.run_id
 
 
 def go_on(client, run: str, tags: dict[str, str]) -> str:
@@ -711,7 +761,7 @@ def go_on(client, run: str, tags: dict[str, str]) -> str:
         client.set_tag(run, k, v)
     return run
 
-
+# %% ../nbs/17_tracking.ipynb #5b4b7b15
 def same_work(run, tags: dict[str, str]) -> bool:
     "Did this run make the checkpoint? It has its data and folder; one that finished must tell its folder."
     known = run.data.tags
@@ -728,75 +778,32 @@ def _only_recorder(client, run, study: str, arm: str):
     away = host != socket.gethostname()
     if away and silence(run) > STALE:
         return client.set_terminated(run.info.run_id, 'KILLED')
-    other = {'train': 'train with --no-track'}.get(study, 'choose another arm or seed')
-    if arm == STUDY:
-        other = 'give one call more workers (--workers)'
     minutes = math.ceil((STALE - silence(run)) / 60)
     wait = f'; if {host} is gone, try again {minutes} minutes from now' if away else ''
-    what = f'study {study} is being run' if arm == STUDY else f'{run.info.run_name} is being recorded'
+    what, other = _what_is_recorded(run, study, arm)
     heard = f'last heard of {silence(run):.0f} s ago'
     raise ValueError(f'{what} by process {pid} of {host}, {heard}: end that one first, or {other}{wait}')
+
+
+def _what_is_recorded(run, study: str, arm: str) -> tuple[str, str]:
+    "What is being recorded, and what else can be done than ending its process."
+    if arm == STUDY:
+        return f'study {study} is being run', 'give one call more workers (--workers)'
+    other = 'train with --no-track' if study == 'train' else 'choose another arm or seed'
+    return f'{run.info.run_name} is being recorded', other
 
 
 def log_parameters(client, run: str, params):
     "All parameters, at every continuation too: a run may have ended before it had them."
     from mlflow.entities import Param
 
-    items = [Param(k, v) for k, v in texts(params).items()]
-    for i in range(0, len(items), 100):
-        client.log_batch(run, params=items[i : i + 100])
+    items = [Param(name, text) for name, text in texts(params).items()]
+    for first in range(0, len(items), 100):
+        client.log_batch(run, params=items[first : first + 100])
 
 # %% ../nbs/17_tracking.ipynb #364ef062
-class Recorder(NullRecorder):
-    "One MLflow run. Once open, no trouble of store or disk raises; `dropped` counts what was not finite."
-
-    def __init__(
-        self,
-        study: str,
-        arm: str,
-        seed: int = 0,
-        params=None,  # a Run or a dictionary; a run is continued only with equal ones
-        name: str = '',  # what MLflow calls it; '<arm>-s<seed>' when not given
-        resume: str = 'none',  # 'any', or 'checkpoint': go on with the run of equal dataset_sha and outdir
-        **tags: str,
-    ):  # e.g. dataset_sha=..., outdir=..., extractor=...
-        mark = {'study': study, 'arm': safe(arm), 'seed': seed, 'config_sha': digest(params)}
-        mark |= {'method': 'wysiwyg', 'process': this_process()} | provenance() | tags
-        marks = {f'wysiwyg.{k}': str(v)[:5000] for k, v in mark.items()} | origin()
-        texts(params)  # refused before anything is made
-        with plainly():
-            self.client = open_store()
-            deliver_left(self.client)
-            reap(study)
-            self.id = open_run(study, arm, seed, params, name, resume, marks)
-            log_parameters(self.client, self.id, params)
-            self.spool = Spool(self.client, self.id)
-
-    def metrics(self, values: dict[str, float], step: int = 0):
-        "Log finite values at `step` (images seen), at once; ValueError for a name that MLflow does not take."
-        for name in values.keys() - self.spool.last.keys():
-            metric_name(name)
-        good, now = {k: float(v) for k, v in values.items() if math.isfinite(v)}, int(time.time() * 1000)
-        self.dropped += len(values) - len(good)
-        self.spool.add(*(('metric', k, v, now, int(step)) for k, v in good.items()))
-
-    def samples(self, name: str, values):  # [N] the same N cases in every arm, e.g. people
-        "Log the mean of a score as eval/<name>, and each of its values as a step of sample/<name>."
-        for k, v in enumerate(values):
-            self.metrics({f'sample/{name}': v}, k)
-        self.metrics({f'eval/{name}': float(np.mean(values))})
-
-    def tag(self, name: str, value: str):
-        "Set the tag `wysiwyg.<name>`."
-        self.spool.add(('tag', f'wysiwyg.{name}', str(value)[:5000]))
-
-    def note(self, text: str):
-        "What MLflow shows as the run's description (markdown)."
-        self.spool.add(('tag', 'mlflow.note.content', text[:8000]))
-
-    def dataset(self, name: str, digest: str, path: str | Path = '', context: str = 'training'):
-        "The set that the run learned from, or (`context`) was measured on: MLflow's column Dataset."
-        self.spool.add(('dataset', name, digest, str(path), context))
+class _FileRecorder(NullRecorder):
+    "What a run keeps as files: pictures, figures, texts and copies."
 
     def kept(self, name: str, write: Callable[[Path], object]) -> str | None:
         "Where `write` has left a file for the spool; a full disk costs the file and no more."
@@ -837,6 +844,59 @@ class Recorder(NullRecorder):
         if path:
             self.spool.add(('file', path, folder))
 
+# %% ../nbs/17_tracking.ipynb #adc8ed9b
+class Recorder(_FileRecorder):
+    "One MLflow run. Once open, no trouble of store or disk raises; `dropped` counts what was not finite."
+
+    def __init__(
+        self,
+        study: str,
+        arm: str,
+        seed: int = 0,
+        params=None,  # a Run or a dictionary; a run is continued only with equal ones
+        name: str = '',  # what MLflow calls it; '<arm>-s<seed>' when not given
+        resume: str = 'none',  # 'any', or 'checkpoint': go on with the run of equal dataset_sha and outdir
+        **tags: str,  # e.g. dataset_sha=..., outdir=..., extractor=...
+    ):
+        mark = {'study': study, 'arm': safe(arm), 'seed': seed, 'config_sha': digest(params)}
+        mark |= {'method': 'wysiwyg', 'process': this_process()} | provenance() | tags
+        marks = {f'wysiwyg.{key}': str(value)[:5000] for key, value in mark.items()} | origin()
+        texts(params)  # refused before anything is made
+        with plainly():
+            self.client = open_store()
+            deliver_left(self.client)
+            reap(study)
+            self.id = open_run(study, arm, seed, params, name, resume, marks)
+            log_parameters(self.client, self.id, params)
+            self.spool = Spool(self.client, self.id)
+
+    def metrics(self, values: dict[str, float], step: int = 0):
+        "Log finite values at `step` (images seen), at once; ValueError for a name that MLflow does not take."
+        for name in values.keys() - self.spool.last.keys():
+            metric_name(name)
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        self.dropped += len(values) - len(finite)
+        now = int(time.time() * 1000)
+        self.spool.add(*(('metric', name, value, now, int(step)) for name, value in finite.items()))
+
+    def samples(self, name: str, values):  # [N] the same N cases in every arm, e.g. people
+        "Log the mean of a score as eval/<name>, and each of its values as a step of sample/<name>."
+        for case, value in enumerate(values):
+            self.metrics({f'sample/{name}': value}, case)
+        self.metrics({f'eval/{name}': float(np.mean(values))})
+
+    def tag(self, name: str, value: str):
+        "Set the tag `wysiwyg.<name>`."
+        self.spool.add(('tag', f'wysiwyg.{name}', str(value)[:5000]))
+
+    def note(self, text: str):
+        "What MLflow shows as the run's description (markdown)."
+        self.spool.add(('tag', 'mlflow.note.content', text[:8000]))
+
+    def dataset(self, name: str, digest: str, path: str | Path = '', context: str = 'training'):
+        "The set that the run learned from, or (`context`) was measured on: MLflow's column Dataset."
+        self.spool.add(('dataset', name, digest, str(path), context))
+
     def stopped(self, step: int):
         "Stopped on wish before its end: the run is closed as KILLED, and continued by `resume='checkpoint'`."
         self.status = 'KILLED'
@@ -865,7 +925,8 @@ def training_name(run: Run) -> str:
 
 def facts(title: str, values: dict[str, object]) -> str:
     "A run's description (markdown): a sentence, and a table of what there is to know."
-    return f'{title}\n\n| | |\n|---|---|\n' + ''.join(f'| {k} | {v} |\n' for k, v in values.items())
+    rows = ''.join(f'| {name} | {value} |\n' for name, value in values.items())
+    return f'{title}\n\n| | |\n|---|---|\n{rows}'
 
 
 def find_training(outdir: str | Path) -> str | None:
@@ -873,7 +934,8 @@ def find_training(outdir: str | Path) -> str | None:
     if not store_exists() or not experiment_id(open_store(), 'train', make=False):
         return None
     place = str(Path(outdir).resolve())
-    found = [r for r in find_runs(open_store(), 'train') if r.data.tags.get('wysiwyg.outdir') == place]
+    runs = find_runs(open_store(), 'train')
+    found = [run for run in runs if run.data.tags.get('wysiwyg.outdir') == place]
     return found[0].info.run_id if found else None
 
 
@@ -881,10 +943,12 @@ def reopen(run_id: str) -> Recorder:
     "A run that ended, opened for more, such as the evaluation of its generator; it ends again as it was."
     r = Recorder.__new__(Recorder)
     with plainly():
-        r.client, r.id = open_store(), run_id
+        r.client = open_store()
+        r.id = run_id
         run = r.client.get_run(run_id)
         if run.info.status == 'RUNNING':
             raise ValueError(f'{run.info.run_name} is still being recorded')
-        r.status, r.dropped = run.info.status, int(run.data.tags.get('wysiwyg.dropped', 0))
+        r.status = run.info.status
+        r.dropped = int(run.data.tags.get('wysiwyg.dropped', 0))
         r.spool = Spool(r.client, run_id)
     return r
