@@ -25,7 +25,6 @@ from .config import *
 from .core import *
 from .data import *
 from .generator import *
-from .heads import WriteError, writing
 from .method import *
 from .training import *
 from .world import *
