@@ -399,7 +399,7 @@ def tell_size(run: Run, data: Dataset):
     print(f'note: {sizes}: they are averaged down; {mend}', file=sys.stderr)
 
 
-def estimate_command(a: Train, data: Dataset, world: World) -> dict:
+def estimate_command(a: Train, data: Dataset, world: ProcessGroup) -> dict:
     "The table on stdout; the last row as the result."
     rows = estimate(a.run, data, world=world)
     if not world.lead:

@@ -25,7 +25,6 @@ from .config import *
 from .core import *
 from .data import *
 from .generator import *
-from .heads import WriteError, writing
 from .method import *
 from .training import *
 from .world import *
@@ -484,7 +483,7 @@ def train(
     recorder=Silent(),  # has `metrics` and `image`; or recorder(resumed: bool) opens one in a `with`
     progress: bool = True,  # a bar, and what is trained, on stderr
     stop_at: float = None,  # end early, at this many images, keeping the schedule
-    world: World = World(),
+    world: ProcessGroup = ALONE,
 ) -> Trainer:
     """Train to the end of the schedule (or `stop_at` images).
     Raises DataError, ValueError (nothing done yet), WriteError, NotFinite, PeerLost; Interrupted after a
@@ -763,7 +762,7 @@ class Stopwatch:
 
 # %% ../nbs/15a_loop.ipynb #26b169b1
 def estimate(
-    run: Run, data: Dataset, steps: int = 3, clock: Callable = time.perf_counter, world: World = World()
+    run: Run, data: Dataset, steps: int = 3, clock: Callable = time.perf_counter, world: ProcessGroup = ALONE
 ) -> list[dict]:
     """One row per segment of the schedule: images from and to, render resolution, images/s, hours, GiB.
     The last row is the whole run, snapshots and checkpoints included. `steps` are measured of either kind.
