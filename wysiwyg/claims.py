@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from .config import *
 from .core import *
 from .generator import *
+from .metrics import metric
 from .results import *
 from .study import *
 from .tracking import *
@@ -44,8 +45,19 @@ class Claim:
     study: str  # data/results/<study>.json
     ours: str  # pattern of a row
     other: str = ''  # pattern of the row it is compared with; empty: with nothing
-    sign: int = 1  # +1: ours should be larger
+    expects: str = 'worse'  # ours is 'worse' or 'better', as the metric counts; 'larger' where it is none
     margin: float = 0.0  # by more than this
+
+    def sign(self, row: str) -> int:
+        "+1 where the row 'eval/...: arm' should be larger, -1 where smaller; ValueError where nobody knows."
+        if self.expects == 'larger':
+            return 1
+        better = metric(row.split(':')[0]).better
+        if not better:
+            raise ValueError(
+                f'no direction is known of {row!r}: put its metric into the table, or expect larger'
+            )
+        return better if self.expects == 'better' else -better
 
 
 @dataclass(frozen=True)
@@ -55,10 +67,10 @@ class Verdict:
     claim: Claim
     word: str
     reason: str
-    difference: float = float('nan')  # sign * (ours - other)
+    difference: float = float('nan')  # ours less other, times the claim's sign
     half: float = float('nan')  # of its 95 % interval
 
-
+# %% ../nbs/23_claims.ipynb #65e38442
 def half_width(rows: dict[str, float], ours: str, other: str | None) -> float:
     "Half of the 95 % interval of a difference: as recorded, else of both rows together; NaN without one."
     if other and f'{ours} Δ±' in rows:
@@ -83,7 +95,7 @@ def judge(claim: Claim, rows: dict[str, float], toy: bool = True) -> Verdict:
     ours = find(rows, claim.ours)
     other = find(rows, claim.other) if claim.other else None
     reference = rows[other] if other else 0
-    difference = claim.sign * (rows[ours] - reference)
+    difference = claim.sign(ours) * (rows[ours] - reference)
     half = half_width(rows, ours, other)
     if math.isnan(half):
         reason = f'{_number(difference)}, but no interval was recorded'
@@ -116,7 +128,7 @@ _QUALITY = (
         'FID 4.97',
         'shipped',
         'eval/fid50k_full',
-        sign=-1,
+        expects='better',
         margin=-4.97,
     ),
     Claim(
@@ -166,7 +178,6 @@ _SAMPLING = (
         'a04_tightness',
         'eval/render_psnr: beta-0.015',
         'eval/render_psnr: base',
-        -1,
     ),
     Claim(
         'Strata make samples count for more',
@@ -175,7 +186,6 @@ _SAMPLING = (
         'a07_sampler_knobs',
         'eval/psnr: kind-unstratified-cnn',
         'eval/psnr: cnn',
-        -1,
     ),
     Claim(
         'The filter makes samples count for more',
@@ -184,7 +194,6 @@ _SAMPLING = (
         'a07_sampler_knobs',
         'eval/psnr: kind-unfiltered-cnn',
         'eval/psnr: cnn',
-        -1,
     ),
     Claim(
         'A fifth of the samples is as good as all (within 1 dB)',
@@ -193,8 +202,7 @@ _SAMPLING = (
         'a07_sampler_knobs',
         'eval/psnr: kind-two_pass-cnn',
         'eval/psnr: cnn',
-        -1,
-        -1.0,
+        margin=-1.0,
     ),
 )
 
@@ -206,6 +214,7 @@ _COST = (
         '5.5 times fewer in the last pass',
         'a05_cost',
         'time of a frame, two_pass over wysiwyg, largest',
+        expects='larger',
         margin=1.0,
     ),
     Claim(
@@ -214,6 +223,7 @@ _COST = (
         '5.5 times fewer in the last pass',
         'a05_cost',
         'time of a frame, two_pass over wysiwyg, largest',
+        expects='larger',
         margin=5.0,
     ),
     Claim(
@@ -222,6 +232,7 @@ _COST = (
         '',
         'a05_cost',
         'time of a training step, two_pass over wysiwyg, largest',
+        expects='larger',
         margin=1.0,
     ),
 )
@@ -325,7 +336,8 @@ def measured_table() -> str:
     rows = measured_rows()
     if not rows:
         return 'The shipped generator has not been measured: `wysiwyg eval --n 500 --record shipped`.'
-    return markdown_table(_HEAD, rows)
+    directed = [[heading(row[0].strip('`'), row[0]), *row[1:]] for row in rows]
+    return markdown_table(_HEAD, directed)
 
 
 def missing(studies: tuple[str, ...]) -> list[str]:

@@ -573,6 +573,7 @@ def protocol_scores(a: Eval, g: Generator) -> dict[str, float]:
 
 def record_scores(a: Eval, scores: dict[str, float]):
     "Metrics with their floors into data/results."
+    from wysiwyg.metrics import metric
     from wysiwyg.results import write_results
 
     size = [] if a.protocol else ['n']
@@ -580,7 +581,9 @@ def record_scores(a: Eval, scores: dict[str, float]):
     options = [f'--{name.replace("_", "-")} {getattr(a, name)}' for name in named if getattr(a, name)]
     if a.untrained:
         options.append('--untrained')
-    rows = [{'what': name, 'value': round(value, 4)} for name, value in scores.items()]
+    rows = [
+        {'what': name, 'value': round(value, 4), 'unit': metric(name).unit} for name, value in scores.items()
+    ]
     write_results(a.record, rows, ' '.join(['wysiwyg eval', *options]))
 
 # %% ../nbs/21_cli.ipynb #396f3027
@@ -601,6 +604,7 @@ def keep_scores(network: str, scores: dict[str, float], how: str) -> str:
 
     One of unknown origin gets a run in `wysiwyg/eval`. The run's id.
     """
+    from wysiwyg.results import scores_page
     from wysiwyg.tracking import Recorder
 
     path = Path(network) if network else shipped()
@@ -613,6 +617,7 @@ def keep_scores(network: str, scores: dict[str, float], how: str) -> str:
     params = {'network': str(path), 'generator_sha': digest, 'how': how}
     with Recorder('eval', name, 0, params, f'{name}, {how}') as r:
         r.metrics(scores, 0)
+        r.note(scores_page(scores))
     return r.id
 
 # %% ../nbs/21_cli.ipynb #69f7dd35
@@ -653,7 +658,11 @@ def metric_names(scores: dict[str, float]) -> list[str]:
 
 
 def eval_text(a: Eval, scores: dict[str, float]) -> str:
-    "Scores as a table, sorted by name: value, 95 % interval, floor, unit and direction."
+    """Scores as a table, sorted by name: value, 95 % interval, floor, unit and direction.
+
+    Below it what each of them means.
+    """
+    from wysiwyg.metrics import metric
 
     def short(key):
         return f'{scores[key]:.4g}' if key in scores else ''
@@ -663,7 +672,8 @@ def eval_text(a: Eval, scores: dict[str, float]) -> str:
         ends = [short(f'eval_{end}/{name}') for end in ('low', 'high')]
         interval = ' to '.join(ends) if all(ends) else ''
         rows.append((name, short(f'eval/{name}'), interval, short(f'floor/{name}'), better(name)))
-    return columns_text(rows)
+    meanings = [f'{name}: {metric(name).meaning}' for name in metric_names(scores)]
+    return '\n'.join([columns_text(rows), '', *meanings])
 
 # %% ../nbs/21_cli.ipynb #f9a29b4d
 def narrower(rows: list) -> str:

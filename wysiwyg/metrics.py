@@ -387,7 +387,8 @@ with_probe           -  per ray      samples with those of the probe
 ms*                  -  ms           time of a frame or of a training step
 best_ms              -  ms           least time of several rounds
 mib                  -  MiB          memory kept for one backward pass
-images_per_s         +  images/s     throughput of training
+images_per_s*        +  images/s     throughput of training
+memory_gib           -  GiB          most memory of the process, or of its GPU
 """
 
 # %% ../nbs/16_metrics.ipynb #2914adf7

@@ -6,10 +6,10 @@
 __all__ = ['read_study', 'studies', 'history', 'curves', 'interval95', 'bootstrap95', 'case_scores', 'check_alike', 'compare',
            'compare_one', 'show_compare', 'written', 'look', 'sample_counts', 'keep_look', 'differing', 'reported',
            'heading', 'meanings', 'brief', 'report', 'compare_html', 'svg', 'bars', 'curve_names', 'curve_figure',
-           'pictures', 'run_pictures', 'newest_pictures', 'markdown_table', 'holds', 'write_results', 'read_results',
-           'interval_rows', 'imported', 'runs_file', 'export_runs', 'portable', 'read_runs', 'pictures_file',
-           'export_pictures', 'import_results', 'recorded_files', 'import_runs', 'check_digest', 'here_already',
-           'import_run', 'import_page', 'import_rows']
+           'pictures', 'run_pictures', 'newest_pictures', 'markdown_table', 'scores_page', 'holds', 'write_results',
+           'read_results', 'interval_rows', 'imported', 'runs_file', 'export_runs', 'portable', 'read_runs',
+           'pictures_file', 'export_pictures', 'import_results', 'recorded_files', 'import_runs', 'check_digest',
+           'here_already', 'import_run', 'import_page', 'import_rows']
 
 # %% ../nbs/17a_results.ipynb #6acb2a5a
 import base64, html, io, json, math, re
@@ -333,11 +333,11 @@ def reported(runs, baseline: str) -> list[str]:
     return [name for name in scores if not re.match(r'eval/(psnr_view|person)\d+$', name)]
 
 
-def heading(name: str) -> str:
-    "A metric's name, which way is better and its unit, as text."
+def heading(name: str, words: str = '') -> str:
+    "A metric's name, or words for it, which way is better and its unit, as text."
     m = metric(name)
     unit = f'({m.unit})' if m.unit else ''
-    return ' '.join(filter(None, (bare_name(name), m.arrow, unit)))
+    return ' '.join(filter(None, (words or bare_name(name), m.arrow, unit)))
 
 
 def meanings(metrics: list[str]) -> dict[str, str]:
@@ -577,6 +577,13 @@ def markdown_table(head: list[str], rows: list[list]) -> str:
     "A table in Markdown."
     lines = [head, ['---'] * len(head), *rows]
     return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
+
+# %% ../nbs/17a_results.ipynb #5c07e5a1
+def scores_page(scores: dict[str, float]) -> str:
+    "Scores 'eval/...' and what each means (Markdown): the description of an evaluation."
+    names = [name for name in scores if name.startswith('eval/')]
+    rows = [[heading(name), f'{scores[name]:.4g}', metric(name).meaning] for name in names]
+    return markdown_table(['metric', 'value', 'meaning'], rows)
 
 # %% ../nbs/17a_results.ipynb #01be648a
 _ROW = ('what', 'value', 'unit', 'bound', 'holds', 'command', 'hardware', 'versions', 'commit', 'date')
@@ -945,7 +952,8 @@ def _run_of_scores(path: Path, scores: dict[str, float]) -> dict:
         'name': path.stem,
         'start': when,
         'end': when,
-        'tags': {f'wysiwyg.{key}': value for key, value in tags.items()},
+        'tags': {f'wysiwyg.{key}': value for key, value in tags.items()}
+        | {'mlflow.note.content': scores_page(scores)},
         'params': {key: encode(value) for key, value in params.items()},
         'metrics': {name: [[0, value]] for name, value in scores.items()},
     }
