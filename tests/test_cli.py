@@ -260,7 +260,10 @@ def test_scores_are_a_table_with_floors_and_intervals():
         'floor/fd_x_8': 3.0,
     }
     lines = eval_text(Eval(), scores).splitlines()
-    assert [line.split()[0] for line in lines] == ['metric', 'fd_x_8', 'psnr']
+    assert [line.split()[0] for line in lines[:3]] == ['metric', 'fd_x_8', 'psnr']
+    assert lines[3] == ''
+    assert lines[4].startswith('fd_x_8: Frechet distance between 8 generated and 8 real pictures')
+    assert lines[5] == 'psnr: a frame against a dense one of the same field'
     assert lines[1].split()[1:6] == [
         '12.5',
         '11',
@@ -287,13 +290,19 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
     }
     assert run.inputs.dataset_inputs[0].dataset.name == 'own'
     assert '8 images in' in run.data.tags['mlflow.note.content']
-    assert keep_scores(str(network), {'eval/psnr': 30.0, 'floor/fd': 2.0}, 'n 8') == run.info.run_id
+    assert (
+        keep_scores(str(network), {'eval/psnr': 30.0, 'floor/fd': 2.0}, 'n 8', 'wysiwyg') == run.info.run_id
+    )
     told = client.get_metric_history(run.info.run_id, 'eval/psnr')
     assert [(m.step, m.value) for m in told] == [(0, 30.0)]
     assert client.get_run(run.info.run_id).info.status == 'FINISHED'
     (tmp_path / 'other.safetensors').write_bytes(b'of unknown origin')
-    other = client.get_run(keep_scores(str(tmp_path / 'other.safetensors'), {'eval/psnr': 20.0}, 'n 8'))
+    other = client.get_run(
+        keep_scores(str(tmp_path / 'other.safetensors'), {'eval/psnr': 20.0}, 'n 8', 'eg3d')
+    )
     assert other.data.metrics == {'eval/psnr': 20.0}
+    assert (run.data.tags['wysiwyg.method'], other.data.tags['wysiwyg.method']) == ('wysiwyg', 'eg3d')
+    assert '| psnr ↑ (dB) | 20 | a frame against a dense one' in other.data.tags['mlflow.note.content']
     assert client.get_experiment(other.info.experiment_id).name == 'wysiwyg/eval'
     assert {'eval', 'train'} <= {line.split()[0] for line in study_links()}
     assert all('workflowType=machine_learning' in line for line in study_links())

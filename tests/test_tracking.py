@@ -165,6 +165,7 @@ def test_configurations_come_back(run, study):
     kept = r.client.get_run(r.id).data
     assert {k: decode(v) for k, v in kept.params.items()} == flat(run)
     assert kept.tags['wysiwyg.config_sha'] == digest(run)
+    assert kept.tags['wysiwyg.method'] == run.system
     assert kept.tags['wysiwyg.config_sha'] != digest(override(run, **{'train.seed': 1}))
 
 

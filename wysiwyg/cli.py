@@ -437,7 +437,7 @@ def recorder(a: Train, data: Dataset, folder: Path, resumed: bool):
 
     if not a.track:
         return NullRecorder()
-    known = dict(dataset_sha=data.sha, outdir=str(folder.resolve()), method='wysiwyg')
+    known = dict(dataset_sha=data.sha, outdir=str(folder.resolve()))
     go_on = 'checkpoint' if resumed else 'none'
     try:
         return Recorder('train', a.run.name, a.run.train.seed, a.run, run_title(a, data), go_on, **known)
@@ -547,7 +547,7 @@ def eval_command(a: Eval) -> dict:
     if a.record:
         record_scores(a, scores)
     if a.track and not a.untrained:
-        tell_scores(a.network, scores, f'n {a.n}, seed {a.seed}')
+        tell_scores(a.network, scores, f'n {a.n}, seed {a.seed}', g.run.system)
     return scores
 
 # %% ../nbs/21_cli.ipynb #dabe6706
@@ -587,19 +587,19 @@ def record_scores(a: Eval, scores: dict[str, float]):
     write_results(a.record, rows, ' '.join(['wysiwyg eval', *options]))
 
 # %% ../nbs/21_cli.ipynb #396f3027
-def tell_scores(network: str, scores: dict[str, float], how: str):
+def tell_scores(network: str, scores: dict[str, float], how: str, system: str):
     "Scores into MLflow, where there is one, and their link on stderr; a silent store costs a warning."
     try:
         from wysiwyg.tracking import run_link
     except ImportError:
         return
     try:
-        print(f'MLflow: {run_link(keep_scores(network, scores, how))}', file=sys.stderr)
+        print(f'MLflow: {run_link(keep_scores(network, scores, how, system))}', file=sys.stderr)
     except (ImportError, OSError) as e:
         print(f'warning: {e}; the scores are not in MLflow', file=sys.stderr)
 
 
-def keep_scores(network: str, scores: dict[str, float], how: str) -> str:
+def keep_scores(network: str, scores: dict[str, float], how: str, system: str) -> str:
     """Write scores at step 0 into the run that made the generator, known by the digest of its file.
 
     One of unknown origin gets a run in `wysiwyg/eval`. The run's id.
@@ -614,7 +614,7 @@ def keep_scores(network: str, scores: dict[str, float], how: str) -> str:
         return add_scores(maker, scores, how)
     origin = f'{path.resolve().parent.name} {path.stem}' if network else 'shipped'
     name = re.sub(r'[^\w .,+=·%()-]', '_', origin)[:90]
-    params = {'network': str(path), 'generator_sha': digest, 'how': how}
+    params = {'network': str(path), 'generator_sha': digest, 'how': how, 'system': system}
     with Recorder('eval', name, 0, params, f'{name}, {how}') as r:
         r.metrics(scores, 0)
         r.note(scores_page(scores))
@@ -1284,7 +1284,7 @@ def demo_scores(run: Run, data: Dataset, trained: Path) -> dict[str, dict[str, f
     start = evaluate(Trainer(method_of(run), run, data).ema, data, n=200)
     end = evaluate(load_generator(trained), data, n=200, floors=False)
     floors = {name: value for name, value in start.items() if name.startswith('floor')}
-    tell_scores(str(trained), end | floors, 'n 200, seed 0')
+    tell_scores(str(trained), end | floors, 'n 200, seed 0', run.system)
     return {'start': start, 'tiny': end}
 
 

@@ -945,7 +945,8 @@ def _run_of_scores(path: Path, scores: dict[str, float]) -> dict:
     row = json.loads(path.read_text(encoding='utf8'))[0]
     when = int(np.datetime64(row['date'], 'ms').astype(int))
     params = {key: row[key] for key in ('command', 'date')}
-    tags = {'study': 'eval', 'arm': path.stem, 'seed': '0', 'method': 'wysiwyg', 'config_sha': digest(params)}
+    tags = {'study': 'eval', 'arm': path.stem, 'seed': '0'}
+    tags |= {'method': system_of(params), 'config_sha': digest(params)}
     tags |= {key: row[key] for key in ('commit', 'versions', 'hardware')}
     return {
         'run_id': f'{path.stem} {file_sha(path)[:12]}',

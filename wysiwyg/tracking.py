@@ -6,10 +6,11 @@
 __all__ = ['LONGEST', 'STALE', 'BEAT', 'STUDY', 'tracking_uri', 'store_file', 'store_exists', 'store_lock', 'StoreError',
            'trouble', 'plainly', 'open_store', 'make_store', 'warn', 'patiently', 'experiment_id', 'safe',
            'metric_name', 'ui_address', 'experiment_link', 'run_link', 'encode', 'decode', 'flat_params', 'digest',
-           'texts', 'versions', 'hardware', 'origin', 'provenance', 'NullRecorder', 'this_process', 'alive',
-           'recorded_by', 'silence', 'reap', 'find_runs', 'Sender', 'for_good', 'spool_dir', 'Spool', 'last_steps',
-           'counted', 'place_of', 'list_pictures', 'last_pictures', 'read_spool', 'deliver_left', 'open_run', 'go_on',
-           'same_work', 'log_parameters', 'Recorder', 'training_name', 'facts', 'find_training', 'reopen']
+           'system_of', 'texts', 'versions', 'hardware', 'origin', 'provenance', 'NullRecorder', 'this_process',
+           'alive', 'recorded_by', 'silence', 'reap', 'find_runs', 'Sender', 'for_good', 'spool_dir', 'Spool',
+           'last_steps', 'counted', 'place_of', 'list_pictures', 'last_pictures', 'read_spool', 'deliver_left',
+           'open_run', 'go_on', 'same_work', 'log_parameters', 'Recorder', 'training_name', 'facts', 'find_training',
+           'reopen']
 
 # %% ../nbs/17_tracking.ipynb #dd72c8f1
 import contextlib, getpass, hashlib, json, math, os, platform, posixpath, re, shlex, shutil, socket
@@ -255,6 +256,11 @@ def digest(params) -> str:
     known = identity(flat_params(params))
     text = json.dumps(known, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def system_of(params) -> str:
+    "The system (`Run.system`) that parameters name; where they name none, what was meant before it was a field."
+    return flat_params(params).get('system', LATER['system'])
 
 
 LONGEST = 6000  # characters of a parameter that MLflow keeps; of a longer one it drops the end
@@ -859,7 +865,7 @@ class Recorder(_FileRecorder):
         **tags: str,  # e.g. dataset_sha=..., outdir=..., extractor=...
     ):
         mark = {'study': study, 'arm': safe(arm), 'seed': seed, 'config_sha': digest(params)}
-        mark |= {'method': 'wysiwyg', 'process': this_process()} | provenance() | tags
+        mark |= {'method': system_of(params), 'process': this_process()} | provenance() | tags
         marks = {f'wysiwyg.{key}': str(value)[:5000] for key, value in mark.items()} | origin()
         texts(params)  # refused before anything is made
         with plainly():
