@@ -326,14 +326,14 @@ def _git(*arguments: str) -> str:
 
 
 def provenance() -> dict[str, str]:
-    "Commit, dirty flag, versions, hardware."
+    "Commit (where the tree was copied without its history, WYSIWYG_COMMIT), dirty flag, versions, hardware."
     commit = _git('rev-parse', '--short=12', 'HEAD')
     dirty = 'unknown'
     if commit:
         changes = _git('status', '--porcelain', '--untracked-files=no', '--', ':(top,exclude)data/results')
         dirty = str(bool(changes)).lower()
     return {
-        'commit': commit or 'unknown',
+        'commit': commit or os.environ.get('WYSIWYG_COMMIT', 'unknown'),
         'dirty': dirty,
         'versions': versions(),
         'hardware': hardware(),
