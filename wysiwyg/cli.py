@@ -13,8 +13,8 @@ __all__ = ['STUDY_DEFAULTS', 'HINTS', 'HELP', 'EXAMPLES', 'EVERY', 'RUNNING', 'C
            'study_titles', 'studies_command', 'read_notebook', 'notebook_parameters', 'assigned', 'refuse_parameter',
            'check_parameters', 'study_notebook', 'run_notebook', 'run_cells', 'up_to_first_study', 'parse_setting',
            'study_parameters', 'given_options', 'one_seed', 'ablate', 'ended_gently', 'refuse_failed', 'study_page',
-           'page_text', 'ablate_text', 'execute', 'arms_bar', 'watch_arms', 'show_arms', 'read_journal', 'dry_run',
-           'planned_studies', 'matrix_text', 'results_command', 'ui', 'tell_links', 'study_links', 'answers',
+           'page_text', 'ablate_text', 'execute', 'arms_bar', 'watch_arms', 'show_arms', 'tell_arm', 'read_journal',
+           'dry_run', 'planned_studies', 'matrix_text', 'results_command', 'ui', 'tell_links', 'study_links', 'answers',
            'refuse_taken', 'serve', 'demo', 'demo_scores', 'processes_for', 'train_in_processes', 'say', 'demo_text',
            'lines_text', 'parse', 'check_numbers', 'read_options', 'usage', 'version', 'plain', 'error_text', 'main',
            'failed', 'tune_allocator']
@@ -401,7 +401,7 @@ def tell_size(run: Run, data: Dataset):
 
 def estimate_command(a: Train, data: Dataset, world: World) -> dict:
     "The table on stdout; the last row as the result."
-    rows = estimate(a.run, data, world=world)
+    rows = estimate(a.run, data, world=world, progress=world.lead)
     if not world.lead:
         return {}
     if not a.json:
@@ -552,9 +552,13 @@ def eval_command(a: Eval) -> dict:
 
 # %% ../nbs/21_cli.ipynb #dabe6706
 def eval_data(a: Eval, g: Generator) -> Dataset:
-    "The set that is named, or posed heads."
+    "The set that is named, or posed heads; too few of these are refused before they are rendered."
+    from wysiwyg.metrics import check_count
+
     if a.data:
         return Dataset(a.data, resolution=g.run.resolution)
+    if not (a.protocol or g.run.data.path):
+        check_count('the set of rendered heads', g.run.heads.n, a.n)
     return open_data(g.run)
 
 
@@ -1050,12 +1054,19 @@ def execute(study: str, parameters: dict, out: Path, journal: Path) -> str:
 
 @contextlib.contextmanager
 def arms_bar(path: Path):
-    "A bar on stderr of the progress lines, {study, total, done, run, status}, that come into a file."
+    """The progress lines, {study, total, done, run, status}, that come into a file, on stderr.
+
+    On a terminal a bar with a clock, elsewhere a line for each arm.
+    """
     from tqdm.auto import tqdm
 
-    ended = threading.Event()
-    with tqdm(total=0, bar_format='{desc}{n}/{total} arms, {elapsed}{postfix}') as bar:
-        watcher = threading.Thread(target=watch_arms, args=(path, bar, ended), daemon=True)
+    ended, live = threading.Event(), sys.stderr.isatty()
+    form = '{desc}{n}/{total} arms, {elapsed}{postfix}'
+    with tqdm(total=0, bar_format=form, disable=not live) as bar:
+        bar.set_description('preparing')
+        show = functools.partial(show_arms, bar) if live else tell_arm
+        tick = bar.refresh if live else None
+        watcher = threading.Thread(target=watch_arms, args=(path, show, ended, tick), daemon=True)
         watcher.start()
         try:
             yield
@@ -1064,20 +1075,19 @@ def arms_bar(path: Path):
             watcher.join()
 
 # %% ../nbs/21_cli.ipynb #378a49b2
-def watch_arms(path: Path, bar, ended: threading.Event, pause: float = 0.5):
-    "Follow the file until `ended`, and once more; off a terminal a line only when an arm ends."
-    bar.set_description('preparing')
+def watch_arms(path: Path, show, ended: threading.Event, tick=None, pause: float = 0.5):
+    "`show` each line of the file until `ended`, and once more; `tick` now and then."
     seen = 0
     while True:
         last = ended.wait(pause)
         lines = path.read_text(encoding='utf8').splitlines() if path.exists() else []
-        if len(lines) > seen:
-            show_arms(bar, json.loads(lines[-1]))
-        elif sys.stderr.isatty():
-            bar.refresh()
+        for line in lines[seen:]:
+            show(json.loads(line))
         seen = len(lines)
         if last:
             return
+        if tick:
+            tick()
 
 
 def show_arms(bar, told: dict):
@@ -1086,6 +1096,12 @@ def show_arms(bar, told: dict):
     bar.n = told['done']
     bar.set_description(told['study'], refresh=False)
     bar.set_postfix_str(f'{told["run"]} {told["status"]}'[:60])
+
+
+def tell_arm(told: dict):
+    "A progress line as a line on stderr."
+    arm = f', {told["run"]} {told["status"]}'[:60] if told['run'] else ''
+    print(f'{told["study"]}: {told["done"]}/{told["total"]} arms{arm}', file=sys.stderr, flush=True)
 
 
 def read_journal(journal: Path) -> list[dict]:

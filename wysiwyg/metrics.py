@@ -7,9 +7,9 @@ __all__ = ['INCEPTION_SHA', 'METRICS', 'SOLID', 'PIXELS', 'CHEAP', 'PROTOCOLS', 
            'bootstrap', 'intervals', 'Extractor', 'efflite0', 'inception', 'resize', 'features', 'protocol', 'is_full',
            'same_protocol', 'is_distance', 'Metric', 'read_table', 'metric', 'bare_name', 'normal_images',
            'known_normals', 'true_normals', 'cut_density', 'cut_depth', 'non_flatness', 'psnr', 'worst_psnr',
-           'depth_error', 'normal_error', 'reproject', 'consistency', 'latents', 'fakes', 'real_index', 'real_features',
-           'close_look', 'distances', 'check_weights', 'evaluate', 'real_floor', 'Protocol', 'ready', 'measure',
-           'frontal_flatness']
+           'depth_error', 'normal_error', 'reproject', 'consistency', 'latents', 'fakes', 'check_count', 'real_index',
+           'real_features', 'close_look', 'distances', 'check_weights', 'evaluate', 'real_floor', 'Protocol', 'ready',
+           'measure', 'frontal_flatness']
 
 # %% ../nbs/16_metrics.ipynb #1c3e480e
 import hashlib, importlib, io, math, os, re, sys
@@ -625,13 +625,16 @@ def fakes(
         yield pictures, normal_images(out.image('normal'), out.image('opacity'), camera)
 
 # %% ../nbs/16_metrics.ipynb #939e5e57
+def check_count(name: str, have: int, n: int, kind: str = 'pictures'):
+    "ValueError where a set has fewer than n of something."
+    if n > have:
+        raise ValueError(f'{name} holds {have} {kind}, {n} were asked for: choose n <= {have}')
+
+
 def real_index(data: Dataset, n: int, seed: int, normals: bool = False) -> Tensor:
     "n pictures of the set (with true normals) without repetition, keyed by `seed`."
     have = known_normals(data)[0] if normals else torch.arange(len(data))
-    if n > len(have):
-        kind = 'true normals' if normals else 'pictures'
-        held = f'{data.name} holds {len(have)} {kind}'
-        raise ValueError(f'{held}, {n} were asked for: choose n <= {len(have)}')
+    check_count(data.name, len(have), n, 'true normals' if normals else 'pictures')
     shuffled = torch.randperm(len(have), generator=rng(seed, 'real'))
     return have[shuffled[:n]]
 
@@ -785,6 +788,7 @@ def evaluate(
     check_weights(g)
     if n < 2:
         raise ValueError(f'n = {n} pictures make no distribution: give at least 2')
+    check_count(data.name, len(data), n)
     extractor = extractor or efflite0()
     known = len(known_normals(data)[0])
     if known < n:

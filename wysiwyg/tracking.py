@@ -259,7 +259,7 @@ def digest(params) -> str:
 
 
 def system_of(params) -> str:
-    "The system (`Run.system`) that parameters name; where they name none, what was meant before it was a field."
+    "The system (`Run.system`) that parameters name, or what was meant before there was such a field."
     return flat_params(params).get('system', LATER['system'])
 
 
