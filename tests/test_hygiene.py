@@ -315,7 +315,7 @@ print(json.dumps(out))
 HEAVY = (
     'mlflow cleanfid cupy plotly ipywidgets trimesh embreex tyro matplotlib nbdev fastcore skimage '
     'efficientnet_lite_pytorch scipy pandas PIL torchvision tqdm imageio papermill safetensors psutil '
-    'IPython anywidget'
+    'IPython'
 )
 
 
