@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from wysiwyg.claims import CLAIMS, Claim, find, judge, recorded
+from wysiwyg.claims import CLAIMS, Claim, Verdict, find, judge, recorded
 from wysiwyg.studies import best_within, fog, loosen, speckle, step_means
 from wysiwyg.results import interval_rows, markdown_table
 
@@ -60,6 +60,7 @@ def test_nothing_is_claimed_without_an_interval():
 
 def test_what_is_missing_is_named():
     assert 'has not been recorded' in judge(CLAIM, {}).reason
+    assert isinstance(judge(CLAIM, {}), Verdict)
     assert 'eval/fd_*: y' in judge(CLAIM, {'eval/fd_x_9: x': 1.0}).reason
     assert judge(CLAIM, {}).word == judge(CLAIM, {'eval/fd_x_9: x': 1.0}).word == 'not measured'
     assert recorded('no_such_study') == {}

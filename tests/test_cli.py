@@ -19,7 +19,11 @@ from wysiwyg.cli import (
     COMMANDS,
     EXAMPLES,
     Ablate,
+    Demo,
     Eval,
+    Heads,
+    Studies,
+    Ui,
     arms_bar,
     check_parameters,
     error_text,
@@ -114,6 +118,11 @@ def called(line, capsys):
     except SystemExit as e:
         code = e.code
     return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize('name, kind', [('heads', Heads), ('studies', Studies), ('ui', Ui), ('demo', Demo)])
+def test_a_command_alone_has_its_defaults(name, kind):
+    assert parse([name]) == (name, kind())
 
 
 @pytest.mark.parametrize('name', COMMANDS)

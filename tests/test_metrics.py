@@ -585,7 +585,7 @@ def test_protocols_are_refused_before_any_work(g, data):
         with pytest.raises(ValueError, match=why):
             measure(name, g, **kw)
     deep = Generator(RUN, start=False)
-    deep.triplane.blocks.extend(torch.nn.Identity() for _ in range(8 - len(deep.triplane.blocks)))
+    deep.run = override(deep.run, **{'backbone.backbone_resolution': 512})
     why = 'truncates 14 styles and this backbone has 16: .* up to backbone_resolution 256'
     with pytest.raises(ValueError, match=why):
         ready('normal_fid10k', deep)

@@ -615,7 +615,7 @@ def fakes(
     from tqdm.auto import tqdm
 
     batch = max(1, min(batch, PIXELS // g.run.resolution**2))
-    device = g.mapping.w_mean.device
+    device = next(g.parameters()).device
     for i in tqdm(range(0, len(cameras), batch), disable=not progress, desc='fakes', unit='batch'):
         camera = cameras[i : i + batch].to(device)
         z = latents(g, range(i, i + len(camera)), seed).to(device)
@@ -850,7 +850,7 @@ def ready(
     if name not in PROTOCOLS:
         raise ValueError(f'no protocol {name!r}; there are: {", ".join(PROTOCOLS)}')
     p = PROTOCOLS[name]
-    styles = 2 * len(g.triplane.blocks)
+    styles = 2 * (g.run.backbone.backbone_resolution.bit_length() - 2)  # two a side, from 4 pixels
     if p.cutoff and styles > p.cutoff:
         most = f'backbone_resolution {2 ** (p.cutoff // 2 + 1)}'
         counts = f'truncates {p.cutoff} styles and this backbone has {styles}'
