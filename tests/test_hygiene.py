@@ -328,8 +328,6 @@ def lone_faults(modules: list[str], folder: Path = ROOT) -> dict[str, str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-<<<<<<< HEAD
-=======
 # ---- names ---------------------------------------------------------------------------------------
 
 
@@ -491,28 +489,6 @@ def ties(what: str, modules: dict[str, str]) -> int:
     return sum(len(re.findall(pattern, modules.get(module, ''), re.M)) for module in chosen)
 
 
-# Files older than the rule of one thing on a line; none may be added.
-DENSE = """
-nbs/01_config.ipynb
-nbs/10_sampler.ipynb
-nbs/10a_samplers.ipynb
-nbs/11_kernels.ipynb
-nbs/12_generator.ipynb
-nbs/13_discriminator.ipynb
-nbs/14_losses.ipynb
-nbs/14a_world.ipynb
-nbs/15a_loop.ipynb
-nbs/16_metrics.ipynb
-nbs/16a_executors.ipynb
-nbs/17_tracking.ipynb
-nbs/17a_results.ipynb
-nbs/20_inversion.ipynb
-nbs/21_cli.ipynb
-nbs/index.ipynb
-""".split()
-
-
->>>>>>> v3
 # ---- the tree keeps the rules --------------------------------------------------------------------
 
 BOOK = pytest.mark.parametrize('path', PATHS, ids=name)
