@@ -111,7 +111,7 @@ def test_a_field_of_plain_density_renders(scene, monkeypatch, impl):
         truth = g.dense(planes, camera, 16, 385)
         p, pdf = g.propose(planes, camera, 'oracle')
         # an oracle's targets leave out what is thin (Eq. 7), and what is drawn from them does
-        apart = dict(robust=0.05, unfiltered=0.05, two_pass=0.01, uniform=0.01)
+        apart = dict(robust=0.08, unfiltered=0.08, two_pass=0.01, uniform=0.01)
         for kind, most in apart.items():
             out = g.render(planes, camera, 16, replace(RUN.sampler, kind=kind, samples=48), proposed=(p, pdf))
             assert (out.opacity - truth.opacity).abs().mean() < most
@@ -191,7 +191,9 @@ HOSTILE = {
     'its notes are no strings': lambda h: h['__metadata__'].update(run=3),
     'field.sdf1.weight is missing': lambda h: h.update({'z.other': h.pop('field.sdf1.weight')}),
     'is no dictionary': lambda h: [1],
-    'field.sdf1.weight is I32': lambda h: h['field.sdf1.weight'].update(dtype='I32'),
+    '^x.safetensors holds no generator: field.sdf1.weight is I32: .* floating point, one': lambda h: h[
+        'field.sdf1.weight'
+    ].update(dtype='I32'),
     'overlap or leave gaps|bytes for': overlapping,
     'field.sdf1.weight is .*its configuration says': resized,
     'KeyError': lambda h: h['field.sdf1.weight'].__delitem__('shape'),
@@ -216,6 +218,25 @@ def test_files_that_are_no_generators_are_told_in_a_line(scene, tmp_path, says):
         load_generator(path)
     assert str(told.value).startswith('x.safetensors')
     assert '\n' not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    'convert', [lambda g: g.half(), lambda g: g.bfloat16(), lambda g: g.to(torch.float16)]
+)
+def test_a_type_too_coarse_is_refused_before_anything_changes(scene, convert):
+    g = copy.deepcopy(scene[0])
+    with pytest.raises(ValueError, match='a generator cannot be b?float16.*keep float32.*torch.autocast'):
+        convert(g)
+    assert {p.dtype for p in g.parameters()} == {torch.float32}
+    assert {p.dtype for p in g.double().to('cpu').share_memory().parameters()} == {torch.float64}
+
+
+def test_the_way_out_of_half_is_autocast(scene):
+    g, _, camera = scene
+    z = torch.randn(3, 64)
+    with torch.autocast('cpu', torch.bfloat16):
+        planes = g.synthesize(g.map(z, camera))
+    assert g.render(planes, camera, 16).rgb.isfinite().all()
 
 
 def test_the_same_generator_has_the_same_bytes(scene, tmp_path):

@@ -227,6 +227,13 @@ def test_inputs_need_not_be_contiguous(backend, name):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize('channels', range(4, 132, 4))
+def test_no_point_lies_across_two_blocks(channels):
+    lanes = K._lanes(channels)
+    assert K.how('cuda', lanes).block % lanes == 0
+    assert 4 * lanes <= max(channels, 4)
+
+
 @pytest.mark.parametrize('channels, combine', [(12, 'product'), (32, 'sum')])
 @pytest.mark.parametrize('plane', [(2, 2), (9, 11)], ids=str)
 def test_triplane_forward_and_backward(backend, channels, combine, plane):
@@ -867,7 +874,8 @@ def test_below_the_planes_autocast_and_the_planes_type_change_nothing(scene, imp
 
 def test_a_rendering_is_the_same(backend, scene, fp32):
     g, planes, camera = scene
-    (g, planes), camera = on(backend, copy.deepcopy(g), planes), camera.to(planes.device)
+    g, planes = on(backend, copy.deepcopy(g), planes)
+    camera = camera.to(planes.device)
 
     def rgb(impl):
         with K.using(impl), torch.no_grad():

@@ -114,10 +114,10 @@ def test_two_looks_at_a_ball_beat_one_at_equal_samples():
 def test_gradients_reach_the_field_through_both_looks_and_not_the_places():
     rays, at = forward(3), torch.tensor(2.7, requires_grad=True)
     t = torch.linspace(2.3, 3.1, 6).expand(1, 3, 6)
-    places, delta, sdf, *_ = refine(wall(1.0, at), rays, t, halves(1, 3, 2), NEAR, FAR, WIDTH)
+    places, delta, answer = refine(wall(1.0, at), rays, t, halves(1, 3, 2), NEAR, FAR, WIDTH)
     assert not places.requires_grad
     assert not delta.requires_grad
-    assert torch.autograd.grad(sdf.sum(), at)[0].item() == pytest.approx(3 * 8)
+    assert torch.autograd.grad(answer.sdf.sum(), at)[0].item() == pytest.approx(3 * 8)
 
 
 def test_nothing_to_see_and_no_second_samples_are_harmless():
@@ -125,12 +125,12 @@ def test_nothing_to_see_and_no_second_samples_are_harmless():
 
     def empty(points, dirs):
         d = torch.full(points.shape[:-1], 5.0)
-        return d, torch.full_like(d, 0.004), torch.zeros_like(points)
+        return Answer(torch.zeros_like(points), sdf=d, beta=torch.full_like(d, 0.004))
 
     t = torch.linspace(2.3, 3.1, 6).expand(1, 2, 6)
     for m in (0, 1, 5):
         u = torch.rand(1, 2, m, generator=rng('test'))
-        places, delta, *_ = refine(empty, rays, t, u, NEAR, FAR, WIDTH)
+        places, delta, _ = refine(empty, rays, t, u, NEAR, FAR, WIDTH)
         assert places.shape == (1, 2, 6 + m)
         assert places.isfinite().all()
         assert places.min() >= NEAR

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['expect', 'Record', 'join', 'Camera', 'Rays', 'take_rays', 'Samples', 'Answer', 'to_image', 'to_rays', 'rng',
-           'default_device', 'atomic', 'file_sha', 'home', 'data_dir', 'runs_dir', 'Silent', 'sheet', 'show',
-           'colorize', 'normal_colors']
+           'default_device', 'atomic', 'file_sha', 'WriteError', 'writing', 'home', 'data_dir', 'runs_dir', 'Silent',
+           'sheet', 'show', 'colorize', 'normal_colors']
 
 # %% ../nbs/00_core.ipynb #c757b63b
-import contextlib, hashlib, io, os, secrets
+import contextlib, errno, hashlib, io, os, secrets
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import numpy as np
@@ -226,6 +226,30 @@ def file_sha(path: str | Path) -> str:
         if hasattr(hashlib, 'file_digest'):
             return hashlib.file_digest(f, 'sha256').hexdigest()
         return hashlib.sha256(f.read()).hexdigest()
+
+# %% ../nbs/00_core.ipynb #5f828617
+class WriteError(OSError):
+    "The system refused to write; the message names the file and the mend."
+
+
+_MENDS = {
+    errno.ENOSPC: 'free some space',
+    errno.EDQUOT: 'free some of your quota',
+    errno.EACCES: 'make its folder writable',
+    errno.EPERM: 'make its folder writable',
+    errno.EROFS: 'choose another --outdir',
+}
+
+
+@contextlib.contextmanager
+def writing(path: Path, then: str = ''):  # then: how to go on, after the mend
+    "Turns a refusal of the system into a WriteError."
+    try:
+        yield
+    except OSError as e:
+        mend = _MENDS.get(e.errno, 'see to that')
+        place = f'{path.name} could not be written to {path.parent.name}/'
+        raise WriteError(f'{place} ({e.strerror}): {mend}{then}') from e
 
 # %% ../nbs/00_core.ipynb #c63296c0
 def home() -> Path:

@@ -108,6 +108,17 @@ class _Networks(nn.Module):
         self.proposal = ProposalCNN(run.probe.samples - 1, c.width, c.kernel, c.layers)
         self.evaluations = self.syntheses = 0
 
+    def _apply(self, fn, recurse: bool = True):
+        "Torch's way to another device or type; ValueError for a type too coarse for distances."
+        kind = fn(torch.zeros(0)).dtype
+        if kind in (torch.float16, torch.bfloat16):
+            name = str(kind).removeprefix('torch.')
+            raise ValueError(
+                f'a generator cannot be {name}, which is too coarse for its distances: keep float32, '
+                f'and make planes under torch.autocast(device, torch.bfloat16)'
+            )
+        return super()._apply(fn, recurse)
+
     def orbit(self, yaw: float | Tensor, pitch: float | Tensor) -> Camera:
         """Cameras around the origin (radians), on this generator's device.
 
@@ -485,11 +496,16 @@ def _header_of(path: Path) -> tuple[dict, int]:
     return header, size
 
 
+class _NoWeight(ValueError):
+    "A tensor of a safetensors file that no generator has."
+
+
 def _read_entry(name: str, entry: dict) -> tuple[tuple[int, int], tuple[int, ...]]:
-    "Where a tensor begins and ends, and its shape; ValueError unless it is of floating point and fills that."
+    "Where a tensor begins and ends, and its shape; ValueError where it does not fill that."
     kind = entry['dtype']
     if kind not in _TYPES:
-        raise ValueError(f'{name} is {kind}, which is no weight: one of {", ".join(_TYPES)} is')
+        floats = ', '.join(_TYPES)
+        raise _NoWeight(f"{name} is {kind}: a generator's tensors are of floating point, one of {floats}")
     span, shape = entry['data_offsets'], tuple(entry['shape'])
     begin, end = span
     if end - begin != math.prod(shape) * _TYPES[kind].itemsize:
@@ -590,6 +606,8 @@ def load_generator(path: str | Path = None, device: torch.device = None) -> Gene
         raise FileNotFoundError(f'no generator at {path}: train one with `wysiwyg train`, or restore data/')
     try:
         meta, shapes = _read_header(path)
+    except _NoWeight as e:
+        raise ValueError(f'{path.name} holds no generator: {e}') from None
     except _NO_FILE as e:
         raise ValueError(f'{path.name} is not a safetensors file: {_one_line(e)}') from None
     if 'run' not in meta:

@@ -376,7 +376,7 @@ class How:
 
 
 def how(backend: str, lanes: int) -> How:
-    "One lane an item on the CPU, `lanes` on the GPU."
+    "One lane an item on the CPU, `lanes` on the GPU: a power of two, so that no item lies across two blocks."
     return How('cpu', 1, 64) if backend == 'cpu' else How('cuda', lanes, 128)
 
 # %% ../nbs/11_kernels.ipynb #7cf4d188
@@ -647,6 +647,12 @@ def _triplane_constants(planes: Tensor, combine: str, backend: str) -> dict:
     return dict(C=c, V=math.gcd(c, 16) if backend == 'cpu' else 4, PRODUCT=int(combine == 'product'))
 
 
+def _lanes(channels: int) -> int:
+    "Threads a point: one for four channels, a power of two, at most 8."
+    fours = max(1, channels // 4)
+    return min(8, 2 ** int(math.log2(fours)))
+
+
 def _looks_up(combine: str, padding: str) -> bool:
     "Is there a kernel for this way to read planes?"
     return combine in ('product', 'sum') and padding == 'border'
@@ -694,7 +700,7 @@ def sample_planes(
         return triplane.sample_planes(planes, x, box, combine, padding)
     sizes = expect(planes, 'planes', 'B 3 C H W')
     expect(x, 'x', 'B M 3', B=sizes['B'])
-    return _Triplane.apply(planes, x, box, combine, how(backend, min(8, planes.shape[2] // 4)))
+    return _Triplane.apply(planes, x, box, combine, how(backend, _lanes(planes.shape[2])))
 
 # %% ../nbs/11_kernels.ipynb #6d953ffb
 PARTS['smallest_set'] = r"""

@@ -91,8 +91,9 @@ def smoothness_loss(out: Rendering, camera: Camera, far: float) -> Tensor:
     hit = to_image(out.opacity.detach())
     distance = camera.cam2world[:, :3, 3].norm(dim=-1)
     pixel = distance / (camera.intrinsics[:, 0, 0] * depth.shape[-1])
+    turned = depth.mT, hit.mT  # before the first use: gradients add up in the order of recorded trainings
     across, triples_across = _bending(depth, hit, pixel)
-    down, triples_down = _bending(depth.mT, hit.mT, pixel)
+    down, triples_down = _bending(*turned, pixel)
     triples = triples_across + triples_down
     return ((across + down) / triples.clamp_min(1)).mean()
 
