@@ -1,4 +1,7 @@
-"""Forty steps of `tiny` and of the last stage of `heads64`, bit for bit as they were recorded.
+"""Steps of `tiny` and of the last stage of `heads64`, bit for bit as they were recorded.
+
+The record holds forty of each. Of `heads64`, whose steps are dear, the test takes the first, four of them
+with R1: a loss depends on the weights that the step before left, so only what later steps show is not seen.
 
 python tests/test_same_curves.py    records them again in curves.json: only where new numbers are meant
 """
@@ -21,6 +24,7 @@ from wysiwyg.training import Trainer
 CURVES = Path(__file__).with_name('curves.json')
 STEPS = 40
 COURSES = {'tiny': ('tiny', 9_000), 'heads64': ('heads64', 299_000)}  # preset, and where the schedule stands
+TAKEN = {'tiny': STEPS, 'heads64': 13}
 
 
 def arithmetic() -> str:
@@ -40,7 +44,7 @@ def arithmetic() -> str:
     return digest.hexdigest()[:16]
 
 
-def course(name: str, folder: Path) -> list[list[str]]:
+def course(name: str, folder: Path, steps: int = STEPS) -> list[list[str]]:
     "Both losses of each step, exactly, and a digest of G's weights at the end."
     start, images = COURSES[name]
     run = override(preset(start), **{'heads.n': 8, 'heads.workers': 1, 'train.batch': 4})
@@ -48,7 +52,7 @@ def course(name: str, folder: Path) -> list[list[str]]:
     t = Trainer(WYSIWYG, run, Dataset(heads, resolution=run.resolution), torch.device('cpu'))
     t.images = images
     with using('torch'):  # a compiler's rounding is no matter here
-        values = [t.step() for _ in range(STEPS)]
+        values = [t.step() for _ in range(steps)]
     weights = b''.join(p.detach().numpy().tobytes() for p in t.g.parameters())
     curve = [[v['loss/D'].hex(), v['loss/adversarial'].hex()] for v in values]
     return [*curve, [hashlib.sha256(weights).hexdigest()[:16]]]
@@ -66,9 +70,10 @@ def one_thread():
 @pytest.mark.parametrize('name', COURSES)
 def test_the_curves_are_the_recorded_ones(name, tmp_path, one_thread):
     recorded = json.loads(CURVES.read_text(encoding='utf8'))
-    made = course(name, tmp_path)
+    *made, weights = course(name, tmp_path, TAKEN[name])
     if recorded['arithmetic'] == arithmetic():
-        assert made == recorded[name]
+        assert made == recorded[name][: len(made)]
+        assert len(made) < STEPS or weights == recorded[name][-1]
         return
     print('this machine rounds otherwise than the one of the record: the first steps are compared')
     for step, (ours, theirs) in enumerate(zip(made[:5], recorded[name][:5])):
