@@ -4,6 +4,7 @@ import json
 import math
 import warnings
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from wysiwyg.core import Rendering, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator
 from wysiwyg.probe import March
+from wysiwyg import metrics
 from wysiwyg.metrics import (
     CHEAP,
     INCEPTION_SHA,
@@ -383,6 +385,16 @@ def unseen(g):
 
     empty.field_at = field_at
     return empty
+
+
+def test_a_set_without_cameras_is_refused_before_anything_is_computed(g, tmp_path, monkeypatch):
+    png = png_bytes(np.zeros((64, 64, 3), np.uint8))
+    rows = [(f'{i}.png', png, None) for i in range(2049)]  # as many as fid50k_full wants
+    bare = Dataset(write_zip(tmp_path / 'bare.zip', rows))
+    monkeypatch.setattr(metrics, 'real_features', lambda *a: pytest.fail('computed'))
+    for call in (evaluate, partial(measure, 'fid50k_full')):
+        with pytest.raises(ValueError, match='^bare has no labels: give a set with cameras'):
+            call(g, bare, extractor=MEAN, cache=tmp_path)
 
 
 def test_a_frame_in_which_nothing_is_seen_has_no_score(g, data, tmp_path, capsys):
