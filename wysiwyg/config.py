@@ -126,7 +126,7 @@ class FieldConfig:
 # %% ../nbs/01_config.ipynb #f5293785
 @dataclass(frozen=True)
 class RenderConfig:
-    "The volume (`08_probe`, `12_generator`)."
+    "The volume (`07a_volrend`, `12_generator`)."
 
     near: float = 2.25  # open; EG3D's FFHQ values
     far: float = 3.3

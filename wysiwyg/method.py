@@ -20,6 +20,7 @@ from .generator import *
 from .losses import *
 from .probe import *
 from .proposal import *
+from .volrend import *
 
 # %% ../nbs/14b_method.ipynb #9ea0a6ed
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Method(Protocol):
     "What a system is. Its critics take (images, label, half) and answer logits [b]."
 
     name: str
-    label_kinds: tuple[str, ...]  # of the sets it learns from, of `data.LABEL_KINDS`
+    label_kinds: tuple[str, ...]  # of sets it learns from: 'camera', 'class', 'none'
 
     def generator(self, run: Run, start: bool = True) -> nn.Module:
         """New networks on the CPU, drawn from torch's generator: `groups()`, `mapping`, `map`, `synthesize`,
@@ -211,9 +212,9 @@ def surface_losses(run: Run, trace: Trace, camera: Camera, stage: Stage) -> dict
 def vitals(trace: Trace) -> dict[str, Tensor]:
     "Whether the geometry lives: opacity, share of samples inside, mean beta of what is opaque."
     out = trace.rendering
-    inside = sum((m.sdf < 0).float().mean() for _, m in trace.groups) / len(trace.groups)
+    inside = [(expect_distance(m.answer.sdf, 'vitals') < 0).float().mean() for _, m in trace.groups]
     return {
         'geometry/opacity': out.opacity.mean(),
-        'geometry/inside': inside,
+        'geometry/inside': sum(inside) / len(inside),
         'geometry/beta': out.beta.sum() / out.opacity.sum().clamp_min(1e-6),
     }
