@@ -16,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 from wysiwyg import kernels
 from wysiwyg.camera import orbit
 from wysiwyg.config import FieldConfig, SamplerConfig, override, preset
-from wysiwyg.core import atomic, data_dir, rng
+from wysiwyg.core import Answer, atomic, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator, load_generator
 from wysiwyg.metrics import psnr, worst_psnr
@@ -220,14 +220,14 @@ def operations(device: str, repeats: int, side: int, peak: tuple[float, float]) 
     delta = 0.02 * rand(1, n, s)
     sdf = 0.04 * rand(1, n, s) - 0.02
     beta = 0.01 * rand(1, n, s) + 0.001
-    march = (t, delta, sdf, beta, rand(1, n, s, 3))
+    answer = Answer(rand(1, n, s, 3), sdf=sdf, beta=beta)
     f = Field(FieldConfig(), c).to(device).requires_grad_(False)
     dirs = torch.nn.functional.normalize(rand(1, n, 3), dim=-1)
     calls = dict(
         triplane=lambda i: kernels.sample_planes(planes, points.flatten(1, 2), impl=i),
         robust=lambda i: kernels.draw_robust(pdf, index, s, 0.98, 2.25, 3.3, u, impl=i).t,
-        composite=lambda i: kernels.composite(*march, 3.3, (1.0, 1.0, 1.0), impl=i)[1].rgb,
-        field=lambda i: kernels.field(f, planes, points, dirs, impl=i)[0],
+        composite=lambda i: kernels.composite(t, delta, answer, 3.3, (1.0, 1.0, 1.0), impl=i)[1].rgb,
+        field=lambda i: kernels.field(f, planes, points, dirs, impl=i).sdf,
     )
     best = 'cuda' if device == 'cuda' else kernels.choose('auto', planes)
     floor, rows = floors(n * s, s, c, bins, f, *peak), []

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from wysiwyg.claims import CLAIMS, Claim, Verdict, find, judge, recorded
+from wysiwyg.core import Answer
 from wysiwyg.studies import best_within, fog, loosen, speckle, step_means
 from wysiwyg.results import interval_rows, markdown_table
 
@@ -100,13 +101,13 @@ def test_fog_is_neither_stopped_nor_free():
 
 def test_loosen_multiplies_beta_alone():
     class G:
-        field_at = staticmethod(lambda planes: lambda x, d: (x, x + 1, d))
+        field_at = staticmethod(lambda planes: lambda x, d: Answer(d, sdf=x, beta=x + 1))
 
     x, d = torch.ones(2), torch.zeros(2)
-    s, beta, rgb = loosen(G(), 3.0).field_at(None)(x, d)
-    assert s.equal(x)
-    assert beta.equal(3 * (x + 1))
-    assert rgb.equal(d)
+    answer = loosen(G(), 3.0).field_at(None)(x, d)
+    assert answer.sdf.equal(x)
+    assert answer.beta.equal(3 * (x + 1))
+    assert answer.rgb.equal(d)
 
 
 def test_rows_leave_out_what_is_not_there():

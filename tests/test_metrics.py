@@ -18,10 +18,10 @@ from hypothesis import given, strategies as st
 
 from wysiwyg.camera import empirical_cameras, gaussian_cameras, orbit
 from wysiwyg.config import override, tiny
-from wysiwyg.core import Rendering, data_dir, rng
+from wysiwyg.core import Answer, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator
-from wysiwyg.probe import March
+from wysiwyg.volrend import March, Rendering
 from wysiwyg.metrics import (
     CHEAP,
     INCEPTION_SHA,
@@ -245,7 +245,7 @@ def test_non_flatness_of_a_volume_by_brute_force(seed, n, s):
     beta = torch.full((n, 9, s), 0.02, dtype=torch.float64)
     t = 2 + torch.rand(n, 9, s, generator=g).double().sort(-1)[0]
     delta = torch.full_like(t, 1 / s)
-    m = March(t, delta, sdf, beta, torch.zeros(n, 9, s, 3), torch.zeros_like(t))
+    m = March(t, delta, Answer(torch.zeros(n, 9, s, 3), sdf=sdf, beta=beta), torch.zeros_like(t))
     ours = non_flatness(cut_depth(m, 3.0), 2, 3)
     scores = []
     for i in range(n):  # the definition, one picture, one ray, one sample at a time
@@ -382,7 +382,7 @@ def unseen(g):
 
     def free_space(points, dirs):
         n = points.shape[:-1]
-        return torch.ones(n), torch.full(n, 0.01), torch.zeros_like(points)
+        return Answer(torch.zeros_like(points), sdf=torch.ones(n), beta=torch.full(n, 0.01))
 
     def field_at(planes):
         return free_space

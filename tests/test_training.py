@@ -24,10 +24,9 @@ import torch
 from wysiwyg.camera import gaussian_cameras
 from wysiwyg.cli import main
 from wysiwyg.config import cats, compressed, flat, override, paper, schedule_table, suggest_gamma, tiny
-from wysiwyg.core import default_device, rng
+from wysiwyg.core import WriteError, default_device, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg import heads
-from wysiwyg.heads import WriteError
 from wysiwyg.loop import (
     Interrupted,
     check_checkpoint,

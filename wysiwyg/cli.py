@@ -390,7 +390,7 @@ def _tell_size(run: Run, data: Dataset):
     print(f'note: {sizes}: they are averaged down; {mend}', file=sys.stderr)
 
 
-def _estimate_command(a: Train, data: Dataset, world: World) -> dict:
+def _estimate_command(a: Train, data: Dataset, world: ProcessGroup) -> dict:
     "The table on stdout; the last row as the result."
     rows = estimate(a.run, data, world=world, progress=world.lead)
     if not world.lead:

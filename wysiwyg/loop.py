@@ -26,7 +26,6 @@ from .config import *
 from .core import *
 from .data import *
 from .generator import *
-from .heads import WriteError, writing
 from .method import *
 from .training import *
 from .world import *
@@ -140,7 +139,7 @@ def misfit(x, like, name: str) -> str:
         pairs = [(a, b, f'{name}.{i}') for i, (a, b) in enumerate(zip(x, like))]
     return next(filter(None, (misfit(*pair) for pair in pairs)), '')
 
-# %% ../nbs/15a_loop.ipynb #a9083847
+# %% ../nbs/15a_loop.ipynb #5b0c77e1
 def adam_misfit(x, opt: torch.optim.Adam, name: str) -> str:
     "Likewise for an optimiser's state: groups, and the moments that there are, of their parameters' shapes."
     if not isinstance(x, dict):
@@ -485,7 +484,7 @@ def train(
     recorder=Silent(),  # has `metrics` and `image`; or recorder(resumed: bool) opens one in a `with`
     progress: bool = True,  # a bar, and what is trained, on stderr
     stop_at: float = None,  # end early, at this many images, keeping the schedule
-    world: World = World(),
+    world: ProcessGroup = ALONE,
 ) -> Trainer:
     """Train to the end of the schedule (or `stop_at` images).
     Raises DataError, ValueError (nothing done yet), WriteError, NotFinite, PeerLost; Interrupted after a
@@ -796,7 +795,7 @@ def estimate(
     data: Dataset,
     steps: int = 3,
     clock: Callable = time.perf_counter,
-    world: World = World(),
+    world: ProcessGroup = ALONE,
     progress: bool = False,  # what is being done, on stderr
 ) -> list[dict]:
     """One row per segment of the schedule: images from and to, render resolution, images/s, hours, GiB, and

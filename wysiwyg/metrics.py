@@ -26,8 +26,7 @@ from .core import *
 from .data import *
 from .generator import *
 from .heads import truth, truth_path
-from .probe import *
-from .sdf import density
+from .volrend import *
 
 # %% ../nbs/16_metrics.ipynb #9b8e87d8
 def frechet(
@@ -495,7 +494,7 @@ def cut_density(
 
 def cut_depth(m: March, far: float) -> Tensor:  # [B, N]
     "Expected depth after `cut_density`; light that passes counts as far."
-    sigma = cut_density(density(m.sdf, m.beta))
+    sigma = cut_density(sigma_of(m.answer))
     w = volume_weights(sigma, m.delta)
     return (w * m.t).sum(-1) + (1 - w.sum(-1)) * far
 

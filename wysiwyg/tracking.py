@@ -324,14 +324,14 @@ def _git(*arguments: str) -> str:
 
 
 def provenance() -> dict[str, str]:
-    "Commit (where the tree was copied without its history, WYSIWYG_COMMIT), dirty flag, versions, hardware."
+    "Commit, dirty flag, versions, hardware."
     commit = _git('rev-parse', '--short=12', 'HEAD')
     dirty = 'unknown'
     if commit:
         changes = _git('status', '--porcelain', '--untracked-files=no', '--', ':(top,exclude)data/results')
         dirty = str(bool(changes)).lower()
     return {
-        'commit': commit or os.environ.get('WYSIWYG_COMMIT', 'unknown'),
+        'commit': commit or 'unknown',
         'dirty': dirty,
         'versions': versions(),
         'hardware': hardware(),

@@ -55,7 +55,7 @@ class Moment:
 class Batches:
     "Latents and labels of a step, in parts of the whole batch."
 
-    def __init__(self, run: Run, data: Dataset, device: torch.device, world: World):
+    def __init__(self, run: Run, data: Dataset, device: torch.device, world: ProcessGroup):
         self.run, self.data, self.device, self.world = run, data, device, world
         self.parts = micro_batches(run.train, world)
         self.rows(0)  # can the batch be shared out?
@@ -82,7 +82,7 @@ class Batches:
         return Batch(z, label, condition, keys, lambda name: rng(seed, name, now.step))
 
 # %% ../nbs/15_training.ipynb #38523e05
-def micro_batches(c: TrainConfig, world: World) -> int:
+def micro_batches(c: TrainConfig, world: ProcessGroup) -> int:
     "Parts in which a process works on its share of the batch, `micro_batch` images each."
     share = c.batch // world.size
     micro = c.micro_batch or share
@@ -296,11 +296,15 @@ SCHEDULED = ('resolution', 'beta_target')  # of the stage, where it has them: sh
 
 # %% ../nbs/15_training.ipynb #afdfc5ec
 class Trainer:
-    """Networks, optimisers and the position in the schedule.
-    ValueError where data, batch and processes do not fit the run."""
+    "Networks, optimisers, the place in the schedule; ValueError where data, batch or processes do not fit."
 
     def __init__(
-        self, method: Method, run: Run, data: Dataset, device: torch.device = None, world: World = World()
+        self,
+        method: Method,
+        run: Run,
+        data: Dataset,
+        device: torch.device = None,
+        world: ProcessGroup = ALONE,
     ):
         check(run, heads=False)
         check_data(run, data)
