@@ -361,16 +361,7 @@ UNSOLVED = """
 10_sampler
 10a_samplers
 11_kernels
-12_generator
-13_discriminator
-14_losses
-14a_world
-14b_method
-15_training
 15a_loop
-16_metrics
-16a_executors
-17_tracking
 17b_study
 20_inversion
 21_cli
