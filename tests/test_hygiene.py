@@ -361,12 +361,8 @@ UNSOLVED = """
 10_sampler
 10a_samplers
 11_kernels
-15a_loop
-17b_study
 20_inversion
 21_cli
-22_studies
-23_claims
 a01_paper_table
 a02_samples
 a03_proposal_cost
@@ -376,7 +372,6 @@ a06_generalisation
 a07_sampler_knobs
 a08_loss_weights
 a09_lighting
-a10_beyond
 a99_summary
 """.split()
 
