@@ -1,6 +1,6 @@
-"""A second, minimal system, of which the package knows nothing: a density on summed planes, seen in two passes.
+"""A second, minimal system, of which the package knows nothing: a density on summed planes, in two passes.
 
-No distance, no probe, no proposal, no loss but the critic's; `test_second_method.py` takes it through the kit.
+No distance, no probe, no proposal, no loss but the critic's. `test_second_method.py` takes it through.
 """
 
 from dataclasses import replace

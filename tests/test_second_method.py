@@ -14,8 +14,8 @@ from wysiwyg.heads import render_heads
 from wysiwyg.tracking import find_runs, open_store
 
 OPTIONS = (
-    '--cfg tiny --system density --backbone.combine sum --backbone.no-per-plane --backbone.plane-resolution 32 '
-    '--render.coarse 8 --render.fine 8 --train.batch 4 --kimg .024 '
+    '--cfg tiny --system density --backbone.combine sum --backbone.no-per-plane '
+    '--backbone.plane-resolution 32 --render.coarse 8 --render.fine 8 --train.batch 4 --kimg .024 '
     '--train.checkpoint-images 8 --train.snapshot-images 12'
 )
 
