@@ -530,7 +530,7 @@ def asked(nb: dict) -> str:
 def exercises(nb: dict) -> dict[str, str]:
     "A lesson's exercises '(1) … (2) …' by number, without the link that follows them."
     text = re.sub(r' Solved in \[.*', '', asked(nb).strip(), flags=re.S)
-    parts = re.split(r'\((\d+)\) ', text)
+    parts = re.split(r'(?:^|\s)\((\d+)\) ', text)
     return {number: ' '.join(said.split()) for number, said in zip(parts[1::2], parts[2::2])}
 
 
