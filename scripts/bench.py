@@ -16,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 from wysiwyg import kernels
 from wysiwyg.camera import orbit
 from wysiwyg.config import FieldConfig, SamplerConfig, override, preset
-from wysiwyg.core import atomic, data_dir, rng
+from wysiwyg.core import Answer, atomic, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator, load_generator
 from wysiwyg.metrics import psnr, worst_psnr
@@ -70,20 +70,28 @@ class Peak:
 
 
 def compare(variants: dict, repeats: int, device: str, error=None) -> list[dict]:
-    "Rows of name, least and median ms, peak MiB and `error(out)`; the variants take turns."
-    times, rows = {k: [] for k in variants}, {}
-    for turn in range(repeats + 1):  # the first turn warms up
-        for name, fn in variants.items():
-            # returning memory to the system would cost the timed turns their warm heap
-            peak = None if turn else Peak(device)
-            ms, out = clock(fn, device)
-            if turn:
-                times[name].append(ms)
-                continue
-            rows[name] = dict(name=name, peak_mib=peak.mib())
-            if error is not None:
-                rows[name] |= error(out)
-    return [rows[name] | summary(ms) for name, ms in times.items()]
+    """Rows of name, least and median ms, peak MiB and `error(out)`; the variants take turns.
+
+    A variant that outgrows the GPU's memory has a row that says so, and no time.
+    """
+    rows = {name: warm_up(name, fn, device, error) for name, fn in variants.items()}
+    times = {name: [] for name in variants if 'failed' not in rows[name]}
+    for _ in range(repeats):
+        for name in times:
+            times[name].append(clock(variants[name], device)[0])
+    return [row | (summary(times[name]) if name in times else {}) for name, row in rows.items()]
+
+
+def warm_up(name: str, fn, device: str, error) -> dict:
+    "The first turn, not timed: memory and error (returning memory would cost timed turns their warm heap)."
+    peak = Peak(device)
+    try:
+        out = clock(fn, device)[1]
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return dict(name=name, failed='out of memory')
+    row = dict(name=name, peak_mib=peak.mib())
+    return row if error is None else row | error(out)
 
 
 def summary(ms: list[float]) -> dict[str, float]:
@@ -132,7 +140,7 @@ def equal_error(g: Generator, resolution: int, repeats: int, device: str, target
             variants[f'robust {kind} {1.1 * n:.1f}'] = partial(robust, n, kind)
     reference = g.dense(planes, camera, resolution, 384)
     rows = compare(variants, repeats, device, against(reference))
-    good = sorted((r for r in rows if r['psnr'] >= target), key=lambda r: r['ms'])
+    good = sorted((r for r in rows if r.get('psnr', 0) >= target), key=lambda r: r['ms'])
     theirs = [r for r in good if r['name'].startswith('two-pass')]
     ours = [r for r in good if r['name'].startswith('robust')]
     return theirs[:3] + ours[:3]
@@ -212,14 +220,14 @@ def operations(device: str, repeats: int, side: int, peak: tuple[float, float]) 
     delta = 0.02 * rand(1, n, s)
     sdf = 0.04 * rand(1, n, s) - 0.02
     beta = 0.01 * rand(1, n, s) + 0.001
-    march = (t, delta, sdf, beta, rand(1, n, s, 3))
+    answer = Answer(rand(1, n, s, 3), sdf=sdf, beta=beta)
     f = Field(FieldConfig(), c).to(device).requires_grad_(False)
     dirs = torch.nn.functional.normalize(rand(1, n, 3), dim=-1)
     calls = dict(
         triplane=lambda i: kernels.sample_planes(planes, points.flatten(1, 2), impl=i),
         robust=lambda i: kernels.draw_robust(pdf, index, s, 0.98, 2.25, 3.3, u, impl=i).t,
-        composite=lambda i: kernels.composite(*march, 3.3, (1.0, 1.0, 1.0), impl=i)[1].rgb,
-        field=lambda i: kernels.field(f, planes, points, dirs, impl=i)[0],
+        composite=lambda i: kernels.composite(t, delta, answer, 3.3, (1.0, 1.0, 1.0), impl=i)[1].rgb,
+        field=lambda i: kernels.field(f, planes, points, dirs, impl=i).sdf,
     )
     best = 'cuda' if device == 'cuda' else kernels.choose('auto', planes)
     floor, rows = floors(n * s, s, c, bins, f, *peak), []
@@ -278,7 +286,7 @@ def training(device: str, repeats: int) -> list[dict]:
     stands still for its pictures.
     """
     rows = []
-    batches = dict(small=32, paper=4) if device == 'cuda' else dict(heads64=8)
+    batches = dict(small=32, paper=2) if device == 'cuda' else dict(heads64=8)
     for name, batch in batches.items():
         run = preset(name, **{'train.batch': batch})
         with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
@@ -300,7 +308,8 @@ def training(device: str, repeats: int) -> list[dict]:
             steps = {name: partial(step, t) for name, t in trainers.items()}
             of_run = dict(preset=name, batch=batch, resolution=run.resolution)
             for row in compare(steps, repeats, device, lambda out: out):
-                rows.append(of_run | row | dict(images_per_s=round(1e3 * batch / row['ms'], 2)))
+                rate = dict(images_per_s=round(1e3 * batch / row['ms'], 2)) if 'ms' in row else {}
+                rows.append(of_run | row | rate)
     return rows
 
 

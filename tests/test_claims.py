@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from wysiwyg.claims import CLAIMS, Claim, find, judge, recorded
+from wysiwyg.claims import CLAIMS, Claim, Verdict, find, judge, recorded
+from wysiwyg.core import Answer
 from wysiwyg.studies import best_within, fog, loosen, speckle, step_means
 from wysiwyg.results import interval_rows, markdown_table
 
-ROWS = {'eval/fd_a: x': 10.0, 'eval/fd_a: x ±': 3.0, 'eval/fd_a: y': 4.0, 'eval/fd_a: y ±': 4.0}
+ROWS = {'eval/fd_x_9: x': 10.0, 'eval/fd_x_9: x ±': 3.0, 'eval/fd_x_9: y': 4.0, 'eval/fd_x_9: y ±': 4.0}
 CLAIM = Claim('x is worse', 'here', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y')
 
 
@@ -16,10 +17,10 @@ CLAIM = Claim('x is worse', 'here', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y
     'change, word',
     [
         ({}, 'shown at toy scale'),
-        ({'eval/fd_a: y': 6.0}, 'not reproduced'),
-        ({'eval/fd_a: x': -10.0}, 'not reproduced'),
-        ({'eval/fd_a: x Δ±': 7.0}, 'not reproduced'),
-        ({'eval/fd_a: y': 6.0, 'eval/fd_a: x Δ±': 1.0}, 'shown at toy scale'),
+        ({'eval/fd_x_9: y': 6.0}, 'not reproduced'),
+        ({'eval/fd_x_9: x': -10.0}, 'not reproduced'),
+        ({'eval/fd_x_9: x Δ±': 7.0}, 'not reproduced'),
+        ({'eval/fd_x_9: y': 6.0, 'eval/fd_x_9: x Δ±': 1.0}, 'shown at toy scale'),
     ],
 )
 def test_the_interval_decides(change, word):
@@ -31,12 +32,24 @@ def test_independent_intervals_add_in_squares():
 
 
 @pytest.mark.parametrize(
-    'sign, margin, word',
-    [(1, 0.0, 'shown'), (1, 2.0, 'not reproduced'), (-1, 0.0, 'not reproduced'), (-1, -12.0, 'shown')],
+    'expects, margin, word',
+    [
+        ('worse', 0.0, 'shown'),
+        ('larger', 0.0, 'shown'),
+        ('worse', 2.0, 'not reproduced'),
+        ('better', 0.0, 'not reproduced'),
+        ('better', -12.0, 'shown'),
+    ],
 )
-def test_sign_and_margin(sign, margin, word):
-    claim = Claim('c', '', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y', sign, margin)
+def test_direction_and_margin(expects, margin, word):
+    claim = Claim('c', '', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y', expects, margin)
     assert judge(claim, ROWS, toy=False).word == word
+
+
+def test_a_claim_needs_a_direction():
+    rows = {'eval/mine: x': 2.0, 'eval/mine: y': 1.0}
+    with pytest.raises(ValueError, match="no direction is known of 'eval/mine: x'"):
+        judge(Claim('c', '', '', 'made up', 'eval/mine: x', 'eval/mine: y'), rows)
 
 
 def test_nothing_is_claimed_without_an_interval():
@@ -48,8 +61,9 @@ def test_nothing_is_claimed_without_an_interval():
 
 def test_what_is_missing_is_named():
     assert 'has not been recorded' in judge(CLAIM, {}).reason
-    assert 'eval/fd_*: y' in judge(CLAIM, {'eval/fd_a: x': 1.0}).reason
-    assert judge(CLAIM, {}).word == judge(CLAIM, {'eval/fd_a: x': 1.0}).word == 'not measured'
+    assert isinstance(judge(CLAIM, {}), Verdict)
+    assert 'eval/fd_*: y' in judge(CLAIM, {'eval/fd_x_9: x': 1.0}).reason
+    assert judge(CLAIM, {}).word == judge(CLAIM, {'eval/fd_x_9: x': 1.0}).word == 'not measured'
     assert recorded('no_such_study') == {}
 
 
@@ -87,13 +101,13 @@ def test_fog_is_neither_stopped_nor_free():
 
 def test_loosen_multiplies_beta_alone():
     class G:
-        field_at = staticmethod(lambda planes: lambda x, d: (x, x + 1, d))
+        field_at = staticmethod(lambda planes: lambda x, d: Answer(d, sdf=x, beta=x + 1))
 
     x, d = torch.ones(2), torch.zeros(2)
-    s, beta, rgb = loosen(G(), 3.0).field_at(None)(x, d)
-    assert s.equal(x)
-    assert beta.equal(3 * (x + 1))
-    assert rgb.equal(d)
+    answer = loosen(G(), 3.0).field_at(None)(x, d)
+    assert answer.sdf.equal(x)
+    assert answer.beta.equal(3 * (x + 1))
+    assert answer.rgb.equal(d)
 
 
 def test_rows_leave_out_what_is_not_there():
@@ -141,9 +155,9 @@ def test_step_means():
 def test_claims_read_as_before():
     "Words and reasons of recorded numbers, read by hand."
     rows = {'eval/psnr: a': 34.5, 'eval/psnr: b': 41.7, 'eval/psnr: a Δ±': 4.8}
-    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', 1, -1.0), rows)
+    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', 'better', -1.0), rows)
     assert (v.word, v.reason) == ('not reproduced', '-7.2 ± 4.8, below -1')
-    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', -1), rows)
+    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b'), rows)
     assert (v.word, v.reason) == ('shown at toy scale', '7.2 ± 4.8')
-    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', -1, 5.0), rows)
+    v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', margin=5.0), rows)
     assert (v.word, v.reason) == ('not reproduced', '7.2 ± 4.8, within noise of 5')

@@ -1,5 +1,6 @@
 "The program as a user meets it: exit codes, streams, and nothing written before the input is known good."
 
+import functools
 import json
 import os
 import shlex
@@ -18,7 +19,12 @@ from wysiwyg.cli import (
     COMMANDS,
     EXAMPLES,
     Ablate,
+    Demo,
     Eval,
+    Heads,
+    Studies,
+    Ui,
+    arms_bar,
     check_parameters,
     error_text,
     eval_text,
@@ -29,6 +35,7 @@ from wysiwyg.cli import (
     plain,
     refuse_taken,
     run_notebook,
+    show_arms,
     study_links,
     study_page,
     watch_arms,
@@ -36,6 +43,7 @@ from wysiwyg.cli import (
 from wysiwyg.core import file_sha, rng
 from wysiwyg.data import png_bytes, write_zip
 from wysiwyg.executors import environment
+from wysiwyg.generator import load_generator
 from wysiwyg.study import run_study
 from wysiwyg.tracking import find_runs, open_store
 
@@ -110,6 +118,11 @@ def called(line, capsys):
     except SystemExit as e:
         code = e.code
     return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize('name, kind', [('heads', Heads), ('studies', Studies), ('ui', Ui), ('demo', Demo)])
+def test_a_command_alone_has_its_defaults(name, kind):
+    assert parse([name]) == (name, kind())
 
 
 @pytest.mark.parametrize('name', COMMANDS)
@@ -260,7 +273,10 @@ def test_scores_are_a_table_with_floors_and_intervals():
         'floor/fd_x_8': 3.0,
     }
     lines = eval_text(Eval(), scores).splitlines()
-    assert [line.split()[0] for line in lines] == ['metric', 'fd_x_8', 'psnr']
+    assert [line.split()[0] for line in lines[:3]] == ['metric', 'fd_x_8', 'psnr']
+    assert lines[3] == ''
+    assert lines[4].startswith('fd_x_8: Frechet distance between 8 generated and 8 real pictures')
+    assert lines[5] == 'psnr: a frame against a dense one of the same field'
     assert lines[1].split()[1:6] == [
         '12.5',
         '11',
@@ -287,13 +303,19 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
     }
     assert run.inputs.dataset_inputs[0].dataset.name == 'own'
     assert '8 images in' in run.data.tags['mlflow.note.content']
-    assert keep_scores(str(network), {'eval/psnr': 30.0, 'floor/fd': 2.0}, 'n 8') == run.info.run_id
+    assert (
+        keep_scores(str(network), {'eval/psnr': 30.0, 'floor/fd': 2.0}, 'n 8', 'wysiwyg') == run.info.run_id
+    )
     told = client.get_metric_history(run.info.run_id, 'eval/psnr')
     assert [(m.step, m.value) for m in told] == [(0, 30.0)]
     assert client.get_run(run.info.run_id).info.status == 'FINISHED'
     (tmp_path / 'other.safetensors').write_bytes(b'of unknown origin')
-    other = client.get_run(keep_scores(str(tmp_path / 'other.safetensors'), {'eval/psnr': 20.0}, 'n 8'))
+    other = client.get_run(
+        keep_scores(str(tmp_path / 'other.safetensors'), {'eval/psnr': 20.0}, 'n 8', 'eg3d')
+    )
     assert other.data.metrics == {'eval/psnr': 20.0}
+    assert (run.data.tags['wysiwyg.method'], other.data.tags['wysiwyg.method']) == ('wysiwyg', 'eg3d')
+    assert '| psnr ↑ (dB) | 20 | a frame against a dense one' in other.data.tags['mlflow.note.content']
     assert client.get_experiment(other.info.experiment_id).name == 'wysiwyg/eval'
     assert {'eval', 'train'} <= {line.split()[0] for line in study_links()}
     assert all('workflowType=machine_learning' in line for line in study_links())
@@ -454,8 +476,39 @@ def test_the_bar_counts_arms(tmp_path):
     path.write_text('{"study": "s", "total": 10, "done": 4, "run": "a-s0", "status": "done"}\n')
     ended.set()
     with open(os.devnull, 'w') as f, tqdm(total=0, file=f) as bar:
-        watch_arms(path, bar, ended)
+        watch_arms(path, functools.partial(show_arms, bar), ended)
         assert (bar.n, bar.total, bar.desc) == (4, 10, 's: ')
+
+
+def test_off_a_terminal_an_arm_is_a_line(tmp_path, capsys):
+    "However long it takes: no clock, and no arm is left out."
+    path = tmp_path / 'progress'
+    with arms_bar(path):
+        time.sleep(1.2)
+        with open(path, 'w') as f:
+            for done, (run, status) in enumerate((('', ''), ('a-s0', 'done'), ('b-s0', 'failed: why'))):
+                f.write(json.dumps(dict(study='s', total=2, done=done, run=run, status=status)) + '\n')
+    assert capsys.readouterr().err.splitlines() == [
+        's: 0/2 arms',
+        's: 1/2 arms, a-s0 done',
+        's: 2/2 arms, b-s0 failed: why',
+    ]
+
+
+def test_too_many_pictures_are_refused_once_and_before_any_work(own, capsys, monkeypatch):
+    from wysiwyg import cli
+
+    monkeypatch.setattr(cli, 'open_data', lambda run: pytest.fail('rendered'))
+    code, out, err = called('eval --n 9999999 --no-track', capsys)
+    assert (code, out) == (1, '')
+    have = load_generator().run.heads.n
+    assert err == (
+        f'error: the set of rendered heads holds {have} pictures, 9999999 were asked for: '
+        f'choose n <= {have}\n'
+    )
+    code, out, err = called(f'eval --n 99 --no-track --data {own}', capsys)
+    assert (code, out) == (1, '')
+    assert err == 'error: own holds 8 pictures, 99 were asked for: choose n <= 8\n'
 
 
 @pytest.mark.parametrize(

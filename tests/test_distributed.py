@@ -23,7 +23,7 @@ from wysiwyg.stylegan import minibatch_std
 from wysiwyg.loop import Interrupted, checkpoints, latest_checkpoint
 from wysiwyg.method import WYSIWYG
 from wysiwyg.training import Trainer
-from wysiwyg.world import World, own_gpu, rows_of
+from wysiwyg.world import ProcessGroup, own_gpu, rows_of
 from test_training import RUN, Double, curves, furthest, noise_set, same, small_options, steps
 
 HERE = Path(__file__).parent
@@ -80,7 +80,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(folder):
     with pytest.raises(ValueError, match=why):
         rows_of(4, 4, 0, 2)
     with pytest.raises(ValueError, match='3 processes .* cannot share a batch of 4'):
-        Trainer(WYSIWYG, RUN, Dataset(folder), world=World(0, 3))
+        Trainer(WYSIWYG, RUN, Dataset(folder), world=ProcessGroup(0, 3))
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

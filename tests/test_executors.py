@@ -18,7 +18,7 @@ import pytest
 from wysiwyg.executors import EXECUTORS, Failed, Local, Lost, Ray, environment, executor_of, this_python
 from wysiwyg.results import history
 from wysiwyg.study import exit_code, run_study
-from wysiwyg.tracking import STUDY, decode, find_runs, open_store
+from wysiwyg.tracking import STUDY, param_value, find_runs, open_store
 
 
 def busy(n, folder):
@@ -159,7 +159,7 @@ ENDS = {
 
 def decoded(run) -> dict:
     "The parameters of a run of MLflow."
-    return {k: decode(v) for k, v in run.data.params.items()}
+    return {k: param_value(v) for k, v in run.data.params.items()}
 
 
 @pytest.mark.slow

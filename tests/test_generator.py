@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from wysiwyg import kernels
 from wysiwyg.camera import orbit
 from wysiwyg.config import override, tiny
-from wysiwyg.core import Rays
+from wysiwyg.core import Answer, Rays
 from wysiwyg.generator import Generator, load_generator, save_generator, save_tensors
-from wysiwyg.probe import bins_march, integrate
+from wysiwyg.probe import bins_march
 from wysiwyg.samplers import root, two_pass
+from wysiwyg.volrend import integrate
 
 RUN = override(
     tiny(resolution=64),
@@ -79,7 +80,7 @@ def test_empty_and_full_rays_are_finite(level):
 
     def field(p, d):
         n = p.shape[:-1]
-        return value.expand(n), torch.full(n, 0.01), torch.full_like(p, 0.5)
+        return Answer(torch.full_like(p, 0.5), sdf=value.expand(n), beta=torch.full(n, 0.01))
 
     rays = Rays(torch.zeros(1, 4, 3), torch.tensor([0.0, 0, 1]).expand(1, 4, 3))
     for m in (
@@ -94,6 +95,35 @@ def test_empty_and_full_rays_are_finite(level):
         assert value.grad.isfinite()
         solid = torch.tensor(1.0 if level < 0 else 0.0)
         assert torch.allclose(out.opacity, solid, atol=1e-3)
+
+
+def cloud(points, dirs):
+    "A round cloud that answers with its density alone."
+    sigma = 12 * torch.exp(-points.square().sum(-1) / 0.03)
+    return Answer(torch.full_like(points, 0.5), sigma=sigma)
+
+
+@pytest.mark.parametrize('impl', ['torch', 'auto'])
+def test_a_field_of_plain_density_renders(scene, monkeypatch, impl):
+    g, planes, camera = scene
+    monkeypatch.setattr(g, 'field_at', lambda planes: cloud)
+    with kernels.using(impl), torch.no_grad():
+        truth = g.dense(planes, camera, 16, 385)
+        p, pdf = g.propose(planes, camera, 'oracle')
+        # an oracle's targets leave out what is thin (Eq. 7), and what is drawn from them does
+        apart = dict(robust=0.08, unfiltered=0.08, two_pass=0.01, uniform=0.01)
+        for kind, most in apart.items():
+            out = g.render(planes, camera, 16, replace(RUN.sampler, kind=kind, samples=48), proposed=(p, pdf))
+            assert (out.opacity - truth.opacity).abs().mean() < most
+            assert out.beta is None
+        for kind, who in {'refined': 'a second look', 'root': 'the root finder'}.items():
+            with pytest.raises(ValueError, match=f'{who} needs a field of signed distance'):
+                g.render(planes, camera, 16, replace(RUN.sampler, kind=kind), proposed=(p, pdf))
+        with pytest.raises(ValueError, match="proposal 'sdf' needs a field of signed distance"):
+            g.propose(planes, camera, 'sdf')
+    middle = truth.opacity[:, 16 * 8 + 8]  # the closed form, through the centre
+    through = 12 * math.sqrt(0.03 * math.pi)
+    assert torch.allclose(middle, torch.tensor(1 - math.exp(-through)), atol=0.02)
 
 
 def test_the_sphere_of_the_start_is_where_it_should_be(scene):
@@ -161,7 +191,9 @@ HOSTILE = {
     'its notes are no strings': lambda h: h['__metadata__'].update(run=3),
     'field.sdf1.weight is missing': lambda h: h.update({'z.other': h.pop('field.sdf1.weight')}),
     'is no dictionary': lambda h: [1],
-    'field.sdf1.weight is I32': lambda h: h['field.sdf1.weight'].update(dtype='I32'),
+    '^x.safetensors holds no generator: field.sdf1.weight is I32: .* floating point, one': lambda h: h[
+        'field.sdf1.weight'
+    ].update(dtype='I32'),
     'overlap or leave gaps|bytes for': overlapping,
     'field.sdf1.weight is .*its configuration says': resized,
     'KeyError': lambda h: h['field.sdf1.weight'].__delitem__('shape'),
@@ -186,6 +218,25 @@ def test_files_that_are_no_generators_are_told_in_a_line(scene, tmp_path, says):
         load_generator(path)
     assert str(told.value).startswith('x.safetensors')
     assert '\n' not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    'convert', [lambda g: g.half(), lambda g: g.bfloat16(), lambda g: g.to(torch.float16)]
+)
+def test_a_type_too_coarse_is_refused_before_anything_changes(scene, convert):
+    g = copy.deepcopy(scene[0])
+    with pytest.raises(ValueError, match='a generator cannot be b?float16.*keep float32.*torch.autocast'):
+        convert(g)
+    assert {p.dtype for p in g.parameters()} == {torch.float32}
+    assert {p.dtype for p in g.double().to('cpu').share_memory().parameters()} == {torch.float64}
+
+
+def test_the_way_out_of_half_is_autocast(scene):
+    g, _, camera = scene
+    z = torch.randn(3, 64)
+    with torch.autocast('cpu', torch.bfloat16):
+        planes = g.synthesize(g.map(z, camera))
+    assert g.render(planes, camera, 16).rgb.isfinite().all()
 
 
 def test_the_same_generator_has_the_same_bytes(scene, tmp_path):

@@ -7,13 +7,12 @@ import pytest
 import torch
 from wysiwyg.camera import camera_rays, project
 from wysiwyg.config import HeadsConfig
-from wysiwyg.core import Camera, data_dir, file_sha
+from wysiwyg.core import Camera, WriteError, data_dir, file_sha
 from wysiwyg.data import Dataset, validate
 from wysiwyg import heads
 from wysiwyg.heads import (
     STYLES,
     TOP,
-    WriteError,
     build_mesh,
     head_camera,
     heads_digest,

@@ -8,11 +8,12 @@ import torch
 
 from wysiwyg.camera import gaussian_cameras, orbit
 from wysiwyg.config import HeadsConfig, override, preset
-from wysiwyg.core import Rendering, rng
+from wysiwyg.core import rng
 from wysiwyg.generator import Generator
 from wysiwyg.heads import head_camera, head_row
 from wysiwyg.inversion import fit, geometry_error, invert, likeness, roughness, seen, true_head, true_heads
 from wysiwyg.metrics import Extractor
+from wysiwyg.volrend import Rendering
 
 SMALL = {
     'backbone.channel_base': 128,

@@ -13,10 +13,10 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from wysiwyg import kernels as K, probe, sampler, triplane
+from wysiwyg import kernels as K, sampler, triplane, volrend
 from wysiwyg.camera import orbit
 from wysiwyg.config import FieldConfig
-from wysiwyg.core import take_rays
+from wysiwyg.core import Answer, take_rays
 from wysiwyg.generator import load_generator
 from wysiwyg.kernels import How
 from wysiwyg.sdf import Field, density
@@ -156,8 +156,12 @@ def drawn(impl, pdf, index, u, tau=0.98):
     return s.t, s.delta
 
 
+def said(answer: Answer) -> tuple:
+    return answer.sdf, answer.beta, answer.rgb
+
+
 def field_of(sharpness: float):
-    return lambda impl, *x: K.field(mlp(sharpness).to(x[0]), *x, impl=impl)
+    return lambda impl, *x: said(K.field(mlp(sharpness).to(x[0]), *x, impl=impl))
 
 
 def rendered(march_and_rendering):
@@ -177,8 +181,9 @@ def certain(impl, pdf):
     return [K.certainty(pdf, 16, impl)]
 
 
-def composited(impl, *x):
-    return rendered(K.composite(*x, FAR, (0.1, 0.2, 0.3), impl))
+def composited(impl, t, delta, sdf, beta, rgb):
+    answer = Answer(rgb, sdf=sdf, beta=beta)
+    return rendered(K.composite(t, delta, answer, FAR, (0.1, 0.2, 0.3), impl))
 
 
 CALLS = dict(  # public function -> (call, inputs of two sizes)
@@ -222,6 +227,13 @@ def test_inputs_need_not_be_contiguous(backend, name):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize('channels', range(4, 132, 4))
+def test_no_point_lies_across_two_blocks(channels):
+    lanes = K._lanes(channels)
+    assert K.how('cuda', lanes).block % lanes == 0
+    assert 4 * lanes <= max(channels, 4)
+
+
 @pytest.mark.parametrize('channels, combine', [(12, 'product'), (32, 'sum')])
 @pytest.mark.parametrize('plane', [(2, 2), (9, 11)], ids=str)
 def test_triplane_forward_and_backward(backend, channels, combine, plane):
@@ -246,7 +258,7 @@ def test_lost_places_leave_no_gradient_in_the_planes(backend):
 
 def sums(t, delta, sdf, beta, features):
     "What the composite kernel gives: weights, and the sums of features, t, 1 and beta."
-    w = probe.weigh(t, delta, sdf, beta, features).weights
+    w = volrend.weigh(t, delta, Answer(features, sdf=sdf, beta=beta)).weights
     others = torch.stack([t, torch.ones_like(t), beta], -1)
     weighted = w[..., None] * torch.cat([features, others], -1)
     return w, weighted.sum(-2)
@@ -271,7 +283,7 @@ def test_composite_forward_and_backward(backend, size, features):
 
 def test_field_on_tensor_cores(backend):
     f, x = mlp(), march(23, 3)
-    want = copy.deepcopy(f).double()(*map(double, x))
+    want = said(copy.deepcopy(f).double()(*map(double, x)))
     f, *x = on(backend, f, *x)
     for got, w in zip(K._field_mma(f, *x, backend), want):
         close(got, w, 'field_mma')
@@ -293,7 +305,7 @@ def test_what_is_not_a_number_is_nowhere_taken_for_one(backend, what, sharpness)
     "NaN comes out where torch has it, of the field in fp32 and on tensor cores, and of the planes alone."
     f, (planes, x, dirs) = mlp(sharpness), march(23, 3)
     LOST[what](f, planes, x, dirs)
-    want = [v.isnan() for v in f(planes, x, dirs)]
+    want = [v.isnan() for v in said(f(planes, x, dirs))]
     assert any(w.any() for w in want)
     f, *given = on(backend, f, planes, x, dirs)
     for run in (K._field, K._field_mma):
@@ -379,7 +391,7 @@ def test_shapes_must_agree(backend):
     with pytest.raises(ValueError, match='^planes must'):
         K.field(on(backend, mlp())[0], planes[:1], points, dirs, backend)
     with pytest.raises(ValueError, match='^delta must'):
-        K.composite(t, delta[:1], sdf, beta, rgb, FAR, (0, 0, 0), backend)
+        K.composite(t, delta[:1], Answer(rgb, sdf=sdf, beta=beta), FAR, (0, 0, 0), backend)
     with pytest.raises(ValueError, match='index'):
         K.draw_robust(pdf, index.int(), 3, 0.98, NEAR, FAR, u, backend)
 
@@ -494,15 +506,15 @@ def test_no_gradient_is_dropped(backend, name):
     leaf = x[name] if name in x else f.get_parameter(name)
     leaf.requires_grad_()
 
-    def gradient(outputs):
-        return torch.autograd.grad(sum(v.square().sum() for v in outputs), leaf)[0]
+    def gradient(answer):
+        return torch.autograd.grad(sum(v.square().sum() for v in said(answer)), leaf)[0]
 
     for impl in ('auto', backend):
         grad, want = gradient(K.field(f, **x, impl=impl)), gradient(f(**x))
         assert torch.equal(grad, want)
         assert grad.any()
     with torch.no_grad():
-        assert not K.field(f, **x, impl=backend)[0].requires_grad
+        assert not K.field(f, **x, impl=backend).sdf.requires_grad
 
 
 def test_places_keep_their_gradient(backend):
@@ -514,9 +526,9 @@ def test_places_keep_their_gradient(backend):
 def test_autocast_changes_no_kernel(backend, type, fp32):
     f, *x = on(backend, mlp(), *march(23, 19))
     with torch.no_grad():
-        want = K.field(f, *x, backend)
+        want = said(K.field(f, *x, backend))
         with torch.autocast(backend, type):
-            got = K.field(f, *x, backend)
+            got = said(K.field(f, *x, backend))
     assert all(torch.equal(a, b) for a, b in zip(got, want))
 
 
@@ -533,8 +545,8 @@ def test_a_field_without_octaves(backend, freqs):
     "Nothing encoded: coordinates and direction alone, in torch, in fp32 and on tensor cores."
     f = small_field(16, pos_freqs=freqs[0], dir_freqs=freqs[1])
     x = march(5, 3)
-    want = copy.deepcopy(f).double()(*map(double, x))
-    for got, w in zip(f(*x), want):
+    want = said(copy.deepcopy(f).double()(*map(double, x)))
+    for got, w in zip(said(f(*x)), want):
         close(got, w, 'field')
     f, *x = on(backend, f, *x)
     for got, w in zip(K._field(f, *x, backend), want):
@@ -554,7 +566,8 @@ def test_density_has_its_derivative_on_the_surface_too(backend):
     grads = []
     for impl in ('torch', backend):
         t, delta, sdf, b, rgb = on(backend, *x) if impl == backend else x
-        opacity = K.composite(t, delta, sdf.requires_grad_(), b, rgb, FAR, (0, 0, 0), impl)[1].opacity
+        answer = Answer(rgb, sdf=sdf.requires_grad_(), beta=b)
+        opacity = K.composite(t, delta, answer, FAR, (0, 0, 0), impl)[1].opacity
         grads.append(torch.autograd.grad(opacity.sum(), sdf)[0].cpu())
     assert torch.allclose(*grads, rtol=1e-5)
     assert grads[0].abs().min() > 0
@@ -861,7 +874,8 @@ def test_below_the_planes_autocast_and_the_planes_type_change_nothing(scene, imp
 
 def test_a_rendering_is_the_same(backend, scene, fp32):
     g, planes, camera = scene
-    (g, planes), camera = on(backend, copy.deepcopy(g), planes), camera.to(planes.device)
+    g, planes = on(backend, copy.deepcopy(g), planes)
+    camera = camera.to(planes.device)
 
     def rgb(impl):
         with K.using(impl), torch.no_grad():

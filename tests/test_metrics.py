@@ -2,25 +2,30 @@
 
 import json
 import math
+import re
 import warnings
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import wysiwyg
 from hypothesis import given, strategies as st
 
 from wysiwyg.camera import empirical_cameras, gaussian_cameras, orbit
 from wysiwyg.config import override, tiny
-from wysiwyg.core import Rendering, data_dir, rng
+from wysiwyg.core import Answer, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator
-from wysiwyg.probe import March
+from wysiwyg.volrend import March, Rendering
 from wysiwyg.metrics import (
     CHEAP,
     INCEPTION_SHA,
+    METRICS,
     PROTOCOLS,
     Extractor,
     Protocol,
@@ -47,6 +52,7 @@ from wysiwyg.metrics import (
     normal_images,
     protocol,
     psnr,
+    read_table,
     ready,
     real_features,
     real_index,
@@ -239,7 +245,7 @@ def test_non_flatness_of_a_volume_by_brute_force(seed, n, s):
     beta = torch.full((n, 9, s), 0.02, dtype=torch.float64)
     t = 2 + torch.rand(n, 9, s, generator=g).double().sort(-1)[0]
     delta = torch.full_like(t, 1 / s)
-    m = March(t, delta, sdf, beta, torch.zeros(n, 9, s, 3), torch.zeros_like(t))
+    m = March(t, delta, Answer(torch.zeros(n, 9, s, 3), sdf=sdf, beta=beta), torch.zeros_like(t))
     ours = non_flatness(cut_depth(m, 3.0), 2, 3)
     scores = []
     for i in range(n):  # the definition, one picture, one ray, one sample at a time
@@ -376,7 +382,7 @@ def unseen(g):
 
     def free_space(points, dirs):
         n = points.shape[:-1]
-        return torch.ones(n), torch.full(n, 0.01), torch.zeros_like(points)
+        return Answer(torch.zeros_like(points), sdf=torch.ones(n), beta=torch.full(n, 0.01))
 
     def field_at(planes):
         return free_space
@@ -448,16 +454,90 @@ def test_fakes_of_large_pictures_come_one_at_a_time(g):
 # ---- the table of metrics ------------------------------------------------------------------------
 
 
-def recorded_names() -> set[str]:
-    "Every metric of every recorded run."
-    files = (data_dir() / 'results').glob('*.runs.json')
-    runs = [run for f in files for run in json.loads(f.read_text(encoding='utf8'))]
-    return {name for run in runs for name in run['metrics']}
+def recorded_names(folder: Path) -> set[str]:
+    "Every metric of every recorded run or row, 'group/name'; a row in words names none."
+    names = set()
+    for file in folder.glob('*.json'):
+        found = json.loads(file.read_text(encoding='utf8'))
+        if file.name.endswith('.runs.json'):
+            names |= {name for run in found for name in run['metrics']}
+        elif isinstance(found, list):
+            names |= {m[0] for row in found for m in re.finditer(r'[a-z]\w*/[^\s:,]+', row.get('what', ''))}
+    return names
+
+
+def unexplained(names: set[str]) -> list[str]:
+    return [name for name in names if not metric(name).meaning]
 
 
 def test_every_recorded_metric_is_in_the_table():
-    assert len(recorded_names()) > 50
-    assert not [k for k in recorded_names() if not metric(k).meaning]
+    names = recorded_names(data_dir() / 'results')
+    assert len(names) > 50
+    assert {'eval/fd_efflite0at96_500', 'train/loss/r1', 'by_samples/psnr'} <= names
+    assert not unexplained(names)
+
+
+def test_a_recorded_metric_without_an_entry_is_found(tmp_path):
+    run = {'metrics': {'eval/psnr': [], 'train/glow': []}}
+    rows = [
+        {'what': 'eval/beauty: full ±'},
+        {'what': 'tuned for 9 images, eval/charm'},
+        {'what': 'ms / frame'},
+    ]
+    (tmp_path / 'a.runs.json').write_text(json.dumps([run]))
+    (tmp_path / 'a.json').write_text(json.dumps(rows))
+    assert sorted(unexplained(recorded_names(tmp_path))) == ['eval/beauty', 'eval/charm', 'train/glow']
+
+
+def test_a_training_logs_what_the_table_has():
+    "Names that `loop.pace` adds to the curves; those of a step are in the recorded runs."
+    from wysiwyg.loop import pace
+
+    t = SimpleNamespace(lap=(0.0, 0), images=8, device=torch.device('cpu'))
+    assert not unexplained(set(pace(t)))
+
+
+def hidden(table) -> list[str]:
+    "Entries that an earlier one makes unreachable, so that a metric would be said twice."
+    names = [entry.name for entry in table]
+    return [b for i, b in enumerate(names) if any(fnmatchcase(b, a) for a in names[:i])]
+
+
+def test_an_entry_is_said_once():
+    assert not hidden(METRICS)
+    assert hidden(
+        read_table('psnr*                +  dB           a\npsnr_worst5          +  dB           b')
+    ) == ['psnr_worst5']
+
+
+DIRECTION = re.compile(
+    r"""[↑↓]|(?:higher|lower|more|less) is better|better=|sign=[-+]?1|['"](?:max|min)imize"""
+)
+
+
+def says_a_direction(code: str) -> list[str]:
+    "Lines that state which way a metric is better."
+    return [line.strip() for line in code.splitlines() if DIRECTION.search(line)]
+
+
+def test_directions_stand_in_the_table_alone():
+    "The words in which the command line and the report say a direction are theirs, the direction is not."
+    allowed = {
+        'metrics.py': 1,  # Metric.arrow
+        'results.py': 1,  # the report's legend
+        'cli.py': 1,  # `better` in words
+        'studies.py': 1,  # best_within, of a number that it is given
+    }
+    for path in sorted(Path(wysiwyg.__file__).parent.glob('*.py')):
+        found = says_a_direction(path.read_text(encoding='utf8'))
+        assert len(found) == allowed.get(path.name, 0), (path.name, found)
+
+
+@pytest.mark.parametrize(
+    'code', ["d = {'fd': '↓'}", 'Claim(sign=-1)', 'x = Metric("a", better=1)', '"lower is better"']
+)
+def test_a_second_direction_is_found(code):
+    assert says_a_direction(code)
 
 
 @pytest.mark.parametrize(
@@ -505,7 +585,7 @@ def test_protocols_are_refused_before_any_work(g, data):
         with pytest.raises(ValueError, match=why):
             measure(name, g, **kw)
     deep = Generator(RUN, start=False)
-    deep.triplane.blocks.extend(torch.nn.Identity() for _ in range(8 - len(deep.triplane.blocks)))
+    deep.run = override(deep.run, **{'backbone.backbone_resolution': 512})
     why = 'truncates 14 styles and this backbone has 16: .* up to backbone_resolution 256'
     with pytest.raises(ValueError, match=why):
         ready('normal_fid10k', deep)
@@ -562,7 +642,7 @@ def test_recorded_command_names_what_was_measured(monkeypatch):
     )
     cli.record_scores(cli.Eval(n=64, record='own'), {'eval/fd_means_64': 1.0})
     assert said[0] == (
-        [{'what': 'eval/non_flatness256', 'value': 7.1235}],
+        [{'what': 'eval/non_flatness256', 'value': 7.1235, 'unit': 'bins'}],
         'wysiwyg eval --protocol non_flatness256 --seed 3 --record flat',
     )
     assert said[1][1] == 'wysiwyg eval --n 64 --record own'

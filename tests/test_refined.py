@@ -8,13 +8,14 @@ from hypothesis import given, settings, strategies as st
 
 from wysiwyg.camera import camera_rays, orbit
 from wysiwyg.config import preset
-from wysiwyg.core import Rays, rng
+from wysiwyg.core import Answer, Rays, rng
 from wysiwyg.generator import Generator
-from wysiwyg.probe import Probe, composite, density_integral, thickness
+from wysiwyg.probe import Probe
 from wysiwyg.proposal import maxpool_pdf, sdf_pdf
 from wysiwyg.sampler import draw_robust
 from wysiwyg.samplers import centred, invert_integral, refine, second_look
 from wysiwyg.sdf import density
+from wysiwyg.volrend import composite, density_integral, thickness
 
 NEAR, FAR, WIDTH, BETA = 2.2, 3.2, 1 / 48, torch.tensor(0.004)
 
@@ -22,7 +23,7 @@ NEAR, FAR, WIDTH, BETA = 2.2, 3.2, 1 / 48, torch.tensor(0.004)
 def wall(slope, at):
     def field(points, dirs):
         d = slope * (at - points[..., 2])
-        return d, torch.full_like(d, float(BETA)), torch.ones(*d.shape, 3)
+        return Answer(torch.ones(*d.shape, 3), sdf=d, beta=torch.full_like(d, float(BETA)))
 
     return field
 
@@ -79,32 +80,32 @@ def test_a_surface_just_outside_the_kept_bins_is_found(kept):
     field, rays = wall(1.0, at), forward(1)
     first = draw_robust(pdf, 6, 0.98, NEAR, FAR, halves(1, 1, 6))
     assert ((first.t - at).abs() > 2 * WIDTH).all()  # one look misses the wall by bins
-    t, *rest = refine(field, rays, first.t, halves(1, 1, n - 6), NEAR, FAR, WIDTH)
+    t, delta, answer = refine(field, rays, first.t, halves(1, 1, n - 6), NEAR, FAR, WIDTH)
     assert (t.diff(dim=-1) >= 0).all()
     assert ((t - at).abs() < 4 * float(BETA)).sum() >= 5
-    assert composite(t, *rest, FAR, (0, 0, 0))[1].opacity.item() > 0.98
+    assert composite(t, delta, answer, FAR, (0, 0, 0))[1].opacity.item() > 0.98
 
 
 def ball(points, dirs):
     d = points.norm(dim=-1) - 0.3
-    return d, torch.full_like(d, float(BETA)), 0.5 + points / 0.8
+    return Answer(0.5 + points / 0.8, sdf=d, beta=torch.full_like(d, float(BETA)))
 
 
 def test_two_looks_at_a_ball_beat_one_at_equal_samples():
     rays = camera_rays(orbit(torch.zeros(1), torch.zeros(1)), 32)
     pdf = torch.ones(1, 1024, 12) / 12
 
-    def render(t, delta, *seen):
-        return composite(t, delta, *seen, FAR, (1.0, 1, 1))[1].rgb
+    def render(t, delta, answer):
+        return composite(t, delta, answer, FAR, (1.0, 1, 1))[1].rgb
 
     fine = torch.linspace(NEAR, FAR, 2001)[:-1].expand(1, 1024, 2000)
-    truth = render(fine, torch.full_like(fine, 5e-4), *ball(rays.at(fine), rays.dirs))
+    truth = render(fine, torch.full_like(fine, 5e-4), ball(rays.at(fine), rays.dirs))
 
     def error(rgb):
         return (rgb - truth).square().mean().sqrt().item()
 
     one = draw_robust(pdf, 32, 1.0, NEAR, FAR, halves(1, 1024, 32))
-    once = render(one.t, one.delta, *ball(rays.at(one.t), rays.dirs))
+    once = render(one.t, one.delta, ball(rays.at(one.t), rays.dirs))
     first = draw_robust(pdf, 24, 1.0, NEAR, FAR, halves(1, 1024, 24))
     twice = render(*refine(ball, rays, first.t, halves(1, 1024, 8), NEAR, FAR, 4 * WIDTH))
     assert error(twice) < error(once) / 2
@@ -113,10 +114,10 @@ def test_two_looks_at_a_ball_beat_one_at_equal_samples():
 def test_gradients_reach_the_field_through_both_looks_and_not_the_places():
     rays, at = forward(3), torch.tensor(2.7, requires_grad=True)
     t = torch.linspace(2.3, 3.1, 6).expand(1, 3, 6)
-    places, delta, sdf, *_ = refine(wall(1.0, at), rays, t, halves(1, 3, 2), NEAR, FAR, WIDTH)
+    places, delta, answer = refine(wall(1.0, at), rays, t, halves(1, 3, 2), NEAR, FAR, WIDTH)
     assert not places.requires_grad
     assert not delta.requires_grad
-    assert torch.autograd.grad(sdf.sum(), at)[0].item() == pytest.approx(3 * 8)
+    assert torch.autograd.grad(answer.sdf.sum(), at)[0].item() == pytest.approx(3 * 8)
 
 
 def test_nothing_to_see_and_no_second_samples_are_harmless():
@@ -124,12 +125,12 @@ def test_nothing_to_see_and_no_second_samples_are_harmless():
 
     def empty(points, dirs):
         d = torch.full(points.shape[:-1], 5.0)
-        return d, torch.full_like(d, 0.004), torch.zeros_like(points)
+        return Answer(torch.zeros_like(points), sdf=d, beta=torch.full_like(d, 0.004))
 
     t = torch.linspace(2.3, 3.1, 6).expand(1, 2, 6)
     for m in (0, 1, 5):
         u = torch.rand(1, 2, m, generator=rng('test'))
-        places, delta, *_ = refine(empty, rays, t, u, NEAR, FAR, WIDTH)
+        places, delta, _ = refine(empty, rays, t, u, NEAR, FAR, WIDTH)
         assert places.shape == (1, 2, 6 + m)
         assert places.isfinite().all()
         assert places.min() >= NEAR

@@ -24,8 +24,8 @@ from wysiwyg.results import (
     pictures_file,
     read_study,
     recorded_files,
-    report,
-    reported,
+    study_report,
+    study_scores,
     run_pictures,
     written,
 )
@@ -97,7 +97,7 @@ def test_a_study_without_scores_has_nothing_to_compare(store, tmp_path):
             r.metrics({'perf/ms': 3.0})
     with Recorder('times', 'study'):
         pass
-    for of in (compare, report):
+    for of in (compare, study_report):
         with pytest.raises(ValueError, match='times has no metric eval/...: there is nothing to compare'):
             of('times', 'a')
     file = export_runs('times')
@@ -111,14 +111,14 @@ def test_a_study_without_scores_has_nothing_to_compare(store, tmp_path):
 
 
 def test_a_page_shows_what_the_baseline_has_and_no_single_views(study):
-    assert reported(read_study(study), 'a') == [
+    assert study_scores(read_study(study), 'a') == [
         'eval/inverted_overlap',
         'eval/mine',
         'eval/psnr_at_17.6_samples',
         'eval/psnr_within_20_evaluations',
     ]
-    assert 'eval/psnr_within_20_evaluations' not in reported(read_study(study), 'b')
-    assert reported(read_study(study), 'nobody') == []
+    assert 'eval/psnr_within_20_evaluations' not in study_scores(read_study(study), 'b')
+    assert study_scores(read_study(study), 'nobody') == []
 
 
 def test_heads_explain_themselves():
@@ -129,7 +129,7 @@ def test_heads_explain_themselves():
 
 
 def test_the_page_needs_neither_script_nor_network(study):
-    page = report(study, 'a', note='<b>why</b>')
+    page = study_report(study, 'a', note='<b>why</b>')
     assert '&lt;b&gt;why' in page
     assert not re.search(r'<script|src="http|href="http', page)
     assert len(page) < 200_000

@@ -47,9 +47,9 @@ from wysiwyg.tracking import (
     Recorder,
     StoreError,
     alive,
-    decode,
+    param_value,
     digest,
-    encode,
+    param_text,
     experiment_id,
     experiment_link,
     find_runs,
@@ -154,8 +154,8 @@ PLAIN = st.none() | st.booleans() | NUMBERS | st.text(max_size=20)
 
 @given(PLAIN | st.lists(PLAIN, max_size=4))
 def test_parameters_come_back(value):
-    assert decode(encode(value)) == value
-    assert type(decode(encode(value))) is type(value)
+    assert param_value(param_text(value)) == value
+    assert type(param_value(param_text(value))) is type(value)
 
 
 @pytest.mark.parametrize('run', [tiny(), small(), paper()], ids=lambda r: r.name)
@@ -163,8 +163,9 @@ def test_configurations_come_back(run, study):
     with Recorder(study, 'a', params=run) as r:
         pass
     kept = r.client.get_run(r.id).data
-    assert {k: decode(v) for k, v in kept.params.items()} == flat(run)
+    assert {k: param_value(v) for k, v in kept.params.items()} == flat(run)
     assert kept.tags['wysiwyg.config_sha'] == digest(run)
+    assert kept.tags['wysiwyg.method'] == run.system
     assert kept.tags['wysiwyg.config_sha'] != digest(override(run, **{'train.seed': 1}))
 
 
@@ -749,7 +750,7 @@ def test_runs_that_cannot_be_run_are_refused_before_they_are_made():
 )
 def test_digests_of_recorded_runs_hold(path):
     for run in json.loads(path.read_text(encoding='utf8')):
-        params = {k: decode(v) for k, v in run['params'].items()}
+        params = {k: param_value(v) for k, v in run['params'].items()}
         assert digest(params) == run['tags']['wysiwyg.config_sha']
 
 

@@ -7,6 +7,7 @@ import copy
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -23,16 +24,17 @@ import torch
 from wysiwyg.camera import gaussian_cameras
 from wysiwyg.cli import main
 from wysiwyg.config import cats, compressed, flat, override, paper, schedule_table, suggest_gamma, tiny
-from wysiwyg.core import default_device, rng
+from wysiwyg.core import WriteError, default_device, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg import heads
-from wysiwyg.heads import WriteError
 from wysiwyg.loop import (
     Interrupted,
     check_checkpoint,
     checkpoints,
     claimed,
+    Stopwatch,
     estimate,
+    estimate_text,
     find_checkpoint,
     latest_checkpoint,
     load_checkpoint,
@@ -991,6 +993,24 @@ def test_the_estimate_is_what_then_happens(data, tmp_path):
     train(run, tmp_path, data, progress=False)
     took, expected = time.process_time() - begun, rows[-1]['hours'] * 3600
     assert 0.75 < took / expected < 1.25, (took, expected)
+
+
+def test_stages_without_time_are_interpolated_and_marked(data, monkeypatch, capsys):
+    "A clock that runs 30 s a look: the first and the last stage are measured."
+    run = override(RUN, **{'train.checkpoint_images': 40.0, 'schedule.total': 160.0})
+    monkeypatch.setattr(Stopwatch, '__call__', lambda self, images: 1 + images / 160)
+    ticks = itertools.count(0.0, 30.0)
+    rows = estimate(run, data, steps=1, clock=lambda: next(ticks), progress=True)
+    assert capsys.readouterr().err.startswith('estimate: making networks')
+    measured = [row['measured'] for row in rows[:-1]]
+    assert measured[0] and measured[-1]
+    assert not rows[-1]['measured']
+    speeds = [row['images/s'] for row in rows[:-1]]
+    assert all(min(speeds[0], speeds[-1]) <= speed <= max(speeds) for speed in speeds)
+    text = estimate_text(rows).splitlines()
+    assert text[-1].startswith('* interpolated by the pixels of a frame')
+    marked = [line.endswith(' *') for line in text[1:-3]]
+    assert marked == [not known for known in measured]
 
 
 def test_what_is_no_checkpoint_is_refused_at_the_start(data, folder, tmp_path):

@@ -22,12 +22,11 @@ from .core import *
 class Schedule:
     "A piecewise-linear function of images seen."
 
-    knots: tuple[
-        tuple[float, float], ...
-    ]  # (images, value), images increasing; a step is two knots at one place
+    # (images, value), images increasing; a step is two knots at one place
+    knots: tuple[tuple[float, float], ...]
 
     def __post_init__(self):
-        at = [k[0] for k in self.knots]
+        at = [images for images, _ in self.knots]
         if not at:
             raise ValueError('a schedule without knots has no value; give at least one (images, value)')
         for a, b in zip(at, at[1:]):
@@ -85,7 +84,7 @@ class DataConfig:
     mirror: bool = False  # x-flips with mirrored labels
     skip_bad: bool = False  # leave out what the validator refuses, instead of stopping
 
-
+# %% ../nbs/01_config.ipynb #0483d3ad
 @dataclass(frozen=True)
 class BackboneConfig:
     "Mapping, StyleGAN2 backbone and per-plane blocks (`05_stylegan`, `06_triplane`; A3.3)."
@@ -113,18 +112,21 @@ class FieldConfig:
     hidden: int = 128
     geo_features: int = 64
     color_hidden: int = 64
-    pos_freqs: int = 6  # log-spaced, x itself included; open: base frequency, we take 2^0 without pi (pi corrugates the normals)
+    # log-spaced, x itself included
+    # open: base frequency, we take 2^0 without pi (pi corrugates the normals)
+    pos_freqs: int = 6
     dir_freqs: int = 2
-    sharpness: float = 100.0  # Softplus(beta); the text says ReLU, Table A1 Softplus: a sharp one is both (VolSDF); inf: ReLU
+    # Softplus(beta); the text says ReLU, Table A1 Softplus: a sharp one is both (VolSDF); inf: ReLU
+    sharpness: float = 100.0
     radius: float = 0.25  # open: sphere start, world units, half the half-box
     plane_init: float = 0.03  # open: std of the plane-feature columns at the start
     beta_init: float = 0.01  # A3.3: beta = beta_init + tanh(2 pre)(beta_init - beta_min)
     beta_min: float = 0.0001  # A3.3
 
-
+# %% ../nbs/01_config.ipynb #f5293785
 @dataclass(frozen=True)
 class RenderConfig:
-    "The volume (`08_probe`, `12_generator`)."
+    "The volume (`07a_volrend`, `12_generator`)."
 
     near: float = 2.25  # open; EG3D's FFHQ values
     far: float = 3.3
@@ -132,11 +134,11 @@ class RenderConfig:
     background: tuple[float, float, float] = (0.55, 0.6, 0.66)  # open: constant colour behind the volume
     coarse: int = 48  # open: uniform samples before proposals are rendered with (EG3D 48)
     fine: int = 48  # open: importance samples of the second pass; 0: one pass
-    frontal_color: bool = False  # A3.1: view direction frozen to frontal at inference for qualitative results
+    # A3.1: view direction frozen to frontal at inference for qualitative results
+    frontal_color: bool = False
     max_points: int = 2_000_000  # memory budget: field evaluations per chunk when no gradient is kept
-    grad_points: int = (
-        0  # the same in training, where each chunk is evaluated again in the backward pass; 0: all at once
-    )
+    # the same in training, where each chunk is evaluated again in the backward pass; 0: all at once
+    grad_points: int = 0
 
 
 @dataclass(frozen=True)
@@ -146,46 +148,46 @@ class ProbeConfig:
     resolution: int = 128  # r
     samples: int = 192  # K, uniform; K - 1 shared bins between them
 
-
+# %% ../nbs/01_config.ipynb #f651bb97
 @dataclass(frozen=True)
 class ProposalConfig:
     "The proposal network and its supervision (4.2, 4.3, Table A4)."
 
-    kind: Literal['cnn', 'maxpool', 'sdf', 'oracle'] = (
-        'cnn'  # learned, probe weights max-pooled, probe distances interpolated (not in the paper), dense truth
-    )
+    # learned; probe weights max-pooled; probe distances interpolated (not in the paper); dense truth
+    kind: Literal['cnn', 'maxpool', 'sdf', 'oracle'] = 'cnn'
     width: int = 256
     kernel: int = 3  # open: 3x3
-    layers: tuple[int, int, int] = (
-        4,
-        3,
-        3,
-    )  # Table A4's rows 2-5, 6-8, 12-14; ours where `a03` found fewer as good: (2, 1, 1)
+    # Table A4's rows 2-5, 6-8, 12-14; ours where `a03` found fewer as good: (2, 1, 1)
+    layers: tuple[int, int, int] = (4, 3, 3)
     patch: int = 64  # side of the supervised patch, pixels of the final grid
     blur: float = 1.0  # open: std of the 1-D Gaussian on the targets, bins; 2 already costs 9 bins
     suppress: float = 5e-3  # Eq. 7
-    background_bin: bool = True  # open: what misses everything goes to the last bin, so that empty rays are certain and do not eat the budget
+    # open: what misses everything goes to the last bin, so that empty rays are certain and do not eat the
+    # budget
+    background_bin: bool = True
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
     "Robust sampling (4.4, A3.4, A3.5)."
 
-    kind: Literal['robust', 'unstratified', 'unfiltered', 'two_pass', 'uniform', 'root', 'refined'] = (
-        'robust'  # refined: robust, then a second look (not in the paper)
-    )
+    # refined: robust, then a second look (not in the paper)
+    kind: Literal['robust', 'unstratified', 'unfiltered', 'two_pass', 'uniform', 'root', 'refined'] = 'robust'
     tau: float = 0.98  # mass of the smallest set of bins (Eq. 9)
     samples: int = 16  # per ray
     boost: int = 2  # the least certain rays get boost * samples
     boost_fraction: float = 0.1  # share of such rays, per image
     top: int = 16  # certainty = mass of the `top` largest bins
     jitter: bool = True  # random place in the stratum; False: its middle
-    first: float = 0.75  # refined: share of the samples drawn from the proposal; the rest follow the distances found there
+    # refined: share of the samples drawn from the proposal; the rest follow the distances found there
+    first: float = 0.75
 
-
+# %% ../nbs/01_config.ipynb #8e64c3b5
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    "One StyleGAN2 discriminator at the final size (`13_discriminator`); open: the paper does not describe it."
+    """One StyleGAN2 discriminator at the final size (`13_discriminator`).
+
+    Open: the paper does not describe it."""
 
     channel_base: int = 32768
     channel_max: int = 512
@@ -196,7 +198,9 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    "Adaptive augmentation of what D sees (`13_discriminator`; StyleGAN2-ADA); sizes are open, the controller's numbers are StyleGAN2-ADA's."
+    """Adaptive augmentation of what D sees (`13_discriminator`; StyleGAN2-ADA).
+
+    Sizes are open, the controller's numbers are StyleGAN2-ADA's."""
 
     adaptive: bool = False  # let p follow D's overfitting; False: p stays as it is
     p: float = 0.0  # probability of each operation at the start; 0: off
@@ -204,7 +208,8 @@ class AugmentConfig:
     every: int = 4  # steps between two moves of p
     speed_images: float = 500_000.0  # images in which p could go from 0 to 1
     most: float = 0.8  # p never exceeds this
-    blit: int = 2  # whole-pixel translation, up to; StyleGAN2-ADA 1/8 of the side, but here the camera judges
+    # whole-pixel translation, up to; StyleGAN2-ADA 1/8 of the side, but here the camera judges
+    blit: int = 2
     translate: float = 0.02  # std, in image sides; StyleGAN2-ADA .125
     zoom: float = 0.05  # std of log2 of the isotropic scale; StyleGAN2-ADA .2
     brightness: float = 0.2  # std, added
@@ -213,16 +218,21 @@ class AugmentConfig:
     saturation: float = 1.0  # std of log2
     cutout: float = 0.0  # probability of a grey square, relative to p; off, as in StyleGAN2-ADA
 
-
+# %% ../nbs/01_config.ipynb #a3732dfe
 @dataclass(frozen=True)
 class LossConfig:
-    "Weights of Eq. 12; the paper publishes none of them, so all are open. Means everywhere, so that weights do not depend on the size."
+    """Weights of Eq. 12; the paper publishes none of them, so all are open.
+
+    Means everywhere, so that weights do not depend on the size."""
 
     sampler: float = 1.0
     surface: float = 1000.0  # its term is about 0.1 of the adversarial one at an error of 0.01
     decision: float = 0.05  # from render_from on; StyleSDF's similar loss has 0.05
-    hinge: float = 0.0  # not in the paper: mean relu(|ds/dt|-1)^2 along rays, against an inflated SDF
-    smooth: float = 0.0  # not in the paper: bent depth maps (`smoothness_loss`); small pictures cannot show D a groove, and in short runs speckle took whole people
+    # not in the paper: mean relu(|ds/dt|-1)^2 along rays, against an inflated SDF
+    hinge: float = 0.0
+    # not in the paper: bent depth maps (`smoothness_loss`); small pictures cannot show D a groove, and in
+    # short runs speckle took whole people
+    smooth: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -236,14 +246,12 @@ class ScheduleConfig:
     render_from: float = 17e6  # proposals rendered with
     gamma: Schedule = Schedule(((0, 1), (18e6, 1), (18e6, 4), (25e6, 4), (25e6, 2)))  # R1 weight
     color_lr: Schedule = Schedule(((0, 2), (25e6, 2), (25e6, 1)))  # learning-rate multiplier of MLP_c
-    g_lr: Schedule = Schedule(
-        ((0, 1),)
-    )  # open: learning-rate multiplier of all of G but the proposal network; small batches want less at the end
-    swap: Schedule = Schedule(
-        ((0, 1), (1e6, 0.5))
-    )  # probability that the mapping sees another image's camera (EG3D)
+    # open: learning-rate multiplier of all of G but the proposal network; small batches want less at the end
+    g_lr: Schedule = Schedule(((0, 1),))
+    # probability that the mapping sees another image's camera (EG3D)
+    swap: Schedule = Schedule(((0, 1), (1e6, 0.5)))
 
-
+# %% ../nbs/01_config.ipynb #e63d2db1
 @dataclass(frozen=True)
 class TrainConfig:
     "The loop (`15_training`); the paper gives the batch, the rest is EG3D's."
@@ -251,10 +259,11 @@ class TrainConfig:
     seed: int = 0
     batch: int = 32  # images per step, over all processes
     network: str = ''  # generator file to start from, its discriminator beside it; empty: from scratch
-    bf16: bool = False  # bfloat16 in the backbone, the proposal network and D's blocks; fields, mapping, sampler, R1 and D's last layers stay float32
-    micro_batch: int = (
-        0  # images per forward pass and process, where memory is short; 0: a process's whole share
-    )
+    # bfloat16 in the backbone, the proposal network and D's blocks; fields, mapping, sampler, R1 and D's
+    # last layers stay float32
+    bf16: bool = False
+    # images per forward pass and process, where memory is short; 0: a process's whole share
+    micro_batch: int = 0
     g_lr: float = 0.0025
     d_lr: float = 0.002
     field_lr: float = 0.0025  # open: the two MLPs
@@ -267,7 +276,7 @@ class TrainConfig:
     keep: int = 2  # checkpoints kept
     nan_patience: int = 10  # skipped steps in a row before the run stops with a report
 
-
+# %% ../nbs/01_config.ipynb #4d39db9e
 METHODS = {'wysiwyg': 'wysiwyg.method:WYSIWYG'}  # name -> module:value, imported on demand
 
 
@@ -305,19 +314,24 @@ def to_dict(config) -> dict:
 def flat(config, prefix: str = '') -> dict[str, object]:
     "Dotted view, e.g. {'sampler.tau': 0.98}; schedules stay lists of knots."
     out = {}
-    for f in fields(config):
-        v = getattr(config, f.name)
-        if isinstance(v, Schedule):
-            out[prefix + f.name] = [list(k) for k in v.knots]
-        elif is_dataclass(v):
-            out |= flat(v, f'{prefix}{f.name}.')
+    for field in fields(config):
+        name = prefix + field.name
+        value = getattr(config, field.name)
+        if isinstance(value, Schedule):
+            out[name] = [list(knot) for knot in value.knots]
+        elif is_dataclass(value):
+            out |= flat(value, f'{name}.')
+        elif isinstance(value, tuple):
+            out[name] = list(value)
         else:
-            out[prefix + f.name] = list(v) if isinstance(v, tuple) else v
+            out[name] = value
     return out
 
-
+# %% ../nbs/01_config.ipynb #e0da9cc8
 def from_dict(cls: type, d: dict, where: str = ''):
-    "Build dataclass `cls` from `to_dict`'s output; a ValueError names unknown keys and values of a wrong type."
+    """Build dataclass `cls` from `to_dict`'s output.
+
+    A ValueError names unknown keys and values of a wrong type; `where` is the dotted name so far."""
     what = where.rstrip('.') or cls.__name__
     if not isinstance(d, dict):
         raise ValueError(f'{what} must be a mapping of fields, got {str(d)[:60]}')
@@ -325,27 +339,33 @@ def from_dict(cls: type, d: dict, where: str = ''):
     unknown = sorted(map(str, set(d) - set(kinds)))
     if unknown:
         raise ValueError(f'unknown config key {where}{unknown[0]}; known: {", ".join(sorted(kinds))}')
-    return cls(**{k: _read(kinds[k], v, f'{where}{k}') for k, v in d.items()})
+    read = {name: _read(kinds[name], value, f'{where}{name}') for name, value in d.items()}
+    return cls(**read)
 
 
 def _read(kind, value, where):
+    "`value` as the type `kind` of the field `where`."
+    choices = typing.get_args(kind)
     if kind is Schedule:
         return _schedule(value, where)
     if is_dataclass(kind):
         return from_dict(kind, value, where + '.')
     if typing.get_origin(kind) is tuple:
-        return _tuple(typing.get_args(kind), value, where)
-    if typing.get_origin(kind) is Literal and value not in typing.get_args(kind):
-        raise ValueError(f'{where} must be one of {typing.get_args(kind)}, got {value!r}')
+        return _tuple(choices, value, where)
+    if typing.get_origin(kind) is Literal and value not in choices:
+        raise ValueError(f'{where} must be one of {choices}, got {value!r}')
     if kind in (int, float) and _number(value) and (kind is float or value % 1 == 0):
         return kind(value)
     if kind in (int, float, bool, str) and type(value) is not kind:
         raise ValueError(f'{where} must be {kind.__name__}, got {repr(value)[:60]}')
     return value
 
-
-def _number(value) -> bool:  # not True, and not an integer too long for a float
-    return isinstance(value, float) or type(value) is int and abs(value) < 10**300
+# %% ../nbs/01_config.ipynb #d5906863
+def _number(value) -> bool:
+    "A number; not True, and not an integer too long for a float."
+    if isinstance(value, float):
+        return True
+    return type(value) is int and abs(value) < 10**300
 
 
 def _tuple(kinds, value, where) -> tuple:
@@ -358,8 +378,7 @@ def _tuple(kinds, value, where) -> tuple:
 
 def _schedule(value, where) -> Schedule:
     knots = value.get('knots') if isinstance(value, dict) else value
-    pair = lambda k: isinstance(k, (list, tuple)) and len(k) == 2 and all(map(_number, k))
-    if not (isinstance(knots, (list, tuple)) and all(map(pair, knots))):
+    if not isinstance(knots, (list, tuple)) or not all(map(_is_knot, knots)):
         raise ValueError(f'{where} must be a list of knots [images, value], got {str(value)[:60]}')
     try:
         return Schedule(tuple(map(tuple, knots)))
@@ -367,22 +386,25 @@ def _schedule(value, where) -> Schedule:
         raise ValueError(f'{where}: {e}') from None
 
 
+def _is_knot(knot) -> bool:
+    return isinstance(knot, (list, tuple)) and len(knot) == 2 and all(map(_number, knot))
+
+# %% ../nbs/01_config.ipynb #029b284a
 def override(config, **changes):
-    "`config` with dotted keys replaced, e.g. `override(run, **{'sampler.tau': .9})`; unknown keys and wrong types raise."
+    """`config` with dotted keys replaced, e.g. `override(run, **{'sampler.tau': .9})`.
+
+    ValueError for unknown keys and wrong types."""
     d, known = to_dict(config), flat(config)
     for key, value in changes.items():
-        if key not in known:
-            raise ValueError(
-                f'unknown config key {key}; did you mean one of {[k for k in known if k.split(".")[-1] == key.split(".")[-1]] or sorted(known)[:5]}?'
-            )
         *path, last = key.split('.')
-        node = d
-        for p in path:
-            node = node[p]
-        node[last] = value
+        if key not in known:
+            alike = [k for k in known if k.split('.')[-1] == last]
+            meant = alike or sorted(known)[:5]
+            raise ValueError(f'unknown config key {key}; did you mean one of {meant}?')
+        reduce(dict.get, path, d)[last] = value
     return from_dict(type(config), d)
 
-
+# %% ../nbs/01_config.ipynb #5c1e90a7
 # Fields that came later, with the values that were meant before.
 LATER: dict[str, object] = {
     'data.skip_bad': False,
@@ -395,17 +417,20 @@ LATER: dict[str, object] = {
 
 
 def identity(params: dict) -> dict:
-    "Dotted parameters without the `LATER` fields that say what was meant before them: a new field renames nothing."
+    """Dotted parameters without the `LATER` fields that say what was meant before them.
+
+    So a new field renames nothing."""
     return {k: v for k, v in params.items() if k not in LATER or v != LATER[k]}
 
 
 def sha(config) -> str:
     "Twelve hex digits that change with any field."
-    d = to_dict(config)
-    for name in flat(config).keys() - identity(flat(config)).keys():
+    d, named = to_dict(config), flat(config)
+    for name in named.keys() - identity(named).keys():
         *path, last = name.split('.')
         reduce(dict.get, path, d).pop(last)
-    return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:12]
+    text = json.dumps(d, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 # %% ../nbs/01_config.ipynb #808c646a
 def compressed(
@@ -421,28 +446,27 @@ def compressed(
 ) -> ScheduleConfig:
     "Table A3's sequence of events in a run of `total` images."
     _some_images(total)
-    at = lambda fraction: round(fraction * total)
+
+    def at(fraction: float) -> int:
+        return round(fraction * total)
+
+    first, second = grow
+    to_mid = (at(first), low), (at(first + 0.03), mid)
+    to_full = (at(second), mid), (at(second + 0.03), full)
+    wide, tight = beta
     return ScheduleConfig(
         total=float(total),
-        resolution=Schedule(
-            (
-                (0, low),
-                (at(grow[0]), low),
-                (at(grow[0] + 0.03), mid),
-                (at(grow[1]), mid),
-                (at(grow[1] + 0.03), full),
-            )
-        ),
-        beta_target=Schedule(((0, beta[0]), (at(grow[0]), beta[0]), (at(grow[0] + 0.1), beta[1]))),
+        resolution=Schedule(((0, low), *to_mid, *to_full)),
+        beta_target=Schedule(((0, wide), (at(first), wide), (at(first + 0.1), tight))),
         supervise_from=at(use[0]),
         render_from=at(use[1]),
         gamma=constant(gamma),
         color_lr=constant(1.0),
-        g_lr=Schedule(((0, 1.0), (at(grow[1]), 1.0), (at(grow[1]), settle))),
+        g_lr=Schedule(((0, 1.0), (at(second), 1.0), (at(second), settle))),
         swap=Schedule(((0, 1.0), (at(0.3), 0.8))),
     )
 
-
+# %% ../nbs/01_config.ipynb #57dfd876
 def _some_images(total: float):
     "A ValueError where a run has no images, or no end."
     if 0 < total < math.inf:
@@ -450,41 +474,56 @@ def _some_images(total: float):
     raise ValueError(f'a run of {total:g} images cannot be: give a number above 0, such as --kimg 10')
 
 
+def _courses_of(s: ScheduleConfig) -> dict:
+    return {field.name: getattr(s, field.name) for field in fields(s)}
+
+
 def scaled(s: ScheduleConfig, total: float) -> ScheduleConfig:
     "The same sequence of events in `total` images."
     _some_images(total)
-    f = total / s.total
-    stretch = lambda v: v.scaled(f) if isinstance(v, Schedule) else v * f
-    return ScheduleConfig(**{k.name: stretch(getattr(s, k.name)) for k in fields(s)})
+    factor = total / s.total
+    stretched = {}
+    for name, value in _courses_of(s).items():
+        stretched[name] = value.scaled(factor) if isinstance(value, Schedule) else value * factor
+    return ScheduleConfig(**stretched)
 
 
 def final_stage(s: ScheduleConfig, total: float) -> ScheduleConfig:
     "`total` more images at the last values of every schedule: what an ablation fine-tunes with."
-    last = {
-        k.name: constant(v.knots[-1][1]) for k in fields(s) if isinstance(v := getattr(s, k.name), Schedule)
-    }
+    last = {}
+    for name, value in _courses_of(s).items():
+        if isinstance(value, Schedule):
+            last[name] = constant(value.knots[-1][1])
     return ScheduleConfig(total=total, supervise_from=0.0, render_from=0.0, **last)
 
-
+# %% ../nbs/01_config.ipynb #41c09794
 def paper() -> Run:
-    "Every published value. Two images per GPU (A3.2) leave mini-batch statistics no more than two to compare."
+    """Every published value.
+
+    Two images per GPU (A3.2) leave mini-batch statistics no more than two to compare."""
     return Run(discriminator=DiscriminatorConfig(group=2))
 
 
 def cats() -> Run:
-    "Fine-tuning on AFHQv2 cats (A3.2): the FFHQ network, ADA, 1.2 M images, R1 gamma 6, all else as `paper` ends. The averaged weights do not start anew."
-    run, s = paper(), final_stage(paper().schedule, 1.2e6)
+    """Fine-tuning on AFHQv2 cats (A3.2).
+
+    The FFHQ network, ADA, 1.2 M images, R1 gamma 6, all else as `paper` ends. The averaged weights do not
+    start anew."""
+    run = paper()
+    schedule = final_stage(run.schedule, 1.2e6)
+    network = 'runs/ffhq/generator.safetensors'
     return replace(
         run,
         name='cats',
-        schedule=replace(s, gamma=constant(6.0)),
+        schedule=replace(schedule, gamma=constant(6.0)),
         augment=AugmentConfig(adaptive=True),
-        train=replace(run.train, network='runs/ffhq/generator.safetensors', ema_ramp=float('inf')),
+        train=replace(run.train, network=network, ema_ramp=float('inf')),
     )
 
-
+# %% ../nbs/01_config.ipynb #cb0b981c
 def small(resolution: int = 128, total: float = 400_000) -> Run:
     "One GPU, under half an hour; sizes are ours, and the generator stays below 16 MB."
+    low, mid = resolution // 4, resolution // 2
     return Run(
         name='small',
         heads=HeadsConfig(n=20_000, resolution=resolution),
@@ -504,29 +543,20 @@ def small(resolution: int = 128, total: float = 400_000) -> Run:
         proposal=ProposalConfig(width=32, layers=(2, 1, 1), patch=32),
         discriminator=DiscriminatorConfig(channel_base=4096, channel_max=192, map_dim=128),
         loss=LossConfig(decision=0.0, hinge=0.1),
-        schedule=compressed(total, resolution // 4, resolution // 2, resolution, (0.02, 0.004), gamma=2.0),
+        schedule=compressed(total, low, mid, resolution, (0.02, 0.004), gamma=2.0),
         train=TrainConfig(
-            batch=32, field_lr=0.001, ema_images=5_000, checkpoint_images=20_000, snapshot_images=20_000
+            batch=32,
+            field_lr=0.001,
+            ema_images=5_000,
+            checkpoint_images=20_000,
+            snapshot_images=20_000,
         ),
     )
 
-
-def tiny(total: float = 13_000, resolution: int = 32) -> Run:
-    "Every stage on two CPU cores in minutes; sizes are ours, found by measurement. G's rates fall at the end: with eight images a step it swings wider than its average can smooth."
-    s = compressed(
-        total,
-        16,
-        (16 + resolution) // 2,
-        resolution,
-        (0.03, 0.006),
-        gamma=2.0,
-        grow=(0.30, 0.42),
-        use=(0.32, 0.39),
-        settle=0.5,
-    )
-    return Run(
-        name='tiny',
-        heads=HeadsConfig(n=4000, resolution=resolution),
+# %% ../nbs/01_config.ipynb #2bb09712
+def _tiny_networks() -> dict:
+    "Backbone, field and discriminator of `tiny`."
+    return dict(
         backbone=BackboneConfig(
             z_dim=64,
             w_dim=64,
@@ -545,14 +575,32 @@ def tiny(total: float = 13_000, resolution: int = 32) -> Run:
             beta_init=0.03,
             beta_min=0.0005,
         ),
-        render=RenderConfig(near=2.2, far=3.2, coarse=48, fine=0, max_points=400_000),
-        probe=ProbeConfig(resolution=resolution // 4, samples=49),
-        proposal=ProposalConfig(width=16, layers=(2, 1, 1), patch=resolution // 4),
         discriminator=DiscriminatorConfig(channel_base=1024, channel_max=128, map_dim=32),
+    )
+
+
+def _tiny_schedule(total: float, resolution: int) -> ScheduleConfig:
+    """The course of `tiny`.
+
+    G's rates fall at the end: with eight images a step it swings wider than its average can smooth."""
+    mid = (16 + resolution) // 2
+    grow, use = (0.30, 0.42), (0.32, 0.39)
+    s = compressed(total, 16, mid, resolution, (0.03, 0.006), gamma=2.0, grow=grow, use=use, settle=0.5)
+    falling = (round(0.7 * total), s.g_lr(total)), (total, 0.1)
+    return replace(s, g_lr=Schedule((*s.g_lr.knots, *falling)))
+
+# %% ../nbs/01_config.ipynb #0b0f3ecb
+def tiny(total: float = 13_000, resolution: int = 32) -> Run:
+    "Every stage on two CPU cores in minutes; sizes are ours, found by measurement."
+    quarter = resolution // 4
+    return Run(
+        name='tiny',
+        heads=HeadsConfig(n=4000, resolution=resolution),
+        render=RenderConfig(near=2.2, far=3.2, coarse=48, fine=0, max_points=400_000),
+        probe=ProbeConfig(resolution=quarter, samples=49),
+        proposal=ProposalConfig(width=16, layers=(2, 1, 1), patch=quarter),
         loss=LossConfig(decision=0.0, hinge=0.05, smooth=0.1),
-        schedule=replace(
-            s, g_lr=Schedule((*s.g_lr.knots, (round(0.7 * total), s.g_lr(total)), (total, 0.1)))
-        ),
+        schedule=_tiny_schedule(total, resolution),
         train=TrainConfig(
             batch=8,
             field_lr=0.001,
@@ -561,23 +609,23 @@ def tiny(total: float = 13_000, resolution: int = 32) -> Run:
             checkpoint_images=1_000,
             snapshot_images=1_000,
         ),
+        **_tiny_networks(),
     )
 
-
+# %% ../nbs/01_config.ipynb #60a575b2
 def heads64(total: float = 60_000) -> Run:
-    "`tiny` at 64x64 with finer planes, a longer average and wider views, where a nose shows in profile; it made what ships."
-    run, s = (
-        tiny(total, 64),
-        compressed(
-            total, 16, 32, 64, (0.03, 0.006), gamma=2.0, grow=(0.10, 0.45), use=(0.16, 0.25), settle=0.5
-        ),
-    )
+    """`tiny` at 64x64 with finer planes, a longer average and wider views, where a nose shows in profile.
+
+    It made what ships."""
+    run = tiny(total, 64)
+    grow, use = (0.10, 0.45), (0.16, 0.25)
+    schedule = compressed(total, 16, 32, 64, (0.03, 0.006), gamma=2.0, grow=grow, use=use, settle=0.5)
     return replace(
         run,
         name='heads64',
         heads=replace(run.heads, yaw_std=0.6),
         backbone=replace(run.backbone, backbone_resolution=64, plane_resolution=128),
-        schedule=replace(s, swap=constant(1.0)),  # nothing about a posed head depends on its camera
+        schedule=replace(schedule, swap=constant(1.0)),  # nothing about a posed head depends on its camera
         train=replace(run.train, ema_images=3_000, checkpoint_images=2_000, snapshot_images=2_000),
     )
 
@@ -592,109 +640,123 @@ def preset(name: str, **changes) -> Run:
     return override(PRESETS[name](), **changes)
 
 # %% ../nbs/01_config.ipynb #5b7ad2e6
-RANGES = """
-heads.n                     [1, inf)         a set needs pictures
-heads.resolution            [4, 4096]        pixels per side
-heads.seed                  [0, 4294967295]  it seeds random numbers
-heads.radius                [0.9, 50]        the camera stands outside the head, which fills most of a cube of side 1
-heads.focal                 [0.1, 100]       it is in image sides, not in pixels
-heads.yaw_std               [0, inf)         it is a standard deviation
-heads.pitch_std             [0, inf)         it is a standard deviation
-heads.gloss                 [0, inf)         it scales highlights
-heads.light_spread          [0, inf)         it scales how far the light moves
-heads.background            [0, 1]           it is a colour
-heads.supersample           [1, 16]          rays per pixel side
-heads.workers               [0, 1024]        they are processes
-backbone.z_dim              [1, inf)         a latent has numbers; give 512
-backbone.w_dim              [1, inf)         a latent has numbers; give 512
-backbone.mapping_layers     [1, inf)         the mapping has a layer at least
-backbone.label_dim          [0, 25]          a camera has 25 numbers; give 25, or 0 for an unconditional mapping
-backbone.channel_base       [1, inf)         the width at side r is channel_base / r
-backbone.channel_max        [1, inf)         a layer has channels
-backbone.backbone_resolution [4, 4096]       StyleGAN2 begins with 4x4 features
-backbone.plane_channels     [1, inf)         a plane has channels
-backbone.plane_hidden       [1, inf)         a layer has channels
-backbone.plane_resolution   [8, 8192]        it is twice backbone.backbone_resolution
-field.hidden                [1, inf)         a layer has channels
-field.geo_features          [1, inf)         colour is told of the geometry by them
-field.color_hidden          [1, inf)         a layer has channels
-field.pos_freqs             [0, 24]          2^24 is all that float32 can tell apart
-field.dir_freqs             [0, 24]          2^24 is all that float32 can tell apart
-field.sharpness             (0, inf]         it is Softplus's beta; give 100, or inf for ReLU
-field.radius                (0, inf)         the field begins as a sphere
-field.plane_init            [0, inf)         it is a standard deviation
-field.beta_init             (0, inf)         density divides by beta
-field.beta_min              (0, inf)         density divides by beta
-render.near                 [0, inf)         rays begin at the camera
-render.far                  (0, inf)         rays end somewhere in front of the camera
-render.box                  (0, inf)         the planes cover a cube of this side
-render.background           [0, 1]           it is a colour
-render.coarse               [2, inf)         an interval has two ends
-render.fine                 [0, inf)         it counts samples
-render.max_points           [1, inf)         a chunk has a point at least
-render.grad_points          [0, inf)         it counts points, 0 for all at once
-probe.resolution            [1, 1024]        pixels per side of the probe
-probe.samples               [2, inf)         K samples have K - 1 bins between them
-proposal.width              [1, inf)         a layer has channels
-proposal.kernel             [1, 31]          it is the side of a convolution
-proposal.layers             [1, inf)         each of the three stages needs a layer; give (4, 3, 3)
-proposal.patch              [1, 4096]        it is the side of the supervised patch, in pixels
-proposal.blur               [0, 1000]        it is a standard deviation, in bins
-proposal.suppress           [0, 1)           weights below it are dropped, and none is above 1
-sampler.tau                 (0, 1]           it is the mass of the smallest set of bins
-sampler.samples             [1, inf)         a ray without samples sees nothing
-sampler.boost               [1, inf)         uncertain rays get boost * samples
-sampler.boost_fraction      [0, 1]           it is a share of the rays
-sampler.top                 [1, inf)         certainty is the mass of so many bins
-sampler.first               (0, 1]           it is a share of the samples
-discriminator.channel_base  [1, inf)         the width at side r is channel_base / r
-discriminator.channel_max   [1, inf)         a layer has channels
-discriminator.map_dim       [1, inf)         the camera is projected to so many numbers
-discriminator.group         [1, inf)         statistics compare so many images
-augment.p                   [0, 1]           it is a probability
-augment.target              [-1, 1]          it is a mean of signs
-augment.every               [1, inf)         p moves once in so many steps
-augment.speed_images        (0, inf)         p goes from 0 to 1 in so many images
-augment.most                [0, 1]           it is a probability
-augment.blit                [0, inf)         it counts pixels
-augment.translate           [0, 1]           it is a standard deviation, in sides of the picture
-augment.zoom                [0, 2]           it is a standard deviation, in powers of two
-augment.brightness          [0, inf)         it is a standard deviation
-augment.contrast            [0, inf)         it is a standard deviation
-augment.hue                 [0, 1]           it is in half turns
-augment.saturation          [0, inf)         it is a standard deviation
-augment.cutout              [0, 1]           it is a probability
-loss.sampler                [0, inf)         it is a weight
-loss.surface                [0, inf)         it is a weight
-loss.decision               [0, inf)         it is a weight
-loss.hinge                  [0, inf)         it is a weight
-loss.smooth                 [0, inf)         it is a weight
-schedule.total              (0, inf)         it counts the images of the whole run
-schedule.resolution         [2, 4096]        its values are pixels per side; give 64
-schedule.beta_target        (0, inf)         its values are compared with beta; give .01
-schedule.supervise_from     [0, inf]         it counts images, inf for never
-schedule.render_from        [0, inf]         it counts images, inf for never
-schedule.gamma              [0, inf)         its values are weights; give 1
-schedule.color_lr           [0, inf)         its values multiply a learning rate; give 1
-schedule.g_lr               [0, inf)         its values multiply learning rates; give 1
-schedule.swap               [0, 1]           its values are probabilities; give .5
-train.seed                  [0, 4294967295]  it seeds random numbers
-train.batch                 [1, inf)         a step needs images
-train.micro_batch           [0, inf)         it counts images, 0 for a whole share
-train.g_lr                  [0, inf)         it is a learning rate
-train.d_lr                  [0, inf)         it is a learning rate
-train.field_lr              [0, inf)         it is a learning rate
-train.proposal_lr           [0, inf)         it is a learning rate
-train.r1_every              [1, inf)         R1 comes every so many steps
-train.ema_images            [0, inf]         it is a half-life in images
-train.ema_ramp              [0, inf]         it is a share of the images so far; inf for none
-train.checkpoint_images     (0, inf]         a checkpoint comes every so many images, inf for the last one only
-train.snapshot_images       (0, inf]         a snapshot comes every so many images, inf for the last one only
-train.keep                  [1, inf)         a run goes on from a checkpoint
-train.nan_patience          [1, inf)         so many bad steps in a row end a run
+_GENERATOR_RANGES = """\
+heads.n                    [1, inf)   a set needs pictures
+heads.resolution           [4, 4096]  pixels per side
+heads.seed                 [0, 4294967295] it seeds random numbers
+heads.radius               [0.9, 50]  the camera stands outside the head, which fills most of a cube of side 1
+heads.focal                [0.1, 100] it is in image sides, not in pixels
+heads.yaw_std              [0, inf)   it is a standard deviation
+heads.pitch_std            [0, inf)   it is a standard deviation
+heads.gloss                [0, inf)   it scales highlights
+heads.light_spread         [0, inf)   it scales how far the light moves
+heads.background           [0, 1]     it is a colour
+heads.supersample          [1, 16]    rays per pixel side
+heads.workers              [0, 1024]  they are processes
+backbone.z_dim             [1, inf)   a latent has numbers; give 512
+backbone.w_dim             [1, inf)   a latent has numbers; give 512
+backbone.mapping_layers    [1, inf)   the mapping has a layer at least
+backbone.label_dim         [0, 25]    a camera has 25 numbers; give 25, or 0 for an unconditional mapping
+backbone.channel_base      [1, inf)   the width at side r is channel_base / r
+backbone.channel_max       [1, inf)   a layer has channels
+backbone.backbone_resolution [4, 4096]  StyleGAN2 begins with 4x4 features
+backbone.plane_channels    [1, inf)   a plane has channels
+backbone.plane_hidden      [1, inf)   a layer has channels
+backbone.plane_resolution  [8, 8192]  it is twice backbone.backbone_resolution
+field.hidden               [1, inf)   a layer has channels
+field.geo_features         [1, inf)   colour is told of the geometry by them
+field.color_hidden         [1, inf)   a layer has channels
+field.pos_freqs            [0, 24]    2^24 is all that float32 can tell apart
+field.dir_freqs            [0, 24]    2^24 is all that float32 can tell apart
+field.sharpness            (0, inf]   it is Softplus's beta; give 100, or inf for ReLU
+field.radius               (0, inf)   the field begins as a sphere
+field.plane_init           [0, inf)   it is a standard deviation
+field.beta_init            (0, inf)   density divides by beta
+field.beta_min             (0, inf)   density divides by beta
 """
 
+# %% ../nbs/01_config.ipynb #b5e0813e
+_RENDERING_RANGES = """\
+render.near                [0, inf)   rays begin at the camera
+render.far                 (0, inf)   rays end somewhere in front of the camera
+render.box                 (0, inf)   the planes cover a cube of this side
+render.background          [0, 1]     it is a colour
+render.coarse              [2, inf)   an interval has two ends
+render.fine                [0, inf)   it counts samples
+render.max_points          [1, inf)   a chunk has a point at least
+render.grad_points         [0, inf)   it counts points, 0 for all at once
+probe.resolution           [1, 1024]  pixels per side of the probe
+probe.samples              [2, inf)   K samples have K - 1 bins between them
+proposal.width             [1, inf)   a layer has channels
+proposal.kernel            [1, 31]    it is the side of a convolution
+proposal.layers            [1, inf)   each of the three stages needs a layer; give (4, 3, 3)
+proposal.patch             [1, 4096]  it is the side of the supervised patch, in pixels
+proposal.blur              [0, 1000]  it is a standard deviation, in bins
+proposal.suppress          [0, 1)     weights below it are dropped, and none is above 1
+sampler.tau                (0, 1]     it is the mass of the smallest set of bins
+sampler.samples            [1, inf)   a ray without samples sees nothing
+sampler.boost              [1, inf)   uncertain rays get boost * samples
+sampler.boost_fraction     [0, 1]     it is a share of the rays
+sampler.top                [1, inf)   certainty is the mass of so many bins
+sampler.first              (0, 1]     it is a share of the samples
+"""
 
+# %% ../nbs/01_config.ipynb #c7419531
+_JUDGE_RANGES = """\
+discriminator.channel_base [1, inf)   the width at side r is channel_base / r
+discriminator.channel_max  [1, inf)   a layer has channels
+discriminator.map_dim      [1, inf)   the camera is projected to so many numbers
+discriminator.group        [1, inf)   statistics compare so many images
+augment.p                  [0, 1]     it is a probability
+augment.target             [-1, 1]    it is a mean of signs
+augment.every              [1, inf)   p moves once in so many steps
+augment.speed_images       (0, inf)   p goes from 0 to 1 in so many images
+augment.most               [0, 1]     it is a probability
+augment.blit               [0, inf)   it counts pixels
+augment.translate          [0, 1]     it is a standard deviation, in sides of the picture
+augment.zoom               [0, 2]     it is a standard deviation, in powers of two
+augment.brightness         [0, inf)   it is a standard deviation
+augment.contrast           [0, inf)   it is a standard deviation
+augment.hue                [0, 1]     it is in half turns
+augment.saturation         [0, inf)   it is a standard deviation
+augment.cutout             [0, 1]     it is a probability
+loss.sampler               [0, inf)   it is a weight
+loss.surface               [0, inf)   it is a weight
+loss.decision              [0, inf)   it is a weight
+loss.hinge                 [0, inf)   it is a weight
+loss.smooth                [0, inf)   it is a weight
+"""
+
+# %% ../nbs/01_config.ipynb #3a875002
+_COURSE_RANGES = """\
+schedule.total             (0, inf)   it counts the images of the whole run
+schedule.resolution        [2, 4096]  its values are pixels per side; give 64
+schedule.beta_target       (0, inf)   its values are compared with beta; give .01
+schedule.supervise_from    [0, inf]   it counts images, inf for never
+schedule.render_from       [0, inf]   it counts images, inf for never
+schedule.gamma             [0, inf)   its values are weights; give 1
+schedule.color_lr          [0, inf)   its values multiply a learning rate; give 1
+schedule.g_lr              [0, inf)   its values multiply learning rates; give 1
+schedule.swap              [0, 1]     its values are probabilities; give .5
+train.seed                 [0, 4294967295] it seeds random numbers
+train.batch                [1, inf)   a step needs images
+train.micro_batch          [0, inf)   it counts images, 0 for a whole share
+train.g_lr                 [0, inf)   it is a learning rate
+train.d_lr                 [0, inf)   it is a learning rate
+train.field_lr             [0, inf)   it is a learning rate
+train.proposal_lr          [0, inf)   it is a learning rate
+train.r1_every             [1, inf)   R1 comes every so many steps
+train.ema_images           [0, inf]   it is a half-life in images
+train.ema_ramp             [0, inf]   it is a share of the images so far; inf for none
+train.checkpoint_images    (0, inf]   a checkpoint comes every so many images, inf for the last one only
+train.snapshot_images      (0, inf]   a snapshot comes every so many images, inf for the last one only
+train.keep                 [1, inf)   a run goes on from a checkpoint
+train.nan_patience         [1, inf)   so many bad steps in a row end a run
+"""
+
+RANGES = '\n' + _GENERATOR_RANGES + _RENDERING_RANGES + _JUDGE_RANGES + _COURSE_RANGES
+
+# %% ../nbs/01_config.ipynb #49aa6da1
 def _single(x: float) -> float:
     "As float32 holds it: too large is infinite, too small is zero."
     return ctypes.c_float(x).value if isinstance(x, float) else x
@@ -702,24 +764,29 @@ def _single(x: float) -> float:
 
 def _inside(x: float, interval: str) -> bool:
     "Is x in an interval such as '(0, 1]'? NaN is in none."
-    low, high = (_single(float(end)) for end in interval[1:-1].split(','))
+    low, high = [_single(float(end)) for end in interval[1:-1].split(',')]
     x = _single(x)
-    return low < x < high or (x == low and interval[0] == '[') or (x == high and interval[-1] == ']')
+    if x == low and interval[0] == '[':
+        return True
+    if x == high and interval[-1] == ']':
+        return True
+    return low < x < high
 
 
 def _range_faults(run: Run) -> dict[str, str]:
     "Dotted name -> what is wrong with its value."
-    values, out = flat(run), {}
+    values = flat(run)
     usual = flat(PRESETS[run.name]()) if run.name in PRESETS else _DEFAULTS
+    faults = {}
     for row in RANGES.strip().splitlines():
         name, interval, reason = re.fullmatch(r'(\S+) +(\S+ \S+) +(.+)', row).groups()
         bad = [x for x in _numbers(values[name]) if not _inside(x, interval)]
         mend = '' if '; ' in reason else f'; give {_shown(usual[name])}'
         if bad:
-            out[name] = f'{name} = {_shown(bad[0])} is outside {interval}: {reason}{mend}'
-    return out
+            faults[name] = f'{name} = {_shown(bad[0])} is outside {interval}: {reason}{mend}'
+    return faults
 
-
+# %% ../nbs/01_config.ipynb #823f32bd
 def _numbers(value) -> list:
     "The numbers of a value: itself, those of a tuple, or the values of a schedule's knots."
     if not isinstance(value, list):
@@ -731,7 +798,9 @@ def _shown(x) -> str:
     "A number without its idle zero, a tuple as it is written."
     if isinstance(x, list):
         return f'({", ".join(map(_shown, x))})'
-    return re.sub(r'^(-?)0\.', r'\1.', f'{x:g}') if isinstance(x, float) else str(x)
+    if isinstance(x, float):
+        return re.sub(r'^(-?)0\.', r'\1.', f'{x:g}')
+    return str(x)
 
 
 _DEFAULTS = flat(Run())
@@ -743,16 +812,12 @@ def _power_of_two(n: int) -> bool:
 
 def fitting(low: float, high: float, box: float) -> tuple[float, float]:
     "near and far for cameras between two distances from the origin: half a box before and behind the middle."
-    return round(max(low - box / 2, low / 10), 2), round(high + box / 2, 2)
+    near = max(low - box / 2, low / 10)
+    return round(near, 2), round(high + box / 2, 2)
 
 
-def _shape_relations(r: Run, side: int):  # side: the final resolution
-    "Rows (fields, condition, reason and mend) about the sizes of networks and pictures."
-    b, d, p = r.backbone, r.discriminator, r.proposal
-    width = 'the width at side r is channel_base / r, which leaves nothing; give a larger channel_base'
-    planes, words = b.backbone_resolution, 'without per-plane blocks the side stays'
-    if b.per_plane:
-        planes, words = 2 * b.backbone_resolution, 'the per-plane blocks double the side'
+def _picture_relations(r: Run, side: int):  # side: the final resolution
+    "Rows (fields, condition, reason and mend) about the sizes of pictures."
     yield (
         'heads.resolution',
         lambda: _power_of_two(r.heads.resolution),
@@ -763,6 +828,15 @@ def _shape_relations(r: Run, side: int):  # side: the final resolution
         lambda: _power_of_two(side) and side >= 4,
         'D halves it down to 4; end schedule.resolution at 64',
     )
+
+# %% ../nbs/01_config.ipynb #475e8c74
+def _network_relations(r: Run, side: int):
+    "Rows about the sizes of networks."
+    b = r.backbone
+    planes, words = b.backbone_resolution, 'without per-plane blocks the side stays'
+    if b.per_plane:
+        planes, words = 2 * b.backbone_resolution, 'the per-plane blocks double the side'
+    width = 'the width at side r is channel_base / r, which leaves nothing; give a larger channel_base'
     yield 'backbone.label_dim', lambda: b.label_dim in (0, 25), 'a camera has 25 numbers; give 25, or 0'
     yield (
         'backbone.backbone_resolution',
@@ -779,16 +853,28 @@ def _shape_relations(r: Run, side: int):  # side: the final resolution
         lambda: b.channel_base >= b.backbone_resolution,
         width,
     )
-    yield 'discriminator.channel_base resolution', lambda: d.channel_base >= side, width
+    yield (
+        'discriminator.channel_base resolution',
+        lambda: r.discriminator.channel_base >= side,
+        width,
+    )
+
+# %% ../nbs/01_config.ipynb #a2112dce
+def _detail_relations(r: Run, side: int):
+    "Rows about probe, proposals and augmentation beside the picture."
     yield (
         'probe.resolution resolution',
         lambda: side == 4 * r.probe.resolution,
         f'the proposal network quadruples the probe; give probe.resolution {side // 4}',
     )
-    yield 'proposal.kernel', lambda: p.kernel % 2 == 1, 'a kernel has a middle; give an odd one, such as 3'
+    yield (
+        'proposal.kernel',
+        lambda: r.proposal.kernel % 2 == 1,
+        'a kernel has a middle; give an odd one, such as 3',
+    )
     yield (
         'proposal.patch resolution',
-        lambda: p.patch <= side,
+        lambda: r.proposal.patch <= side,
         f'the patch lies in the picture; give at most {side}',
     )
     yield (
@@ -797,11 +883,11 @@ def _shape_relations(r: Run, side: int):  # side: the final resolution
         f'a picture does not leave its frame; give less than {side}',
     )
 
-
-def _course_relations(r: Run):
-    "Rows about samples, surfaces and the course of training."
+# %% ../nbs/01_config.ipynb #526022ff
+def _surface_relations(r: Run):
+    "Rows about samples and surfaces."
     least = 4 if r.sampler.kind in ('two_pass', 'root') else 1
-    drawn = r.sampler.kind not in ('uniform', 'two_pass', 'root') and r.proposal.kind == 'cnn'
+    half = r.render.box / 2
     yield (
         'render.near render.far',
         lambda: r.render.near < r.render.far,
@@ -819,22 +905,29 @@ def _course_relations(r: Run):
     )
     yield (
         'field.radius render.box',
-        lambda: r.field.radius < r.render.box / 2,
-        f'the sphere of the start fits into the box; give less than {_shown(r.render.box / 2)}',
+        lambda: r.field.radius < half,
+        f'the sphere of the start fits into the box; give less than {_shown(half)}',
     )
+
+# %% ../nbs/01_config.ipynb #02ca77a4
+def _course_relations(r: Run):
+    "Rows about the course of training."
+    s, batch, group = r.schedule, r.train.batch, r.discriminator.group
+    drawn = r.sampler.kind not in ('uniform', 'two_pass', 'root') and r.proposal.kind == 'cnn'
+    begin = _shown(s.supervise_from)
     yield (
         'schedule.render_from schedule.supervise_from',
-        lambda: not drawn or r.schedule.render_from >= r.schedule.supervise_from,
-        f'proposals are learned before they are used; give render_from {_shown(r.schedule.supervise_from)} or later',
+        lambda: not drawn or s.render_from >= s.supervise_from,
+        f'proposals are learned before they are used; give render_from {begin} or later',
     )
     yield (
         'train.batch discriminator.group',
-        lambda: r.train.batch % min(r.discriminator.group, r.train.batch) == 0,
-        f'statistics compare whole groups; make the batch a multiple of {r.discriminator.group}',
+        lambda: batch % min(group, batch) == 0,
+        f'statistics compare whole groups; make the batch a multiple of {group}',
     )
     yield (
         'train.batch train.micro_batch',
-        lambda: r.train.batch % (r.train.micro_batch or r.train.batch) == 0,
+        lambda: batch % (r.train.micro_batch or batch) == 0,
         f'its parts are of equal size; make the batch a multiple of {r.train.micro_batch}',
     )
 
@@ -843,10 +936,11 @@ def _heads_relations(r: Run, side: int):
     "Rows about the heads that a run without `data.path` renders; near >= far is said elsewhere."
     near, far = fitting(r.heads.radius, r.heads.radius, r.render.box)
     between = r.render.near < r.heads.radius < r.render.far
+    fits = f'give --data YOUR_SET, or --heads.resolution {side}'
     yield (
         'heads.resolution resolution',
         lambda: r.heads.resolution % side == 0,
-        f'such heads cannot be averaged down to {side} pixels; give --data YOUR_SET, or --heads.resolution {side}',
+        f'such heads cannot be averaged down to {side} pixels; {fits}',
     )
     yield (
         'heads.radius render.near render.far',
@@ -858,26 +952,34 @@ def _heads_relations(r: Run, side: int):
 MOST_FAULTS = 10  # of a kind, in one message
 
 
+def _relations(run: Run, heads: bool, side: int) -> list:
+    "All rows, in the order in which their faults are told."
+    rows = [*_picture_relations(run, side), *_network_relations(run, side), *_detail_relations(run, side)]
+    rows += [*_surface_relations(run), *_course_relations(run)]
+    if heads and not run.data.path:
+        rows += _heads_relations(run, side)
+    return rows
+
+
 def _relation_faults(
     run: Run,
     heads: bool,
     spared: set[str],  # fields that are out of range themselves
 ) -> list[str]:
     "The relations that do not hold."
-    spared = spared | ({'resolution'} if 'schedule.resolution' in spared else set())
+    if 'schedule.resolution' in spared:
+        spared = spared | {'resolution'}
     side = 0 if 'resolution' in spared else run.resolution
     values = flat(run) | {'resolution': side}
-    rows = [*_shape_relations(run, side), *_course_relations(run)]
-    if heads and not run.data.path:
-        rows += _heads_relations(run, side)
     said = []
-    for names, holds, why in rows:
-        if spared & set(names.split()) or holds():
-            continue
-        said.append(', '.join(f'{name} = {_shown(values[name])}' for name in names.split()) + f': {why}')
+    for row, holds, why in _relations(run, heads, side):
+        names = row.split()
+        if not spared & set(names) and not holds():
+            given = ', '.join(f'{name} = {_shown(values[name])}' for name in names)
+            said.append(f'{given}: {why}')
     return said
 
-
+# %% ../nbs/01_config.ipynb #bd4e6ab2
 def _name_faults(run: Run) -> list[str]:
     "Folders and MLflow runs are called by the run's name; a method is one that there is."
     faults = []
@@ -891,80 +993,111 @@ def _name_faults(run: Run) -> list[str]:
 
 def check(
     run: Run,
-    heads: bool = True,  # are heads rendered where data.path is empty? False where pictures are given, or none is wanted
+    # are heads rendered where data.path is empty? False where pictures are given, or none is wanted
+    heads: bool = True,
 ) -> Run:
-    "`run` itself; a ValueError with one line per fault where a value is out of range or fields contradict each other."
+    """`run` itself.
+
+    A ValueError with one line per fault where a value is out of range or fields contradict each other."""
     bad = _range_faults(run)
     faults = [*_name_faults(run), *bad.values(), *_relation_faults(run, heads, set(bad))]
-    more = [f'and {len(faults) - MOST_FAULTS} more'] if len(faults) > MOST_FAULTS else []
+    told = faults[:MOST_FAULTS]
+    if len(faults) > MOST_FAULTS:
+        told.append(f'and {len(faults) - MOST_FAULTS} more')
     if faults:
-        raise ValueError('\n'.join(faults[:MOST_FAULTS] + more))
+        raise ValueError('\n'.join(told))
     return run
 
 # %% ../nbs/01_config.ipynb #20b6cb36
 def spans(s: Schedule, total: float) -> list[tuple[float, float, float, float]]:
     "Straight pieces (from, to, first value, last value) of a schedule up to `total` images."
-    knots = [(min(x, total), s(min(x, total)) if x > total else y) for x, y in s.knots] + [(total, s(total))]
-    return [(x0, x1, y0, y1) for (x0, y0), (x1, y1) in zip(knots, knots[1:]) if x1 > x0]
+    end = (total, s(total))
+    knots = [knot if knot[0] <= total else end for knot in s.knots]
+    knots.append(end)
+    pieces = [(x0, x1, y0, y1) for (x0, y0), (x1, y1) in zip(knots, knots[1:])]
+    return [piece for piece in pieces if piece[1] > piece[0]]
 
 
 def courses(s: ScheduleConfig) -> dict[str, Schedule]:
     "Quantity of Table A3 -> its course."
-    switch = lambda at: Schedule(((0, 0), (at, 0), (at, 1))) if at > 0 else constant(1)
     return {
         'rendering resolution': s.resolution,
         'B_target': s.beta_target,
-        'supervise proposals': switch(s.supervise_from),
-        'render with proposals': switch(s.render_from),
+        'supervise proposals': _switch(s.supervise_from),
+        'render with proposals': _switch(s.render_from),
         'R1 gamma': s.gamma,
         'LR multiplier of MLP_c': s.color_lr,
         'swapped conditions': s.swap,
     }
 
 
+def _switch(at: float) -> Schedule:
+    "Off, and on from `at` images on."
+    if at > 0:
+        return Schedule(((0, 0), (at, 0), (at, 1)))
+    return constant(1)
+
+# %% ../nbs/01_config.ipynb #7a4a2f57
 def schedule_table(s: ScheduleConfig) -> dict[str, list[tuple[float, float, float, float]]]:
-    "Quantity -> its straight pieces (from, to, first value, last value), in images; neighbours of one value are joined."
-    out = {k: [] for k in courses(s)}
-    for k, v in courses(s).items():
-        for x0, x1, y0, y1 in spans(v, s.total):
-            if out[k] and out[k][-1][2:] == (y0, y1) == (y0, y0):
-                out[k][-1] = (out[k][-1][0], x1, y0, y1)
+    """Quantity -> its straight pieces (from, to, first value, last value), in images.
+
+    Neighbours of one value are joined."""
+    table = {}
+    for quantity, course in courses(s).items():
+        pieces = table[quantity] = []
+        for x0, x1, y0, y1 in spans(course, s.total):
+            if pieces and pieces[-1][2:] == (y0, y1) and y0 == y1:
+                begin = pieces.pop()[0]
+                pieces.append((begin, x1, y0, y1))
             else:
-                out[k].append((x0, x1, y0, y1))
-    return out
+                pieces.append((x0, x1, y0, y1))
+    return table
 
 
 def schedule_text(s: ScheduleConfig) -> str:
     "`schedule_table` for people."
     unit, name = (1e6, 'M') if s.total >= 1e6 else (1e3, 'k')
-    piece = lambda x0, x1, y0, y1: f'{y0:g}{"" if y0 == y1 else f" to {y1:g}"} ({x0 / unit:g}-{x1 / unit:g})'
-    return '\n'.join(
-        [
-            f'{"quantity":24}value ({name} images)',
-            *(f'{k:24}{", ".join(piece(*p) for p in v)}' for k, v in schedule_table(s).items()),
-        ]
-    )
+    lines = [f'{"quantity":24}value ({name} images)']
+    for quantity, pieces in schedule_table(s).items():
+        said = ', '.join(_piece(*piece, unit) for piece in pieces)
+        lines.append(f'{quantity:24}{said}')
+    return '\n'.join(lines)
+
+
+def _piece(x0: float, x1: float, y0: float, y1: float, unit: float) -> str:
+    value = f'{y0:g}' if y0 == y1 else f'{y0:g} to {y1:g}'
+    return f'{value} ({x0 / unit:g}-{x1 / unit:g})'
 
 # %% ../nbs/01_config.ipynb #2e7d6e8f
 def schedule_plot(s: ScheduleConfig, width: int = 72) -> str:
-    "The courses as lines of blocks, lowest to highest value, logarithmic where they span more than a factor of four."
-    bar = lambda x: ' ▂▃▄▅▆▇█'[round(7 * x)]
+    """The courses as lines of blocks, lowest to highest value.
 
-    def line(v):
-        y = [v(s.total * (i + 0.5) / width) for i in range(width)]
-        if min(y) > 0 and max(y) > 4 * min(y):
-            y = [math.log(u) for u in y]
-        lo, high = min(y), max(y)
-        return ''.join(bar((u - lo) / (high - lo) if high > lo else 0.5) for u in y)
+    Logarithmic where they span more than a factor of four."""
+    places = [s.total * (i + 0.5) / width for i in range(width)]
+    lines = []
+    for quantity, course in courses(s).items():
+        blocks = _blocks([course(images) for images in places])
+        lines.append(f'{quantity:24}{blocks}')
+    return '\n'.join(lines)
 
-    return '\n'.join(f'{k:24}{line(v)}' for k, v in courses(s).items())
+
+def _blocks(values: list[float]) -> str:
+    "A block for each value, by its height between the lowest and the highest."
+    if min(values) > 0 and max(values) > 4 * min(values):
+        values = [math.log(v) for v in values]
+    low, high = min(values), max(values)
+    heights = [(v - low) / (high - low) if high > low else 0.5 for v in values]
+    return ''.join(' ▂▃▄▅▆▇█'[round(7 * h)] for h in heights)
 
 # %% ../nbs/01_config.ipynb #19827f1f
 def suggest_gamma(resolution: int, batch: int) -> float:
-    "StyleGAN2-ADA's heuristic for the R1 weight, 0.0002 R^2/B; a warning on stderr where the batch is too small for it."
+    """StyleGAN2-ADA's heuristic for the R1 weight, 0.0002 R^2/B.
+
+    A warning on stderr where the batch is too small for it."""
     if batch < 16:
         print(
-            f'warning: a gamma for a batch of {batch} is a guess: the rule was fitted to larger ones. Expect to need 10 to 100 times as much',
+            f'warning: a gamma for a batch of {batch} is a guess: the rule was fitted to larger ones. '
+            'Expect to need 10 to 100 times as much',
             file=sys.stderr,
         )
     return 0.0002 * resolution**2 / batch

@@ -9,10 +9,10 @@ __all__ = ['STYLES', 'SKINS', 'TINTS', 'IRISES', 'TOP', 'CENTRE', 'ROWS', 'COLS'
            'inside_hair', 'hair_height', 'curtain', 'Mesh', 'build_mesh', 'mix', 'brow_cover', 'beard_cover',
            'skin_colour', 'hair_colour', 'eye_colour', 'Light', 'sample_light', 'shade', 'Hits', 'lamp', 'shadow',
            'head_camera', 'head_light', 'window', 'trace', 'render_head', 'average', 'heads_digest', 'head_row',
-           'WriteError', 'writing', 'truth_path', 'pictures_digest', 'set_digest', 'write_set', 'render_heads', 'truth']
+           'truth_path', 'pictures_digest', 'set_digest', 'write_set', 'render_heads', 'truth']
 
 # %% ../nbs/04_heads.ipynb #cc4007c5
-import contextlib, errno, hashlib, json, sys, zipfile, zlib
+import hashlib, json, sys, zipfile, zlib
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -1047,30 +1047,6 @@ def _rows(config: HeadsConfig):
         fork = multiprocessing.get_context('fork')
         with fork.Pool(config.workers, torch.set_num_threads, (1,)) as pool:
             yield from pool.imap(row, range(config.n), chunksize=8)
-
-# %% ../nbs/04_heads.ipynb #5f828617
-class WriteError(OSError):
-    "The system refused to write; the message names the file and the mend."
-
-
-_MENDS = {
-    errno.ENOSPC: 'free some space',
-    errno.EDQUOT: 'free some of your quota',
-    errno.EACCES: 'make its folder writable',
-    errno.EPERM: 'make its folder writable',
-    errno.EROFS: 'choose another --outdir',
-}
-
-
-@contextlib.contextmanager
-def writing(path: Path, then: str = ''):  # then: how to go on, after the mend
-    "Turns a refusal of the system into a WriteError."
-    try:
-        yield
-    except OSError as e:
-        mend = _MENDS.get(e.errno, 'see to that')
-        place = f'{path.name} could not be written to {path.parent.name}/'
-        raise WriteError(f'{place} ({e.strerror}): {mend}{then}') from e
 
 # %% ../nbs/04_heads.ipynb #5f828618
 TRUTH_PIXELS = 2**25  # the truth of a set is kept for as many of its first heads as have this many pixels

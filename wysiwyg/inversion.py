@@ -8,7 +8,7 @@ __all__ = ['true_head', 'true_heads', 'geometry_error', 'seen', 'likeness', 'Inv
 
 # %% ../nbs/20_inversion.ipynb #e16e8a1c
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from .core import *
 from .generator import *
 from .heads import head_light, load_head_model, render_head, sample_person
 from .metrics import *
+from .volrend import *
 
 # %% ../nbs/20_inversion.ipynb #1e83a6c7
 def true_head(i: int, camera: Camera, config: HeadsConfig, far: float) -> Rendering:
@@ -39,10 +40,7 @@ def true_head(i: int, camera: Camera, config: HeadsConfig, far: float) -> Render
 def true_heads(people: list[int], cameras: Camera, config: HeadsConfig, far: float) -> Rendering:
     "One person per camera: [N, R*R] rays."
     heads = [true_head(p, cameras[i : i + 1], config, far) for i, p in enumerate(people)]
-    together = {}
-    for name in (field.name for field in fields(Rendering)):
-        together[name] = torch.cat([getattr(head, name) for head in heads])
-    return Rendering(**together)
+    return join(heads, 0)
 
 # %% ../nbs/20_inversion.ipynb #d8b9f5a5
 def geometry_error(out: Rendering, true: Rendering, far: float) -> dict[str, float]:

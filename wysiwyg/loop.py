@@ -9,8 +9,8 @@ __all__ = ['GO_ON', 'FREE', 'PEOPLE', 'LINES', 'LONG', 'not_finite', 'refuse_not
            'check_network', 'start_from_shipped', 'save_pair', 'snapshot', 'Interrupted', 'open_data', 'claimed',
            'check_start', 'find_checkpoint', 'set_aside', 'Sheltered', 'recording', 'train', 'go', 'deferred_interrupt',
            'reported', 'begin', 'clear', 'log_and_save', 'opening', 'closing', 'progress_bar', 'memory', 'pace',
-           'log_step', 'headline', 'save_snapshot', 'schedule_segments', 'median_seconds', 'Stopwatch', 'estimate',
-           'estimate_text']
+           'log_step', 'headline', 'save_snapshot', 'schedule_segments', 'median_seconds', 'Stopwatch', 'interpolated',
+           'estimate', 'estimate_text']
 
 # %% ../nbs/15a_loop.ipynb #e3a95c4d
 import contextlib, hashlib, io, json, math, os, signal, socket, sys, tempfile, threading, time
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+import numpy as np
 import torch
 from torch import Tensor, nn
 from .camera import *
@@ -25,7 +26,6 @@ from .config import *
 from .core import *
 from .data import *
 from .generator import *
-from .heads import WriteError, writing
 from .method import *
 from .training import *
 from .world import *
@@ -139,7 +139,7 @@ def misfit(x, like, name: str) -> str:
         pairs = [(a, b, f'{name}.{i}') for i, (a, b) in enumerate(zip(x, like))]
     return next(filter(None, (misfit(*pair) for pair in pairs)), '')
 
-# %% ../nbs/15a_loop.ipynb #a9083847
+# %% ../nbs/15a_loop.ipynb #5b0c77e1
 def adam_misfit(x, opt: torch.optim.Adam, name: str) -> str:
     "Likewise for an optimiser's state: groups, and the moments that there are, of their parameters' shapes."
     if not isinstance(x, dict):
@@ -484,7 +484,7 @@ def train(
     recorder=Silent(),  # has `metrics` and `image`; or recorder(resumed: bool) opens one in a `with`
     progress: bool = True,  # a bar, and what is trained, on stderr
     stop_at: float = None,  # end early, at this many images, keeping the schedule
-    world: World = World(),
+    world: ProcessGroup = ALONE,
 ) -> Trainer:
     """Train to the end of the schedule (or `stop_at` images).
     Raises DataError, ValueError (nothing done yet), WriteError, NotFinite, PeerLost; Interrupted after a
@@ -750,9 +750,13 @@ class Stopwatch:
 
         return median_seconds(step, self.steps, self.clock)
 
-    def __call__(self, images: float) -> float:
+    def kind(self, images: float) -> tuple:
+        "What steps of equal cost share."
         stage = self.t.method.stage(self.run, images)
-        key = tuple(vars(stage).get(k) for k in ('resolution', 'supervise', 'propose'))
+        return tuple(vars(stage).get(k) for k in ('resolution', 'supervise', 'propose'))
+
+    def __call__(self, images: float) -> float:
+        key = self.kind(images)
         if key not in self.known:
             self.known[key] = self.time(images, 1) / self.share
         return self.known[key] + self.r1 / self.run.train.r1_every
@@ -761,46 +765,79 @@ class Stopwatch:
         "GiB, what a part of the batch added taken for the whole batch."
         return self.base + (memory(self.t.device) - self.base) / self.share
 
+# %% ../nbs/15a_loop.ipynb #485243c7
+_SPEND = 20.0  # seconds of measuring, after which stages between others are interpolated
+
+
+def _measured_stages(watch: Stopwatch, places: list[float], clock: Callable, progress: bool) -> dict:
+    "Place (images) -> seconds of a step and GiB: of the first stage, the last, and others in time."
+    from tqdm.auto import tqdm
+
+    begun, known = clock(), {}
+    for images in tqdm(places, desc='measuring', unit='stage', disable=not progress):
+        spent = watch.t.world.any(clock() - begun > _SPEND)
+        if not spent or images in (places[0], places[-1]) or watch.kind(images) in watch.known:
+            known[images] = watch(images), watch.memory()
+    return known
+
+
+def interpolated(known: dict, pixels: dict[float, int], images: float) -> tuple[float, float]:
+    "Seconds of a step and GiB of a stage that was not measured, by its pixels among the measured ones'."
+    by_pixels = sorted(known, key=pixels.get)
+    across = [pixels[place] for place in by_pixels]
+    columns = zip(*(known[place] for place in by_pixels))
+    seconds, gib = [float(np.interp(pixels[images], across, column)) for column in columns]
+    return seconds, gib
+
 # %% ../nbs/15a_loop.ipynb #26b169b1
 def estimate(
-    run: Run, data: Dataset, steps: int = 3, clock: Callable = time.perf_counter, world: World = World()
+    run: Run,
+    data: Dataset,
+    steps: int = 3,
+    clock: Callable = time.perf_counter,
+    world: ProcessGroup = ALONE,
+    progress: bool = False,  # what is being done, on stderr
 ) -> list[dict]:
-    """One row per segment of the schedule: images from and to, render resolution, images/s, hours, GiB.
-    The last row is the whole run, snapshots and checkpoints included. `steps` are measured of either kind.
-    Writes nothing that stays."""
-    begun, rows = clock(), []
+    """One row per segment of the schedule: images from and to, render resolution, images/s, hours, GiB, and
+    whether it was measured or interpolated. The last row is the whole run, with snapshots and checkpoints.
+    `steps` are measured of either kind. Writes nothing that stays."""
+    if progress:
+        told = 'making networks and taking a first step; kernels are built once, in a minute or two'
+        print(f'estimate: {told}', file=sys.stderr, flush=True)
+    begun = clock()
     t = Trainer(method_of(run), run, data, world=world)
     made, watch = clock() - begun, Stopwatch(t, steps, clock)
-    for start, end in schedule_segments(run.schedule):
-        middle = (start + end) / 2
-        seconds, side = watch(middle), t.method.stage(run, middle).resolution
-        speed = run.train.batch / seconds
-        rows.append(
-            {
-                'from': start,
-                'to': end,
-                'resolution': side,
-                'images/s': speed,
-                'hours': (end - start) / speed / 3600,
-                'GiB': watch.memory(),
-            }
-        )
+    spans = schedule_segments(run.schedule)
+    places = {span: sum(span) / 2 for span in spans}
+    known = _measured_stages(watch, list(places.values()), clock, progress)
+    side = {place: t.method.stage(run, place).resolution for place in places.values()}
+    pixels = {place: size**2 for place, size in side.items()}
+    rows = []
+    for span, place in places.items():
+        cost = known.get(place) or interpolated(known, pixels, place)
+        rows.append(_estimate_row(run, span, side[place], *cost, place in known))
+    besides = made + _extras(t, clock)
+    hours = sum(row['hours'] for row in rows) + besides / 3600
+    whole = _estimate_row(run, (0.0, run.schedule.total), run.resolution, 1.0, watch.memory(), True)
+    whole |= {'images/s': run.schedule.total / hours / 3600, 'hours': hours}
+    return [*rows, whole | {'measured': all(row['measured'] for row in rows)}]
+
+# %% ../nbs/15a_loop.ipynb #26b169b2
+def _estimate_row(run: Run, span: tuple, side: int, seconds: float, gib: float, measured: bool) -> dict:
+    "A row of the estimate, from the seconds of a step."
+    speed = run.train.batch / seconds
+    hours = (span[1] - span[0]) / speed / 3600
+    row = {'from': span[0], 'to': span[1], 'resolution': side}
+    return row | {'images/s': speed, 'hours': hours, 'GiB': gib, 'measured': measured}
+
+
+def _extras(t: Trainer, clock: Callable) -> float:
+    "Seconds that snapshots and checkpoints of the whole run take."
     shown = PEOPLE * median_seconds(lambda: snapshot(t.ema, 1), 1, clock)
     with tempfile.TemporaryDirectory() as d:
         kept = median_seconds(lambda: save_checkpoint(t, d), 0, clock)
-    total, c = run.schedule.total, run.train
-    besides = made + (total // c.snapshot_images + 1) * shown + (total // c.checkpoint_images + 1) * kept
-    hours = sum(r['hours'] for r in rows) + besides / 3600
-    return rows + [
-        {
-            'from': 0.0,
-            'to': total,
-            'resolution': run.resolution,
-            'images/s': total / hours / 3600,
-            'hours': hours,
-            'GiB': watch.memory(),
-        }
-    ]
+    total, c = t.run.schedule.total, t.run.train
+    return (total // c.snapshot_images + 1) * shown + (total // c.checkpoint_images + 1) * kept
 
 # %% ../nbs/15a_loop.ipynb #f1274683
 def estimate_text(rows: list[dict]) -> str:
@@ -808,5 +845,9 @@ def estimate_text(rows: list[dict]) -> str:
     form = {'from': '>12,.0f', 'to': '>12,.0f', 'resolution': '>6'}
     form |= {'images/s': '>10.2f', 'hours': '>10.3f', 'GiB': '>7.2f'}
     head = f'{"from image":>12} {"to":>12} {"side":>6} {"images/s":>10} {"hours":>10} {"GiB":>7}'
+    whole = 'the whole run, with snapshots and checkpoints:'
     lines = [' '.join(f'{row[k]:{f}}' for k, f in form.items()) for row in rows]
-    return '\n'.join([head, *lines[:-1], 'the whole run, with snapshots and checkpoints:', lines[-1]])
+    marked = [line if row['measured'] else f'{line} *' for line, row in zip(lines, rows)]
+    known = 'interpolated by the pixels of a frame between stages that were measured'
+    note = [] if rows[-1]['measured'] else [f'* {known}, or made of such']
+    return '\n'.join([head, *marked[:-1], whole, marked[-1], *note])

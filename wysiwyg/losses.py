@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from .core import *
-from .probe import March
+from .volrend import March, Rendering, expect_distance
 
 # %% ../nbs/14_losses.ipynb #7e5e89ac
 def g_adversarial(fake: Tensor) -> Tensor:
@@ -43,7 +43,10 @@ def surface_loss(
     target: float,  # B_target, world units
 ) -> Tensor:
     "Mean over rays of (sum_i w_i beta_i - opacity * target)^2, weights detached (Eq. 10)."
-    excess = [(m.weights.detach() * (m.beta - target)).sum(-1) for _, m in groups]
+    excess = []
+    for _, m in groups:
+        beta = expect_distance(m.answer.beta, 'the surface loss')
+        excess.append((m.weights.detach() * (beta - target)).sum(-1))
     return _mean([e.square() for e in excess])
 
 # %% ../nbs/14_losses.ipynb #c83918c8
@@ -54,7 +57,8 @@ def decision_loss(sdf: Tensor) -> Tensor:
 
 def _slope(m: March) -> Tensor:
     "|ds/dt| between neighbouring samples, [B, N, S-1]; closer ones count as 0.002 apart."
-    return (m.sdf.diff(dim=-1) / m.t.diff(dim=-1).clamp_min(2e-3)).abs()
+    sdf = expect_distance(m.answer.sdf, 'the hinge loss')
+    return (sdf.diff(dim=-1) / m.t.diff(dim=-1).clamp_min(2e-3)).abs()
 
 
 def hinge_loss(groups: list[tuple[Tensor, March]]) -> Tensor:
@@ -87,8 +91,9 @@ def smoothness_loss(out: Rendering, camera: Camera, far: float) -> Tensor:
     hit = to_image(out.opacity.detach())
     distance = camera.cam2world[:, :3, 3].norm(dim=-1)
     pixel = distance / (camera.intrinsics[:, 0, 0] * depth.shape[-1])
+    turned = depth.mT, hit.mT  # before the first use: gradients add up in the order of recorded trainings
     across, triples_across = _bending(depth, hit, pixel)
-    down, triples_down = _bending(depth.mT, hit.mT, pixel)
+    down, triples_down = _bending(*turned, pixel)
     triples = triples_across + triples_down
     return ((across + down) / triples.clamp_min(1)).mean()
 

@@ -20,6 +20,7 @@ from .generator import *
 from .losses import *
 from .probe import *
 from .proposal import *
+from .volrend import *
 
 # %% ../nbs/14b_method.ipynb #9ea0a6ed
 @dataclass(frozen=True)
@@ -209,9 +210,9 @@ def surface_losses(run: Run, trace: Trace, camera: Camera, stage: Stage) -> dict
 def vitals(trace: Trace) -> dict[str, Tensor]:
     "Whether the geometry lives: opacity, share of samples inside, mean beta of what is opaque."
     out = trace.rendering
-    inside = sum((m.sdf < 0).float().mean() for _, m in trace.groups) / len(trace.groups)
+    inside = [(expect_distance(m.answer.sdf, 'vitals') < 0).float().mean() for _, m in trace.groups]
     return {
         'geometry/opacity': out.opacity.mean(),
-        'geometry/inside': inside,
+        'geometry/inside': sum(inside) / len(inside),
         'geometry/beta': out.beta.sum() / out.opacity.sum().clamp_min(1e-6),
     }

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['INCEPTION_SHA', 'METRICS', 'SOLID', 'PIXELS', 'CHEAP', 'PROTOCOLS', 'frechet', 'clean_fid', 'kernel_distance',
-           'bootstrap', 'intervals', 'Extractor', 'efflite0', 'inception', 'resize', 'features', 'protocol', 'is_full',
+           'bootstrap', 'intervals', 'Extractor', 'efflite0', 'inception', 'resize', 'features', 'protocol',
            'same_protocol', 'is_distance', 'Metric', 'read_table', 'metric', 'bare_name', 'normal_images',
-           'known_normals', 'true_normals', 'cut_density', 'cut_depth', 'non_flatness', 'psnr', 'worst_psnr',
-           'depth_error', 'normal_error', 'reproject', 'consistency', 'latents', 'fakes', 'real_index', 'real_features',
-           'close_look', 'distances', 'check_weights', 'evaluate', 'real_floor', 'Protocol', 'ready', 'measure',
-           'frontal_flatness']
+           'true_normals', 'cut_density', 'cut_depth', 'non_flatness', 'psnr', 'worst_psnr', 'depth_error',
+           'normal_error', 'reproject', 'consistency', 'latents', 'fakes', 'check_count', 'real_index', 'real_features',
+           'close_look', 'distances', 'evaluate', 'Protocol', 'ready', 'measure', 'frontal_flatness']
 
 # %% ../nbs/16_metrics.ipynb #1c3e480e
 import hashlib, importlib, io, math, os, re, sys
@@ -27,8 +26,7 @@ from .core import *
 from .data import *
 from .generator import *
 from .heads import truth, truth_path
-from .probe import *
-from .sdf import density
+from .volrend import *
 
 # %% ../nbs/16_metrics.ipynb #9b8e87d8
 def frechet(
@@ -277,12 +275,12 @@ def features(extractor: Extractor, images: Tensor, batch: int = 16) -> Tensor:  
 # %% ../nbs/16_metrics.ipynb #a701d863
 def protocol(extractor: Extractor, n: int, prefix: str = '', kind: str = 'fd') -> str:
     "Metric name, e.g. 'fd_efflite0at96_500', 'normal_kd_efflite0at96_500', 'fid50k_full' (colours only)."
-    if is_full(extractor, n) and kind == 'fd' and not prefix:
+    if _is_full(extractor, n) and kind == 'fd' and not prefix:
         return 'fid50k_full'
     return f'{prefix}{kind}_{extractor.name}_{n}'
 
 
-def is_full(extractor: Extractor, n: int) -> bool:
+def _is_full(extractor: Extractor, n: int) -> bool:
     """Is this EG3D's protocol: canonical Inception with its own resize, 50 000 fakes?
 
     Then against every real picture.
@@ -387,7 +385,8 @@ with_probe           -  per ray      samples with those of the probe
 ms*                  -  ms           time of a frame or of a training step
 best_ms              -  ms           least time of several rounds
 mib                  -  MiB          memory kept for one backward pass
-images_per_s         +  images/s     throughput of training
+images_per_s*        +  images/s     throughput of training
+memory_gib           -  GiB          most memory of the process, or of its GPU
 """
 
 # %% ../nbs/16_metrics.ipynb #2914adf7
@@ -455,7 +454,7 @@ def normal_images(normal: Tensor, mask: Tensor, camera: Camera = None) -> Tensor
 
 
 @lru_cache(2)
-def known_normals(data: Dataset) -> tuple[Tensor, dict]:
+def _known_normals(data: Dataset) -> tuple[Tensor, dict]:
     """Which pictures of a set have true normals; none where no truth lies beside it.
 
     Numbers of pictures [k], then 'row', {number: row of the truth}, and the truth's 'normal' and 'mask'.
@@ -471,7 +470,7 @@ def known_normals(data: Dataset) -> tuple[Tensor, dict]:
 
 def true_normals(data: Dataset, index: Tensor) -> Tensor:  # [b] -> [b, 3, R, R] uint8
     "Normal pictures of posed heads from the truth beside their zip."
-    known = known_normals(data)[1]
+    known = _known_normals(data)[1]
     row = torch.tensor([known['row'][int(i)] for i in index])
     normal = torch.from_numpy(known['normal'][row].astype(np.float32)).permute(0, 3, 1, 2)
     mask = torch.from_numpy(known['mask'][row]) / 255
@@ -495,7 +494,7 @@ def cut_density(
 
 def cut_depth(m: March, far: float) -> Tensor:  # [B, N]
     "Expected depth after `cut_density`; light that passes counts as far."
-    sigma = cut_density(density(m.sdf, m.beta))
+    sigma = cut_density(sigma_of(m.answer))
     w = volume_weights(sigma, m.delta)
     return (w * m.t).sum(-1) + (1 - w.sum(-1)) * far
 
@@ -615,7 +614,7 @@ def fakes(
     from tqdm.auto import tqdm
 
     batch = max(1, min(batch, PIXELS // g.run.resolution**2))
-    device = g.mapping.w_mean.device
+    device = next(g.parameters()).device
     for i in tqdm(range(0, len(cameras), batch), disable=not progress, desc='fakes', unit='batch'):
         camera = cameras[i : i + batch].to(device)
         z = latents(g, range(i, i + len(camera)), seed).to(device)
@@ -624,13 +623,16 @@ def fakes(
         yield pictures, normal_images(out.image('normal'), out.image('opacity'), camera)
 
 # %% ../nbs/16_metrics.ipynb #939e5e57
+def check_count(name: str, have: int, n: int, kind: str = 'pictures'):
+    "ValueError where a set has fewer than n of something."
+    if n > have:
+        raise ValueError(f'{name} holds {have} {kind}, {n} were asked for: choose n <= {have}')
+
+
 def real_index(data: Dataset, n: int, seed: int, normals: bool = False) -> Tensor:
     "n pictures of the set (with true normals) without repetition, keyed by `seed`."
-    have = known_normals(data)[0] if normals else torch.arange(len(data))
-    if n > len(have):
-        kind = 'true normals' if normals else 'pictures'
-        held = f'{data.name} holds {len(have)} {kind}'
-        raise ValueError(f'{held}, {n} were asked for: choose n <= {len(have)}')
+    have = _known_normals(data)[0] if normals else torch.arange(len(data))
+    check_count(data.name, len(have), n, 'true normals' if normals else 'pictures')
     shuffled = torch.randperm(len(have), generator=rng(seed, 'real'))
     return have[shuffled[:n]]
 
@@ -642,14 +644,14 @@ def real_features(
 
     Kept under the digests of data and extractor.
     """
-    full = not n or (is_full(extractor, n) and not normals)
+    full = not n or (_is_full(extractor, n) and not normals)
     kind = 'normals' if normals else 'images'
     which = 'all' if full else f'{n}-{seed}'
     name = f'{kind}-{data.sha[:16]}-{extractor.name}-{extractor.sha[:16]}-{which}.npy'
     path = Path(cache or runs_dir() / 'cache') / name
     if path.exists():
         return torch.from_numpy(np.load(path, allow_pickle=False))
-    every = known_normals(data)[0] if normals else torch.arange(len(data))
+    every = _known_normals(data)[0] if normals else torch.arange(len(data))
     index = every if full else real_index(data, n, seed, normals)
     parts = []
     for part in index.split(64):
@@ -740,7 +742,7 @@ def distances(
     return out
 
 # %% ../nbs/16_metrics.ipynb #c8153377
-def check_weights(g: Generator):
+def _check_weights(g: Generator):
     "Refuse a generator whose weights are not finite: its pictures may look finite, and mean nothing."
     for name, x in g.state_dict().items():
         if x.is_floating_point() and not x.isfinite().all():
@@ -781,11 +783,12 @@ def evaluate(
 
     The normal distance needs the truth that `render_heads` writes.
     """
-    check_weights(g)
+    _check_weights(g)
     if n < 2:
         raise ValueError(f'n = {n} pictures make no distribution: give at least 2')
+    check_count(data.name, len(data), n)
     extractor = extractor or efflite0()
-    known = len(known_normals(data)[0])
+    known = len(_known_normals(data)[0])
     if known < n:
         said = f'{known} true normals beside {data.path.name}, {n} wanted: the normal distance is left out'
         print(said, file=sys.stderr)
@@ -801,15 +804,15 @@ def evaluate(
         out |= distances(real[kind], torch.cat(fake[kind]), extractor, kind)
     _refuse_endless(out)
     enough = floors and len(data) >= 2 * n
-    return out | (real_floor(data, n, seed, extractor, cache) if enough else {})
+    return out | (_real_floor(data, n, seed, extractor, cache) if enough else {})
 
 # %% ../nbs/16_metrics.ipynb #928242ec
-def real_floor(
+def _real_floor(
     data: Dataset, n: int, seed: int = 0, extractor: Extractor = None, cache: Path = None
 ) -> dict[str, float]:
     "What perfect fakes would score: n real pictures against n others of the same set, 'floor/...'."
     extractor = extractor or efflite0()
-    known = len(known_normals(data)[0])
+    known = len(_known_normals(data)[0])
     kinds = ('', 'normal_') if known >= 2 * n else ('',)
     out = {}
     for kind in kinds:
@@ -846,7 +849,7 @@ def ready(
     if name not in PROTOCOLS:
         raise ValueError(f'no protocol {name!r}; there are: {", ".join(PROTOCOLS)}')
     p = PROTOCOLS[name]
-    styles = 2 * len(g.triplane.blocks)
+    styles = 2 * (g.run.backbone.backbone_resolution.bit_length() - 2)  # two a side, from 4 pixels
     if p.cutoff and styles > p.cutoff:
         most = f'backbone_resolution {2 ** (p.cutoff // 2 + 1)}'
         counts = f'truncates {p.cutoff} styles and this backbone has {styles}'
@@ -872,7 +875,7 @@ def _real_count(of: str, data: Dataset | None, normals: Dataset | None) -> int:
         return 0
     if of == 'images':
         return len(data)
-    return len(normals) if normals else len(known_normals(data)[0])
+    return len(normals) if normals else len(_known_normals(data)[0])
 
 # %% ../nbs/16_metrics.ipynb #1f9b510e
 def measure(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .config import ProposalConfig
 from .core import *
 from .probe import *
+from .volrend import *
 
 # %% ../nbs/09_proposal.ipynb #b74f1223
 def _double(x: Tensor) -> Tensor:
@@ -141,12 +142,13 @@ def sdf_pdf(
     floor: float = 0.1,  # least skin, bins
     spread: float = 0.5,  # skin per unit of bend
 ) -> Tensor:  # [B, K-1, R, R]
-    "Weights of the probe's distances, interpolated between its pixels."
-    padded = F.pad(p.sdf, (1, 1, 1, 1), mode='replicate')
+    "Weights of the probe's distances, interpolated between its pixels; ValueError where it has none."
+    of_probe = expect_distance(p.sdf, "proposal 'sdf'")
+    padded = F.pad(of_probe, (1, 1, 1, 1), mode='replicate')
     neighbours = F.avg_pool2d(padded, 3, 1)
-    bend = (neighbours - p.sdf).abs()
+    bend = (neighbours - of_probe).abs()
     skin = floor * width + spread * F.max_pool2d(bend, 3, 1, 1)
-    sdf = to_rays(_resized(p.sdf, resolution)).contiguous()  # [B, N, K]
+    sdf = to_rays(_resized(of_probe, resolution)).contiguous()  # [B, N, K]
     beta = to_rays(_resized(skin, resolution)).contiguous()
     t = width * torch.arange(sdf.shape[-1], device=sdf.device)
     beta = (beta[..., 1:] + beta[..., :-1]) / 2  # of each bin

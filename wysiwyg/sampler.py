@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from .config import SamplerConfig
 from .core import *
-from .probe import *
+from .volrend import *
 
 # %% ../nbs/10_sampler.ipynb #24afe42a
 _UNITS = 1 << 20  # probabilities are counted in 2^-20

@@ -10,8 +10,8 @@ __all__ = ['DRAWS', 'draw_unstratified', 'draw_unfiltered', 'importance', 'two_p
 import torch
 from torch import Tensor
 from .core import *
-from .probe import *
 from .sampler import *
+from .volrend import *
 
 # %% ../nbs/10a_samplers.ipynb #cf3d71df
 def draw_unstratified(pdf, samples, tau, near, far, u) -> Samples:
@@ -83,25 +83,21 @@ def two_pass(field, rays: Rays, near: float, far: float, coarse: int, fine: int,
         return midpoints(first)
     more = importance(midpoints(first).weights.detach(), s.t, u[..., coarse:])
     second = march(field, rays, Samples(more, torch.zeros_like(more)))
-    answers = [(m.sdf, m.beta, m.rgb) for m in (first, second)]
-    t, seen = merge(first.t, second.t, *answers)
-    return midpoints(weigh(t, torch.zeros_like(t), *seen))
+    t, answer = merge(first.t, second.t, first.answer, second.answer)
+    return midpoints(weigh(t, torch.zeros_like(t), answer))
 
 
-def merge(t: Tensor, more: Tensor, first: tuple, second: tuple) -> tuple[Tensor, list[Tensor]]:
-    """Two sets of places [B, N, S] and what was seen there, as one in the order of distance.
+def merge(t: Tensor, more: Tensor, first: Answer, second: Answer) -> tuple[Tensor, Answer]:
+    "Two sets of places [B, N, S] and what was said there, as one in the order of distance."
+    places = torch.cat([t, more], -1)
+    order = places.argsort(-1)
 
-    What was seen: tensors [B, N, S] or [B, N, S, 3].
-    """
-    order = torch.cat([t, more], -1).argsort(-1)
+    def pick(x: Tensor) -> Tensor:
+        if x.ndim == 3:
+            return x.gather(2, order)
+        return x.gather(2, order[..., None].expand(*order.shape, x.shape[-1]))
 
-    def pick(a: Tensor, b: Tensor) -> Tensor:
-        both = torch.cat([a, b], 2)
-        if a.ndim == 3:
-            return both.gather(2, order)
-        return both.gather(2, order[..., None].expand(*order.shape, 3))
-
-    return pick(t, more), [pick(a, b) for a, b in zip(first, second)]
+    return pick(places), join([first, second], 2).map(pick)
 
 # %% ../nbs/10a_samplers.ipynb #5157e793
 def _first_inside(sdf: Tensor) -> Tensor:
@@ -126,24 +122,27 @@ def root(
 ) -> March:
     """First sign change among `coarse` samples, `steps` secant steps, then `skin` samples around the root.
 
-    The skin reaches `half` betas to either side. ValueError under 2 `coarse` samples or 1 in the `skin`.
+    The skin reaches `half` betas to either side. ValueError under 2 `coarse` samples or 1 in the `skin`,
+    and for a field without distance.
     """
     if coarse < 2 or skin < 1:
         raise ValueError(f'root needs at least 2 coarse samples and 1 in the skin, got {coarse} and {skin}')
     s = uniform_samples(rays, near, far, coarse)
     with torch.no_grad():
         m = march(field, rays, s)
-    inside = _first_inside(m.sdf)
+    sdf = expect_distance(m.answer.sdf, 'the root finder')
+    inside = _first_inside(sdf)
     a, b = _before_and_at(s.t, inside)
-    fa, fb = _before_and_at(m.sdf, inside)
+    fa, fb = _before_and_at(sdf, inside)
     nearest = b
     found = (fa > 0) & (fb <= 0)
-    beta = m.beta.gather(-1, inside)
+    beta = m.answer.beta.gather(-1, inside)
     slope = ((fa - fb) / (b - a)).abs().clamp_min(0.2)  # ds/dt across the bracket
     for _ in range(steps):
         t = a + (b - a) * _crossing(fa, fb).clamp(0.02, 0.98)
         with torch.no_grad():
-            f, beta, _ = field(rays.at(t), rays.dirs)
+            answer = field(rays.at(t), rays.dirs)
+        f, beta = answer.sdf, answer.beta
         outside = f > 0
         a, fa = torch.where(outside, t, a), torch.where(outside, f, fa)
         b, fb = torch.where(outside, b, t), torch.where(outside, fb, f)
@@ -229,14 +228,14 @@ def refine(
     near: float,
     far: float,
     width: float,
-) -> tuple[Tensor, ...]:  # t, delta, sdf, beta [B, N, S+M], rgb [B, N, S+M, 3]
-    """Ask at t, then where the answers put the light.
+) -> tuple[Tensor, Tensor, Answer]:  # t and delta [B, N, S+M], and what was said there
+    """Ask at t, then where the answers put the light; ValueError for a field without distance.
 
     Places are chosen without a gradient, both looks keep theirs.
     """
     first = field(rays.at(t), rays.dirs)
-    sdf, beta = first[0].detach(), first[1].detach()
-    more = second_look(t, sdf, beta, u, near, far, width)
+    sdf = expect_distance(first.sdf, 'a second look').detach()
+    more = second_look(t, sdf, first.beta.detach(), u, near, far, width)
     second = field(rays.at(more), rays.dirs)
-    t, seen = merge(t, more, first, second)
-    return t, centred(t, width), *seen
+    t, answer = merge(t, more, first, second)
+    return t, centred(t, width), answer

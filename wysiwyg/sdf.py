@@ -59,7 +59,7 @@ def softplus(x: Tensor, sharpness: float = 1.0) -> Tensor:
 
 # %% ../nbs/07_sdf.ipynb #fc8fe364
 class Field(nn.Module):
-    "Planes and points -> (sdf, beta, rgb): MLP_SDF and MLP_c."
+    "Planes and points -> distance, its width and colour: MLP_SDF and MLP_c."
 
     def __init__(
         self,
@@ -104,14 +104,14 @@ class Field(nn.Module):
         planes: Tensor,  # [B, 3, C, H, W]
         points: Tensor,  # [B, N, S, 3]
         dirs: Tensor,  # [B, N, 3]
-    ) -> tuple[Tensor, Tensor, Tensor]:  # sdf [B, N, S], beta [B, N, S], rgb [B, N, S, 3]
+    ) -> Answer:  # sdf and beta [B, N, S], rgb [B, N, S, 3]
         n, s = points.shape[1:3]
         found = self.geometry(planes, points.flatten(1, 2))
         sdf, beta, geo = [value.unflatten(1, (n, s)) for value in found]
         by_direction = split_linear(self.dir0, *octaves(dirs, self.config.dir_freqs))  # [B, N, H]
         h = softplus(self.color0(geo) + by_direction[:, :, None])
         rgb = torch.sigmoid(self.color1(h)) * 1.002 - 0.001  # A3.3
-        return sdf, beta, rgb
+        return Answer(rgb, sdf=sdf, beta=beta)
 
 # %% ../nbs/07_sdf.ipynb #e029d0e0
 @torch.enable_grad()
@@ -203,8 +203,8 @@ def toy_field(
     points: Tensor,  # [B, N, S, 3]
     dirs: Tensor,  # [B, N, 3], unused: the toy is matte
     beta: float = 0.005,
-) -> tuple[Tensor, Tensor, Tensor]:
-    "(sdf, beta, rgb) of the toy head, with skin, eyes and a mouth."
+) -> Answer:
+    "The toy head, with skin, eyes and a mouth."
     _, y, z = points.unbind(-1)
     light = (0.8 + 0.5 * z[..., None]).clamp(0.3, 1.1)
     rgb = points.new_tensor([0.85, 0.62, 0.5]) * light  # skin
@@ -218,7 +218,7 @@ def toy_field(
     ):
         rgb = rgb.lerp(points.new_tensor(color), weight[..., None])
     sdf = toy_sdf(points)
-    return sdf, torch.full_like(sdf, beta), rgb.clamp(0, 1)
+    return Answer(rgb.clamp(0, 1), sdf=sdf, beta=torch.full_like(sdf, beta))
 
 
 def _spot(points: Tensor, x: float, y: float, radius: float) -> Tensor:

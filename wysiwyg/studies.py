@@ -9,6 +9,7 @@ __all__ = ['fog', 'speckle', 'tightness', 'loosen', 'study_data', 'short_base', 
 # %% ../nbs/22_studies.ipynb #f78f97a4
 import math, os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from .tracking import *
 from .loop import *
 from .method import *
 from .training import *
+from .volrend import *
 
 # %% ../nbs/22_studies.ipynb #3090b713
 def fog(opacity: Tensor) -> float:  # [...]
@@ -112,8 +114,8 @@ def loosen(g: Generator, factor: float) -> Generator:
         field = plain(planes)
 
         def softer(points, dirs):
-            s, beta, rgb = field(points, dirs)
-            return s, factor * beta, rgb
+            answer = field(points, dirs)
+            return replace(answer, beta=factor * answer.beta)
 
         return softer
 
@@ -133,8 +135,6 @@ def short_base(run: Run, images: int, heads: int, batch: int = 4, field_lr: floa
 
     Small batches, and fields that learn fast enough to go somewhere.
     """
-    from dataclasses import replace
-
     short = replace(run, schedule=final_stage(run.schedule, float(images)))
     return override(short, **{'heads.n': heads, 'train.batch': batch, 'train.field_lr': field_lr})
 

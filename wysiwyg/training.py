@@ -27,17 +27,18 @@ from .world import *
 # %% ../nbs/15_training.ipynb #584825de
 def make_optimizers(g: nn.Module, d: nn.Module, c: TrainConfig) -> tuple[torch.optim.Adam, torch.optim.Adam]:
     "Adam for G's groups, and for the critics (corrected for lazy R1)."
-    g_opt = torch.optim.Adam(g.groups(), betas=(0.0, 0.99), eps=1e-8)
+    fused = next(d.parameters()).is_cuda or None  # one launch instead of a dozen for each group
+    g_opt = torch.optim.Adam(g.groups(), betas=(0.0, 0.99), eps=1e-8, fused=fused)
     lazy = c.r1_every / (c.r1_every + 1)
-    return g_opt, torch.optim.Adam(d.parameters(), lr=c.d_lr * lazy, betas=(0.0, 0.99**lazy), eps=1e-8)
+    betas = 0.0, 0.99**lazy
+    return g_opt, torch.optim.Adam(d.parameters(), lr=c.d_lr * lazy, betas=betas, eps=1e-8, fused=fused)
 
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, g: nn.Module, images: float, batch: int, c: TrainConfig):
     "ema <- lerp(ema, g) with a half-life of min(ema_images, ramp * images)."
     keep = 0.5 ** (batch / max(min(c.ema_images, c.ema_ramp * images), 1e-8))
-    for a, b in zip(ema.parameters(), g.parameters()):
-        a.lerp_(b, 1 - keep)
+    torch._foreach_lerp_(list(ema.parameters()), list(g.parameters()), 1 - keep)
     for a, b in zip(ema.buffers(), g.buffers()):
         a.copy_(b)
 
@@ -54,7 +55,7 @@ class Moment:
 class Batches:
     "Latents and labels of a step, in parts of the whole batch."
 
-    def __init__(self, run: Run, data: Dataset, device: torch.device, world: World):
+    def __init__(self, run: Run, data: Dataset, device: torch.device, world: ProcessGroup):
         self.run, self.data, self.device, self.world = run, data, device, world
         self.parts = micro_batches(run.train, world)
         self.rows(0)  # can the batch be shared out?
@@ -81,7 +82,7 @@ class Batches:
         return Batch(z, label, condition, keys, lambda name: rng(seed, name, now.step))
 
 # %% ../nbs/15_training.ipynb #38523e05
-def micro_batches(c: TrainConfig, world: World) -> int:
+def micro_batches(c: TrainConfig, world: ProcessGroup) -> int:
     "Parts in which a process works on its share of the batch, `micro_batch` images each."
     share = c.batch // world.size
     micro = c.micro_batch or share
@@ -295,11 +296,15 @@ SCHEDULED = ('resolution', 'beta_target')  # of the stage, where it has them: sh
 
 # %% ../nbs/15_training.ipynb #afdfc5ec
 class Trainer:
-    """Networks, optimisers and the position in the schedule.
-    ValueError where data, batch and processes do not fit the run."""
+    "Networks, optimisers, the place in the schedule; ValueError where data, batch or processes do not fit."
 
     def __init__(
-        self, method: Method, run: Run, data: Dataset, device: torch.device = None, world: World = World()
+        self,
+        method: Method,
+        run: Run,
+        data: Dataset,
+        device: torch.device = None,
+        world: ProcessGroup = ALONE,
     ):
         check(run, heads=False)
         check_data(run, data)
