@@ -448,7 +448,7 @@ def test_fakes_of_large_pictures_come_one_at_a_time(g):
         pass
 
     class Large:
-        mapping = g.mapping
+        parameters = g.parameters
 
         def __init__(self, side):
             self.run = SimpleNamespace(resolution=side, backbone=RUN.backbone)
