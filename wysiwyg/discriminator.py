@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from .config import AugmentConfig, DiscriminatorConfig
 from .core import *
 from .stylegan import *
-from .triplane import channels
 
 # %% ../nbs/13_discriminator.ipynb #d1e76173
 def _label_embedding(label_dim: int, map_dim: int) -> nn.Module | None:

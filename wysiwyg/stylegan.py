@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['leaky', 'normalize', 'FullyConnected', 'Mapping', 'up2', 'down2', 'fir_kernel', 'check_resample', 'ModulatedConv',
-           'SynthesisBlock', 'EqualConv', 'DiscriminatorBlock', 'group_size', 'minibatch_std']
+           'SynthesisBlock', 'channels', 'EqualConv', 'DiscriminatorBlock', 'group_size', 'minibatch_std']
 
 # %% ../nbs/05_stylegan.ipynb #0d489bbc
 import math
@@ -180,6 +180,11 @@ class SynthesisBlock(nn.Module):
             x = self.conv0(x, w)
         x = self.conv1(x, w)
         return x, self.out(x, w)
+
+# %% ../nbs/05_stylegan.ipynb #00208eb6
+def channels(side: int, base: int, most: int) -> int:
+    "StyleGAN2's width at a given side."
+    return min(most, base // side)
 
 # %% ../nbs/05_stylegan.ipynb #f4974f1e
 class EqualConv(nn.Module):
