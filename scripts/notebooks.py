@@ -32,7 +32,7 @@ def settings() -> dict:
 
 
 def notebooks() -> list[Path]:
-    "Every notebook of the book, in reading order, the ablations last."
+    "Every notebook of the book, in reading order; then the ablations, then the solutions."
     found = [p for p in NBS.rglob('*.ipynb') if not is_hidden(p)]
     return sorted(found, key=lambda p: (len(p.parts), p.name == 'index.ipynb', str(p)))
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(MLFLOW_DISABLE_TELEMETRY='true', DO_NOT_TRACK='true', MPLBACKEND='agg')
-for name in 'MLFLOW_TRACKING_URI', 'MLFLOW_EXPERIMENT_NAME', 'WYSIWYG_HOME':
+for name in 'MLFLOW_TRACKING_URI', 'MLFLOW_EXPERIMENT_NAME', 'WYSIWYG_HOME', 'WYSIWYG_RUNS':
     os.environ.pop(name, None)
 if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ['OMP_NUM_THREADS'] = '1'  # several workers share the cores

@@ -6,7 +6,7 @@ import pytest
 import torch
 from wysiwyg.claims import CLAIMS, Claim, Verdict, find, judge, recorded
 from wysiwyg.core import Answer
-from wysiwyg.studies import best_within, fog, loosen, speckle, step_means
+from wysiwyg.studies import best_within, loosen, semi_opaque, speckle, step_means
 from wysiwyg.results import interval_rows, markdown_table
 
 ROWS = {'eval/fd_x_9: x': 10.0, 'eval/fd_x_9: x ±': 3.0, 'eval/fd_x_9: y': 4.0, 'eval/fd_x_9: y ±': 4.0}
@@ -90,13 +90,13 @@ def test_speckle_counts_lone_pixels_only():
     assert speckle(lone, all_hit, 0.1) == pytest.approx(100 / 14**2)
     assert speckle(step, all_hit, 0.1) == 0
     assert speckle(lone, all_hit, 0.3) == 0
-    for of in (lambda: speckle(lone, 0 * all_hit, 0.1), lambda: fog(0 * all_hit)):
+    for of in (lambda: speckle(lone, 0 * all_hit, 0.1), lambda: semi_opaque(0 * all_hit)):
         with pytest.raises(ValueError, match='nothing is seen'):
             of()
 
 
-def test_fog_is_neither_stopped_nor_free():
-    assert fog(torch.tensor([0.0, 0.1, 0.5, 0.89, 0.95])) == pytest.approx(40.0)
+def test_semi_opaque_is_neither_stopped_nor_free():
+    assert semi_opaque(torch.tensor([0.0, 0.1, 0.5, 0.89, 0.95])) == pytest.approx(40.0)
 
 
 def test_loosen_multiplies_beta_alone():

@@ -15,7 +15,7 @@ from wysiwyg.config import override, tiny
 from wysiwyg.core import Answer, Rays
 from wysiwyg.generator import Generator, load_generator, save_generator, save_tensors
 from wysiwyg.probe import bins_march
-from wysiwyg.samplers import root, two_pass
+from wysiwyg.samplers import secant_surface, two_pass
 from wysiwyg.volrend import integrate
 
 RUN = override(
@@ -86,7 +86,7 @@ def test_empty_and_full_rays_are_finite(level):
     for m in (
         bins_march(field, rays, 2.2, 3.2, 49)[0],
         two_pass(field, rays, 2.2, 3.2, 8, 8, torch.rand(1, 4, 16)),
-        root(field, rays, 2.2, 3.2, 8, 3, 4),
+        secant_surface(field, rays, 2.2, 3.2, 8, 3, 4),
     ):
         out = integrate(m, 3.2, (0, 0, 0))
         out.rgb.sum().backward()

@@ -6,6 +6,7 @@ import re
 import warnings
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from wysiwyg.config import override, tiny
 from wysiwyg.core import Answer, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator
+from wysiwyg import metrics
 from wysiwyg.volrend import March, Rendering
 from wysiwyg.metrics import (
     CHEAP,
@@ -391,6 +393,16 @@ def unseen(g):
     return empty
 
 
+def test_a_set_without_cameras_is_refused_before_anything_is_computed(g, tmp_path, monkeypatch):
+    png = png_bytes(np.zeros((64, 64, 3), np.uint8))
+    rows = [(f'{i}.png', png, None) for i in range(2049)]  # as many as fid50k_full wants
+    bare = Dataset(write_zip(tmp_path / 'bare.zip', rows))
+    monkeypatch.setattr(metrics, 'real_features', lambda *a: pytest.fail('computed'))
+    for call in (evaluate, partial(measure, 'fid50k_full')):
+        with pytest.raises(ValueError, match='^bare has no labels: give a set with cameras'):
+            call(g, bare, extractor=MEAN, cache=tmp_path)
+
+
 def test_a_frame_in_which_nothing_is_seen_has_no_score(g, data, tmp_path, capsys):
     empty = unseen(g)
     assert close_look(empty, 2, samples=9) == {}
@@ -436,7 +448,7 @@ def test_fakes_of_large_pictures_come_one_at_a_time(g):
         pass
 
     class Large:
-        mapping = g.mapping
+        parameters = g.parameters
 
         def __init__(self, side):
             self.run = SimpleNamespace(resolution=side, backbone=RUN.backbone)

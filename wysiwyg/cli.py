@@ -339,7 +339,7 @@ def train_command(a: Train) -> dict:
         if world.lead and not a.estimate:
             check_start(a.run, folder, a.resume or None)
         data = world.lead_first(lambda: open_data(a.run, world.lead, few=a.estimate))
-        check_data(a.run, data)
+        check_data(a.run, data, method_of(a.run).label_kinds)
         if world.lead:
             _tell_size(a.run, data)
         if a.estimate:
@@ -361,7 +361,7 @@ def _plan(a: Train, folder: Path) -> dict:
         _check_store()
     if a.run.data.path:
         data = open_data(a.run)
-        check_data(a.run, data)
+        check_data(a.run, data, method_of(a.run).label_kinds)
         _tell_size(a.run, data)
         if a.resume:
             trainer = Trainer(method_of(a.run), a.run, data, torch.device('cpu'))

@@ -345,7 +345,7 @@ class _Direct(_Samplers):
 
         def surface(r, u):
             skin = max(2, s - s // 2 - 3)
-            return root(field, r, c.near, c.far, coarse=s // 2, steps=3, skin=skin)
+            return secant_surface(field, r, c.near, c.far, coarse=s // 2, steps=3, skin=skin)
 
         marcher = {'uniform': uniform, 'two_pass': halves, 'root': surface}[config.kind]
         return self.march_chunks(marcher, rays, (u,), s, keep)

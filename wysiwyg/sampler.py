@@ -60,7 +60,7 @@ def to_samples(
     "Bin coordinates -> distances, with intervals clipped to one bin."
     width = (far - near) / bins
     t = near + place * width
-    return Samples(t, gaps(t, float('inf')).clamp_max(width))
+    return Samples(t, deltas(t, float('inf')).clamp_max(width))
 
 
 def draw_robust(

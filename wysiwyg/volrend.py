@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['volume_weights', 'sigma_of', 'expect_distance', 'March', 'weigh', 'march', 'Rendering', 'integrate', 'composite',
-           'uniform_samples', 'gaps', 'midpoints', 'density_integral', 'thickness']
+           'uniform_samples', 'deltas', 'midpoints', 'density_integral', 'thickness']
 
 # %% ../nbs/07a_volrend.ipynb #5626fc81
 from dataclasses import dataclass
@@ -130,11 +130,11 @@ def uniform_samples(
     stratum = torch.arange(n, device=rays.dirs.device, dtype=rays.dirs.dtype)
     place = stratum + (0.5 if u is None else u)
     t = (near + place * step).expand(*rays.dirs.shape[:2], n)
-    delta = torch.full_like(t, step) if u is None else gaps(t, far)
+    delta = torch.full_like(t, step) if u is None else deltas(t, far)
     return Samples(t, delta)
 
 
-def gaps(t: Tensor, far: float) -> Tensor:
+def deltas(t: Tensor, far: float) -> Tensor:
     "Distance from each of [..., S] samples to the next, the last one to `far`."
     last = torch.full_like(t[..., :1], far)
     following = torch.cat([t[..., 1:], last], -1)
