@@ -163,7 +163,7 @@ def test_a_nan_step_changes_nothing_and_patience_ends(data):
 
 def times_beta(value):
     "A surface loss of the same value everywhere, with a gradient."
-    return lambda groups, target: groups[0][1].beta.sum() * value
+    return lambda groups, target: groups[0][1].answer.beta.sum() * value
 
 
 def test_patience_counts_a_maker_that_fails_while_the_judge_does_not(data, monkeypatch):
@@ -220,7 +220,7 @@ def test_a_run_that_ends_on_skipped_steps_has_failed(data, tmp_path, monkeypatch
 
     def surface(groups, target):
         count.append(1)
-        return groups[0][1].beta.sum() * (0.0 if len(count) <= good else float('nan'))
+        return groups[0][1].answer.beta.sum() * (0.0 if len(count) <= good else float('nan'))
 
     monkeypatch.setattr('wysiwyg.method.surface_loss', surface)
     run = override(RUN, **{'train.nan_patience': 100, 'train.checkpoint_images': 1000})
