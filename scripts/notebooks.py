@@ -63,8 +63,11 @@ def plain(text: str) -> str:
     return re.sub(r'\x1b\[[0-9;]*m', '', text)
 
 
-def execute(path: Path, seconds: float, save: bool = False, env: dict[str, str] = os.environ):
-    "Run one notebook in a fresh kernel within `seconds`; with `save`, keep its outputs but for stderr."
+def execute(path: Path, seconds: float, save: bool = False, env: dict[str, str] = os.environ, kernels=None):
+    """Run one notebook in a fresh kernel within `seconds`; with `save`, keep its outputs but for stderr.
+
+    `kernels`: the class of their manager; each a new Python when not given.
+    """
     import nbformat
     from nbclient import NotebookClient
     from wysiwyg.executors import this_python
@@ -77,7 +80,7 @@ def execute(path: Path, seconds: float, save: bool = False, env: dict[str, str] 
     nb = nbformat.read(path, 4)
     client = Client(
         nb,
-        kernel_manager_class=this_python(),
+        kernel_manager_class=kernels or this_python(),
         timeout_func=lambda cell: max(1, end - time.monotonic()),
         startup_timeout=120,
         resources={'metadata': {'path': str(path.parent)}},

@@ -16,6 +16,7 @@ from wysiwyg.core import Answer, Rays
 from wysiwyg.generator import Generator, load_generator, save_generator, save_tensors
 from wysiwyg.probe import bins_march
 from wysiwyg.samplers import secant_surface, two_pass
+from wysiwyg.sdf import Field, _sphere, sphere_init
 from wysiwyg.volrend import integrate
 
 RUN = override(
@@ -36,6 +37,26 @@ def scene():
     g = Generator(RUN).eval().requires_grad_(False)
     camera = orbit(torch.tensor([0.0, 0.5, -0.4]), torch.tensor([0.0, 0.1, 0.2]))
     return g, g.synthesize(g.map(torch.randn(3, 64), camera)), camera
+
+
+def started(**changes):
+    "A field's first weights, its error, and the next number of everybody's generator."
+    torch.manual_seed(1)
+    field = Field(replace(RUN.field, **changes), 8)
+    return list(field.parameters()), sphere_init(field, steps=20), torch.rand(1)
+
+
+def test_the_remembered_sphere_is_the_fitted_one():
+    _sphere.cache_clear()
+    fitted, remembered, other = started(), started(), started(radius=0.2)
+    assert _sphere.cache_info().hits == 1
+    assert fitted[1:] == remembered[1:] and other[2] == fitted[2]
+    for a, b in zip(fitted[0], remembered[0]):
+        assert torch.equal(a, b) and a is not b
+    with torch.no_grad():
+        remembered[0][0].zero_()
+    assert torch.equal(started()[0][0], fitted[0][0])  # what one does with its weights is nobody else's
+    assert not torch.equal(other[0][2], fitted[0][2])
 
 
 @pytest.mark.parametrize('kind', KINDS)

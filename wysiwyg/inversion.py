@@ -70,6 +70,7 @@ def likeness(
     given: Tensor,  # [N, 3, R, R] in [0, 1]
     extractor: Extractor = None,
     weight: float = 0.01,
+    known: Tensor = None,  # [N, D] features of `given`, where they are at hand
 ) -> Tensor:
     """Loss: mean squared difference of pixels, plus that of features where there is an extractor.
 
@@ -78,7 +79,9 @@ def likeness(
     pixels = (made - given).square().mean()
     if extractor is None:
         return pixels
-    difference = _features(made, extractor) - _features(given, extractor)
+    if known is None:
+        known = _features(given, extractor)
+    difference = _features(made, extractor) - known
     return pixels + weight * difference.square().mean()
 
 
@@ -153,10 +156,11 @@ def _unlike(
     weight: float,
 ) -> Callable:
     "(planes, side, key) -> how little the planes of each person look like its pictures of that side."
+    known = {side: _features(pictures, extractor) for side, pictures in targets.items()}
 
     def unlike(planes: Tensor, side: int, key) -> Tensor:
         pictures = shown(g, planes[who], cameras, side, key)
-        return likeness(pictures, targets[side], extractor, weight)
+        return likeness(pictures, targets[side], extractor, weight, known[side])
 
     return unlike
 

@@ -7,6 +7,7 @@ __all__ = ['density', 'octaves', 'split_linear', 'softplus', 'Field', 'sphere_in
 
 # %% ../nbs/07_sdf.ipynb #5fd980da
 import math
+from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -114,20 +115,34 @@ class Field(nn.Module):
         return Answer(rgb, sdf=sdf, beta=beta)
 
 # %% ../nbs/07_sdf.ipynb #e029d0e0
-@torch.enable_grad()
 def sphere_init(field: Field, seed: int = 0, steps: int = 300) -> float:
     """Give `field` the SDF |x| - radius, whatever the planes hold.
 
     Returns the remaining rms error in world units. The start is SAL's, with VolSDF's numbers."""
-    c = field.config
+    rounding = torch.get_default_dtype(), torch.get_num_threads()
+    weights, error = _sphere(field.config, _plane_channels(field), field.box, seed, steps, rounding)
+    field.load_state_dict(weights, strict=False)
+    return error
+
+
+def _plane_channels(field: Field) -> int:
+    return field.sdf0.in_features - 3 - 6 * field.config.pos_freqs
+
+
+@lru_cache(8)
+@torch.enable_grad()
+def _sphere(c: FieldConfig, plane_channels: int, box: float, seed: int, steps: int, rounding: tuple):
+    "The weights of such an MLP_SDF and its error, remembered: equal fields start alike."
+    with torch.random.fork_rng([]):  # nobody else's numbers change
+        field = Field(c, plane_channels, box)
     generator = rng(seed, 'sphere')
     _sal_start(field, generator)
     error = _fit_sphere(field, generator, steps)
     encoded = 3 + 6 * c.pos_freqs
     _normal_(field.sdf0.weight[:, encoded:], generator, c.plane_init)
-    return error
+    return {name: w for name, w in field.state_dict().items() if name.startswith('sdf')}, error
 
-
+# %% ../nbs/07_sdf.ipynb #2d2e2c96
 def _normal_(w: Tensor, generator: torch.Generator, std: float, mean: float = 0.0):
     "Fill `w` with normal numbers."
     w.data.copy_(torch.randn(w.shape, generator=generator) * std + mean)
@@ -146,13 +161,12 @@ def _sal_start(field: Field, generator: torch.Generator):
         layer.bias.data.zero_()
     field.sdf2.bias.data[0] = -c.radius
 
-# %% ../nbs/07_sdf.ipynb #2d2e2c96
+
 def _fit_sphere(field: Field, generator: torch.Generator, steps: int) -> float:
     "Least squares on |x| - radius with the planes silent; rows of beta and features untouched."
     layers = nn.ModuleList([field.sdf0, field.sdf1, field.sdf2])
     opt = torch.optim.Adam(layers.parameters(), 2e-3)
-    plane_channels = field.sdf0.in_features - 3 - 6 * field.config.pos_freqs
-    silent = torch.zeros(1, 3, plane_channels, 2, 2)
+    silent = torch.zeros(1, 3, _plane_channels(field), 2, 2)
     for _ in range(steps):
         x = (torch.rand(1, 2048, 3, generator=generator) - 0.5) * field.box
         sdf, _, _ = field.geometry(silent, x)
