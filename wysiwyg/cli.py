@@ -530,7 +530,7 @@ def _eval_command(a: Eval) -> dict:
     g = _open_generator(a.network)
     if a.untrained:
         torch.manual_seed(a.seed)
-        g = Generator(g.run).eval().to(g.mapping.w_mean.device)
+        g = method_of(g.run).generator(g.run).eval().to(g.device)
     if a.protocol:
         scores = _protocol_scores(a, g)
     else:
@@ -722,7 +722,7 @@ def _look_at(g: Generator, seed: int, views: dict, a: Render) -> dict[str, torch
     """
     out = {'empty': False}
     front = g.orbit(torch.zeros(1), torch.zeros(1))
-    z = torch.randn(1, g.run.backbone.z_dim, generator=rng(seed, 'z')).to(g.mapping.w_mean.device)
+    z = torch.randn(1, g.run.backbone.z_dim, generator=rng(seed, 'z')).to(g.device)
     planes = g.synthesize(g.map(z, front, a.trunc))
     for view, camera in views.items():
         if a.samples:

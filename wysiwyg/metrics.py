@@ -614,7 +614,7 @@ def fakes(
     from tqdm.auto import tqdm
 
     batch = max(1, min(batch, PIXELS // g.run.resolution**2))
-    device = g.mapping.w_mean.device
+    device = g.device
     for i in tqdm(range(0, len(cameras), batch), disable=not progress, desc='fakes', unit='batch'):
         camera = cameras[i : i + batch].to(device)
         z = latents(g, range(i, i + len(camera)), seed).to(device)
