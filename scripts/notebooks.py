@@ -32,7 +32,7 @@ def settings() -> dict:
 
 
 def notebooks() -> list[Path]:
-    "Every notebook of the book, in reading order, the ablations last."
+    "Every notebook of the book, in reading order; then the ablations, then the solutions."
     found = [p for p in NBS.rglob('*.ipynb') if not is_hidden(p)]
     return sorted(found, key=lambda p: (len(p.parts), p.name == 'index.ipynb', str(p)))
 
@@ -52,7 +52,18 @@ def skipped(source: str, flags=tuple(settings()['tst_flags'].split())) -> bool:
     return 'eval: false' in said or any(flag in said for flag in flags)
 
 
-def execute(path: Path, seconds: float, save: bool):
+def surroundings(workers: int = 2) -> dict[str, str]:
+    "The environment of a notebook when so many run side by side."
+    count = str(max(1, (os.cpu_count() or 1) // workers))
+    return os.environ | HEAP | QUIET | {'OMP_NUM_THREADS': count, 'MKL_NUM_THREADS': count}
+
+
+def plain(text: str) -> str:
+    "Without colours."
+    return re.sub(r'\x1b\[[0-9;]*m', '', text)
+
+
+def execute(path: Path, seconds: float, save: bool = False, env: dict[str, str] = os.environ):
     "Run one notebook in a fresh kernel within `seconds`; with `save`, keep its outputs but for stderr."
     import nbformat
     from nbclient import NotebookClient
@@ -71,7 +82,7 @@ def execute(path: Path, seconds: float, save: bool):
         startup_timeout=120,
         resources={'metadata': {'path': str(path.parent)}},
     )
-    client.execute()
+    client.execute(env=env)
     if not save:
         return
     for cell in nb.cells:
@@ -85,8 +96,6 @@ def execute(path: Path, seconds: float, save: bool):
 
 def run(path: Path, seconds: float = 300, save: bool = False, workers: int = 2) -> tuple[bool, float, str]:
     "Run one notebook in a process of its own -> (passed, seconds, what it said)."
-    count = str(max(1, (os.cpu_count() or 1) // workers))
-    threads = {'OMP_NUM_THREADS': count, 'MKL_NUM_THREADS': count}
     command = [sys.executable, __file__, 'one', str(path), '--timeout', str(seconds)]
     if save:
         command.append('--save')
@@ -94,7 +103,7 @@ def run(path: Path, seconds: float = 300, save: bool = False, workers: int = 2) 
     try:
         done = subprocess.run(
             command,
-            env=os.environ | HEAP | QUIET | threads,
+            env=surroundings(workers),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -104,7 +113,7 @@ def run(path: Path, seconds: float = 300, save: bool = False, workers: int = 2) 
         passed, said = done.returncode == 0, done.stdout
     except subprocess.TimeoutExpired:
         passed, said = False, f'no end after {seconds + 150:.0f} s'
-    return passed, time.monotonic() - start, re.sub(r'\x1b\[[0-9;]*m', '', said)
+    return passed, time.monotonic() - start, plain(said)
 
 
 def run_all(paths: list[Path], **kw) -> bool:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from wysiwyg.claims import CLAIMS, Claim, find, judge, recorded
+from wysiwyg.claims import CLAIMS, Claim, Verdict, find, judge, recorded
 from wysiwyg.core import Answer
 from wysiwyg.studies import best_within, loosen, semi_opaque, speckle, step_means
 from wysiwyg.results import interval_rows, markdown_table
@@ -62,6 +62,7 @@ def test_nothing_is_claimed_without_an_interval():
 
 def test_what_is_missing_is_named():
     assert 'has not been recorded' in judge(CLAIM, {}).reason
+    assert isinstance(judge(CLAIM, {}), Verdict)
     assert 'eval/fd_*: y' in judge(CLAIM, {'eval/fd_x_9: x': 1.0}).reason
     assert judge(CLAIM, {}).word == judge(CLAIM, {'eval/fd_x_9: x': 1.0}).word == 'not measured'
     assert recorded('no_such_study') == {}

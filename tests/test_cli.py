@@ -19,7 +19,11 @@ from wysiwyg.cli import (
     COMMANDS,
     EXAMPLES,
     Ablate,
+    Demo,
     Eval,
+    Heads,
+    Studies,
+    Ui,
     arms_bar,
     check_parameters,
     error_text,
@@ -114,6 +118,11 @@ def called(line, capsys):
     except SystemExit as e:
         code = e.code
     return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize('name, kind', [('heads', Heads), ('studies', Studies), ('ui', Ui), ('demo', Demo)])
+def test_a_command_alone_has_its_defaults(name, kind):
+    assert parse([name]) == (name, kind())
 
 
 @pytest.mark.parametrize('name', COMMANDS)
@@ -421,18 +430,18 @@ def test_ablate_lists_runs_fails_and_exchanges(project, capsys, monkeypatch):
     assert out.count('to do  to do') == 2
     assert 'estimate: unknown' in out
     assert [p.name for p in project.iterdir()] == ['nbs']
-    code, out, err = call('ablate --study a90_small --seeds 0,1 --set bad=2 --workers 2')
+    code, out, err = call('ablate --study a90_small --set bad=2 --workers 2')
     assert code == 1
-    assert '2 of 4 runs of a90_small failed, the others are kept' in err
-    assert 'k2-s1: failed: RuntimeError: no memory' in err
+    assert '1 of 2 runs of a90_small failed, the others are kept' in err
+    assert 'k2-s0: failed: RuntimeError: no memory' in err
     code, out, err = call('ablate --study a90_small --seeds 0,1 --set bad=2 --dry-run --json')
     told = json.loads(out)
-    assert (code, told['to do'], told['parameters']) == (0, 2, {'seeds': '0,1', 'bad': 2})
+    assert (code, told['to do'], told['parameters']) == (0, 3, {'seeds': '0,1', 'bad': 2})
     assert told['estimate'].startswith('0.0 min, 1 arm at a time')
     code, out, err = call('results export small')
     assert code == 0
     assert (project / 'data' / 'results' / 'small.runs.json').exists()
-    assert call('results import')[:2] == (0, 'small.runs.json: 0 imported, 3 already there\n')
+    assert call('results import')[:2] == (0, 'small.runs.json: 0 imported, 2 already there\n')
     assert call('results export nothing')[0] == 1
     assert call('results export')[0] == 2
 

@@ -170,7 +170,7 @@ def test_archives_that_are_not(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text', [None, '{', '[]', '{"labels": null}', '{"labels": {"a": 1}}', '{}', b'\xff\xfe\x00']
+    'text', [None, '{', '[]', '{"labels": 3}', '{"labels": {"a": 1}}', '{}', b'\xff\xfe\x00']
 )
 def test_dataset_json_faults_say_what_to_write(tmp_path, text):
     path = raw_zip(tmp_path / 'a.zip', FILES[:3], text)
@@ -270,10 +270,10 @@ def test_batches_depend_on_seed_and_position_alone(tmp_path):
     for position, b in ((0, 1), (29, 2), (25, 64), (149, 1)):
         index = ds.order(position, min(b, 150 - position), 3)[0]
         assert torch.equal(index, whole.flatten()[position : position + b])
-    x, cam = ds.batch(50, 24, 3, mirror=True)
+    x, label = ds.batch(50, 24, 3, mirror=True)
     parts = [Dataset(path).batch(50 + 8 * r, 8, 3, mirror=True) for r in (2, 0, 1)]
     assert torch.equal(x, torch.cat([parts[i][0] for i in (1, 2, 0)]))
-    assert torch.equal(cam.label, torch.cat([parts[i][1].label for i in (1, 2, 0)]))
+    assert torch.equal(label, torch.cat([parts[i][1] for i in (1, 2, 0)]))
     assert not torch.equal(ds.batch(0, 8, 0)[0], ds.batch(0, 8, 1)[0])
 
 
@@ -282,11 +282,11 @@ def test_mirroring_flips_half_with_their_labels_and_keeps_the_order(tmp_path):
     n = 600
     index, flips = ds.order(0, n, 5)
     assert 0.42 < flips.float().mean() < 0.58
-    (plain, c0), (mixed, c1) = ds.batch(0, n, 5), ds.batch(0, n, 5, mirror=True)
+    (plain, l0), (mixed, l1) = ds.batch(0, n, 5), ds.batch(0, n, 5, mirror=True)
     assert torch.equal(mixed, torch.where(flips[:, None, None, None], plain.flip(-1), plain))
-    assert torch.equal(c1.label[flips], mirror_label(c0.label[flips]))
-    assert torch.equal(c1.label[~flips], c0.label[~flips])
-    assert torch.equal(c0.label, ds.labels[index])
+    assert torch.equal(l1[flips], mirror_label(l0[flips]))
+    assert torch.equal(l1[~flips], l0[~flips])
+    assert torch.equal(l0, ds.labels[index])
     assert plain.dtype == torch.float32
     assert plain.min() >= -1
     assert plain.max() <= 1
@@ -497,6 +497,108 @@ def test_a_set_one_folder_down_is_pointed_at(tmp_path):
     path = raw_zip(tmp_path / 'a.zip', [*inner, ('inner/dataset.json', b'{}')], None)
     said = faults(path)['dataset.json']
     assert said == 'lies in inner/: unpack the archive and name that folder, or pack its contents'
+
+
+# ---- labels that are classes, or none ------------------------------------------------------------
+
+CLASSES = [2, 0, 5, 0, 2]
+
+
+def test_classes_become_one_hot_rows(tmp_path):
+    rows = [(name, body, k) for (name, body), k in zip(FILES, CLASSES)]
+    pairs = [[name, k] for name, _, k in rows]
+    made = write_zip(tmp_path / 'a.zip', rows)
+    found = raw_zip(tmp_path / 'b.zip', FILES[:5][::-1], pairs)
+    a, b = Dataset(made), Dataset(found)
+    written = json.loads(zipfile.ZipFile(made).read('dataset.json'))
+    assert written == {'labels': pairs}
+    assert a.sha == b.sha
+    assert a.label_kind == b.label_kind == 'class'
+    assert torch.equal(b.labels, torch.eye(6)[CLASSES])
+    assert str(a.report) == 'a.zip: 5 usable pictures of 16x16, 6 classes'
+    (plain, l0), (mixed, l1) = a.batch(0, 40, 0), a.batch(0, 40, 0, mirror=True)
+    assert torch.equal(l0, l1)  # a mirrored cat is a cat
+    assert not torch.equal(plain, mixed)
+    tensors = [(n, body, torch.tensor(k)) for n, body, k in rows]
+    assert write_zip(tmp_path / 'c.zip', tensors).read_bytes() == made.read_bytes()
+    other = write_zip(tmp_path / 'd.zip', [(n, body, 1) for n, body, _ in rows])
+    assert Dataset(other).sha != a.sha
+
+
+def test_null_means_no_labels(tmp_path):
+    made = write_zip(tmp_path / 'a.zip', [(name, body, None) for name, body in FILES])
+    found = raw_zip(tmp_path / 'b.zip', FILES, '{"labels": null}')
+    assert json.loads(zipfile.ZipFile(made).read('dataset.json')) == {'labels': None}
+    a, b = Dataset(made), Dataset(found)
+    assert a.sha == b.sha
+    assert (a.label_kind, a.labels.shape, a.labels.dtype) == ('none', (30, 0), torch.float32)
+    assert str(a.report) == 'a.zip: 30 usable pictures of 16x16, no labels'
+    x, label = a.batch(25, 12, 0, mirror=True)
+    assert (len(x), label.shape) == (12, (12, 0))
+    each = raw_zip(tmp_path / 'c.zip', FILES, [[name, None] for name, _ in FILES])
+    assert Dataset(each).sha == a.sha
+
+
+def test_many_short_rows_are_no_bomb(tmp_path):
+    files = [(f'{i}.png', FILES[0][1]) for i in range(10)]
+    rows = [[f'{i}.png', i] for i in range(10)]
+    text = json.dumps({'labels': rows * 50}, separators=(',', ':'))
+    found = faults(raw_zip(tmp_path / 'a.zip', files, text))
+    assert set(found.values()) == {'has two labels'}
+
+
+@pytest.mark.parametrize('index', [-1, 1.5, 3.0, float('nan'), 10**6, 10**400])
+def test_a_class_is_a_small_integer(tmp_path, index):
+    labels = [[NAMES[0], index], *([n, 0] for n in NAMES[1:5])]
+    path = raw_zip(tmp_path / 'a.zip', FILES[:5], labels)
+    assert faults(path) == {NAMES[0]: f'class {str(index)[:20]} is no integer from 0 to 9999'}
+    assert len(Dataset(path, skip_bad=True)) == 4
+    with pytest.raises(ValueError, match='is no integer from 0'):
+        write_zip(tmp_path / 'b.zip', [(*FILES[0], index)])
+
+
+@pytest.mark.parametrize('odd', [True, 'cat', {}, [3]])
+def test_other_labels_are_neither(tmp_path, odd):
+    labels = [[NAMES[0], odd], *([n, 0] for n in NAMES[1:5])]
+    path = raw_zip(tmp_path / 'a.zip', FILES[:5], labels)
+    assert faults(path)[NAMES[0]].startswith('label ')
+    assert '25 ' in faults(path)[NAMES[0]]
+
+
+def test_mixed_kinds_are_named(tmp_path):
+    labels = [list(pair) for pair in PAIRS]
+    labels[3][1], labels[4][1] = 7, None
+    path = raw_zip(tmp_path / 'a.zip', FILES, labels)
+    assert faults(path) == {
+        NAMES[3]: 'has a class where most have a camera',
+        NAMES[4]: 'has no label where most have a camera',
+    }
+    with pytest.raises(DataError, match='img00000003.png: has a class'):
+        Dataset(path)
+    kept = Dataset(path, skip_bad=True)
+    assert (len(kept), kept.label_kind) == (28, 'camera')
+    rest = [[name, 1] for name in NAMES[1:]]
+    path = raw_zip(tmp_path / 'b.zip', FILES, [PAIRS[0], *rest])
+    assert faults(path) == {NAMES[0]: 'has a camera where most have a class'}
+    why = f'{NAMES[1]}: has no label where the first picture has a camera'
+    with pytest.raises(ValueError, match=why):
+        write_zip(tmp_path / 'c.zip', [ROWS[0], (*FILES[1], None)])
+
+
+def test_what_needs_cameras_says_what_to_give(tmp_path):
+    run = override(tiny(), **{'schedule.resolution': [[0, 16]]})
+    for label, has in ((1, r'classes \(an integer a picture\)'), (None, 'no labels')):
+        other = Dataset(write_zip(tmp_path / 'a.zip', [(*file, label) for file in FILES]))
+        why = rf'^a has {has}: give a set with cameras \(25 numbers a picture\)$'
+        for call in (lambda: other.view, lambda: other.camera_labels, lambda: check_data(run, other)):
+            with pytest.raises(ValueError, match=why):
+                call()
+        check_data(run, other, kinds=('class', 'none'))
+    with pytest.raises(ValueError, match='pixels wide and the run renders 32'):
+        check_data(tiny(), other, kinds=('none',))
+    posed = same_faces(tmp_path / 'b.zip', torch.tensor(LABELS))
+    with pytest.raises(ValueError, match=r'give a set with classes .* or no labels$'):
+        check_data(run, posed, kinds=('class', 'none'))
 
 
 # ---- a set and a run -----------------------------------------------------------------------------

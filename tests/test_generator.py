@@ -238,8 +238,8 @@ def test_other_parts_leave_the_generator_as_it_is(scene):
     assert twin.field is not g.field
     with pytest.raises(ValueError, match="no part 'lens'; it has run, renderer, view, field_at, mapping"):
         g.using(lens=1)
-    with pytest.raises(AttributeError):
-        g.run = few
+    other.run = RUN
+    assert other.renderer == g.renderer
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_nobody_and_hardly_any_samples(scene, kind):
         assert g.render(scene[1], scene[2], 8, config).rgb.isfinite().all()
     if kind in ('two_pass', 'root'):
         for config in few[:3]:
-            with pytest.raises(ValueError, match=f'{kind} needs at least 2 coarse samples'):
+            with pytest.raises(ValueError, match='needs at least 2 coarse samples'):
                 g.render(scene[1], scene[2], 8, config)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import density
 import pytest
+import torch
 from drift import drift, same_names
 from notebooks import ROOT, name, notebooks, settings, skipped, text
 from readme import readme, write
@@ -327,6 +328,240 @@ def lone_faults(modules: list[str], folder: Path = ROOT) -> dict[str, str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def exports(code: str) -> list[str]:
+    "What a module's __all__ names."
+    for s in ast.parse(code).body:
+        if isinstance(s, ast.Assign) and dotted(s.targets[0]) == '__all__':
+            return ast.literal_eval(s.value)
+    return []
+
+
+def twice_exported(modules: dict[str, str]) -> set[str]:
+    "Names that two modules export."
+    every = [name for code in modules.values() for name in exports(code)]
+    return {name for name in every if every.count(name) > 1}
+
+
+def named(code: str) -> set[str]:
+    "Names, attributes, imports, and dotted words in strings of some code."
+    out = set()
+    for n in ast.walk(parse(code)):
+        if isinstance(n, (ast.Name, ast.Attribute)):
+            out.add(dotted(n).split('.')[-1] or getattr(n, 'attr', ''))
+        if isinstance(n, ast.alias):
+            out |= set(n.name.split('.'))
+        if isinstance(n, ast.Constant) and isinstance(n.value, str) and re.fullmatch(r'[\w.:]+', n.value):
+            out |= set(re.split('[.:]', n.value))
+    return out
+
+
+def unused_exports(modules: dict[str, str], others: list[str]) -> dict[str, set[str]]:
+    "Of each module, what it exports and no other module nor other code names."
+    names = {module: named(code) for module, code in modules.items()}
+    elsewhere = set().union(*map(named, others))
+    out = {}
+    for module, code in modules.items():
+        used = elsewhere.union(*(names[other] for other in modules if other != module))
+        if alone := set(exports(code)) - used:
+            out[module] = alone
+    return out
+
+
+def package() -> dict[str, str]:
+    "Code by module."
+    return {p.stem: p.read_text(encoding='utf8') for p in MODULES if p.stem[0] != '_'}
+
+
+def outside() -> list[str]:
+    "Lessons of notebooks, tests and scripts."
+    lessons = [source(c) for p in PATHS for c in codes(load(p)) if not source(c).startswith('#| export')]
+    files = [p for folder in ('tests', 'scripts') for p in (ROOT / folder).glob('*.py')]
+    return lessons + [p.read_text(encoding='utf8') for p in files if p != Path(__file__).resolve()]
+
+
+# Still to be renamed; the lists may only shrink.
+TWICE = {'composite', 'sample_planes', 'certainty', 'draw_robust'}
+ALONE = """
+config DataConfig
+data MAX_JSON MAX_SIDE Report
+heads DEPTH_STEPS EYE HeadModel Hits IRISES LOOKS Light Mesh Person SKINS Scalp TRUTH_PIXELS beard_cover
+  brow_cover bump cavity curtain eye_colour hair_colour hair_height incidence keyed lamp mix
+  pictures_digest sample_colours sample_hair shade shadow skin_colour window write_set
+inversion Inversion w_spread
+kernels HEADER IMPLS build_cuda cache_dir field_constants launch_cuda pack_field pack_tiles
+loop Damaged FREE GO_ON LINES LONG PEOPLE Sheltered adam_misfit check_network check_run critics_of
+  intact log_and_save log_step median_seconds misfit progress_bar read_state recording refuse_not_finite
+  reported save_snapshot shipped_discriminator state_fault
+method Wysiwyg propose_and_learn sampler_loss surface_losses
+proposal add_background gaussian_taps
+samplers draw_unfiltered draw_unstratified merge
+stylegan check_resample fir_kernel
+training Batches ENDING Moment Objective Reals SCHEDULED count_step make_optimizers micro_batches
+  optimizer_step update_averages update_ema
+triplane COMBINE PADDING check_lookup project_to_planes
+"""
+
+
+# ---- imports and places --------------------------------------------------------------------------
+
+
+def circle(modules: dict[str, str]) -> list[str]:
+    "Modules that import each other, in turn; empty where none do."
+    needs = {module: imported(code) & set(modules) for module, code in modules.items()}
+    while free := [module for module, used in needs.items() if not used & set(needs)]:
+        for module in free:
+            needs.pop(module)
+    return sorted(needs)
+
+
+def upward_modules(modules: dict[str, str], order: list[str]) -> list[tuple[str, str]]:
+    "(module, what it imports) where that stands at the same place or later."
+    place = {module: i for i, module in enumerate(order)}
+    pairs = [(a, b) for a in modules for b in imported(modules[a]) if b in place]
+    return [(a, b) for a, b in pairs if place[b] >= place[a]]
+
+
+# What ties the package to one method (a pattern over modules, all when none is named), how often it is left,
+# and a line that has it. The numbers may only fall.
+TIES = {
+    'the name of the method is typed': (
+        r"""['"]?\bmethod['"]?\s*[:=]\s*['"]wysiwyg""",
+        '',
+        0,
+        "tags = {'method': 'wysiwyg'}",
+    ),
+    'a class in place of METHODS': (
+        r'(?<!def )\bGenerator\(\w',
+        'cli loop training',
+        0,
+        'g = Generator(run)',
+    ),
+    'the bar needs a metric': (r"\['geometry/beta'\]", 'loop', 0, "means['geometry/beta']"),
+    "a list of a loss's parts": (r'^PARTS\b', 'training loop', 0, "PARTS = ('surface',)"),
+    'inheritance as a filing system': (
+        r'^class \w+\((Draws|Batches|Objective)\)',
+        'training loop',
+        0,
+        'class Trainer(Objective):',
+    ),
+    'optimisers know the networks': (
+        r'\bg\.(mapping|triplane|field|proposal)\.\w*parameters',
+        'training',
+        0,
+        'g.field.named_parameters()',
+    ),
+    'reaching through the generator': (
+        r'\bg\.run\.probe|\.triplane\.blocks|\.mapping\.w_mean\.device',
+        'metrics inversion studies cli loop results',
+        5,
+        'z.to(g.mapping.w_mean.device)',
+    ),
+    'the probe is a quarter': (
+        r'4 \* run\.probe\.resolution',
+        'generator',
+        1,
+        'r != 4 * run.probe.resolution',
+    ),
+    'kernels know the layers of a field': (
+        r'\bf\.sdf0|field\.sdf0',
+        'kernels generator',
+        7,
+        'f.sdf0.weight',
+    ),
+    'a picture has beta': (
+        r'^    beta: Tensor(?! = )',
+        'core probe volrend',
+        1,
+        '    beta: Tensor  # [B, N]',
+    ),
+    'metrics know sdf and beta': (r'density\(m\.sdf, m\.beta\)', 'metrics', 0, 'density(m.sdf, m.beta)'),
+    'a label is a camera': (r'len\(label\) != 25', 'data', 1, 'if len(label) != 25:'),
+}
+
+
+def ties(what: str, modules: dict[str, str]) -> int:
+    "How often a tie is left."
+    pattern, where, _, _ = TIES[what]
+    chosen = where.split() or list(modules)
+    return sum(len(re.findall(pattern, modules.get(module, ''), re.M)) for module in chosen)
+
+
+# Lessons whose exercises wait for a solution; the list may only shrink.
+UNSOLVED = """
+20_inversion
+a01_paper_table
+a03_proposal_cost
+a04_tightness
+a08_loss_weights
+a09_lighting
+""".split()
+
+
+# ---- exercises -----------------------------------------------------------------------------------
+
+SOLUTION_KB = 150
+
+
+def is_solution(path: Path) -> bool:
+    return path.parent.name == 'solutions'
+
+
+def solution_of(path: Path) -> Path:
+    "Where the exercises of a lesson or an ablation are solved."
+    return ROOT / 'nbs' / 'solutions' / f's{path.name}'
+
+
+def asked(nb: dict) -> str:
+    "A lesson's paragraph of exercises; empty where there is none."
+    found = [source(c) for c in nb['cells'] if '**Exercises.**' in source(c)]
+    return found[-1].split('**Exercises.**')[1] if found else ''
+
+
+def exercises(nb: dict) -> dict[str, str]:
+    "A lesson's exercises '(1) … (2) …' by number, without the link that follows them."
+    text = re.sub(r' Solved in \[.*', '', asked(nb).strip(), flags=re.S)
+    parts = re.split(r'(?:^|\s)\((\d+)\) ', text)
+    return {number: ' '.join(said.split()) for number, said in zip(parts[1::2], parts[2::2])}
+
+
+def solutions(nb: dict) -> dict[str, tuple[str, str]]:
+    "(the exercise as quoted, the code below it) by the number in the heading '## Exercise 1'."
+    out, number = {}, None
+    for c in nb['cells']:
+        if c['cell_type'] == 'code':
+            if number:
+                quote, code = out[number]
+                out[number] = quote, f'{code}\n{source(c)}'
+            continue
+        for found in re.finditer(r'## Exercise (\d+)\n\n> (.+)', source(c)):
+            number = found[1]
+            out[number] = found[2], ''
+    return out
+
+
+def has_check(code: str) -> bool:
+    "Is there an assert, or a test of fastcore?"
+    return bool(re.search(r'(?m)^\s*(assert |test_\w+\()', code))
+
+
+def solution_faults(lesson: dict, solved: dict, link: str) -> list[str]:
+    "Exercises that are not solved, not quoted word for word, or not checked; and a link that is missing."
+    want, have = exercises(lesson), solutions(solved)
+    out = [] if f']({link}).' in asked(lesson) else [f'the exercises do not end with a link to {link}']
+    out += [f'exercise {n} has no section' for n in want if n not in have]
+    out += [f'section {n} has no exercise' for n in have if n not in want]
+    for n in sorted(want.keys() & have.keys()):
+        quote, code = have[n]
+        if quote != want[n]:
+            out.append(f'exercise {n} is quoted as {quote!r}')
+        if not has_check(code):
+            out.append(f'exercise {n} is not checked')
+    return out
+
+
 # ---- the tree keeps the rules --------------------------------------------------------------------
 
 BOOK = pytest.mark.parametrize('path', PATHS, ids=name)
@@ -352,6 +587,21 @@ def test_imports_go_down(path):
 @BOOK
 def test_sizes(path):
     assert not size_faults(load(path), path.stat().st_size)
+
+
+@pytest.mark.parametrize('path', [p for p in PATHS if asked(load(p))], ids=name)
+def test_exercises_are_solved(path):
+    if path.stem in UNSOLVED:
+        pytest.skip('still to be solved')
+    solved = solution_of(path)
+    link = f'{"../" if path.parent.name == "ablations" else ""}solutions/{solved.name}'
+    assert not solution_faults(load(path), load(solved), link)
+
+
+def test_solutions_are_small_and_export_nothing():
+    for path in filter(is_solution, PATHS):
+        assert path.stat().st_size <= SOLUTION_KB * 1000, path.name
+        assert exported_name(load(path)) is None, path.name
 
 
 @BOOK
@@ -414,6 +664,50 @@ def test_constraints_have_no_local_versions():
     pins = [line for line in lines if line and line[0] != '#']
     assert pins
     assert not [pin for pin in pins if not re.fullmatch(r'[\w.-]+==[\w.]+', pin)]
+
+
+def test_no_name_is_exported_twice():
+    assert not twice_exported(package()) - TWICE
+
+
+def test_exports_are_used_elsewhere():
+    open_names = set(ALONE.split())
+    found = unused_exports(package(), outside())
+    new = {module: names - open_names for module, names in found.items()}
+    assert not {module: names for module, names in new.items() if names}
+
+
+def test_modules_import_downwards_and_in_no_circle():
+    order = [exported_name(load(p)) for p in sorted((p for p in PATHS if stage(p)), key=stage)]
+    modules = package()
+    assert set(order) == set(modules)
+    assert not upward_modules(modules, order)
+    assert not circle(modules)
+
+
+@pytest.mark.parametrize('what', TIES)
+def test_nothing_new_stands_in_another_methods_way(what):
+    assert ties(what, package()) <= TIES[what][2]
+
+
+def test_a_later_field_renames_no_run():
+    "Digests leave out what was meant before it was a field; any other value changes them."
+    from wysiwyg.config import LATER, flat, identity, tiny
+    from wysiwyg.tracking import digest
+
+    known = {'sampler.tau': 0.9}
+    for field, value in LATER.items():
+        assert digest(known | {field: value}) == digest(known)
+        assert digest(known | {field: 'another'}) != digest(known)
+    assert not identity(flat(tiny())).keys() & LATER.keys()
+
+
+def test_a_word_that_is_no_rule_is_refused():
+    "Planes took any word but 'product' as a sum."
+    from wysiwyg.triplane import sample_planes
+
+    with pytest.raises(ValueError, match='magic'):
+        sample_planes(torch.zeros(1, 3, 4, 8, 8), torch.zeros(1, 5, 3), combine='magic')
 
 
 # ---- the checkers catch planted faults -----------------------------------------------------------
@@ -489,6 +783,43 @@ def test_catches_mixed_imports(code):
 )
 def test_passes_import_cells(code):
     assert not import_cell_faults(book(code))
+
+
+LESSON = '**Exercises.** (1) Plot f(2) at (2, 3). (2) Prove\nit. Solved in [s](solutions/s00_core.ipynb).'
+SOLVED = '## Exercise 1\n\n> Plot f(2) at (2, 3).'
+
+
+def lesson(*cells) -> dict:
+    "Markdown for texts, code for lists of one source."
+    kinds = [('code', c[0]) if isinstance(c, list) else ('markdown', c) for c in cells]
+    return {'cells': [dict(cell_type=kind, source=text, outputs=[], metadata={}) for kind, text in kinds]}
+
+
+@pytest.mark.parametrize(
+    'asks, solves, fault',
+    [
+        (LESSON, (SOLVED, ['assert x']), 'exercise 2 has no section'),
+        (
+            LESSON,
+            (SOLVED, ['print(x)'], '## Exercise 2\n\n> Prove it.', ['assert x']),
+            'exercise 1 is not checked',
+        ),
+        (LESSON, (SOLVED.replace('3', '4'), ['assert x']), "exercise 1 is quoted as 'Plot f(2) at (2, 4).'"),
+        (LESSON, ('## Exercise 3\n\n> More.', ['assert x']), 'section 3 has no exercise'),
+        (LESSON.split(' Solved')[0], (SOLVED, ['assert x']), 'the exercises do not end with a link to'),
+    ],
+)
+def test_catches_unsolved_exercises(asks, solves, fault):
+    found = solution_faults(lesson('x', asks), lesson(*solves), 'solutions/s00_core.ipynb')
+    assert any(f.startswith(fault) for f in found), found
+
+
+def test_passes_solved_exercises():
+    asks = lesson('x', LESSON)
+    solves = lesson(
+        SOLVED, ['x = 1'], ['test_eq(x, 1)'], 'So 1.\n\n## Exercise 2\n\n> Prove it.', ['assert x']
+    )
+    assert not solution_faults(asks, solves, 'solutions/s00_core.ipynb')
 
 
 STAGES = dict(core=(0, ''), sampler=(10, ''), losses=(14, ''))
@@ -674,6 +1005,47 @@ def test_catches_heavy_imports(tmp_path, heavy):
     (tmp_path / 'planted.py').write_text(f'import {heavy}\n')
     (tmp_path / 'light.py').write_text(f'import numpy, torch\ndef f():\n    import {heavy}\n')
     assert set(lone_faults(['planted', 'light'], tmp_path)) == {'planted'}
+
+
+def test_catches_names_exported_twice():
+    assert twice_exported({'a': "__all__ = ['x', 'y']", 'b': "__all__ = ['y']\nfrom .a import x"}) == {'y'}
+
+
+def test_catches_exports_that_nobody_uses():
+    modules = {
+        'a': "__all__ = ['lone', 'used', 'attr', 'told', 'tested']\nlone()",
+        'b': "from .a import *\nused()\na.attr\nf('a:told')",
+    }
+    assert unused_exports(modules, ['# lone\ntested']) == {'a': {'lone'}}
+
+
+@pytest.mark.parametrize(
+    'code', ['from .b import x', 'def f():\n    from wysiwyg.b import x', 'import wysiwyg.a']
+)
+def test_catches_upward_modules(code):
+    modules = {'a': code, 'b': ''}
+    assert upward_modules(modules, ['a', 'b'])
+    assert not upward_modules({'a': '', 'b': 'from .a import x'}, ['a', 'b'])
+
+
+def test_catches_circles():
+    modules = {
+        'a': 'from .b import x',
+        'b': 'def f():\n    from . import c',
+        'c': 'import wysiwyg.a',
+        'd': 'from .a import x',
+    }
+    assert {'a', 'b', 'c'} <= set(circle(modules))
+    assert not circle(modules | {'c': ''})
+
+
+@pytest.mark.parametrize('what', TIES)
+def test_catches_ties(what):
+    _, where, left, line = TIES[what]
+    modules = package()
+    module = (where.split() or ['cli'])[0]
+    assert ties(what, {module: line}) == 1
+    assert ties(what, modules | {module: f'{modules.get(module, "")}\n{line}\n'}) == ties(what, modules) + 1
 
 
 # ---- tools do what the rules rely on -------------------------------------------------------------

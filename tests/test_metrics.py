@@ -6,6 +6,7 @@ import re
 import warnings
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from wysiwyg.config import override, tiny
 from wysiwyg.core import Answer, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator
+from wysiwyg import metrics
 from wysiwyg.method import WYSIWYG
 from wysiwyg.volrend import March, Rendering
 from wysiwyg.metrics import (
@@ -389,6 +391,16 @@ def unseen(g):
     return g.using(field_at=field_at)
 
 
+def test_a_set_without_cameras_is_refused_before_anything_is_computed(g, tmp_path, monkeypatch):
+    png = png_bytes(np.zeros((64, 64, 3), np.uint8))
+    rows = [(f'{i}.png', png, None) for i in range(2049)]  # as many as fid50k_full wants
+    bare = Dataset(write_zip(tmp_path / 'bare.zip', rows))
+    monkeypatch.setattr(metrics, 'real_features', lambda *a: pytest.fail('computed'))
+    for call in (evaluate, partial(measure, 'fid50k_full')):
+        with pytest.raises(ValueError, match='^bare has no labels: give a set with cameras'):
+            call(g, bare, extractor=MEAN, cache=tmp_path)
+
+
 def test_a_frame_in_which_nothing_is_seen_has_no_score(g, data, tmp_path, capsys):
     empty = unseen(g)
     assert close_look(empty, 2, samples=9) == {}
@@ -434,7 +446,7 @@ def test_fakes_of_large_pictures_come_one_at_a_time(g):
         pass
 
     class Large:
-        mapping = g.mapping
+        parameters = g.parameters
 
         def __init__(self, side):
             self.run = SimpleNamespace(resolution=side, backbone=RUN.backbone)
@@ -583,7 +595,7 @@ def test_protocols_are_refused_before_any_work(g, data):
         with pytest.raises(ValueError, match=why):
             measure(name, g, **kw)
     deep = WYSIWYG.generator(RUN, start=False)
-    deep.triplane.blocks.extend(torch.nn.Identity() for _ in range(8 - len(deep.triplane.blocks)))
+    deep = deep.using(run=override(deep.run, **{'backbone.backbone_resolution': 512}))
     why = 'truncates 14 styles and this backbone has 16: .* up to backbone_resolution 256'
     with pytest.raises(ValueError, match=why):
         ready('normal_fid10k', deep)

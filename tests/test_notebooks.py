@@ -3,12 +3,14 @@
 import os
 
 import pytest
-from notebooks import name, notebooks, run
+from notebooks import execute, name, notebooks, plain, surroundings
 
-SECONDS = float(os.environ.get('WYSIWYG_NOTEBOOK_SECONDS', 300))  # the aim is 90 on two busy cores
+SECONDS = float(os.environ.get('WYSIWYG_NOTEBOOK_SECONDS', 300))  # the aim is 60 on two busy cores
 
 
 @pytest.mark.parametrize('path', notebooks(), ids=name)
 def test_notebook(path):
-    passed, took, said = run(path, SECONDS)
-    assert passed, f'{name(path)} failed after {took:.0f} s\n{said[-6000:]}'
+    try:
+        execute(path, SECONDS, env=surroundings())
+    except Exception as e:
+        pytest.fail(f'{name(path)}\n{plain(str(e))[-6000:]}', pytrace=False)

@@ -18,6 +18,7 @@ import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,8 +48,8 @@ from wysiwyg.loop import (
     train,
 )
 from wysiwyg.method import WYSIWYG, autocast
-from wysiwyg.training import COUNTS, NETWORKS, NotFinite, Trainer
-from wysiwyg.world import group_size
+from wysiwyg.training import COUNTS, NETWORKS, Batches, Moment, NotFinite, Reals, Trainer
+from wysiwyg.world import ALONE, group_size
 
 SMALL = {
     'train.batch': 4,
@@ -162,7 +163,7 @@ def test_a_nan_step_changes_nothing_and_patience_ends(data):
 
 def times_beta(value):
     "A surface loss of the same value everywhere, with a gradient."
-    return lambda groups, target: groups[0][1].beta.sum() * value
+    return lambda groups, target: groups[0][1].answer.beta.sum() * value
 
 
 def test_patience_counts_a_maker_that_fails_while_the_judge_does_not(data, monkeypatch):
@@ -219,7 +220,7 @@ def test_a_run_that_ends_on_skipped_steps_has_failed(data, tmp_path, monkeypatch
 
     def surface(groups, target):
         count.append(1)
-        return groups[0][1].beta.sum() * (0.0 if len(count) <= good else float('nan'))
+        return groups[0][1].answer.beta.sum() * (0.0 if len(count) <= good else float('nan'))
 
     monkeypatch.setattr('wysiwyg.method.surface_loss', surface)
     run = override(RUN, **{'train.nan_patience': 100, 'train.checkpoint_images': 1000})
@@ -748,6 +749,23 @@ def test_the_device_is_honoured(data):
     assert next(Trainer(WYSIWYG, RUN, data).g.parameters()).device.type == default_device().type
 
 
+# ---- sets without cameras ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('label, width', [(4, 5), (None, 0)])
+def test_wysiwyg_wants_cameras_and_batches_do_not(tmp_path, label, width):
+    side = RUN.resolution
+    png = png_bytes(np.zeros((side, side, 3), np.uint8))
+    data = Dataset(write_zip(tmp_path / 'a.zip', [(f'{i}.png', png, label) for i in range(6)]))
+    with pytest.raises(ValueError, match='^a has .*: give a set with cameras'):
+        Trainer(WYSIWYG, RUN, data)
+    batches = Batches(RUN, data, torch.device('cpu'), ALONE)
+    made = batches.part(0, Moment(0, 0, 0.5))
+    assert made.label.shape == made.condition.shape == (RUN.train.batch, width)
+    images, labels = Reals(batches).read(0, 0)
+    assert (len(images), labels.shape) == (RUN.train.batch, (RUN.train.batch, width))
+
+
 # ---- parts of a batch ----------------------------------------------------------------------------
 
 
@@ -759,8 +777,8 @@ class Double(Dataset):
         self.labels = self.labels.double()
 
     def batch(self, *a):
-        images, camera = super().batch(*a)
-        return images.double(), camera.to(torch.float64)
+        images, label = super().batch(*a)
+        return images.double(), label.double()
 
 
 @pytest.fixture

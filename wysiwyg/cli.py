@@ -339,7 +339,7 @@ def train_command(a: Train) -> dict:
         if world.lead and not a.estimate:
             check_start(a.run, folder, a.resume or None)
         data = world.lead_first(lambda: open_data(a.run, world.lead, few=a.estimate))
-        check_data(a.run, data)
+        check_data(a.run, data, method_of(a.run).label_kinds)
         if world.lead:
             _tell_size(a.run, data)
         if a.estimate:
@@ -361,7 +361,7 @@ def _plan(a: Train, folder: Path) -> dict:
         _check_store()
     if a.run.data.path:
         data = open_data(a.run)
-        check_data(a.run, data)
+        check_data(a.run, data, method_of(a.run).label_kinds)
         _tell_size(a.run, data)
         if a.resume:
             trainer = Trainer(method_of(a.run), a.run, data, torch.device('cpu'))
@@ -530,7 +530,7 @@ def _eval_command(a: Eval) -> dict:
     g = _open_generator(a.network)
     if a.untrained:
         torch.manual_seed(a.seed)
-        g = method_of(g.run).generator(g.run).eval().to(g.device)
+        g = method_of(g.run).generator(g.run).eval().to(next(g.parameters()).device)
     if a.protocol:
         scores = _protocol_scores(a, g)
     else:
@@ -722,7 +722,7 @@ def _look_at(g: Generator, seed: int, views: dict, a: Render) -> dict[str, torch
     """
     out = {'empty': False}
     front = g.orbit(torch.zeros(1), torch.zeros(1))
-    z = torch.randn(1, g.run.backbone.z_dim, generator=rng(seed, 'z')).to(g.device)
+    z = torch.randn(1, g.run.backbone.z_dim, generator=rng(seed, 'z')).to(front.cam2world.device)
     planes = g.synthesize(g.map(z, front, a.trunc))
     for view, camera in views.items():
         if a.samples:

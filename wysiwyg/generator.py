@@ -63,7 +63,7 @@ class _Parts(nn.Module):
         proposal: nn.Module,  # Probe -> pdf [B, K-1, R, R]
     ):
         super().__init__()
-        self._run = run
+        self.run = run
         self.renderer = renderer
         self.view = view
         self.mapping = mapping
@@ -73,7 +73,6 @@ class _Parts(nn.Module):
         self.evaluations = self.syntheses = 0
 
     def _apply(self, fn, recurse: bool = True):
-        "Torch's way to another device or type."
         _refuse_coarse(fn(torch.zeros(0)).dtype)
         return super()._apply(fn, recurse)
 
@@ -81,19 +80,22 @@ class _Parts(nn.Module):
     def run(self) -> Run:
         return self._run
 
+    @run.setter
+    def run(self, run: Run):
+        self._run = run
+        self.renderer = Renderer.of(run)
+
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
     def using(self, **parts) -> 'Generator':
-        """A generator of the same weights with other parts, e.g. another `renderer` or `field_at`.
-
-        `run`: another run's renderer, too. This one stays as it is. ValueError for what is no part.
-        """
+        "A generator of these weights with other parts; this one stays as it is. ValueError for what is no part."
         other = copy.copy(self)
         other._modules = dict(self._modules)
-        for name, part in _told_apart(parts, self._modules).items():
-            setattr(other, name, part)
+        _check_parts(parts, self._modules)
+        for name in sorted(parts, key=lambda name: name != 'run'):  # which brings a renderer, first
+            setattr(other, name, parts[name])
         return other
 
     def orbit(self, yaw: float | Tensor, pitch: float | Tensor) -> Camera:
@@ -163,17 +165,12 @@ def _refuse_coarse(kind: torch.dtype):
         )
 
 
-def _told_apart(parts: dict, networks: dict) -> dict:
-    "What `using` sets: a run brings its renderer. ValueError for what is no part."
+def _check_parts(parts: dict, networks: dict):
+    "ValueError for what is no part of a generator."
     known = ('run', 'renderer', 'view', 'field_at', *networks)
     for name in parts:
         if name not in known:
             raise ValueError(f'a generator has no part {name!r}; it has {", ".join(known)}')
-    if 'run' not in parts:
-        return parts
-    of_run = dict(_run=parts['run'], renderer=Renderer.of(parts['run']))
-    others = {name: part for name, part in parts.items() if name != 'run'}
-    return of_run | others
 
 # %% ../nbs/12_generator.ipynb #68df1597
 def _with_normals(g: _Parts, planes: Tensor, rays: Rays, out: Rendering) -> Rendering:

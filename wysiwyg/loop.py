@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['GO_ON', 'FREE', 'PEOPLE', 'LINES', 'LONG', 'not_finite', 'refuse_not_finite', 'save_checkpoint', 'checkpoints',
-           'Damaged', 'check_checkpoint', 'intact', 'latest_checkpoint', 'misfit', 'begin', 'read_state', 'check_run',
-           'fits', 'load_checkpoint', 'shipped_discriminator', 'start_from', 'critics_of', 'check_network',
-           'start_from_shipped', 'save_pair', 'snapshot', 'Interrupted', 'open_data', 'claimed', 'check_start',
-           'find_checkpoint', 'set_aside', 'Sheltered', 'recording', 'train', 'go', 'deferred_interrupt', 'reported',
-           'clear', 'log_and_save', 'opening', 'closing', 'progress_bar', 'memory', 'pace', 'log_step', 'headline',
-           'save_snapshot', 'schedule_segments', 'median_seconds', 'Stopwatch', 'interpolated', 'estimate',
-           'estimate_text']
+           'Damaged', 'check_checkpoint', 'intact', 'latest_checkpoint', 'misfit', 'adam_misfit', 'state_fault',
+           'read_state', 'check_run', 'fits', 'load_checkpoint', 'shipped_discriminator', 'start_from', 'critics_of',
+           'check_network', 'start_from_shipped', 'save_pair', 'snapshot', 'Interrupted', 'open_data', 'claimed',
+           'check_start', 'find_checkpoint', 'set_aside', 'Sheltered', 'recording', 'train', 'go', 'deferred_interrupt',
+           'reported', 'begin', 'clear', 'log_and_save', 'opening', 'closing', 'progress_bar', 'memory', 'pace',
+           'log_step', 'headline', 'save_snapshot', 'schedule_segments', 'median_seconds', 'Stopwatch', 'interpolated',
+           'estimate', 'estimate_text']
 
 # %% ../nbs/15a_loop.ipynb #e3a95c4d
 import contextlib, hashlib, io, json, math, os, signal, socket, sys, tempfile, threading, time
@@ -139,15 +139,46 @@ def misfit(x, like, name: str) -> str:
         pairs = [(a, b, f'{name}.{i}') for i, (a, b) in enumerate(zip(x, like))]
     return next(filter(None, (misfit(*pair) for pair in pairs)), '')
 
-# %% ../nbs/15a_loop.ipynb #a9083847
-def begin(t: Trainer, outdir: Path, resume: str | None) -> str:
-    "Read the checkpoint to go on from; returns its path, '' where the run starts anew. Writes nothing."
-    path = find_checkpoint(t, outdir, resume) if t.world.lead else None
-    if path := t.world.share(str(path or '').encode()).decode():
-        load_checkpoint(t, path)
-    elif t.run.train.network:
-        start_from(t, t.run.train.network)
-    return path
+# %% ../nbs/15a_loop.ipynb #5b0c77e1
+def adam_misfit(x, opt: torch.optim.Adam, name: str) -> str:
+    "Likewise for an optimiser's state: groups, and the moments that there are, of their parameters' shapes."
+    if not isinstance(x, dict):
+        return f'{name} is a {type(x).__name__}, not a dict'
+    for k, kind in (('state', dict), ('param_groups', list)):
+        if not isinstance(x.get(k), kind):
+            return f'{name}.{k} is missing'
+    needs = ('params', 'lr', 'betas', 'eps')
+
+    def needed(group):
+        return {k: group.get(k) for k in needs} if isinstance(group, dict) else group
+
+    theirs, ours = [list(map(needed, g)) for g in (x['param_groups'], opt.state_dict()['param_groups'])]
+    params = dict(enumerate(p for g in opt.param_groups for p in g['params']))
+    if said := misfit(theirs, ours, f'{name}.param_groups'):
+        return said
+    for i, moments in x['state'].items():
+        if i not in params:
+            return f'{name}.state.{i} is unknown'
+        like = {'step': torch.zeros(()), 'exp_avg': params[i], 'exp_avg_sq': params[i]}
+        if said := misfit(moments, like, f'{name}.state.{i}'):
+            return said
+    return ''
+
+
+def state_fault(t: Trainer, state) -> str:
+    "Why a trainer cannot take `state`; '' where it can."
+    if not isinstance(state, dict):
+        return f'holds a {type(state).__name__}, not the state of a training'
+    lacks = sorted({*NETWORKS, *COUNTS} - set(state))
+    if lacks:
+        return f'lacks {", ".join(lacks)}: another version of the program wrote it'
+    faults = [misfit(state[k], getattr(t, k).state_dict(), k) for k in ('g', 'd', 'ema', 'ada')]
+    faults += [adam_misfit(state[k], getattr(t, k), k) for k in ('g_opt', 'd_opt')]
+    faults += [misfit(state[k], 0, k) for k in COUNTS]
+    if not isinstance(state['curve'], dict):
+        faults.append('curve is not a dictionary')
+    faults = [*filter(None, faults), *(f'{name} is not finite' for name in not_finite(state))]
+    return f'holds another state: {faults[0]}' if faults else ''
 
 # %% ../nbs/15a_loop.ipynb #c81d4f03
 FREE = (
@@ -284,7 +315,7 @@ def snapshot(
 ) -> Tensor:
     """[3n, 3, R, R]: n people's colours, then camera-space normals, then depths, at fixed seeds and cameras
     (a fan of yaws); as many people at a time as `render.max_points` allows."""
-    c, device, samples = g.run.render, g.device, 2 * g.run.probe.samples
+    c, device, samples = g.run.render, next(g.parameters()).device, 2 * g.run.probe.samples
     z = torch.randn(n, g.run.backbone.z_dim, generator=rng(seed, 'snapshot')).to(device)
     level = torch.zeros(n)
     camera, front = g.orbit(torch.linspace(-0.5, 0.5, n), level), g.orbit(level, level)

@@ -81,6 +81,7 @@ class Method(Protocol):
     "What a system is. Its critics take (images, label, half) and answer logits [b]."
 
     name: str
+    label_kinds: tuple[str, ...]  # of sets it learns from: 'camera', 'class', 'none'
 
     def generator(self, run: Run, start: bool = True) -> nn.Module:
         """New networks on the CPU, drawn from torch's generator: `groups()`, `mapping`, `map`, `synthesize`,
@@ -106,6 +107,7 @@ class Wysiwyg:
     "What You See is What You GAN (arXiv 2401.02411) as a method."
 
     name = 'wysiwyg'
+    label_kinds = ('camera',)
 
     def generator(self, run: Run, start: bool = True) -> Generator:
         "Its parts, in the order in which they draw random numbers; with `start` the field is a sphere."

@@ -476,7 +476,7 @@ def true_normals(data: Dataset, index: Tensor) -> Tensor:  # [b] -> [b, 3, R, R]
     mask = torch.from_numpy(known['mask'][row]) / 255
     normal = F.normalize(F.avg_pool2d(normal, data.factor), dim=1)
     mask = F.avg_pool2d(mask[:, None], data.factor)[:, 0]
-    return normal_images(normal, mask, Camera.from_label(data.labels[index]))
+    return normal_images(normal, mask, Camera.from_label(data.camera_labels[index]))
 
 # %% ../nbs/16_metrics.ipynb #6572de84
 def cut_density(
@@ -614,7 +614,7 @@ def fakes(
     from tqdm.auto import tqdm
 
     batch = max(1, min(batch, PIXELS // g.run.resolution**2))
-    device = g.device
+    device = next(g.parameters()).device
     for i in tqdm(range(0, len(cameras), batch), disable=not progress, desc='fakes', unit='batch'):
         camera = cameras[i : i + batch].to(device)
         z = latents(g, range(i, i + len(camera)), seed).to(device)
@@ -787,6 +787,7 @@ def evaluate(
     if n < 2:
         raise ValueError(f'n = {n} pictures make no distribution: give at least 2')
     check_count(data.name, len(data), n)
+    cameras = empirical_cameras(data.camera_labels, n, rng(seed, 'eval camera'))
     extractor = extractor or efflite0()
     known = len(_known_normals(data)[0])
     if known < n:
@@ -794,7 +795,6 @@ def evaluate(
         print(said, file=sys.stderr)
     kinds = ('', 'normal_') if known >= n else ('',)
     real = {kind: real_features(data, extractor, n, seed, bool(kind), cache) for kind in kinds}
-    cameras = empirical_cameras(data.labels, n, rng(seed, 'eval camera'))
     out = _close_scores(close_look(g, few, seed, trunc))
     fake = {kind: [] for kind in kinds}
     for batches in fakes(g, cameras, seed, trunc, batch, progress):
@@ -849,7 +849,7 @@ def ready(
     if name not in PROTOCOLS:
         raise ValueError(f'no protocol {name!r}; there are: {", ".join(PROTOCOLS)}')
     p = PROTOCOLS[name]
-    styles = 2 * len(g.triplane.blocks)
+    styles = 2 * (g.run.backbone.backbone_resolution.bit_length() - 2)  # two a side, from 4 pixels
     if p.cutoff and styles > p.cutoff:
         most = f'backbone_resolution {2 ** (p.cutoff // 2 + 1)}'
         counts = f'truncates {p.cutoff} styles and this backbone has {styles}'
@@ -866,6 +866,7 @@ def ready(
         if p.of == 'normals':
             mend = 'give a set of normal pictures as `normals`, or heads with more truth'
         raise ValueError(f'{name} needs at least {p.reals} real {p.of}, here are {have}: {mend}')
+    expect_labels(data or normals, 'camera')  # fakes are made for the set's cameras
     return p
 
 
@@ -899,8 +900,8 @@ def measure(
         return {f'eval/{name}': float(np.mean(scores))}
     of_normals = p.of == 'normals'
     source = normals if normals and of_normals else data
+    cameras = empirical_cameras((data or normals).camera_labels, p.fakes, rng(seed, 'eval camera'))
     real = real_features(source, extractor, 0, seed, of_normals and not normals, cache)
-    cameras = empirical_cameras((data or normals).labels, p.fakes, rng(seed, 'eval camera'))
     made = []
     for pictures, normal_pictures in fakes(g, cameras, seed, p.trunc, batch, progress):
         made.append(features(extractor, normal_pictures if of_normals else pictures, batch))

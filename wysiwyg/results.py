@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['read_study', 'studies', 'history', 'curves', 'interval95', 'bootstrap95', 'case_scores', 'compare', 'show_compare',
            'written', 'look', 'sample_counts', 'keep_look', 'differing', 'study_scores', 'heading', 'meanings', 'brief',
-           'study_report', 'svg', 'bars', 'curve_names', 'pictures', 'run_pictures', 'newest_pictures',
-           'markdown_table', 'scores_page', 'holds', 'write_results', 'read_results', 'interval_rows', 'imported',
-           'runs_file', 'export_runs', 'read_runs', 'pictures_file', 'export_pictures', 'import_results',
-           'recorded_files', 'import_runs', 'import_page', 'import_rows']
+           'study_report', 'bars', 'curve_names', 'pictures', 'run_pictures', 'newest_pictures', 'markdown_table',
+           'scores_page', 'holds', 'write_results', 'read_results', 'interval_rows', 'imported', 'runs_file',
+           'export_runs', 'read_runs', 'pictures_file', 'export_pictures', 'import_results', 'recorded_files',
+           'import_runs', 'import_page', 'import_rows']
 
 # %% ../nbs/17a_results.ipynb #6acb2a5a
 import base64, html, io, json, math, re
@@ -373,7 +373,7 @@ def study_report(
     )
     title = html.escape(study)
     parts = [f'<h1>{title}</h1>', f'<p>{html.escape(note)}</p>', _compare_html(table, runs, baseline)]
-    parts += [f'<p>{html.escape(said)}</p>', _definitions(metrics), *map(svg, figures), pictures(runs)]
+    parts += [f'<p>{html.escape(said)}</p>', _definitions(metrics), *map(_svg, figures), pictures(runs)]
     return _PAGE.format(title=title, body='\n'.join(parts))
 
 # %% ../nbs/17a_results.ipynb #8c903c62
@@ -423,7 +423,7 @@ img {{ image-rendering: pixelated; width: 512px; max-width: 100% }}
 </style>{body}</html>"""
 
 # %% ../nbs/17a_results.ipynb #ca1daa08
-def svg(figure) -> str:
+def _svg(figure) -> str:
     "A matplotlib figure as the text of an <svg>."
     from matplotlib import rc_context
 

@@ -120,7 +120,7 @@ class Reals:
         b = self.batches
         seed, mirror = b.run.train.seed, b.run.data.mirror
         pairs = [b.data.batch(position + i, 1, seed, mirror) for i in b.rows(part).tolist()]
-        return torch.cat([x for x, _ in pairs]), torch.cat([camera.label for _, camera in pairs])
+        return torch.cat([x for x, _ in pairs]), torch.cat([label for _, label in pairs])
 
 # %% ../nbs/15_training.ipynb #5887e2fc
 class Objective:
@@ -294,6 +294,12 @@ NETWORKS = ('g', 'd', 'ema', 'g_opt', 'd_opt', 'ada', 'curve')
 COUNTS = ('step_count', 'images', 'skipped', 'skipped_in_a_row')
 SCHEDULED = ('resolution', 'beta_target')  # of the stage, where it has them: shown on the curves
 
+# %% ../nbs/15_training.ipynb #6a1c35fe
+def _look_from(g: nn.Module, data: Dataset):
+    "Snapshots look from where the data do, if they know."
+    if data.label_kind == 'camera':
+        g.view = data.view
+
 # %% ../nbs/15_training.ipynb #afdfc5ec
 class Trainer:
     "Networks, optimisers, the place in the schedule; ValueError where data, batch or processes do not fit."
@@ -307,13 +313,13 @@ class Trainer:
         world: ProcessGroup = ALONE,
     ):
         check(run, heads=False)
-        check_data(run, data)
+        check_data(run, data, method.label_kinds)
         self.method, self.run, self.data, self.world = method, run, data, world
         self.device = device or default_device()
         self.batches = Batches(run, data, self.device, world)
         torch.manual_seed(run.train.seed)
         self.g = method.generator(run).to(self.device)
-        self.g.view = data.view  # snapshots look from where the data do
+        _look_from(self.g, data)
         self.d = nn.ModuleDict(method.critics(run)).to(self.device)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
         self.g_opt, self.d_opt = make_optimizers(self.g, self.d, run.train)
