@@ -472,9 +472,9 @@ TIES = {
         'f.sdf0.weight',
     ),
     'a picture has beta': (
-        r'^    beta: Tensor(?! = )',
+        r'^    beta: Tensor *(?:#|$)',
         'core probe volrend',
-        1,
+        0,
         '    beta: Tensor  # [B, N]',
     ),
     'metrics know sdf and beta': (r'density\(m\.sdf, m\.beta\)', 'metrics', 0, 'density(m.sdf, m.beta)'),
