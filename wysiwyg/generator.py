@@ -90,7 +90,7 @@ class _Parts(nn.Module):
         return next(self.parameters()).device
 
     def using(self, **parts) -> 'Generator':
-        "A generator of these weights with other parts; this one stays as it is. ValueError for what is no part."
+        "These weights with other parts; this generator stays as it is. ValueError for what is no part."
         other = copy.copy(self)
         other._modules = dict(self._modules)
         _check_parts(parts, self._modules)
