@@ -205,13 +205,12 @@ class Renderer:
     probe: ProbeConfig
     proposal: ProposalConfig
     sampler: SamplerConfig
-    scale: int = 4  # how many times the probe's side the pdf has
+    scale: int = 4  # the pdf's side over the probe's, as the network of Table A4 has it
 
     @classmethod
     def of(cls, run: Run) -> 'Renderer':
-        "As a run says; its final picture is `scale` times its probe."
-        scale = run.resolution // run.probe.resolution
-        return cls(run.render, run.probe, run.proposal, run.sampler, scale)
+        "As a run says."
+        return cls(run.render, run.probe, run.proposal, run.sampler)
 
     def look(self, field: Callable, camera: Camera, resolution: int = 0) -> Probe:
         "The probe of a frame of `resolution`: its side over `scale`, at least the run's own."
