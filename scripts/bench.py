@@ -406,7 +406,7 @@ def main():
     paper = []
     if cuda:
         print('\nframes at the sizes of the paper (untrained: times only)')
-        untrained = Generator(preset('paper'), start=False).to(a.device).eval().requires_grad_(False)
+        untrained = WYSIWYG.generator(preset('paper'), start=False).to(a.device).eval().requires_grad_(False)
         paper = frames(untrained, 512, a.repeats, a.device)
         table(paper)
     results = dict(operations=ops, frames=rows, equal_error=equal, paper=paper)

@@ -1,6 +1,7 @@
 "Claims are decided by numbers and intervals alone; fog and speckle count what they say."
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,6 +103,7 @@ def test_semi_opaque_is_neither_stopped_nor_free():
 def test_loosen_multiplies_beta_alone():
     class G:
         field_at = staticmethod(lambda planes: lambda x, d: Answer(d, sdf=x, beta=x + 1))
+        using = staticmethod(lambda **parts: SimpleNamespace(**parts))
 
     x, d = torch.ones(2), torch.zeros(2)
     answer = loosen(G(), 3.0).field_at(None)(x, d)

@@ -13,8 +13,10 @@ from wysiwyg import kernels
 from wysiwyg.camera import orbit
 from wysiwyg.config import override, tiny
 from wysiwyg.core import Answer, Rays
-from wysiwyg.generator import Generator, load_generator, save_generator, save_tensors
+from wysiwyg.generator import load_generator, save_generator, save_tensors
+from wysiwyg.method import WYSIWYG
 from wysiwyg.probe import bins_march
+from wysiwyg.renderer import Renderer
 from wysiwyg.samplers import secant_surface, two_pass
 from wysiwyg.sdf import Field, _sphere, sphere_init
 from wysiwyg.volrend import integrate
@@ -34,7 +36,7 @@ KINDS = ('robust', 'refined', 'unstratified', 'unfiltered', 'two_pass', 'uniform
 @pytest.fixture(scope='module')
 def scene():
     torch.manual_seed(0)
-    g = Generator(RUN).eval().requires_grad_(False)
+    g = WYSIWYG.generator(RUN).eval().requires_grad_(False)
     camera = orbit(torch.tensor([0.0, 0.5, -0.4]), torch.tensor([0.0, 0.1, 0.2]))
     return g, g.synthesize(g.map(torch.randn(3, 64), camera)), camera
 
@@ -125,9 +127,9 @@ def cloud(points, dirs):
 
 
 @pytest.mark.parametrize('impl', ['torch', 'auto'])
-def test_a_field_of_plain_density_renders(scene, monkeypatch, impl):
+def test_a_field_of_plain_density_renders(scene, impl):
     g, planes, camera = scene
-    monkeypatch.setattr(g, 'field_at', lambda planes: cloud)
+    g = g.using(field_at=lambda planes: cloud)
     with kernels.using(impl), torch.no_grad():
         truth = g.dense(planes, camera, 16, 385)
         p, pdf = g.propose(planes, camera, 'oracle')
@@ -241,6 +243,26 @@ def test_files_that_are_no_generators_are_told_in_a_line(scene, tmp_path, says):
     assert '\n' not in str(told.value)
 
 
+def test_other_parts_leave_the_generator_as_it_is(scene):
+    g, planes, camera = scene
+    few = override(RUN, **{'sampler.samples': 2, 'sampler.jitter': False})
+    other, again = g.using(run=few), g.using(run=RUN)
+    assert (other.run, other.renderer) == (few, Renderer.of(few))
+    assert (g.run, g.renderer) == (RUN, Renderer.of(RUN))
+    assert all(a is b for a, b in zip(g.parameters(), other.parameters()))
+    before = g.evaluations
+    few_samples, all_samples = other.render(planes, camera, 16), again.render(planes, camera, 16)
+    assert not torch.equal(few_samples.rgb, all_samples.rgb)
+    assert torch.equal(all_samples.rgb, g.using().render(planes, camera, 16).rgb)
+    assert g.evaluations == before
+    twin = g.using(field=copy.deepcopy(g.field))
+    assert twin.field is not g.field
+    with pytest.raises(ValueError, match="no part 'lens'; it has run, renderer, view, field_at, mapping"):
+        g.using(lens=1)
+    other.run = RUN
+    assert other.renderer == g.renderer
+
+
 @pytest.mark.parametrize(
     'convert', [lambda g: g.half(), lambda g: g.bfloat16(), lambda g: g.to(torch.float16)]
 )
@@ -282,7 +304,8 @@ def test_the_same_generator_has_the_same_bytes(scene, tmp_path):
 @pytest.mark.parametrize('kind', KINDS)
 def test_no_more_points_at_once_than_allowed(scene, kind, monkeypatch):
     g = copy.deepcopy(scene[0])
-    g.run = override(RUN, **{'render.max_points': 10_000, 'sampler.kind': kind, 'backbone.z_dim': 64})
+    run = override(RUN, **{'render.max_points': 10_000, 'sampler.kind': kind})
+    g = g.using(renderer=Renderer.of(run))
     asked, geometry = [], g.field.geometry
 
     def counting(planes, x):
@@ -340,7 +363,7 @@ def test_a_generator_carries_its_view(scene, tmp_path):
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_nan_in_the_field_stays_one_and_ends_nothing(kind):
     "Distances that are NaN make places that are NaN: nothing is read there, and picture and gradient say so."
-    g = Generator(override(RUN, **{'sampler.kind': kind}), start=False)
+    g = WYSIWYG.generator(override(RUN, **{'sampler.kind': kind}), start=False)
     g.field.sdf1.weight.data[0, 1] = math.nan
     z, camera = torch.randn(2, 64), orbit(torch.tensor([0.0, 0.5]), torch.zeros(2))
     for rgb in (

@@ -9,9 +9,9 @@ import torch
 from wysiwyg.camera import gaussian_cameras, orbit
 from wysiwyg.config import HeadsConfig, override, preset
 from wysiwyg.core import rng
-from wysiwyg.generator import Generator
 from wysiwyg.heads import head_camera, head_row
 from wysiwyg.inversion import fit, geometry_error, invert, likeness, roughness, seen, true_head, true_heads
+from wysiwyg.method import WYSIWYG
 from wysiwyg.metrics import Extractor
 from wysiwyg.volrend import Rendering
 
@@ -28,7 +28,7 @@ PIXELS = Extractor('pixels', 16, 'a' * 64, lambda x: x.flatten(1) / 255)
 @pytest.fixture(scope='module')
 def g():
     torch.manual_seed(0)
-    g = Generator(override(preset('tiny'), **SMALL)).eval().requires_grad_(False)
+    g = WYSIWYG.generator(override(preset('tiny'), **SMALL)).eval().requires_grad_(False)
     g.mapping.w_mean.normal_(generator=rng('w'))
     return g
 

@@ -23,6 +23,7 @@ from wysiwyg.core import Answer, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator
 from wysiwyg import metrics
+from wysiwyg.method import WYSIWYG
 from wysiwyg.volrend import March, Rendering
 from wysiwyg.metrics import (
     CHEAP,
@@ -335,7 +336,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def g():
     torch.manual_seed(0)
-    return Generator(RUN, start=False).eval()
+    return WYSIWYG.generator(RUN, start=False).eval()
 
 
 def test_evaluate_is_finite_repeatable_and_cached(g, data, tmp_path, capsys):
@@ -360,7 +361,7 @@ def test_evaluate_refuses_what_is_not_finite(g, data, tmp_path):
 
 
 def test_latents_do_not_depend_on_the_batch(g):
-    plain = Generator(override(RUN, **{'sampler.jitter': False}), start=False).eval()
+    plain = WYSIWYG.generator(override(RUN, **{'sampler.jitter': False}), start=False).eval()
     plain.load_state_dict(g.state_dict())
     cameras = gaussian_cameras(4, rng(1))
 
@@ -379,8 +380,6 @@ def test_real_features_know_data_and_seed(data, tmp_path):
 
 def unseen(g):
     "The same generator with nothing but free space."
-    empty = Generator(RUN, start=False).eval()
-    empty.load_state_dict(g.state_dict())
 
     def free_space(points, dirs):
         n = points.shape[:-1]
@@ -389,8 +388,7 @@ def unseen(g):
     def field_at(planes):
         return free_space
 
-    empty.field_at = field_at
-    return empty
+    return g.using(field_at=field_at)
 
 
 def test_a_set_without_cameras_is_refused_before_anything_is_computed(g, tmp_path, monkeypatch):
@@ -418,7 +416,7 @@ def test_a_frame_in_which_nothing_is_seen_has_no_score(g, data, tmp_path, capsys
 
 
 def test_views_are_those_of_the_generator(g):
-    near = Generator(RUN, start=False).eval()
+    near = WYSIWYG.generator(RUN, start=False).eval()
     near.load_state_dict(g.state_dict())
     near.view = (2.71, 4.3)
     ours, theirs = [close_look(of, 1, samples=9)['non_flatness'] for of in (near, g)]
@@ -427,7 +425,7 @@ def test_views_are_those_of_the_generator(g):
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf])
 def test_weights_that_are_not_finite_are_not_scored(g, data, tmp_path, bad):
-    broken = Generator(RUN, start=False).eval()
+    broken = WYSIWYG.generator(RUN, start=False).eval()
     broken.load_state_dict(g.state_dict())
     broken.field.sdf1.weight.data[0, 0] = bad
     with pytest.raises(ValueError, match='field.sdf1.weight holds 1 values that are not finite'):
@@ -596,8 +594,8 @@ def test_protocols_are_refused_before_any_work(g, data):
     ):
         with pytest.raises(ValueError, match=why):
             measure(name, g, **kw)
-    deep = Generator(RUN, start=False)
-    deep.run = override(deep.run, **{'backbone.backbone_resolution': 512})
+    deep = WYSIWYG.generator(RUN, start=False)
+    deep = deep.using(run=override(deep.run, **{'backbone.backbone_resolution': 512}))
     why = 'truncates 14 styles and this backbone has 16: .* up to backbone_resolution 256'
     with pytest.raises(ValueError, match=why):
         ready('normal_fid10k', deep)

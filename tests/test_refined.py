@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from wysiwyg.camera import camera_rays, orbit
 from wysiwyg.config import preset
 from wysiwyg.core import Answer, Rays, rng
-from wysiwyg.generator import Generator
+from wysiwyg.method import WYSIWYG
 from wysiwyg.probe import Probe
 from wysiwyg.proposal import maxpool_pdf, sdf_pdf
 from wysiwyg.sampler import draw_robust
@@ -174,7 +174,7 @@ def test_distances_interpolate_where_weights_do_not():
 @pytest.mark.parametrize('proposal', ['cnn', 'sdf'])
 def test_the_generator_renders_and_learns_with_two_looks(proposal):
     options = {'sampler.kind': 'refined', 'proposal.kind': proposal, 'sampler.samples': 6}
-    g = Generator(preset('tiny', **options), start=False)
+    g = WYSIWYG.generator(preset('tiny', **options), start=False)
     camera = orbit(torch.tensor([0.3]), torch.zeros(1))
     z = torch.randn(1, g.run.backbone.z_dim, generator=rng('test'))
     out = g(z, camera, resolution=16, trace=True)

@@ -713,7 +713,7 @@ def test_snapshots_look_from_the_cameras_of_the_data_a_few_people_at_a_time(data
     t = Trainer(WYSIWYG, RUN, data)
     assert t.g.view == t.ema.view == data.view
     whole = snapshot(t.ema, 4)
-    t.ema.run = override(RUN, **{'render.max_points': 16 * 16 * 26 * 3})
+    t.ema = t.ema.using(run=override(RUN, **{'render.max_points': 16 * 16 * 26 * 3}))
     made, synthesize = [], t.ema.synthesize
 
     def counted(w):

@@ -124,7 +124,7 @@ def shown(g: Generator, planes: Tensor, cameras: Camera, side: int, key) -> Tens
 @torch.no_grad()
 def w_spread(g: Generator, cameras: Camera, n: int = 256) -> Tensor:  # [w_dim]
     "Standard deviation of w over n keyed people, the cameras in turn."
-    z = torch.randn(n, g.run.backbone.z_dim, generator=rng('w spread')).to(g.mapping.w_mean.device)
+    z = torch.randn(n, g.run.backbone.z_dim, generator=rng('w spread')).to(g.device)
     in_turn = torch.arange(n, device=z.device) % len(cameras)
     return g.map(z, cameras[in_turn]).std(0)
 

@@ -1171,7 +1171,10 @@ def field(
     """`Field.forward` in one kernel: look-up, encoding and both networks.
 
     For inference, in bf16 on tensor cores. Where a gradient is asked for, torch does it.
+    Any other network of planes, points and directions answers for itself.
     """
+    if not isinstance(f, Field):
+        return f(planes, points, dirs)
     sizes = expect(points, 'points', 'B N S 3')
     expect(dirs, 'dirs', 'B N 3', B=sizes['B'], N=sizes['N'])
     channels = f.sdf0.in_features - 3 - 6 * f.config.pos_freqs

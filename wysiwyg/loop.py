@@ -315,7 +315,7 @@ def snapshot(
 ) -> Tensor:
     """[3n, 3, R, R]: n people's colours, then camera-space normals, then depths, at fixed seeds and cameras
     (a fan of yaws); as many people at a time as `render.max_points` allows."""
-    c, device, samples = g.run.render, g.mapping.w_mean.device, 2 * g.run.probe.samples
+    c, device, samples = g.run.render, next(g.parameters()).device, 2 * g.run.probe.samples
     z = torch.randn(n, g.run.backbone.z_dim, generator=rng(seed, 'snapshot')).to(device)
     level = torch.zeros(n)
     camera, front = g.orbit(torch.linspace(-0.5, 0.5, n), level), g.orbit(level, level)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 import torch
 from torch import Tensor, nn
+from . import kernels
 from .camera import *
 from .config import *
 from .core import *
@@ -20,6 +21,10 @@ from .generator import *
 from .losses import *
 from .probe import *
 from .proposal import *
+from .renderer import *
+from .sdf import *
+from .stylegan import *
+from .triplane import *
 from .volrend import *
 
 # %% ../nbs/14b_method.ipynb #9ea0a6ed
@@ -105,7 +110,18 @@ class Wysiwyg:
     label_kinds = ('camera',)
 
     def generator(self, run: Run, start: bool = True) -> Generator:
-        return Generator(run, start)
+        "Its parts, in the order in which they draw random numbers; with `start` the field is a sphere."
+        _check_probe(run)
+        b, c = run.backbone, run.proposal
+        mapping = Mapping(b.z_dim, b.label_dim, b.w_dim, b.mapping_layers)
+        triplane = Triplane(b)
+        box, look_up = run.render.box, kernels.sample_planes
+        field = Field(run.field, b.plane_channels, box, b.combine, look_up, b.padding)
+        if start:
+            sphere_init(field, run.train.seed)
+        proposal = ProposalCNN(run.probe.samples - 1, c.width, c.kernel, c.layers)
+        view = run.heads.radius, run.heads.focal
+        return Generator(run, Renderer.of(run), view, mapping, triplane, field, proposal)
 
     def critics(self, run: Run) -> dict[str, Discriminator]:
         return {'image': Discriminator(run.discriminator, run.resolution, run.backbone.label_dim)}
@@ -150,6 +166,15 @@ class Wysiwyg:
 
 # %% ../nbs/14b_method.ipynb #5e54caa9
 WYSIWYG = Wysiwyg()
+
+
+def _check_probe(run: Run):
+    "ValueError unless the final picture is four times the probe, as Table A4's network makes it."
+    if run.resolution != 4 * run.probe.resolution:
+        raise ValueError(
+            f'the proposal network quadruples the probe: final resolution {run.resolution} '
+            f'needs probe.resolution {run.resolution // 4}, got {run.probe.resolution}'
+        )
 
 
 def autocast(run: Run, device: torch.device) -> torch.autocast:

@@ -126,8 +126,7 @@ def secant_surface(
     and for a field without distance.
     """
     if coarse < 2 or skin < 1:
-        asked = 'at least 2 coarse samples and 1 in the skin'
-        raise ValueError(f'secant_surface needs {asked}, got {coarse} and {skin}')
+        raise ValueError(f'root needs at least 2 coarse samples and 1 in the skin, got {coarse} and {skin}')
     s = uniform_samples(rays, near, far, coarse)
     with torch.no_grad():
         m = march(field, rays, s)

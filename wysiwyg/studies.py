@@ -107,11 +107,10 @@ def _speckle_of(g: Generator, out: Rendering) -> float:
 
 # %% ../nbs/22_studies.ipynb #2546341e
 def loosen(g: Generator, factor: float) -> Generator:
-    "`g` itself with every beta multiplied."
-    plain = g.field_at
+    "A generator of the weights of `g` with every beta multiplied."
 
-    def field_at(planes):
-        field = plain(planes)
+    def field_at(planes: Tensor) -> Callable:
+        field = g.field_at(planes)
 
         def softer(points, dirs):
             answer = field(points, dirs)
@@ -119,8 +118,7 @@ def loosen(g: Generator, factor: float) -> Generator:
 
         return softer
 
-    g.field_at = field_at
-    return g
+    return g.using(field_at=field_at)
 
 # %% ../nbs/22_studies.ipynb #6983d8b4
 def study_data(run: Run) -> Dataset | None:
@@ -192,7 +190,7 @@ def proposal_examples(
 
     Pixels [n], cleaned dense weights [1, n, K-1], truth values [1, n].
     """
-    run, device = g.run, g.mapping.w_mean.device
+    run, device = g.run, g.device
     front = orbit(torch.zeros(1), torch.zeros(1)).to(device)
 
     @lru_cache(1)
