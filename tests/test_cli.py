@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -22,8 +23,10 @@ from wysiwyg.cli import (
     Demo,
     Eval,
     Heads,
+    Short,
     Studies,
     Ui,
+    _FIELDS,
     arms_bar,
     check_parameters,
     error_text,
@@ -40,6 +43,7 @@ from wysiwyg.cli import (
     study_page,
     watch_arms,
 )
+from wysiwyg.config import flat, tiny
 from wysiwyg.core import file_sha, rng
 from wysiwyg.data import png_bytes, write_zip
 from wysiwyg.executors import environment
@@ -189,16 +193,54 @@ def test_the_dry_run_asks_the_store(tmp_path, capsys):
     assert 'wysiwyg/train was deleted in MLflow: restore it' in capsys.readouterr().err
 
 
-def test_dotted_options_win_over_short_ones():
+def test_short_options_set_fields_of_the_configuration():
     others = '--seed 3 --mirror --snap 2 --kimg 5 --gamma auto'
-    run = parse(f'train --cfg heads64 --batch 8 --train.batch 4 {others}'.split())[1].run
+    run = parse(f'train --cfg heads64 --batch 4 {others} --schedule.render-from 900'.split())[1].run
     assert run.name == 'heads64'
+    assert run.schedule.render_from == 900
     assert run.train.batch == 4
     assert run.train.seed == 3
     assert run.data.mirror is True
     assert run.train.snapshot_images == 2000
     assert run.schedule.total == 5000
     assert run.schedule.gamma(0) == 0.0002 * 64**2 / 4
+
+
+TWICE = {  # short option and the dotted one that it stands for, in several spellings
+    '--batch 4': '--train.batch 32',
+    '--kimg .004': '--schedule.total 100',
+    '--gamma auto': '--schedule.gamma.knots 0 2',
+    '--snap=2': '--train.snapshot_images=5',
+    '--seed 0': '--train.seed 0',
+    '--data a.zip': '--data.path b.zip',
+    '--no-mirror': '--data.mirror',
+    '--mirror': '--data.no-mirror',
+}
+
+
+@pytest.mark.parametrize('short', TWICE)
+@pytest.mark.parametrize('first', ['short', 'dotted'])
+def test_a_field_given_twice_is_refused(short, first, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pair = [short, TWICE[short]]
+    line = ' '.join(pair if first == 'short' else reversed(pair))
+    code, out, err = called(f'train --outdir x {line}', capsys)
+    names = ' and '.join(re.split('[ =]', option)[0] for option in pair)
+    assert (code, out, err) == (2, '', f'{names} set one field: give one of them\n')
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_short_option_is_known_to_stand_for_a_field():
+    "One that a later version adds must be refused beside its field too; `cfg` chooses them all."
+    assert {option.split()[0].split('=')[0][2:] for option in TWICE} == {*_FIELDS, 'no-mirror'}
+    assert {*_FIELDS, 'cfg'} == set(Short.__dataclass_fields__)
+    assert set(_FIELDS.values()) <= {*flat(tiny())}
+
+
+def test_heads_takes_a_field_in_one_of_its_spellings(capsys):
+    code, _, err = called('heads --n 4 --heads.n 8', capsys)
+    assert (code, err) == (2, '--n and --heads.n set one field: give one of them\n')
+    assert parse('heads --heads.n 8 --seed 3'.split())[1].heads.n == 8
 
 
 def test_pictures_of_another_size_are_told_of(own, capsys):
@@ -520,6 +562,7 @@ def test_too_many_pictures_are_refused_once_and_before_any_work(own, capsys, mon
         ('--set bad=.5', 1, 'bad is int, such as 0; got 0.5'),
         ('--set bad', 2, '--set takes name=value'),
         ('--set scale=2 --set bad=x', 1, 'bad is int'),
+        ('--seeds 0 --set seeds=1', 2, '--seeds and --set seeds= set one parameter: give one of them'),
         ('--workers 0', 2, '--workers must be from 1 to 1024, got 0'),
         ('--executor dask', 2, ''),
     ],

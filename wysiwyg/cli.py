@@ -199,13 +199,41 @@ def _described(kind: type) -> type:
     return kind
 
 
+_FIELDS = {  # short option -> the field that it sets
+    'data': 'data.path',
+    'kimg': 'schedule.total',
+    'batch': 'train.batch',
+    'gamma': 'schedule.gamma',
+    'snap': 'train.snapshot_images',
+    'seed': 'train.seed',
+    'mirror': 'data.mirror',
+}
+
+
+def _refuse_twice(args: list[str], fields: dict[str, str]):
+    "UsageError where a command line has a short option beside the dotted one of the field that it sets."
+    given = {}  # the field's or short name -> the option as it was written
+    for option in (arg.partition('=')[0] for arg in args if arg.startswith('--')):
+        name = option[2:].replace('-', '_')
+        given[re.sub(r'(^|[.])no_', r'\1', name)] = option
+    for short, field in fields.items():
+        dotted = [option for name, option in given.items() if f'{name}.'.startswith(f'{field}.')]
+        if short in given and dotted:
+            raise _UsageError(f'{given[short]} and {dotted[0]} set one field: give one of them')
+
+
 def read_train(args: list[str]) -> Train:
-    "Short options make the base from which the dotted ones, every field of the configuration, depart."
+    """Short options make the base from which the dotted ones, every field of the configuration, depart.
+
+    UsageError where two of them set one field.
+    """
     import tyro
 
+    asked = set(args) & set(_HELP)
+    if not asked:
+        _refuse_twice(args, _FIELDS)
     plain = [a for a in args if a not in _HELP]
     short, rest = tyro.cli(_described(Short), args=plain, return_unknown_args=True, prog='wysiwyg train')
-    asked = set(args) & set(_HELP)
     hidden = [tyro.conf.Suppress] if asked and '--help-all' not in asked else []
     Train.__annotations__['run'] = Annotated[Run, tyro.conf.arg(name=''), *hidden]
     base = Train(**vars(short), run=base_run(short))
@@ -226,13 +254,13 @@ def base_run(a: Short) -> Run:
     else:
         run = make(total=a.kimg * 1e3)
     changes = {
-        'train.batch': a.batch,
-        'train.seed': a.seed,
-        'train.snapshot_images': a.snap and a.snap * 1e3,
-        'data.path': a.data or None,
-        'data.mirror': a.mirror or None,
+        'batch': a.batch,
+        'seed': a.seed,
+        'snap': a.snap and a.snap * 1e3,  # images
+        'data': a.data or None,
+        'mirror': a.mirror or None,
     }
-    given = {name: value for name, value in changes.items() if value is not None}
+    given = {_FIELDS[name]: value for name, value in changes.items() if value is not None}
     return override(run, **given)
 
 
@@ -889,14 +917,25 @@ def parse_setting(text: str, texts: tuple = ()) -> tuple[str, object]:
 def study_parameters(a: Ablate) -> dict:
     "What the notebook is told: the options given, defaults of those it knows, and what --set says."
     known = notebook_parameters(_study_notebook(a.study))
-    wanted = {'record': '', 'seed': 0} | _STUDY_DEFAULTS | _given_options(a, known)
+    given = _given_options(a, known)
+    wanted = {'record': '', 'seed': 0} | _STUDY_DEFAULTS | given
     if 'seeds' in known:
         wanted['seeds'] = ','.join(map(str, parse_seeds(wanted['seeds'])))
     texts = tuple(name for name, default in known.items() if isinstance(default, str))
     told = {name: value for name, value in wanted.items() if name in known}
-    told |= dict(parse_setting(setting, texts) for setting in a.set)
+    settings = dict(parse_setting(setting, texts) for setting in a.set)
+    _refuse_set_twice(given, settings)
+    told |= settings
     check_parameters(_study_notebook(a.study), told)
     return told
+
+
+def _refuse_set_twice(given: dict, settings: dict):
+    "UsageError where --set names a parameter that an option gives."
+    for name in settings:
+        if name in given:
+            option = 'seeds' if name == 'seed' else name
+            raise _UsageError(f'--{option} and --set {name}= set one parameter: give one of them')
 
 
 def _given_options(a: Ablate, known: dict) -> dict:
@@ -1432,6 +1471,7 @@ def _read_options(name: str, args: list[str]):
         return read_train(args)
     if kind is Heads:
         Heads.__annotations__['heads'] = Annotated[HeadsConfig, tyro.conf.arg(name='')]  # --n or --heads.n
+        _refuse_twice(args, {field: f'heads.{field}' for field in HeadsConfig.__dataclass_fields__})
         args = [re.sub('^--heads[.]', '--', a) for a in args]
     config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.UseAppendAction)
     return tyro.cli(_described(kind), args=args, prog=f'wysiwyg {name}', config=config)
