@@ -402,8 +402,6 @@ loop Damaged FREE GO_ON LINES LONG PEOPLE Sheltered adam_misfit check_network ch
   intact log_and_save log_step median_seconds misfit progress_bar read_state recording refuse_not_finite
   reported save_snapshot shipped_discriminator state_fault
 method Wysiwyg propose_and_learn sampler_loss surface_losses
-proposal add_background gaussian_taps
-samplers draw_unfiltered draw_unstratified merge
 stylegan check_resample fir_kernel
 training Batches ENDING Moment Objective Reals SCHEDULED count_step make_optimizers micro_batches
   optimizer_step update_averages update_ema
