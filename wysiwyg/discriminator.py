@@ -64,14 +64,14 @@ class Discriminator(nn.Module):
 
 # %% ../nbs/13_discriminator.ipynb #d9e8e94d
 def enlarge(images: Tensor, side: int) -> Tensor:
-    "Images [B, 3, R, R], bilinear to `side` pixels; the same where that is R."
+    "Bring images [B, 3, R, R] to `side` pixels, bilinear; the same where that is R."
     if images.shape[-1] == side:
         return images
     return F.interpolate(images, size=side, mode='bilinear', align_corners=False)
 
 
 def match_blur(images: Tensor, side: int) -> Tensor:
-    "Images [B, 3, R, R] of reals, as if rendered at `side` pixels and enlarged: area down, bilinear up."
+    "Real images [B, 3, R, R] as if rendered at `side` pixels and enlarged: area down, bilinear up."
     if images.shape[-1] == side:
         return images
     small = F.interpolate(images, size=side, mode='area')

@@ -17,7 +17,7 @@ _UNITS = 1 << 20  # probabilities are counted in 2^-20
 
 
 def to_units(pdf: Tensor) -> Tensor:
-    "Probabilities of any shape as whole numbers of 2^-20, int32; NaN counts as nothing."
+    "Probabilities `pdf` [...] as whole numbers of 2^-20, int32; NaN counts as nothing."
     if pdf.dtype == torch.float16:
         pdf = pdf.float()  # whose largest number is 65504
     return (pdf.nan_to_num(0).clamp(0, 1) * _UNITS).round().int()

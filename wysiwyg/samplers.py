@@ -156,7 +156,7 @@ def secant_surface(
 
 # %% ../nbs/10a_samplers.ipynb #12d5fd5a
 def invert_integral(y: Tensor) -> Tensor:
-    "x with density_integral(x, 1) = y, for y < 0 of any shape; both in betas."
+    "x [...] with density_integral(x, 1) = y [...], y < 0; both in betas."
     x = (y + 0.25).clamp_max(0)
     for _ in range(3):  # Newton: x - exp(x)/2 = y
         e = 0.5 * torch.exp(x)
