@@ -13,7 +13,6 @@ import platform, re, shlex, shutil, subprocess, sys, tempfile
 from dataclasses import dataclass
 from pathlib import Path
 import torch
-from fastcore.basics import patch
 from torch import Tensor
 from .core import *
 from . import sampler, triplane, volrend
