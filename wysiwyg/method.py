@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Protocol
 import torch
 from torch import Tensor, nn
-from . import kernels
 from .camera import *
 from .config import *
 from .core import *
@@ -115,13 +114,14 @@ class Wysiwyg:
         b, c = run.backbone, run.proposal
         mapping = Mapping(b.z_dim, b.label_dim, b.w_dim, b.mapping_layers)
         triplane = Triplane(b)
-        box, look_up = run.render.box, kernels.sample_planes
-        field = Field(run.field, b.plane_channels, box, b.combine, look_up, b.padding)
+        renderer = Renderer.of(run)
+        look_up = renderer.ops.sample_planes
+        field = Field(run.field, b.plane_channels, run.render.box, b.combine, look_up, b.padding)
         if start:
             sphere_init(field, run.train.seed)
         proposal = ProposalCNN(run.probe.samples - 1, c.width, c.kernel, c.layers)
         view = run.heads.radius, run.heads.focal
-        return Generator(run, Renderer.of(run), view, mapping, triplane, field, proposal)
+        return Generator(run, renderer, view, mapping, triplane, field, proposal)
 
     def critics(self, run: Run) -> dict[str, Discriminator]:
         return {'image': Discriminator(run.discriminator, run.resolution, run.backbone.label_dim)}
