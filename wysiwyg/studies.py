@@ -72,7 +72,7 @@ def tightness(
     trunc: float = 1.0,
     samples: int = 257,  # of the dense render
 ) -> dict[str, float]:
-    "Beta (world units), kept bins of hit rays, fog and speckle (%) as 'eval/...'; ValueError where none hits."
+    "Beta (world units), kept bins of hit rays, fog and speckle (%): 'eval/...'; ValueError where none hits."
     front = g.orbit(torch.zeros(few), torch.zeros(few))
     z = latents(g, range(few), seed).to(front.cam2world.device)
     planes = g.synthesize(g.map(z, front, trunc))
