@@ -464,13 +464,13 @@ TIES = {
     'the probe is a quarter': (
         r'4 \* run\.probe\.resolution',
         'generator',
-        1,
+        0,
         'r != 4 * run.probe.resolution',
     ),
     'kernels know the layers of a field': (
         r'\bf\.sdf0|field\.sdf0',
-        'kernels generator',
-        7,
+        'generator renderer',  # a kernel knows the `Field` that it is made for, and lets others answer
+        0,
         'f.sdf0.weight',
     ),
     'a picture has beta': (
@@ -480,7 +480,7 @@ TIES = {
         '    beta: Tensor  # [B, N]',
     ),
     'metrics know sdf and beta': (r'density\(m\.sdf, m\.beta\)', 'metrics', 0, 'density(m.sdf, m.beta)'),
-    'a label is a camera': (r'len\(label\) != 25', 'data', 1, 'if len(label) != 25:'),
+    'a label is a camera': (r'labels?\.shape\[1\] != 25', '', 0, 'if data.labels.shape[1] != 25:'),
 }
 
 

@@ -110,7 +110,7 @@ class Wysiwyg:
 
     def generator(self, run: Run, start: bool = True) -> Generator:
         "Its parts, in the order in which they draw random numbers; with `start` the field is a sphere."
-        _check_probe(run)
+        _check_sizes(run)
         b, c = run.backbone, run.proposal
         mapping = Mapping(b.z_dim, b.label_dim, b.w_dim, b.mapping_layers)
         triplane = Triplane(b)
@@ -168,8 +168,12 @@ class Wysiwyg:
 WYSIWYG = Wysiwyg()
 
 
-def _check_probe(run: Run):
-    "ValueError unless the final picture is four times the probe, as Table A4's network makes it."
+def _check_sizes(run: Run):
+    "ValueError unless labels are cameras, and the final picture four times the probe as in Table A4."
+    if run.backbone.label_dim not in (0, 25):
+        raise ValueError(
+            f'backbone.label_dim = {run.backbone.label_dim}: cameras have 25 numbers; give 25, or 0'
+        )
     if run.resolution != 4 * run.probe.resolution:
         raise ValueError(
             f'the proposal network quadruples the probe: final resolution {run.resolution} '
