@@ -272,8 +272,9 @@ run_study('silent', {'a': {}}, measure)
 """
 
 
-def test_an_arm_that_ended_unheard_is_kept(home):
+def test_an_arm_that_ended_unheard_is_kept(tmp_path, monkeypatch):
     "A process died with values and its end still in the spool: they are delivered, nothing measured again."
+    monkeypatch.setenv('WYSIWYG_HOME', str(tmp_path))  # no spool of another test, whose end would be its own
     assert subprocess.run([sys.executable, '-c', SILENT], timeout=120).returncode == 0
     assert [r.info.status for r in find_runs(open_store(), 'silent', arm='a')] == ['RUNNING']
 
