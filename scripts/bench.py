@@ -6,7 +6,7 @@ Writes data/results/bench_<cpu|gpu>.json. Variants take turns, so that a disturb
 the least and the median time are given. Errors are against 384 uniform samples.
 """
 
-import argparse, copy, ctypes, json, statistics, sys, tempfile, time
+import argparse, ctypes, json, os, statistics, sys, tempfile, time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from wysiwyg.config import FieldConfig, SamplerConfig, override, preset
 from wysiwyg.core import Answer, atomic, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator, load_generator
+from wysiwyg.kernels import Ops
 from wysiwyg.metrics import psnr, worst_psnr
 from wysiwyg.sdf import Field
 from wysiwyg.tracking import provenance
@@ -123,10 +124,10 @@ def equal_error(g: Generator, resolution: int, repeats: int, device: str, target
     The fastest three of each.
     """
     planes, camera = scene(g, device)
+    plain = g.using(ops=Ops('torch'))
 
     def two_pass(coarse, fine):
-        with kernels.using('torch'):
-            return g.two_pass(planes, camera, coarse, fine, resolution)
+        return plain.two_pass(planes, camera, coarse, fine, resolution)
 
     def robust(samples, proposal):
         return g.render(planes, camera, resolution, replace(g.run.sampler, samples=samples), proposal)
@@ -153,11 +154,8 @@ def frames(g: Generator, resolution: int, repeats: int, device: str) -> list[dic
     fewer = replace(ours, samples=8)
 
     def render(impl, sampler, proposal=None):
-        def go():
-            with kernels.using(impl):
-                return g.render(planes, camera, resolution, sampler, proposal)
-
-        return go
+        by = g.using(ops=Ops(impl))
+        return lambda: by.render(planes, camera, resolution, sampler, proposal)
 
     best = 'cuda' if device == 'cuda' else kernels.choose('auto', planes)
     variants = {}
@@ -172,13 +170,10 @@ def frames(g: Generator, resolution: int, repeats: int, device: str) -> list[dic
         variants[f'root 16 {impl}'] = render(impl, SamplerConfig(kind='root', samples=16))
         variants[f'uniform 48 {impl}'] = render(impl, SamplerConfig(kind='uniform', samples=48))
     if device == 'cuda':
-        compiled = copy.deepcopy(g)
+        compiled = g.using(ops=Ops('torch'))
         compiled.field.forward = torch.compile(compiled.field.forward)
 
-        def go():
-            with kernels.using('torch'):
-                return compiled.two_pass(planes, camera, 48, 48, resolution)
-
+        go = partial(compiled.two_pass, planes, camera, 48, 48, resolution)
         variants['two-pass 48+48 torch, field compiled'] = go
     return compare(variants, repeats, device, against(g.dense(planes, camera, resolution, 384)))
 
@@ -224,10 +219,10 @@ def operations(device: str, repeats: int, side: int, peak: tuple[float, float]) 
     f = Field(FieldConfig(), c).to(device).requires_grad_(False)
     dirs = torch.nn.functional.normalize(rand(1, n, 3), dim=-1)
     calls = dict(
-        triplane=lambda i: kernels.sample_planes(planes, points.flatten(1, 2), impl=i),
-        robust=lambda i: kernels.draw_robust(pdf, index, s, 0.98, 2.25, 3.3, u, impl=i).t,
-        composite=lambda i: kernels.composite(t, delta, answer, 3.3, (1.0, 1.0, 1.0), impl=i)[1].rgb,
-        field=lambda i: kernels.field(f, planes, points, dirs, impl=i).sdf,
+        triplane=lambda i: Ops(i).sample_planes(planes, points.flatten(1, 2)),
+        robust=lambda i: Ops(i).draw_robust(pdf, index, s, 0.98, 2.25, 3.3, u).t,
+        composite=lambda i: Ops(i).composite(t, delta, answer, 3.3, (1.0, 1.0, 1.0))[1].rgb,
+        field=lambda i: Ops(i).field(f, planes, points, dirs).sdf,
     )
     best = 'cuda' if device == 'cuda' else kernels.choose('auto', planes)
     floor, rows = floors(n * s, s, c, bins, f, *peak), []
@@ -333,7 +328,8 @@ def paper_cost(stages: tuple[float, ...] = (1e6,), batch: int = 2) -> list[dict]
     "Operations and memory of a step of `paper` on the CPU in float32, without R1, along its schedule."
     run = override(preset('paper'), **{'train.batch': batch})
     rows = []
-    with tempfile.TemporaryDirectory() as folder, torch.enable_grad(), kernels.using('torch'):
+    os.environ['WYSIWYG_IMPL'] = 'torch'
+    with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
         t = Trainer(WYSIWYG, run, noise(folder, run.resolution), torch.device('cpu'))
         for images in map(int, stages):
             t.images, t.step_count = images, 1

@@ -115,3 +115,17 @@ class DensityMethod:
 
 
 DENSITY = DensityMethod()
+
+
+class ClassMethod(DensityMethod):
+    "The same from pictures of which a class is known, or nothing; cameras are drawn from all around."
+
+    name = 'class'
+    label_kinds = ('class', 'none')
+
+    def fake(self, g, batch, stage):
+        yaw = torch.pi * torch.randn(len(batch.z), generator=batch.random('yaw'))
+        camera = g.orbit(yaw, torch.zeros(len(batch.z)))
+        planes = g.synthesize(g.map(batch.z, batch.condition if batch.condition.shape[1] else None))
+        out = g.render(planes, camera, stage.resolution, key=batch.keys[0])
+        return Fake({'image': enlarge(2 * out.image() - 1, g.run.resolution)}, batch.label, {}, {})

@@ -9,11 +9,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from wysiwyg import kernels
 from wysiwyg.camera import orbit
 from wysiwyg.config import override, tiny
 from wysiwyg.core import Answer, Rays
 from wysiwyg.generator import load_generator, save_generator, save_tensors
+from wysiwyg.kernels import Ops
 from wysiwyg.method import WYSIWYG
 from wysiwyg.probe import bins_march
 from wysiwyg.renderer import Renderer
@@ -129,8 +129,8 @@ def cloud(points, dirs):
 @pytest.mark.parametrize('impl', ['torch', 'auto'])
 def test_a_field_of_plain_density_renders(scene, impl):
     g, planes, camera = scene
-    g = g.using(field_at=lambda planes: cloud)
-    with kernels.using(impl), torch.no_grad():
+    g = g.using(field_at=lambda planes: cloud, ops=Ops(impl))
+    with torch.no_grad():
         truth = g.dense(planes, camera, 16, 385)
         p, pdf = g.propose(planes, camera, 'oracle')
         # an oracle's targets leave out what is thin (Eq. 7), and what is drawn from them does
@@ -305,7 +305,7 @@ def test_the_same_generator_has_the_same_bytes(scene, tmp_path):
 def test_no_more_points_at_once_than_allowed(scene, kind, monkeypatch):
     g = copy.deepcopy(scene[0])
     run = override(RUN, **{'render.max_points': 10_000, 'sampler.kind': kind})
-    g = g.using(renderer=Renderer.of(run))
+    g = g.using(renderer=Renderer.of(run), ops=Ops('torch'))
     asked, geometry = [], g.field.geometry
 
     def counting(planes, x):
@@ -313,7 +313,7 @@ def test_no_more_points_at_once_than_allowed(scene, kind, monkeypatch):
         return geometry(planes, x)
 
     monkeypatch.setattr(g.field, 'geometry', counting)
-    with kernels.using('torch'), torch.no_grad():
+    with torch.no_grad():
         out = g.render(scene[1], scene[2], 64, normals=True)
         g.dense(scene[1][:1], scene[2][:1], 32, 192, normals=True)
         g.two_pass(scene[1][:1], scene[2][:1], 24, 24, 64)

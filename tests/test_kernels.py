@@ -18,7 +18,7 @@ from wysiwyg.camera import orbit
 from wysiwyg.config import FieldConfig
 from wysiwyg.core import Answer, take_rays
 from wysiwyg.generator import load_generator
-from wysiwyg.kernels import How
+from wysiwyg.kernels import How, Ops
 from wysiwyg.sdf import Field, density
 
 TOLERANCE = dict(  # largest error against float64, relative to the largest value where that is above 1
@@ -52,7 +52,8 @@ def backend(request):
 def poisoned():
     "Memory that nobody wrote to holds NaN, and the environment's choice of backend does not matter."
     torch.use_deterministic_algorithms(True, warn_only=True)
-    with K.using('auto'):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv('WYSIWYG_IMPL', raising=False)
         yield
     torch.use_deterministic_algorithms(False)
 
@@ -152,7 +153,7 @@ def rays(n: int, s: int):
 
 
 def drawn(impl, pdf, index, u, tau=0.98):
-    s = K.draw_robust(pdf, index, u.shape[-1], tau, NEAR, FAR, u, impl)
+    s = Ops(impl).draw_robust(pdf, index, u.shape[-1], tau, NEAR, FAR, u)
     return s.t, s.delta
 
 
@@ -161,7 +162,7 @@ def said(answer: Answer) -> tuple:
 
 
 def field_of(sharpness: float):
-    return lambda impl, *x: said(K.field(mlp(sharpness).to(x[0]), *x, impl=impl))
+    return lambda impl, *x: said(Ops(impl).field(mlp(sharpness).to(x[0]), *x))
 
 
 def rendered(march_and_rendering):
@@ -174,16 +175,16 @@ def planes_and_points(n: int, s: int):
 
 
 def sampled(impl, planes, x):
-    return [K.sample_planes(planes, x, impl=impl)]
+    return [Ops(impl).sample_planes(planes, x)]
 
 
 def certain(impl, pdf):
-    return [K.certainty(pdf, 16, impl)]
+    return [Ops(impl).certainty(pdf, 16)]
 
 
 def composited(impl, t, delta, sdf, beta, rgb):
     answer = Answer(rgb, sdf=sdf, beta=beta)
-    return rendered(K.composite(t, delta, answer, FAR, (0.1, 0.2, 0.3), impl))
+    return rendered(Ops(impl).composite(t, delta, answer, FAR, (0.1, 0.2, 0.3)))
 
 
 CALLS = dict(  # public function -> (call, inputs of two sizes)
@@ -240,7 +241,7 @@ def test_triplane_forward_and_backward(backend, channels, combine, plane):
     planes, x, weight = torch.randn(2, 3, channels, *plane), points(2, 37), torch.randn(2, 37, channels)
     wide, narrow = double(planes).requires_grad_(), on(backend, planes)[0].requires_grad_()
     want = triplane.sample_planes(wide, x.double(), 1.0, combine)
-    got = K.sample_planes(narrow, *on(backend, x), 1.0, combine, backend)
+    got = Ops(backend).sample_planes(narrow, *on(backend, x), 1.0, combine)
     want.backward(weight.double())
     got.backward(*on(backend, weight))
     close(got, want, 'sample_planes')
@@ -252,7 +253,7 @@ def test_lost_places_leave_no_gradient_in_the_planes(backend):
     x[0, 6, 1] = math.nan
     wide, narrow = double(planes).requires_grad_(), on(backend, planes)[0].requires_grad_()
     triplane.sample_planes(wide, x.double()).sum().backward()
-    K.sample_planes(narrow, *on(backend, x), impl=backend).sum().backward()
+    Ops(backend).sample_planes(narrow, *on(backend, x)).sum().backward()
     close(narrow.grad, wide.grad, 'triplane_backward')
 
 
@@ -311,7 +312,7 @@ def test_what_is_not_a_number_is_nowhere_taken_for_one(backend, what, sharpness)
     for run in (K._field, K._field_mma):
         for got, w in zip(run(f, *given, backend), want):
             assert torch.equal(got.isnan().cpu(), w)
-    sound = K.sample_planes(given[0], given[1].flatten(1, 2), impl=backend).isfinite().cpu()
+    sound = Ops(backend).sample_planes(given[0], given[1].flatten(1, 2)).isfinite().cpu()
     assert torch.equal(sound, triplane.sample_planes(planes, x.flatten(1, 2)).isfinite())
 
 
@@ -332,7 +333,7 @@ def test_bins_are_those_of_torch_bit_for_bit(backend, seed, scale, n, tau):
         close(g, w, 'draw_robust')
     kept = sampler.smallest_set(take_rays(pdf, index), tau)
     assert torch.equal(counts(got[0]), sampler.allocate(*kept, n))
-    assert torch.equal(K.certainty(*on(backend, pdf), 16, backend).cpu(), sampler.certainty(pdf, 16))
+    assert torch.equal(Ops(backend).certainty(*on(backend, pdf), 16).cpu(), sampler.certainty(pdf, 16))
 
 
 def test_masses_beyond_those_of_a_pdf_do_no_harm(backend):
@@ -371,11 +372,11 @@ def test_channels_come_in_fours(backend):
     planes, x, dirs = on(backend, torch.randn(2, 3, 6, 9, 11), points(2, 8), torch.randn(2, 2, 3))
     (f,) = on(backend, small_field(6))
     with pytest.raises(ValueError, match='multiple of 4'):
-        K.sample_planes(planes, x, impl=backend)
+        Ops(backend).sample_planes(planes, x)
     with pytest.raises(ValueError, match='multiple of 4'):
-        K.field(f, planes, x.unflatten(1, (2, 4)), dirs, backend)
+        Ops(backend).field(f, planes, x.unflatten(1, (2, 4)), dirs)
     with pytest.raises(ValueError, match='at least 2 x 2'):
-        K.sample_planes(planes.new_zeros(2, 3, 8, 1, 9), x, impl=backend)
+        Ops(backend).sample_planes(planes.new_zeros(2, 3, 8, 1, 9), x)
 
 
 def test_shapes_must_agree(backend):
@@ -383,24 +384,24 @@ def test_shapes_must_agree(backend):
     t, delta, sdf, beta, rgb = on(backend, *samples(6, 3, 3))
     pdf, index, u = on(backend, pdfs(0, 3.0), *rays(6, 3))
     with pytest.raises(ValueError, match='^x must'):
-        K.sample_planes(planes[:1], points.flatten(1, 2), impl=backend)
+        Ops(backend).sample_planes(planes[:1], points.flatten(1, 2))
     with pytest.raises(ValueError, match='^u must'):
-        K.draw_robust(pdf, index, 4, 0.98, NEAR, FAR, u, backend)
+        Ops(backend).draw_robust(pdf, index, 4, 0.98, NEAR, FAR, u)
     with pytest.raises(ValueError, match='tau'):
-        K.draw_robust(pdf, index, 3, 1.5, NEAR, FAR, u, backend)
+        Ops(backend).draw_robust(pdf, index, 3, 1.5, NEAR, FAR, u)
     with pytest.raises(ValueError, match='^planes must'):
-        K.field(on(backend, mlp())[0], planes[:1], points, dirs, backend)
+        Ops(backend).field(on(backend, mlp())[0], planes[:1], points, dirs)
     with pytest.raises(ValueError, match='^delta must'):
-        K.composite(t, delta[:1], Answer(rgb, sdf=sdf, beta=beta), FAR, (0, 0, 0), backend)
+        Ops(backend).composite(t, delta[:1], Answer(rgb, sdf=sdf, beta=beta), FAR, (0, 0, 0))
     with pytest.raises(ValueError, match='index'):
-        K.draw_robust(pdf, index.int(), 3, 0.98, NEAR, FAR, u, backend)
+        Ops(backend).draw_robust(pdf, index.int(), 3, 0.98, NEAR, FAR, u)
 
 
 def test_rays_that_are_not_there(backend):
     pdf, index, u = on(backend, pdfs(0, 3.0), *rays(6, 3))
 
     def draw(index, pdf=pdf, tau=0.98):
-        return K.draw_robust(pdf, index, 3, tau, NEAR, FAR, u, backend)
+        return Ops(backend).draw_robust(pdf, index, 3, tau, NEAR, FAR, u)
 
     for wrong in (6, -1, 10**10):
         bad = index.clone()
@@ -423,7 +424,7 @@ def test_the_smallest_tau_keeps_the_largest_bin(backend):
     index = torch.zeros(1, 1, dtype=torch.int64)
     u = torch.full((1, 1, 4), 0.5)
     for impl in (backend, 'torch'):
-        t = K.draw_robust(*on(backend, pdf, index), 4, 1e-46, 0.0, 3.0, *on(backend, u), impl).t
+        t = Ops(impl).draw_robust(*on(backend, pdf, index), 4, 1e-46, 0.0, 3.0, *on(backend, u)).t
         assert torch.allclose(t.cpu(), torch.tensor([1.125, 1.375, 1.625, 1.875]))
 
 
@@ -432,21 +433,21 @@ def test_more_mass_than_32_bits_hold(backend):
     level = torch.ones(1, 1, 4096)
     index = torch.zeros(1, 1, dtype=torch.int64)
     pdf, index, u = on(backend, level, index, 0.5 * level)
-    assert K.certainty(pdf, 4096, backend).item() == 2**32
-    t = K.draw_robust(pdf, index, 4096, 1.0, 0.0, 4096.0, u, backend).t
+    assert Ops(backend).certainty(pdf, 4096).item() == 2**32
+    t = Ops(backend).draw_robust(pdf, index, 4096, 1.0, 0.0, 4096.0, u).t
     assert torch.allclose(t[0, 0].cpu(), torch.arange(4096) + 0.5)
 
 
 def test_certainty_of_rays_in_any_shape(backend):
     (pdf,) = on(backend, pdfs(0, 3.0))
-    assert torch.equal(K.certainty(pdf[0], 16, backend), K.certainty(pdf, 16, backend)[0])
+    assert torch.equal(Ops(backend).certainty(pdf[0], 16), Ops(backend).certainty(pdf, 16)[0])
 
 
 def test_planes_must_have_the_channels_of_the_weights(backend):
     planes, x, dirs = on(backend, *march(6, 3))
     for impl in (backend, 'torch'):
         with pytest.raises(ValueError, match=r'^planes must have shape .*C.: 16'):
-            K.field(on(backend, mlp())[0], planes[:, :, :12], x, dirs, impl)
+            Ops(impl).field(on(backend, mlp())[0], planes[:, :, :12], x, dirs)
 
 
 ARGUMENTS = dict(
@@ -510,31 +511,31 @@ def test_no_gradient_is_dropped(backend, name):
         return torch.autograd.grad(sum(v.square().sum() for v in said(answer)), leaf)[0]
 
     for impl in ('auto', backend):
-        grad, want = gradient(K.field(f, **x, impl=impl)), gradient(f(**x))
+        grad, want = gradient(Ops(impl).field(f, **x)), gradient(f(**x))
         assert torch.equal(grad, want)
         assert grad.any()
     with torch.no_grad():
-        assert not K.field(f, **x, impl=backend).sdf.requires_grad
+        assert not Ops(backend).field(f, **x).sdf.requires_grad
 
 
 def test_places_keep_their_gradient(backend):
     pdf, index, u = on(backend, pdfs(0, 3.0), *rays(6, 3))
-    assert K.draw_robust(pdf, index, 3, 0.98, NEAR, FAR, u.requires_grad_(), backend).t.requires_grad
+    assert Ops(backend).draw_robust(pdf, index, 3, 0.98, NEAR, FAR, u.requires_grad_()).t.requires_grad
 
 
 @pytest.mark.parametrize('type', [torch.bfloat16, torch.float16])
 def test_autocast_changes_no_kernel(backend, type, fp32):
     f, *x = on(backend, mlp(), *march(23, 19))
     with torch.no_grad():
-        want = said(K.field(f, *x, backend))
+        want = said(Ops(backend).field(f, *x))
         with torch.autocast(backend, type):
-            got = said(K.field(f, *x, backend))
+            got = said(Ops(backend).field(f, *x))
     assert all(torch.equal(a, b) for a, b in zip(got, want))
 
 
 def test_kernels_have_one_derivative(backend):
     planes, x = on(backend, torch.randn(1, 3, 12, 9, 11), points(1, 8))
-    out = K.sample_planes(planes.requires_grad_(), x, impl=backend)
+    out = Ops(backend).sample_planes(planes.requires_grad_(), x)
     (g,) = torch.autograd.grad(out.square().sum(), planes, create_graph=True)
     with pytest.raises(RuntimeError, match='once_differentiable'):
         g.square().sum().backward()
@@ -567,7 +568,7 @@ def test_density_has_its_derivative_on_the_surface_too(backend):
     for impl in ('torch', backend):
         t, delta, sdf, b, rgb = on(backend, *x) if impl == backend else x
         answer = Answer(rgb, sdf=sdf.requires_grad_(), beta=b)
-        opacity = K.composite(t, delta, answer, FAR, (0, 0, 0), impl)[1].opacity
+        opacity = Ops(impl).composite(t, delta, answer, FAR, (0, 0, 0))[1].opacity
         grads.append(torch.autograd.grad(opacity.sum(), sdf)[0].cpu())
     assert torch.allclose(*grads, rtol=1e-5)
     assert grads[0].abs().min() > 0
@@ -594,7 +595,7 @@ def test_a_kernel_that_does_not_compile_names_its_cell(backend, monkeypatch):
     (pdf,) = on(backend, pdfs(0, 1.0, k=9))
     why = r'(?s)certainty did not compile:.*11_kernels\.ipynb: sampler.*levle'
     with pytest.raises(K.BuildError, match=why):
-        K.certainty(pdf, 3, backend)
+        Ops(backend).certainty(pdf, 3)
     with pytest.raises(ValueError, match='unknown kernel .magic.; known: triplane'):
         K.cuda_source('magic')
 
@@ -610,17 +611,19 @@ def test_without_a_compiler_torch_does_it(monkeypatch, capsys):
 
 
 @needs_compiler
-def test_what_auto_takes():
+def test_what_auto_takes(monkeypatch):
     x, g = torch.zeros(1), torch.zeros(1, requires_grad=True)
     assert K.choose('auto', x) == 'cpu'
     assert K.choose('auto', x, g) == K.choose('auto', x.double()) == 'torch'
     with torch.no_grad():
         assert K.choose('auto', g) == 'cpu'
-    with K.using('torch'):
-        assert K.choose('auto', x) == 'torch'
-        assert K.choose('cpu', x) == 'cpu'
-    with K.using('fast'), pytest.raises(ValueError, match='impl must be one of'):
-        K.choose('auto', x)
+    monkeypatch.setenv('WYSIWYG_IMPL', 'torch')
+    assert Ops().choose(x) == 'torch'
+    assert Ops('cpu').choose(x) == 'cpu'
+    with pytest.raises(ValueError, match='impl must be one of'):
+        Ops('fast')
+    with pytest.raises(ValueError, match='impl must be one of'):
+        K.choose('fast', x)
 
 
 @needs_compiler
@@ -858,7 +861,8 @@ def test_below_the_planes_autocast_and_the_planes_type_change_nothing(scene, imp
             g.probe(planes, camera).weights,
         ]
 
-    with K.using(impl), torch.no_grad():
+    g = g.using(ops=Ops(impl))
+    with torch.no_grad():
         want = go(planes)
         with torch.autocast('cpu', torch.bfloat16):
             got = go(planes)
@@ -878,8 +882,9 @@ def test_a_rendering_is_the_same(backend, scene, fp32):
     camera = camera.to(planes.device)
 
     def rgb(impl):
-        with K.using(impl), torch.no_grad():
-            return g.render(planes, camera, 64, replace(g.run.sampler, jitter=False)).rgb
+        by = g.using(ops=Ops(impl))
+        with torch.no_grad():
+            return by.render(planes, camera, 64, replace(g.run.sampler, jitter=False)).rgb
 
     differs = (rgb('torch') - rgb(backend)).abs().amax(-1) > 1e-4
     assert differs.sum() <= 8  # a probe's rounding may flip a bin at the edge of the set

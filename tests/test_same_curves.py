@@ -5,6 +5,7 @@ python tests/test_same_curves.py    records them again in curves.json: only wher
 
 import hashlib
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import torch
 from wysiwyg.config import override, preset
 from wysiwyg.data import Dataset
 from wysiwyg.heads import render_heads
-from wysiwyg.kernels import using
 from wysiwyg.method import WYSIWYG
 from wysiwyg.training import Trainer
 
@@ -41,22 +41,22 @@ def arithmetic() -> str:
 
 
 def course(name: str, folder: Path) -> list[list[str]]:
-    "Both losses of each step, exactly, and a digest of G's weights at the end."
+    "Both losses of each step, exactly, and a digest of G's weights at the end, by WYSIWYG_IMPL=torch."
     start, images = COURSES[name]
     run = override(preset(start), **{'heads.n': 8, 'heads.workers': 1, 'train.batch': 4})
     heads = render_heads(run.heads, folder / f'{name}.zip', False)
     t = Trainer(WYSIWYG, run, Dataset(heads, resolution=run.resolution), torch.device('cpu'))
     t.images = images
-    with using('torch'):  # a compiler's rounding is no matter here
-        values = [t.step() for _ in range(STEPS)]
+    values = [t.step() for _ in range(STEPS)]
     weights = b''.join(p.detach().numpy().tobytes() for p in t.g.parameters())
     curve = [[v['loss/D'].hex(), v['loss/adversarial'].hex()] for v in values]
     return [*curve, [hashlib.sha256(weights).hexdigest()[:16]]]
 
 
 @pytest.fixture
-def one_thread():
-    "Sums do not depend on who takes which part of them."
+def plain(monkeypatch):
+    "Sums depend neither on a compiler's rounding, nor on who takes which part of them."
+    monkeypatch.setenv('WYSIWYG_IMPL', 'torch')
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -64,7 +64,7 @@ def one_thread():
 
 
 @pytest.mark.parametrize('name', COURSES)
-def test_the_curves_are_the_recorded_ones(name, tmp_path, one_thread):
+def test_the_curves_are_the_recorded_ones(name, tmp_path, plain):
     recorded = json.loads(CURVES.read_text(encoding='utf8'))
     made = course(name, tmp_path)
     if recorded['arithmetic'] == arithmetic():
@@ -77,6 +77,7 @@ def test_the_curves_are_the_recorded_ones(name, tmp_path, one_thread):
 
 
 if __name__ == '__main__':
+    os.environ['WYSIWYG_IMPL'] = 'torch'
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as made_in:
         found = {name: course(name, Path(made_in)) for name in COURSES}

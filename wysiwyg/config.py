@@ -92,7 +92,7 @@ class BackboneConfig:
     z_dim: int = 512
     w_dim: int = 512
     mapping_layers: int = 2  # EG3D
-    label_dim: int = 25  # camera-conditioned mapping; 0: unconditional
+    label_dim: int = 25  # numbers of a camera, or how many classes there are; 0: unconditional
     channel_base: int = 65536  # channels at side r: min(channel_max, channel_base / r); EG3D has 32768
     channel_max: int = 512
     backbone_resolution: int = 256  # side of T'
@@ -656,7 +656,7 @@ heads.workers              [0, 1024]  they are processes
 backbone.z_dim             [1, inf)   a latent has numbers; give 512
 backbone.w_dim             [1, inf)   a latent has numbers; give 512
 backbone.mapping_layers    [1, inf)   the mapping has a layer at least
-backbone.label_dim         [0, 25]    a camera has 25 numbers; give 25, or 0 for an unconditional mapping
+backbone.label_dim         [0, 100000] a camera has 25 numbers, a class one for each class; 0 is unconditional
 backbone.channel_base      [1, inf)   the width at side r is channel_base / r
 backbone.channel_max       [1, inf)   a layer has channels
 backbone.backbone_resolution [4, 4096]  StyleGAN2 begins with 4x4 features
@@ -837,7 +837,6 @@ def _network_relations(r: Run, side: int):
     if b.per_plane:
         planes, words = 2 * b.backbone_resolution, 'the per-plane blocks double the side'
     width = 'the width at side r is channel_base / r, which leaves nothing; give a larger channel_base'
-    yield 'backbone.label_dim', lambda: b.label_dim in (0, 25), 'a camera has 25 numbers; give 25, or 0'
     yield (
         'backbone.backbone_resolution',
         lambda: _power_of_two(b.backbone_resolution),
@@ -937,6 +936,8 @@ def _heads_relations(r: Run, side: int):
     near, far = fitting(r.heads.radius, r.heads.radius, r.render.box)
     between = r.render.near < r.heads.radius < r.render.far
     fits = f'give --data YOUR_SET, or --heads.resolution {side}'
+    labels = r.backbone.label_dim
+    yield 'backbone.label_dim', lambda: labels in (0, 25), 'a camera has 25 numbers; give 25, or 0'
     yield (
         'heads.resolution resolution',
         lambda: r.heads.resolution % side == 0,

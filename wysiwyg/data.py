@@ -800,6 +800,11 @@ def check_data(
             f'the data are {data.resolution} pixels wide and the run renders {run.resolution}: '
             'change one of them'
         )
+    told, given = run.backbone.label_dim, data.labels.shape[1]
+    if told not in (0, given):
+        raise ValueError(
+            f'backbone.label_dim = {told}, but a label of {data.name} has {given} numbers: give {given}, or 0'
+        )
     if data.label_kind != 'camera':
         return
     c = run.render

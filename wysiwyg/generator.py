@@ -63,7 +63,7 @@ class _Parts(nn.Module):
         proposal: nn.Module,  # Probe -> pdf [B, K-1, R, R]
     ):
         super().__init__()
-        self.run = run
+        self._run = run
         self.renderer = renderer
         self.view = view
         self.mapping = mapping
@@ -83,7 +83,11 @@ class _Parts(nn.Module):
     @run.setter
     def run(self, run: Run):
         self._run = run
-        self.renderer = Renderer.of(run)
+        self.renderer = replace(Renderer.of(run), ops=self.ops)
+
+    @property
+    def ops(self) -> kernels.Ops:
+        return self.renderer.ops
 
     @property
     def device(self) -> torch.device:
@@ -93,9 +97,7 @@ class _Parts(nn.Module):
         "These weights with other parts; this generator stays as it is. ValueError for what is no part."
         other = copy.copy(self)
         other._modules = dict(self._modules)
-        _check_parts(parts, self._modules)
-        for name in sorted(parts, key=lambda name: name != 'run'):  # which brings a renderer, first
-            setattr(other, name, parts[name])
+        _set_parts(other, **parts)
         return other
 
     def orbit(self, yaw: float | Tensor, pitch: float | Tensor) -> Camera:
@@ -114,7 +116,7 @@ class _Parts(nn.Module):
     def synthesize(self, w: Tensor) -> Tensor:
         "w -> planes [B, 3, C, H, W]."
         self.syntheses += len(w)
-        return kernels.layout(self.triplane(w))
+        return self.ops.layout(self.triplane(w))
 
     def field_at(self, planes: Tensor) -> Callable:
         "The field as a function of points [B, N, S, 3] and directions [B, N, 3]."
@@ -123,7 +125,7 @@ class _Parts(nn.Module):
             self.evaluations += points.shape[:3].numel()
             if self.renderer.volume.frontal_color and not self.training:
                 dirs = torch.zeros_like(dirs) - dirs.new_tensor([0, 0, 1])
-            return kernels.field(self.field, planes, points, dirs)
+            return self.ops.field(self.field, planes, points, dirs)
 
         return field
 
@@ -164,13 +166,26 @@ def _refuse_coarse(kind: torch.dtype):
             f'and make planes under torch.autocast(device, torch.bfloat16)'
         )
 
+# %% ../nbs/12_generator.ipynb #6d9f2a74
+_PARTS = ('run', 'renderer', 'view', 'field_at', 'mapping', 'triplane', 'field', 'proposal', 'ops')
 
-def _check_parts(parts: dict, networks: dict):
-    "ValueError for what is no part of a generator."
-    known = ('run', 'renderer', 'view', 'field_at', *networks)
+
+def _set_parts(g: _Parts, **parts):
+    "In the order of _PARTS: a run brings its renderer, operations are the renderer's and the field's."
     for name in parts:
-        if name not in known:
-            raise ValueError(f'a generator has no part {name!r}; it has {", ".join(known)}')
+        if name not in _PARTS:
+            raise ValueError(f'a generator has no part {name!r}; it has {", ".join(_PARTS)}')
+    for name in [p for p in _PARTS if p in parts]:
+        if name == 'ops':
+            _set_ops(g, parts['ops'])
+        else:
+            setattr(g, name, parts[name])
+
+
+def _set_ops(g: _Parts, ops: kernels.Ops):
+    g.renderer = replace(g.renderer, ops=ops)
+    g.field = copy.copy(g.field)
+    g.field.look_up = ops.sample_planes
 
 # %% ../nbs/12_generator.ipynb #68df1597
 def _with_normals(g: _Parts, planes: Tensor, rays: Rays, out: Rendering) -> Rendering:
@@ -241,8 +256,8 @@ class Generator(_Parts):
             pdf = to_rays(resize_pdf(proposed[1].detach(), r)).contiguous()
         else:
             proposed = None, None
-        rays, volume = camera_rays(camera, r), self.renderer.volume
-        groups = march_rays(self.field_at(planes), rays, config, volume, key, pdf, trace)
+        rays = camera_rays(camera, r)
+        groups = march_rays(self.renderer, self.field_at(planes), rays, config, key, pdf, trace)
         return _finished(self, planes, rays, groups, normals, trace, *proposed)
 
     def coarse_render(self, planes: Tensor, camera: Camera, resolution: int, key=0) -> Trace:
@@ -264,8 +279,8 @@ class Generator(_Parts):
         "EG3D's renderer with any split of its samples."
         config = SamplerConfig(kind='two_pass', samples=coarse + fine)
         split = partial(split_two_pass, coarse=coarse)
-        rays, volume = camera_rays(camera, resolution or self.run.resolution), self.renderer.volume
-        groups = march_rays(self.field_at(planes), rays, config, volume, key, None, trace, split)
+        rays = camera_rays(camera, resolution or self.run.resolution)
+        groups = march_rays(self.renderer, self.field_at(planes), rays, config, key, None, trace, split)
         return _finished(self, planes, rays, groups, False, trace)
 
     @_exact

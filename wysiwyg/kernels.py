@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'KERNELS', 'HEADER', 'SCHEDULES', 'IMPLS', 'cuda_source', 'BuildError', 'compiler', 'machine', 'cache_dir',
-           'build_cpu', 'launch_cpu', 'build_cuda', 'launch_cuda', 'using', 'choose', 'How', 'how', 'composite',
-           'channels_last', 'layout', 'sample_planes', 'certainty', 'draw_robust', 'pack_field', 'field_constants',
-           'pack_tiles', 'field', 'nvrtc_report', 'paper_sizes']
+           'build_cpu', 'launch_cpu', 'build_cuda', 'launch_cuda', 'choose', 'Ops', 'How', 'how', 'channels_last',
+           'pack_field', 'field_constants', 'pack_tiles', 'nvrtc_report', 'paper_sizes']
 
 # %% ../nbs/11_kernels.ipynb #0558c5e5
-import contextlib, contextvars, ctypes, functools, hashlib, importlib.util, math, os
+import contextlib, ctypes, dataclasses, functools, hashlib, importlib.util, math, os
 import platform, re, shlex, shutil, subprocess, sys, tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -281,18 +280,6 @@ def _allow_shared(kernel: str, function, shared: int, most: int):
 # %% ../nbs/11_kernels.ipynb #1fce1b19
 IMPLS = ('auto', 'torch', 'cpu', 'cuda')
 
-_default = contextvars.ContextVar('impl', default=os.environ.get('WYSIWYG_IMPL', 'auto'))
-
-
-@contextlib.contextmanager
-def using(impl: str):
-    "Within the block, 'auto' means `impl`."
-    token = _default.set(impl)
-    try:
-        yield
-    finally:
-        _default.reset(token)
-
 
 @functools.cache
 def _say(message: str):
@@ -317,13 +304,9 @@ def _has_cupy() -> bool:
 def choose(impl: str, *tensors: Tensor) -> str:
     """'torch', 'cpu' or 'cuda' for these tensors; ValueError where what `impl` names is not to be had.
 
-    'auto': what `using` or WYSIWYG_IMPL say, else kernels where they can be had and pay, else torch.
-    The choice is said once, on stderr.
+    'auto': kernels where they can be had and pay, else torch. The choice is said once, on stderr.
     """
-    if impl == 'auto':
-        impl = _default.get()
-    if impl not in IMPLS:
-        raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
+    _check_impl(impl)
     if impl in ('cpu', 'cuda'):
         return _insist(impl, tensors)
     if impl == 'torch' or any(t.dtype != torch.float32 for t in tensors if t.is_floating_point()):
@@ -335,6 +318,11 @@ def choose(impl: str, *tensors: Tensor) -> str:
         return 'torch'  # torch's backward is the faster one on a CPU
     can_build = _can_build(compiler() and shlex.join(_cxx()))
     return _prefer('cpu', can_build, 'torch on the CPU; for kernels install g++ with OpenMP')
+
+# %% ../nbs/11_kernels.ipynb #4b7d0e52
+def _check_impl(impl: str):
+    if impl not in IMPLS:
+        raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
 
 
 def _prefer(backend: str, there: bool, otherwise: str) -> str:
@@ -353,6 +341,27 @@ def _insist(impl: str, tensors) -> str:
     if impl == 'cuda' and not _has_cupy():
         raise ValueError("impl='cuda' needs CuPy: pip install cupy-cuda13x, or use impl='torch'")
     return impl
+
+# %% ../nbs/11_kernels.ipynb #5c8e1f63
+def _asked_for() -> str:
+    return os.environ.get('WYSIWYG_IMPL', 'auto')
+
+
+@dataclass(frozen=True)
+class Ops:
+    """The operations that cost most, as `impl` makes them: one of IMPLS, else a ValueError.
+
+    When it is not given, what WYSIWYG_IMPL says, or 'auto'.
+    """
+
+    impl: str = dataclasses.field(default_factory=_asked_for)
+
+    def __post_init__(self):
+        _check_impl(self.impl)
+
+    def choose(self, *tensors: Tensor) -> str:
+        "`choose` with this `impl`."
+        return choose(self.impl, *tensors)
 
 # %% ../nbs/11_kernels.ipynb #fa1c1621
 @dataclass(frozen=True)
@@ -476,13 +485,14 @@ class _Composite(torch.autograd.Function):
         return None, None, *grads, None
 
 # %% ../nbs/11_kernels.ipynb #6af108ef
+@patch
 def composite(
+    self: Ops,
     t: Tensor,  # [B, N, S]
     delta: Tensor,  # [B, N, S]
     answer: Answer,
     far: float,
     background: tuple[float, float, float],
-    impl: str = 'auto',
 ) -> tuple[March, Rendering]:
     "`volrend.composite`: weights of every sample and their sums over each ray. Kernels are for distances."
     sizes = expect(t, 't', 'B N S')
@@ -491,7 +501,7 @@ def composite(
     there = {name: x for name, x in others.items() if x is not None}
     for name, x in there.items():
         expect(x, name, 'B N S', **sizes)
-    backend = choose(impl, t, answer.rgb, *there.values())
+    backend = self.choose(t, answer.rgb, *there.values())
     learned_places = t.requires_grad or delta.requires_grad
     if backend == 'torch' or learned_places or answer.sigma is not None:
         return volrend.composite(t, delta, answer, far, background)
@@ -627,9 +637,10 @@ def channels_last(planes: Tensor) -> Tensor:
     return planes.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
 
-def layout(planes: Tensor) -> Tensor:
-    "Planes as the backend that will read them likes them."
-    return planes if choose('auto', planes) == 'torch' else channels_last(planes)
+@patch
+def layout(self: Ops, planes: Tensor) -> Tensor:
+    "Planes [B, 3, C, H, W] as the backend that will read them likes them."
+    return planes if self.choose(planes) == 'torch' else channels_last(planes)
 
 
 def _texels(planes: Tensor) -> Tensor:
@@ -683,19 +694,20 @@ class _Triplane(torch.autograd.Function):
         return out.permute(0, 1, 4, 2, 3), None, None, None, None
 
 # %% ../nbs/11_kernels.ipynb #b44d32a0
+@patch
 def sample_planes(
+    self: Ops,
     planes: Tensor,  # [B, 3, C, H, W]; C a multiple of 4
     x: Tensor,  # [B, M, 3]
     box: float = 1.0,
     combine: str = 'product',
-    impl: str = 'auto',
     padding: str = 'border',
 ) -> Tensor:  # [B, M, C]
     """`triplane.sample_planes`. Differentiable once, in the planes.
 
     Where x or a second derivative is asked for, torch does it.
     """
-    backend = choose(impl, planes, x)
+    backend = self.choose(planes, x)
     if backend == 'torch' or x.requires_grad or not _looks_up(combine, padding):
         return triplane.sample_planes(planes, x, box, combine, padding)
     sizes = expect(planes, 'planes', 'B 3 C H W')
@@ -795,9 +807,14 @@ extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
 _MOST_BINS = 2047  # of 2^20 units each, whose sum 32 bits hold
 
 
-def certainty(pdf: Tensor, top: int, impl: str = 'auto') -> Tensor:
-    "Mass of the `top` largest bins of [..., K-1] in units of 2^-20: [...] int32."
-    backend = choose(impl, pdf)
+@patch
+def certainty(
+    self: Ops,
+    pdf: Tensor,  # [..., K-1]
+    top: int,
+) -> Tensor:  # [...] int32
+    "`sampler.certainty`: mass of the `top` largest bins in units of 2^-20."
+    backend = self.choose(pdf)
     if backend == 'torch' or pdf.shape[-1] > _MOST_BINS:
         return sampler.certainty(pdf, top)
     return _certainty(pdf, top, how(backend, 32))
@@ -810,7 +827,9 @@ def _certainty(pdf, top, h):
     return out
 
 # %% ../nbs/11_kernels.ipynb #24bcb128
+@patch
 def draw_robust(
+    self: Ops,
     pdf: Tensor,  # [B, N, K-1]
     index: Tensor,  # [B, n] the rays to draw for
     samples: int,
@@ -818,10 +837,12 @@ def draw_robust(
     near: float,
     far: float,
     u: Tensor,  # [B, n, S] in [0, 1)
-    impl: str = 'auto',
 ) -> Samples:  # [B, n, S]
-    "`sampler.draw_robust` for some of the rays. Bins are the same, bit for bit, on every backend."
-    backend = choose(impl, pdf, index, u)
+    """`sampler.draw_robust` for some of the rays. Bins are the same, bit for bit, on every backend.
+
+    ValueError for rays that are not there and a `tau` outside of (0, 1].
+    """
+    backend = self.choose(pdf, index, u)
     sizes = expect(pdf, 'pdf', 'B N K')
     drawn_for = expect(index, 'index', 'B n', B=sizes['B'])
     expect(u, 'u', 'B n S', S=samples, **drawn_for)
@@ -1161,12 +1182,13 @@ def pack_tiles(f: Field) -> tuple[Tensor, Tensor]:
     return tiles.to(torch.bfloat16), torch.cat([_padded(b, 16) for b in biases])
 
 # %% ../nbs/11_kernels.ipynb #05234a74
+@patch
 def field(
+    self: Ops,
     f: Field,
     planes: Tensor,  # [B, 3, C, H, W]
     points: Tensor,  # [B, N, S, 3]
     dirs: Tensor,  # [B, N, 3]
-    impl: str = 'auto',
 ) -> Answer:  # sdf and beta [B, N, S], rgb [B, N, S, 3]
     """`Field.forward` in one kernel: look-up, encoding and both networks.
 
@@ -1180,7 +1202,7 @@ def field(
     channels = f.sdf0.in_features - 3 - 6 * f.config.pos_freqs
     expect(planes, 'planes', 'B 3 C H W', B=sizes['B'], C=channels)
     given = (planes, points, dirs, *f.parameters())
-    backend = choose(impl, *given)
+    backend = self.choose(*given)
     learned = torch.is_grad_enabled() and any(x.requires_grad for x in given)
     if backend == 'torch' or learned or not _looks_up(f.combine, f.padding):
         return f(planes, points, dirs)

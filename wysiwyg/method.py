@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Protocol
 import torch
 from torch import Tensor, nn
-from . import kernels
 from .camera import *
 from .config import *
 from .core import *
@@ -111,17 +110,18 @@ class Wysiwyg:
 
     def generator(self, run: Run, start: bool = True) -> Generator:
         "Its parts, in the order in which they draw random numbers; with `start` the field is a sphere."
-        _check_probe(run)
+        _check_sizes(run)
         b, c = run.backbone, run.proposal
         mapping = Mapping(b.z_dim, b.label_dim, b.w_dim, b.mapping_layers)
         triplane = Triplane(b)
-        box, look_up = run.render.box, kernels.sample_planes
-        field = Field(run.field, b.plane_channels, box, b.combine, look_up, b.padding)
+        renderer = Renderer.of(run)
+        look_up = renderer.ops.sample_planes
+        field = Field(run.field, b.plane_channels, run.render.box, b.combine, look_up, b.padding)
         if start:
             sphere_init(field, run.train.seed)
         proposal = ProposalCNN(run.probe.samples - 1, c.width, c.kernel, c.layers)
         view = run.heads.radius, run.heads.focal
-        return Generator(run, Renderer.of(run), view, mapping, triplane, field, proposal)
+        return Generator(run, renderer, view, mapping, triplane, field, proposal)
 
     def critics(self, run: Run) -> dict[str, Discriminator]:
         return {'image': Discriminator(run.discriminator, run.resolution, run.backbone.label_dim)}
@@ -168,8 +168,12 @@ class Wysiwyg:
 WYSIWYG = Wysiwyg()
 
 
-def _check_probe(run: Run):
-    "ValueError unless the final picture is four times the probe, as Table A4's network makes it."
+def _check_sizes(run: Run):
+    "ValueError unless labels are cameras, and the final picture four times the probe as in Table A4."
+    if run.backbone.label_dim not in (0, 25):
+        raise ValueError(
+            f'backbone.label_dim = {run.backbone.label_dim}: cameras have 25 numbers; give 25, or 0'
+        )
     if run.resolution != 4 * run.probe.resolution:
         raise ValueError(
             f'the proposal network quadruples the probe: final resolution {run.resolution} '
