@@ -396,13 +396,8 @@ heads DEPTH_STEPS EYE HeadModel Hits IRISES LOOKS Light Mesh Person SKINS Scalp 
   brow_cover bump cavity curtain eye_colour hair_colour hair_height incidence keyed lamp mix
   pictures_digest sample_colours sample_hair shade shadow skin_colour window write_set
 kernels HEADER IMPLS build_cuda cache_dir field_constants launch_cuda pack_field pack_tiles
-loop Damaged FREE GO_ON LINES LONG PEOPLE Sheltered adam_misfit check_network check_run critics_of
-  intact log_and_save log_step median_seconds misfit progress_bar read_state recording refuse_not_finite
-  reported save_snapshot shipped_discriminator state_fault
 method Wysiwyg propose_and_learn sampler_loss surface_losses
 stylegan check_resample fir_kernel
-training Batches ENDING Moment Objective Reals SCHEDULED count_step make_optimizers micro_batches
-  optimizer_step update_averages update_ema
 triplane COMBINE PADDING check_lookup project_to_planes
 """
 
