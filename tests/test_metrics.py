@@ -647,10 +647,10 @@ def test_recorded_command_names_what_was_measured(monkeypatch):
 
     said = []
     monkeypatch.setattr(results, 'write_results', lambda name, rows, command: said.append((rows, command)))
-    cli.record_scores(
+    cli._record_scores(
         cli.Eval(protocol='non_flatness256', seed=3, record='flat'), {'eval/non_flatness256': 7.123456}
     )
-    cli.record_scores(cli.Eval(n=64, record='own'), {'eval/fd_means_64': 1.0})
+    cli._record_scores(cli.Eval(n=64, record='own'), {'eval/fd_means_64': 1.0})
     assert said[0] == (
         [{'what': 'eval/non_flatness256', 'value': 7.1235, 'unit': 'bins'}],
         'wysiwyg eval --protocol non_flatness256 --seed 3 --record flat',
