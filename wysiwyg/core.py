@@ -162,8 +162,8 @@ def take_rays(
 class Samples(Record):
     "Where each ray asks the field, sorted, and the interval each sample stands for."
 
-    t: Tensor  # [B, N, S] distances along the ray
-    delta: Tensor  # [B, N, S] interval lengths
+    t: Tensor  # [B, N, S] distances along the ray, world units
+    delta: Tensor  # [B, N, S] interval lengths, world units
 
     def __post_init__(self):
         sizes = expect(self.t, 't', 'B N S')
