@@ -401,10 +401,8 @@ loop Damaged FREE GO_ON LINES LONG PEOPLE Sheltered adam_misfit check_network ch
 method Wysiwyg propose_and_learn sampler_loss surface_losses
 proposal add_background gaussian_taps
 samplers draw_unfiltered draw_unstratified merge
-stylegan check_resample fir_kernel
 training Batches ENDING Moment Objective Reals SCHEDULED count_step make_optimizers micro_batches
   optimizer_step update_averages update_ema
-triplane COMBINE PADDING check_lookup project_to_planes
 """
 
 
