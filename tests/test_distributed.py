@@ -23,7 +23,7 @@ from wysiwyg.stylegan import minibatch_std
 from wysiwyg.loop import Interrupted, checkpoints, latest_checkpoint
 from wysiwyg.method import WYSIWYG
 from wysiwyg.training import Trainer
-from wysiwyg.world import ProcessGroup, own_gpu, rows_of
+from wysiwyg.world import ProcessGroup, _own_gpu, rows_of
 from test_training import RUN, Double, curves, furthest, noise_set, same, small_options, steps
 
 HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     why = 'process 2 of this machine has no GPU of its own: there are 2, .*--nproc-per-node=2'
     with pytest.raises(ValueError, match=why):
-        own_gpu(2)
+        _own_gpu(2)
 
 
 # ---- two are one ---------------------------------------------------------------------------------

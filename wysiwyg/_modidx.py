@@ -1223,7 +1223,7 @@ d = { 'settings': { 'branch': 'main',
                                'wysiwyg.world.ProcessGroup.lead_first': ('world.html#processgroup.lead_first', 'wysiwyg/world.py'),
                                'wysiwyg.world.ProcessGroup.share': ('world.html#processgroup.share', 'wysiwyg/world.py'),
                                'wysiwyg.world._join_patient': ('world.html#_join_patient', 'wysiwyg/world.py'),
+                               'wysiwyg.world._own_gpu': ('world.html#_own_gpu', 'wysiwyg/world.py'),
                                'wysiwyg.world._together': ('world.html#_together', 'wysiwyg/world.py'),
                                'wysiwyg.world.join_world': ('world.html#join_world', 'wysiwyg/world.py'),
-                               'wysiwyg.world.own_gpu': ('world.html#own_gpu', 'wysiwyg/world.py'),
                                'wysiwyg.world.rows_of': ('world.html#rows_of', 'wysiwyg/world.py')}}}

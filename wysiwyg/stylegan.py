@@ -198,7 +198,7 @@ class SynthesisBlock(nn.Module):
 
 # %% ../nbs/05_stylegan.ipynb #00208eb6
 def channels(side: int, base: int, most: int) -> int:
-    "StyleGAN2's width at a side of so many pixels."
+    "StyleGAN2's number of channels where a picture is `side` pixels wide."
     return min(most, base // side)
 
 # %% ../nbs/05_stylegan.ipynb #f4974f1e
