@@ -390,9 +390,6 @@ def outside() -> list[str]:
 
 # Still to be renamed; the list may only shrink.
 ALONE = """
-heads DEPTH_STEPS EYE HeadModel Hits IRISES LOOKS Light Mesh Person SKINS Scalp TRUTH_PIXELS beard_cover
-  brow_cover bump cavity curtain eye_colour hair_colour hair_height incidence keyed lamp mix
-  pictures_digest sample_colours sample_hair shade shadow skin_colour window write_set
 inversion Inversion w_spread
 kernels HEADER IMPLS build_cuda cache_dir field_constants launch_cuda pack_field pack_tiles
 loop Damaged FREE GO_ON LINES LONG PEOPLE Sheltered adam_misfit check_network check_run critics_of
