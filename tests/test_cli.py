@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -16,30 +17,33 @@ import torch
 
 from wysiwyg.camera import gaussian_cameras
 from wysiwyg.cli import (
-    COMMANDS,
-    EXAMPLES,
+    _COMMANDS,
+    _EXAMPLES,
     Ablate,
     Demo,
     Eval,
     Heads,
+    Short,
     Studies,
     Ui,
-    arms_bar,
-    check_parameters,
-    error_text,
-    eval_text,
-    keep_scores,
+    _FIELDS,
+    _arms_bar,
+    _check_parameters,
+    _error_text,
+    _eval_text,
+    _keep_scores,
     main,
-    notebook_parameters,
+    _notebook_parameters,
     parse,
-    plain,
-    refuse_taken,
+    _plain,
+    _refuse_taken,
     run_notebook,
-    show_arms,
-    study_links,
-    study_page,
-    watch_arms,
+    _show_arms,
+    _study_links,
+    _study_page,
+    _watch_arms,
 )
+from wysiwyg.config import flat, tiny
 from wysiwyg.core import file_sha, rng
 from wysiwyg.data import png_bytes, write_zip
 from wysiwyg.executors import environment
@@ -125,13 +129,13 @@ def test_a_command_alone_has_its_defaults(name, kind):
     assert parse([name]) == (name, kind())
 
 
-@pytest.mark.parametrize('name', COMMANDS)
+@pytest.mark.parametrize('name', _COMMANDS)
 def test_each_help_begins_with_what_people_use_and_ends_with_examples(name, capsys):
     code, out, _ = called(f'{name} --help', capsys)
     assert code == 0
-    assert out.rstrip().splitlines()[-len(EXAMPLES[name]) :] == [f'  {line}' for line in EXAMPLES[name]]
-    for line in EXAMPLES[name]:
-        assert isinstance(parse(shlex.split(line)[1:])[1], COMMANDS[name][0])
+    assert out.rstrip().splitlines()[-len(_EXAMPLES[name]) :] == [f'  {line}' for line in _EXAMPLES[name]]
+    for line in _EXAMPLES[name]:
+        assert isinstance(parse(shlex.split(line)[1:])[1], _COMMANDS[name][0])
 
 
 def test_help_of_train_and_ablate(capsys):
@@ -189,16 +193,54 @@ def test_the_dry_run_asks_the_store(tmp_path, capsys):
     assert 'wysiwyg/train was deleted in MLflow: restore it' in capsys.readouterr().err
 
 
-def test_dotted_options_win_over_short_ones():
+def test_short_options_set_fields_of_the_configuration():
     others = '--seed 3 --mirror --snap 2 --kimg 5 --gamma auto'
-    run = parse(f'train --cfg heads64 --batch 8 --train.batch 4 {others}'.split())[1].run
+    run = parse(f'train --cfg heads64 --batch 4 {others} --schedule.render-from 900'.split())[1].run
     assert run.name == 'heads64'
+    assert run.schedule.render_from == 900
     assert run.train.batch == 4
     assert run.train.seed == 3
     assert run.data.mirror is True
     assert run.train.snapshot_images == 2000
     assert run.schedule.total == 5000
     assert run.schedule.gamma(0) == 0.0002 * 64**2 / 4
+
+
+TWICE = {  # short option and the dotted one that it stands for, in several spellings
+    '--batch 4': '--train.batch 32',
+    '--kimg .004': '--schedule.total 100',
+    '--gamma auto': '--schedule.gamma.knots 0 2',
+    '--snap=2': '--train.snapshot_images=5',
+    '--seed 0': '--train.seed 0',
+    '--data a.zip': '--data.path b.zip',
+    '--no-mirror': '--data.mirror',
+    '--mirror': '--data.no-mirror',
+}
+
+
+@pytest.mark.parametrize('short', TWICE)
+@pytest.mark.parametrize('first', ['short', 'dotted'])
+def test_a_field_given_twice_is_refused(short, first, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pair = [short, TWICE[short]]
+    line = ' '.join(pair if first == 'short' else reversed(pair))
+    code, out, err = called(f'train --outdir x {line}', capsys)
+    names = ' and '.join(re.split('[ =]', option)[0] for option in pair)
+    assert (code, out, err) == (2, '', f'{names} set one field: give one of them\n')
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_short_option_is_known_to_stand_for_a_field():
+    "One that a later version adds must be refused beside its field too; `cfg` chooses them all."
+    assert {option.split()[0].split('=')[0][2:] for option in TWICE} == {*_FIELDS, 'no-mirror'}
+    assert {*_FIELDS, 'cfg'} == set(Short.__dataclass_fields__)
+    assert set(_FIELDS.values()) <= {*flat(tiny())}
+
+
+def test_heads_takes_a_field_in_one_of_its_spellings(capsys):
+    code, _, err = called('heads --n 4 --heads.n 8', capsys)
+    assert (code, err) == (2, '--n and --heads.n set one field: give one of them\n')
+    assert parse('heads --heads.n 8 --seed 3'.split())[1].heads.n == 8
 
 
 def test_pictures_of_another_size_are_told_of(own, capsys):
@@ -214,7 +256,7 @@ def test_json_is_json(capsys):
 
     options = json.loads(called('train --dry-run --json', capsys)[1], parse_constant=refuse)
     assert options['field.sharpness'] == 'inf'
-    assert plain({'a': [float('nan'), 1.0], 'b': (2,)}) == {'a': ['nan', 1.0], 'b': [2]}
+    assert _plain({'a': [float('nan'), 1.0], 'b': (2,)}) == {'a': ['nan', 1.0], 'b': [2]}
 
 
 @pytest.mark.parametrize(
@@ -252,15 +294,15 @@ def test_refused_before_anything_is_done(line, why, capsys, tmp_path, monkeypatc
 def test_errors_are_bounded_and_hide_passwords(capsys, monkeypatch):
     from mlflow.exceptions import MlflowException
 
-    text = error_text(ValueError('\n'.join(map(str, range(100)))))
+    text = _error_text(ValueError('\n'.join(map(str, range(100)))))
     assert text.count('\n') == 40
     assert text.endswith('and 60 more lines')
-    assert error_text(ValueError('http://me:secret@host/x')) == 'http://host/x'
+    assert _error_text(ValueError('http://me:secret@host/x')) == 'http://host/x'
 
     def broken(a):
         raise MlflowException('the table\nis gone')
 
-    monkeypatch.setitem(COMMANDS, 'studies', (*COMMANDS['studies'][:1], broken, *COMMANDS['studies'][2:]))
+    monkeypatch.setitem(_COMMANDS, 'studies', (*_COMMANDS['studies'][:1], broken, *_COMMANDS['studies'][2:]))
     assert called('studies', capsys) == (1, '', 'error: MLflow: the table is gone\n')
 
 
@@ -272,7 +314,7 @@ def test_scores_are_a_table_with_floors_and_intervals():
         'eval_high/fd_x_8': 14.0,
         'floor/fd_x_8': 3.0,
     }
-    lines = eval_text(Eval(), scores).splitlines()
+    lines = _eval_text(Eval(), scores).splitlines()
     assert [line.split()[0] for line in lines[:3]] == ['metric', 'fd_x_8', 'psnr']
     assert lines[3] == ''
     assert lines[4].startswith('fd_x_8: Frechet distance between 8 generated and 8 real pictures')
@@ -304,26 +346,26 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
     assert run.inputs.dataset_inputs[0].dataset.name == 'own'
     assert '8 images in' in run.data.tags['mlflow.note.content']
     assert (
-        keep_scores(str(network), {'eval/psnr': 30.0, 'floor/fd': 2.0}, 'n 8', 'wysiwyg') == run.info.run_id
+        _keep_scores(str(network), {'eval/psnr': 30.0, 'floor/fd': 2.0}, 'n 8', 'wysiwyg') == run.info.run_id
     )
     told = client.get_metric_history(run.info.run_id, 'eval/psnr')
     assert [(m.step, m.value) for m in told] == [(0, 30.0)]
     assert client.get_run(run.info.run_id).info.status == 'FINISHED'
     (tmp_path / 'other.safetensors').write_bytes(b'of unknown origin')
     other = client.get_run(
-        keep_scores(str(tmp_path / 'other.safetensors'), {'eval/psnr': 20.0}, 'n 8', 'eg3d')
+        _keep_scores(str(tmp_path / 'other.safetensors'), {'eval/psnr': 20.0}, 'n 8', 'eg3d')
     )
     assert other.data.metrics == {'eval/psnr': 20.0}
     assert (run.data.tags['wysiwyg.method'], other.data.tags['wysiwyg.method']) == ('wysiwyg', 'eg3d')
     assert '| psnr ↑ (dB) | 20 | a frame against a dense one' in other.data.tags['mlflow.note.content']
     assert client.get_experiment(other.info.experiment_id).name == 'wysiwyg/eval'
-    assert {'eval', 'train'} <= {line.split()[0] for line in study_links()}
-    assert all('workflowType=machine_learning' in line for line in study_links())
+    assert {'eval', 'train'} <= {line.split()[0] for line in _study_links()}
+    assert all('workflowType=machine_learning' in line for line in _study_links())
 
 
 def test_a_port_in_use_is_refused():
     with socket.create_server(('127.0.0.1', 0)) as s, pytest.raises(ValueError, match='is in use'):
-        refuse_taken(s.getsockname()[1])
+        _refuse_taken(s.getsockname()[1])
 
 
 def test_a_users_own_set_trains_and_ctrl_c_leaves_a_checkpoint(own, tmp_path):
@@ -355,7 +397,7 @@ def test_notebooks_without_parameters_are_refused(tmp_path):
     path = tmp_path / 'n.ipynb'
     path.write_text(json.dumps({'cells': [{'cell_type': 'code', 'metadata': {}, 'source': ['a = 1']}]}))
     with pytest.raises(ValueError, match='no cell tagged'):
-        notebook_parameters(path)
+        _notebook_parameters(path)
     with pytest.raises(ValueError, match='no study'):
         run_notebook('a98_nothing', {}, tmp_path / 'o.ipynb')
 
@@ -368,7 +410,7 @@ def test_unreadable_parameters_are_refused_by_name(code, tmp_path):
     cell = {'cell_type': 'code', 'metadata': {'tags': ['parameters']}, 'source': [f'm = 1\n{code}']}
     path.write_text(json.dumps({'cells': [cell]}))
     with pytest.raises(ValueError, match='n.ipynb: the parameters cell holds `'):
-        notebook_parameters(path)
+        _notebook_parameters(path)
 
 
 def test_typed_parameters_and_none(tmp_path):
@@ -379,10 +421,10 @@ def test_typed_parameters_and_none(tmp_path):
         'source': ['n: int = 3\nseeds: str = "0"  # a list\nbest = None\na = b = -1.5'],
     }
     path.write_text(json.dumps({'cells': [cell]}))
-    assert notebook_parameters(path) == {'n': 3, 'seeds': '0', 'best': None, 'a': -1.5, 'b': -1.5}
-    check_parameters(path, {'best': 'x', 'a': 2})
+    assert _notebook_parameters(path) == {'n': 3, 'seeds': '0', 'best': None, 'a': -1.5, 'b': -1.5}
+    _check_parameters(path, {'best': 'x', 'a': 2})
     with pytest.raises(ValueError, match='n is int'):
-        check_parameters(path, {'n': 0.5})
+        _check_parameters(path, {'n': 0.5})
 
 
 # ---- studies -------------------------------------------------------------------------------------
@@ -454,7 +496,7 @@ def test_a_study_comes_back_as_table_words_and_link(tmp_path, store):
             lambda r, p, s: {'eval/psnr': 30.0 * p['k']},
             note='Which is better?',
         )
-    page = study_page(json.loads((tmp_path / 'journal').read_text()))
+    page = _study_page(json.loads((tmp_path / 'journal').read_text()))
     assert page['runs'] == {'a-s0': 'done', 'b-s0': 'done'}
     assert [r['arm'] for r in page['table']] == [
         'a',
@@ -464,7 +506,7 @@ def test_a_study_comes_back_as_table_words_and_link(tmp_path, store):
     assert '60' in scores['psnr']
     assert 'Which is better?' in page['conclusion']
     assert 'compareRunsMode=CHART' in page['mlflow']
-    text = COMMANDS['ablate'][2](Ablate(), {'studies': [page], 'notebook': 'n'})
+    text = _COMMANDS['ablate'][2](Ablate(), {'studies': [page], 'notebook': 'n'})
     assert text.startswith('told\n\narm')
     assert page['mlflow'] in text
 
@@ -476,14 +518,14 @@ def test_the_bar_counts_arms(tmp_path):
     path.write_text('{"study": "s", "total": 10, "done": 4, "run": "a-s0", "status": "done"}\n')
     ended.set()
     with open(os.devnull, 'w') as f, tqdm(total=0, file=f) as bar:
-        watch_arms(path, functools.partial(show_arms, bar), ended)
+        _watch_arms(path, functools.partial(_show_arms, bar), ended)
         assert (bar.n, bar.total, bar.desc) == (4, 10, 's: ')
 
 
 def test_off_a_terminal_an_arm_is_a_line(tmp_path, capsys):
     "However long it takes: no clock, and no arm is left out."
     path = tmp_path / 'progress'
-    with arms_bar(path):
+    with _arms_bar(path):
         time.sleep(1.2)
         with open(path, 'w') as f:
             for done, (run, status) in enumerate((('', ''), ('a-s0', 'done'), ('b-s0', 'failed: why'))):
@@ -520,6 +562,7 @@ def test_too_many_pictures_are_refused_once_and_before_any_work(own, capsys, mon
         ('--set bad=.5', 1, 'bad is int, such as 0; got 0.5'),
         ('--set bad', 2, '--set takes name=value'),
         ('--set scale=2 --set bad=x', 1, 'bad is int'),
+        ('--seeds 0 --set seeds=1', 2, '--seeds and --set seeds= set one parameter: give one of them'),
         ('--workers 0', 2, '--workers must be from 1 to 1024, got 0'),
         ('--executor dask', 2, ''),
     ],

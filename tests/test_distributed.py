@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wysiwyg.cli import train_in_processes
+from wysiwyg.cli import _train_in_processes
 from wysiwyg.config import override
 from wysiwyg.core import rng
 from wysiwyg.data import Dataset
@@ -225,14 +225,14 @@ def test_processes_started_here_leave_a_checkpoint_and_go_on(folder, tmp_path, m
 
     threading.Thread(target=end_after_a_checkpoint).start()
     with pytest.raises(Interrupted) as stop:
-        train_in_processes(2, *args)
+        _train_in_processes(2, *args)
     assert stop.value.signum == signal.SIGTERM
 
     def images():
         return torch.load(latest_checkpoint(out), weights_only=True)['images']
 
     reached = images()
-    train_in_processes(2, *args)
+    _train_in_processes(2, *args)
     assert reached < images() == 160
     with pytest.raises(ChildProcessError, match='exit code 1'):
-        train_in_processes(2, *args, '--train.batch=6')
+        _train_in_processes(2, *args, '--train.batch=6')

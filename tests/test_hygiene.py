@@ -390,16 +390,8 @@ def outside() -> list[str]:
 
 # Still to be renamed; the list may only shrink.
 ALONE = """
-inversion Inversion w_spread
 kernels HEADER IMPLS build_cuda cache_dir field_constants launch_cuda pack_field pack_tiles
-loop Damaged FREE GO_ON LINES LONG PEOPLE Sheltered adam_misfit check_network check_run critics_of
-  intact log_and_save log_step median_seconds misfit progress_bar read_state recording refuse_not_finite
-  reported save_snapshot shipped_discriminator state_fault
 method Wysiwyg propose_and_learn sampler_loss surface_losses
-proposal add_background gaussian_taps
-samplers draw_unfiltered draw_unstratified merge
-training Batches ENDING Moment Objective Reals SCHEDULED count_step make_optimizers micro_batches
-  optimizer_step update_averages update_ema
 """
 
 

@@ -10,7 +10,7 @@ from wysiwyg.camera import gaussian_cameras, orbit
 from wysiwyg.config import HeadsConfig, override, preset
 from wysiwyg.core import rng
 from wysiwyg.heads import head_camera, _head_row
-from wysiwyg.inversion import fit, geometry_error, invert, likeness, roughness, seen, true_head, true_heads
+from wysiwyg.inversion import _fit, _true_head, geometry_error, invert, likeness, roughness, seen, true_heads
 from wysiwyg.method import WYSIWYG
 from wysiwyg.metrics import Extractor
 from wysiwyg.volrend import Rendering
@@ -39,7 +39,7 @@ def test_a_true_head_is_what_the_set_holds():
 
     config = HeadsConfig(resolution=32, seed=5)
     png, _, true = _head_row(config, 3)
-    out = true_head(3, head_camera(config, 3), config, 3.2)
+    out = _true_head(3, head_camera(config, 3), config, 3.2)
     stored = torch.from_numpy(np.array(Image.open(io.BytesIO(png))))
     rendered = (out.image() * 255).round().byte()[0].permute(1, 2, 0)
     assert torch.equal(rendered, stored)
@@ -69,7 +69,7 @@ def test_geometry_error_measures_where_both_are_solid():
 
 def test_fit_descends_and_roughness_sees_steps():
     x = torch.ones(3, requires_grad=True)
-    curve = fit(x, lambda k: x.square().sum(), 60, 0.1)
+    curve = _fit(x, lambda k: x.square().sum(), 60, 0.1)
     assert len(curve) == 60
     assert curve[-1] < 0.05 * curve[0]
     step = torch.zeros(1, 3, 1, 4, 4)

@@ -13,7 +13,7 @@ from wysiwyg.method import WYSIWYG
 from wysiwyg.probe import Probe
 from wysiwyg.proposal import maxpool_pdf, sdf_pdf
 from wysiwyg.sampler import draw_robust
-from wysiwyg.samplers import centred, invert_integral, refine, second_look
+from wysiwyg.samplers import _centred, invert_integral, refine, second_look
 from wysiwyg.sdf import density
 from wysiwyg.volrend import composite, density_integral, thickness
 
@@ -140,7 +140,7 @@ def test_nothing_to_see_and_no_second_samples_are_harmless():
 
 
 def test_centred_intervals_halve_the_gaps_and_stay_in_a_bin():
-    d = centred(torch.tensor([[[0.0, 0.01, 0.02, 0.5]]]), 0.02)
+    d = _centred(torch.tensor([[[0.0, 0.01, 0.02, 0.5]]]), 0.02)
     assert torch.allclose(d, torch.tensor([[[0.015, 0.01, 0.015, 0.02]]]))
 
 

@@ -12,22 +12,22 @@ from wysiwyg import results
 from wysiwyg.results import (
     brief,
     compare,
-    curve_names,
-    export_pictures,
+    _curve_names,
+    _export_pictures,
     export_runs,
     heading,
     import_results,
-    import_rows,
+    _import_rows,
     import_runs,
-    meanings,
-    newest_pictures,
-    pictures_file,
+    _meanings,
+    _newest_pictures,
+    _pictures_file,
     read_study,
-    recorded_files,
+    _recorded_files,
     study_report,
     study_scores,
     run_pictures,
-    written,
+    _written,
 )
 from wysiwyg.tracking import Recorder, experiment_id, find_runs, open_store
 
@@ -86,7 +86,7 @@ def test_a_comparison_stars_what_it_knows(study):
         == [False, True]
     )
     assert not table['eval/mine', 'best'].any()  # in no table: who knows which way is better
-    text = written(table, 'a')
+    text = _written(table, 'a')
     assert text.loc['b', 'psnr_within_20_evaluations'] == '–'
     assert text.loc['a', 'psnr_within_20_evaluations'] == '40 ± 0 ★'
 
@@ -107,7 +107,7 @@ def test_a_study_without_scores_has_nothing_to_compare(store, tmp_path):
         text = text.replace(run['run_id'], run['run_id'][::-1])
     other.write_text(text, encoding='utf8')
     assert set(import_runs(other).values()) == {'imported'}
-    assert not pictures_file('times').exists()
+    assert not _pictures_file('times').exists()
 
 
 def test_a_page_shows_what_the_baseline_has_and_no_single_views(study):
@@ -125,7 +125,7 @@ def test_heads_explain_themselves():
     assert heading('eval/psnr_at_17.6_samples') == 'psnr_at_17.6_samples ↑ (dB)'
     assert heading('eval/mine') == 'mine'
     assert heading('eval/normal_fd_efflite0at96_48') == 'normal_fd_efflite0at96_48 ↓'
-    assert list(meanings(['eval/mine', 'eval/fog'])) == ['fog ↓ (% of rays)']
+    assert list(_meanings(['eval/mine', 'eval/fog'])) == ['fog ↓ (% of rays)']
 
 
 def test_the_page_needs_neither_script_nor_network(study):
@@ -172,14 +172,14 @@ def test_a_narrow_page_has_few_columns(study):
 def test_curves_are_a_loss_and_beta_or_error_against_what_was_spent(have, shown):
     import pandas as pd
 
-    assert curve_names(pd.DataFrame({k: [1.0] for k in have})) == shown
+    assert _curve_names(pd.DataFrame({k: [1.0] for k in have})) == shown
 
 
 def test_pictures_of_either_kind_are_found(study, store):
     from PIL import Image
 
     (run,) = find_runs(store, study, arm='a', seed=0)
-    assert newest_pictures(run.info.run_id)['look depth'][0] == 20
+    assert _newest_pictures(run.info.run_id)['look depth'][0] == 20
     with Recorder('older', 'a') as r:
         pass
     store.log_image(
@@ -190,7 +190,7 @@ def test_pictures_of_either_kind_are_found(study, store):
 
 def moved(study: str, to: str, tmp_path):
     "The exported files of a study as another store would have written them."
-    file, kept = export_runs(study), pictures_file(study)
+    file, kept = export_runs(study), _pictures_file(study)
     text, pictures = file.read_text(encoding='utf8'), kept.read_text(encoding='utf8')
     text = text.replace(f'"{study}"', f'"{to}"')
     for run in json.loads(text):
@@ -206,10 +206,10 @@ def test_a_study_comes_back_with_pictures_report_and_description(study, store, t
     mine, theirs = [read_study(s).set_index(['arm', 'seed']).sort_index() for s in (study, 'elsewhere')]
     assert (mine['eval/psnr_at_17.6_samples'] == theirs['eval/psnr_at_17.6_samples']).all()
     assert (mine.config_sha == theirs.config_sha).all()
-    step, png = newest_pictures(theirs.loc[('a', 0), 'run_id'])['look depth']
+    step, png = _newest_pictures(theirs.loc[('a', 0), 'run_id'])['look depth']
     assert step == 20
     assert png[:4] == b'\x89PNG'
-    assert not newest_pictures(theirs.loc[('a', 1), 'run_id'])  # of each arm's first seed
+    assert not _newest_pictures(theirs.loc[('a', 1), 'run_id'])  # of each arm's first seed
     (own,) = find_runs(store, 'elsewhere', arm='study')
     page = open(
         store.download_artifacts(own.info.run_id, 'compare.html', str(tmp_path)), encoding='utf8'
@@ -220,17 +220,17 @@ def test_a_study_comes_back_with_pictures_report_and_description(study, store, t
     assert store.get_experiment(experiment_id(store, 'elsewhere')).tags['mlflow.note.content'] == NOTE
     searches, search = [], results.find_runs
     monkeypatch.setattr(results, 'find_runs', lambda *a, **k: searches.append(a) or search(*a, **k))
-    monkeypatch.setattr(results, 'import_page', lambda *a: pytest.fail('made a page again'))
+    monkeypatch.setattr(results, '_import_page', lambda *a: pytest.fail('made a page again'))
     assert import_runs(file) == dict.fromkeys(import_runs(file), 'there')
     assert len(searches) == 2  # one search a study and import
 
 
 def test_pictures_keep_to_their_budget(study, store):
     runs = [r for r in find_runs(store, study) if r.data.tags['wysiwyg.arm'] != 'study']
-    assert export_pictures(study, runs, budget=10) is None
-    kept = json.loads(export_pictures(study, runs).read_text(encoding='utf8'))
+    assert _export_pictures(study, runs, budget=10) is None
+    kept = json.loads(_export_pictures(study, runs).read_text(encoding='utf8'))
     assert [x['name'] for x in kept] == ['look depth'] * 2
-    assert pictures_file(study).stat().st_size < 100_000
+    assert _pictures_file(study).stat().st_size < 100_000
 
 
 def rows_of(name: str, rows: dict) -> None:
@@ -252,10 +252,10 @@ def rows_of(name: str, rows: dict) -> None:
 def test_an_evaluation_becomes_a_run(store):
     path = rows_of('shipped', {'eval/fd_x_500': 40.5, 'eval_low/fd_x_500': 39.0, 'floor/fd_x_500': 3.0})
     other = rows_of('a77_table', {'eval/psnr: full': 40.0})
-    assert path in recorded_files()
-    assert other not in recorded_files()
-    assert import_rows(path) == {'shipped': 'imported'}
-    assert import_rows(path) == {'shipped': 'there'}
+    assert path in _recorded_files()
+    assert other not in _recorded_files()
+    assert _import_rows(path) == {'shipped': 'imported'}
+    assert _import_rows(path) == {'shipped': 'there'}
     (run,) = find_runs(store, 'eval', arm='shipped')
     assert run.data.metrics == {'eval/fd_x_500': 40.5, 'eval_low/fd_x_500': 39.0, 'floor/fd_x_500': 3.0}
     assert run.info.status == 'FINISHED'
@@ -265,12 +265,12 @@ def test_an_evaluation_becomes_a_run(store):
     assert import_results([path]) == {'shipped.json': ['imported']}
     assert len(find_runs(store, 'eval', arm='shipped')) == 2
     with pytest.raises(ValueError, match='neither exported runs nor rows of `wysiwyg eval`'):
-        import_rows(other)
+        _import_rows(other)
 
 
 def test_the_projects_own_files_can_be_imported(monkeypatch):
     monkeypatch.delenv('WYSIWYG_HOME')
-    names = {f.name for f in recorded_files()}
+    names = {f.name for f in _recorded_files()}
     assert {'shipped.json', 'start.json', 'tiny_0.json', 'tiny_start.json', 'a02_samples.runs.json'} <= names
     assert not {'a02_samples.json', 'bench_cpu.json'} & names
 

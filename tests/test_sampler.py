@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from wysiwyg.config import SamplerConfig
 from wysiwyg.sampler import allocate, budget, certainty, draw_robust, smallest_set
-from wysiwyg.samplers import DRAWS, importance, two_pass
+from wysiwyg.samplers import DRAWS, _importance, two_pass
 
 NEAR, FAR = 2.2, 3.2
 
@@ -109,7 +109,7 @@ def test_a_second_pass_falls_half_an_interval_before_what_the_first_one_saw():
     t, weights = torch.arange(8.0).expand(1, 1, 8), torch.zeros(1, 1, 7)
     weights[..., 3] = 1
     u = (torch.arange(4000) + 0.5).expand(1, 1, -1) / 4000
-    places = importance(weights, t, u)[0, 0]
+    places = _importance(weights, t, u)[0, 0]
     share = torch.tensor([0.01, 0.51, 1.01, 0.51, 0.01])
     counts = torch.histc(places, 5, 0.5, 5.5)
     assert torch.allclose(counts / 4000, share / share.sum(), atol=1e-3)
@@ -119,7 +119,7 @@ def test_a_second_pass_falls_half_an_interval_before_what_the_first_one_saw():
 @pytest.mark.parametrize('coarse', [2, 3, 4, 9])
 def test_few_coarse_samples_have_a_second_pass_too(coarse):
     t = torch.linspace(NEAR, FAR, coarse).expand(1, 2, -1)
-    places = importance(torch.rand(1, 2, coarse - 1), t, torch.rand(1, 2, 50))
+    places = _importance(torch.rand(1, 2, coarse - 1), t, torch.rand(1, 2, 50))
     assert places.isfinite().all()
     assert places.min() >= NEAR
     assert places.max() <= FAR

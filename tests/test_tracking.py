@@ -42,12 +42,12 @@ from wysiwyg.results import (
 )
 from wysiwyg import study as studying
 from wysiwyg import tracking
-from wysiwyg.study import estimate_study, exit_code, finished, resolve, run_study
+from wysiwyg.study import estimate_study, exit_code, finished, _resolve, run_study
 from wysiwyg.tracking import (
     NullRecorder,
     Recorder,
     StoreError,
-    alive,
+    _alive,
     param_value,
     digest,
     param_text,
@@ -57,14 +57,14 @@ from wysiwyg.tracking import (
     list_pictures,
     metric_name,
     open_store,
-    patiently,
-    reap,
+    _patiently,
+    _reap,
     run_link,
     safe,
     spool_dir,
     this_process,
     tracking_uri,
-    trouble,
+    _trouble,
     ui_address,
 )
 
@@ -234,7 +234,7 @@ def test_dead_runs_are_reaped_and_continued():
         client = open_store()
         assert client.get_run(dead).info.status == 'RUNNING'
         client.set_tag(mine.id, 'wysiwyg.process', 'another-host:1:0')
-        assert reap('dead') == ['a-s0']
+        assert _reap('dead') == ['a-s0']
         assert client.get_run(dead).info.status == 'KILLED'
         assert client.get_run(mine.id).info.status == 'RUNNING'
         with Recorder('dead', 'a', params={'p': 1}, resume='checkpoint') as again:
@@ -242,9 +242,9 @@ def test_dead_runs_are_reaped_and_continued():
         with pytest.raises(ValueError, match='is being recorded by process'):
             Recorder('dead', 'alive')
     host, pid, start = this_process().rsplit(':', 2)
-    assert alive(this_process())
-    assert not alive(f'{host}:{pid}:{float(start) - 1000:.0f}')
-    assert alive('another-host:1:0')
+    assert _alive(this_process())
+    assert not _alive(f'{host}:{pid}:{float(start) - 1000:.0f}')
+    assert _alive('another-host:1:0')
 
 
 # ---- a store that does not answer ----------------------------------------------------------------
@@ -336,7 +336,7 @@ def test_what_waits_at_the_end_is_delivered_by_the_next_recorder(study, monkeypa
     assert r.spool.path.exists()
     assert r.client.get_run(r.id).info.status == 'RUNNING'
     assert steps_of(r) == []
-    monkeypatch.setattr('wysiwyg.tracking.alive', lambda process: False)  # as if its process were gone
+    monkeypatch.setattr('wysiwyg.tracking._alive', lambda process: False)  # as if its process were gone
     with Recorder(study, 'b') as other:
         assert other.id != r.id
     assert steps_of(r) == [1, 2]
@@ -397,7 +397,7 @@ def test_a_locked_store_is_waited_for_and_then_named(fresh, monkeypatch, capsys)
         raise sqlite3.OperationalError('database is locked')
 
     monkeypatch.setattr(tracking, '_client', locked)
-    monkeypatch.setattr(tracking, 'patiently', lambda ask: patiently(ask, 0.5))
+    monkeypatch.setattr(tracking, '_patiently', lambda ask: _patiently(ask, 0.5))
     monkeypatch.setattr(time, 'sleep', lambda s: None)
     with pytest.raises(StoreError, match='is locked by another process: wait for it'):
         Recorder('down', 'a')
@@ -426,7 +426,7 @@ def test_a_store_of_ones_own_knows_what_is_finished(fresh, monkeypatch):
     own = fresh.rename(fresh.with_name('own.db'))
     monkeypatch.setenv('MLFLOW_TRACKING_URI', f'sqlite:///{own}')
     assert [run_study('mine', {'a': {'k': 1}}, measure)['a-s0'] for _ in range(2)] == ['done', 'kept']
-    assert studying.durations('mine')
+    assert studying._durations('mine')
     assert not fresh.exists()
 
 
@@ -541,9 +541,9 @@ def test_what_found_no_room_is_written_down_at_the_end(study):
     r.metrics({'x': 1.0}, 1)
     r.spool.file = file
     r.metrics({'x': 2.0}, 2)
-    assert [e[4] for e in tracking.read_spool(r.spool.path)] == [0, 2]
+    assert [e[4] for e in tracking._read_spool(r.spool.path)] == [0, 2]
     r.end()
-    assert [e[4] for e in tracking.read_spool(r.spool.path) if e[0] == 'metric'] == [0, 1, 2]
+    assert [e[4] for e in tracking._read_spool(r.spool.path) if e[0] == 'metric'] == [0, 1, 2]
     assert r.id in tracking.deliver_left(open_store())
     assert steps_of(r) == [0, 1, 2]
 
@@ -632,7 +632,7 @@ def test_a_run_of_a_host_that_is_gone_is_taken_over(study):
     for how in ('checkpoint', 'none'):
         with pytest.raises(ValueError, match=f'{heard}: .* {mend}'):
             Recorder(study, 'tiny', 0, {'p': 1}, resume=how)
-    client.set_tag(r.id, 'wysiwyg.seen', int(time.time()) - tracking.STALE - 1)
+    client.set_tag(r.id, 'wysiwyg.seen', int(time.time()) - tracking._STALE - 1)
     with Recorder(study, 'tiny', 0, {'p': 1}, resume='checkpoint') as again:
         again.metrics({'x': 2.0}, 2)
     assert again.id == r.id
@@ -648,13 +648,13 @@ def test_training_is_not_told_of_arms(fresh):
 
 
 def test_signs_of_life(study, monkeypatch):
-    monkeypatch.setattr(tracking, 'BEAT', 0.01)
+    monkeypatch.setattr(tracking, '_BEAT', 0.01)
     with Recorder(study, 'a') as r:
         for _ in range(200):
             if 'wysiwyg.seen' in r.client.get_run(r.id).data.tags:
                 break
             time.sleep(0.02)
-    assert tracking.silence(r.client.get_run(r.id)) < 60
+    assert tracking._silence(r.client.get_run(r.id)) < 60
 
 
 # ---- the page of a study -------------------------------------------------------------------------
@@ -665,7 +665,7 @@ def test_a_study_killed_before_its_conclusion_is_concluded(study, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
-        m.setattr(studying, 'conclude', killed)
+        m.setattr(studying, '_conclude', killed)
         with pytest.raises(KeyboardInterrupt):
             run_study(study, ARMS, measure)
     (page,) = find_runs(open_store(), study, arm='study')
@@ -677,7 +677,7 @@ def test_a_study_killed_before_its_conclusion_is_concluded(study, monkeypatch):
     assert again.info.run_id == page.info.run_id
     assert again.info.status == 'FINISHED'
     assert '| full |' in again.data.tags['mlflow.note.content']
-    monkeypatch.setattr(studying, 'conclude', killed)
+    monkeypatch.setattr(studying, '_conclude', killed)
     assert set(run_study(study, ARMS, None).values()) == {'kept'}  # once is enough
 
 
@@ -700,7 +700,7 @@ def test_another_size_has_another_page(study):
 
 
 def test_a_study_that_another_process_runs_is_told_of(study):
-    with studying.study_run(study, studying.study_jobs(ARMS, (0,))) as r:
+    with studying._study_run(study, studying._study_jobs(ARMS, (0,))) as r:
         r.client.set_tag(r.id, 'wysiwyg.process', 'elsewhere:42:0')
         why = 'is being run by process 42 of elsewhere.* give one call more workers'
         with pytest.raises(ValueError, match=why):
@@ -723,8 +723,8 @@ def test_the_baseline_is_among_the_ten_that_charts_show():
     def jobs(n):
         return {f'a{i}': (f'a{i}', 0, {}) for i in range(n)}
 
-    assert list(studying.visible_last(jobs(10), 'a0'))[0] == 'a0'
-    assert list(studying.visible_last(jobs(11), 'a0'))[-1] == 'a0'
+    assert list(studying._visible_last(jobs(10), 'a0'))[0] == 'a0'
+    assert list(studying._visible_last(jobs(11), 'a0'))[-1] == 'a0'
 
 
 def test_progress_is_told_arm_by_arm(study, tmp_path, monkeypatch):
@@ -739,7 +739,7 @@ def test_progress_is_told_arm_by_arm(study, tmp_path, monkeypatch):
 
 def test_runs_that_cannot_be_run_are_refused_before_they_are_made():
     with pytest.raises(ValueError, match='sampler.tau'):
-        resolve({'sampler.tau': 2.0}, tiny())
+        _resolve({'sampler.tau': 2.0}, tiny())
     with pytest.raises(ValueError, match='sampler.tau'):
         run_study('refused', {'a': override(tiny(), **{'sampler.tau': 2.0})}, None)
 
@@ -900,7 +900,7 @@ def test_links_open_on_runs_and_not_on_the_empty_page(study, monkeypatch):
     assert experiment_link('nowhere') is None
     monkeypatch.setenv('MLFLOW_TRACKING_URI', 'https://me:secret@tracks.example/ml/')
     assert ui_address() == 'https://tracks.example/ml'
-    assert 'secret' not in trouble(OSError('https://me:secret@tracks.example/ml/: no answer'))
+    assert 'secret' not in _trouble(OSError('https://me:secret@tracks.example/ml/: no answer'))
 
 
 def test_null_recorder_has_the_whole_interface():
@@ -1143,9 +1143,9 @@ def test_seeds_by_arm_and_a_dry_run_in_the_journal(study, tmp_path, monkeypatch)
 def test_a_run_whose_leader_is_gone_is_not_alive():
     with Recorder('led', 'a', leader='another-host:1:0') as r:
         r.client.set_tag(r.id, 'wysiwyg.process', 'another-host:2:0')
-        assert reap('led') == []
+        assert _reap('led') == []
         r.client.set_tag(r.id, 'wysiwyg.leader', f'{socket.gethostname()}:{os.getpid()}:1')
-        assert reap('led') == ['a-s0']
+        assert _reap('led') == ['a-s0']
 
 
 def test_a_zombie_is_not_alive():
@@ -1155,7 +1155,7 @@ def test_a_zombie_is_not_alive():
     tag = f'{socket.gethostname()}:{p.pid}:{psutil.Process(p.pid).create_time():.0f}'
     while psutil.Process(p.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
-    assert not alive(tag)
+    assert not _alive(tag)
     p.wait()
 
 

@@ -33,7 +33,7 @@ from wysiwyg.loop import (
     check_checkpoint,
     checkpoints,
     claimed,
-    Stopwatch,
+    _Stopwatch,
     estimate,
     estimate_text,
     find_checkpoint,
@@ -1016,7 +1016,7 @@ def test_the_estimate_is_what_then_happens(data, tmp_path):
 def test_stages_without_time_are_interpolated_and_marked(data, monkeypatch, capsys):
     "A clock that runs 30 s a look: the first and the last stage are measured."
     run = override(RUN, **{'train.checkpoint_images': 40.0, 'schedule.total': 160.0})
-    monkeypatch.setattr(Stopwatch, '__call__', lambda self, images: 1 + images / 160)
+    monkeypatch.setattr(_Stopwatch, '__call__', lambda self, images: 1 + images / 160)
     ticks = itertools.count(0.0, 30.0)
     rows = estimate(run, data, steps=1, clock=lambda: next(ticks), progress=True)
     assert capsys.readouterr().err.startswith('estimate: making networks')

@@ -15,12 +15,12 @@ from .volrend import March, Rendering, expect_distance
 
 # %% ../nbs/14_losses.ipynb #7e5e89ac
 def g_adversarial(fake: Tensor) -> Tensor:
-    "Mean softplus(-D(G(z)))."
+    "Mean softplus(-D(G(z))) over logits `fake` [B]."
     return F.softplus(-fake).mean()
 
 
 def d_adversarial(real: Tensor, fake: Tensor) -> Tensor:
-    "Mean softplus(-D(x)) + softplus(D(G(z)))."
+    "Mean softplus(-D(x)) + softplus(D(G(z))) over logits `real` [B] and `fake` [B]."
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
@@ -28,7 +28,7 @@ def r1_penalty(
     logits: Tensor,  # [B] of D at real images
     images: Tensor,  # [B, 3, R, R] that require a gradient
 ) -> Tensor:
-    "Mean squared gradient norm; multiply by gamma/2."
+    "Mean squared gradient norm; multiply by gamma/2. RuntimeError where the images require no gradient."
     (grad,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return grad.square().sum((1, 2, 3)).mean()
 
@@ -39,10 +39,13 @@ def _mean(errors: list[Tensor]) -> Tensor:
 
 
 def surface_loss(
-    groups: list[tuple[Tensor, March]],  # as in a Trace
+    groups: list[tuple[Tensor, March]],  # (ray index [B, n], its samples [B, n, S]), as in a Trace
     target: float,  # B_target, world units
 ) -> Tensor:
-    "Mean over rays of (sum_i w_i beta_i - opacity * target)^2, weights detached (Eq. 10)."
+    """Mean over rays of (sum_i w_i beta_i - opacity * target)^2, weights detached (Eq. 10).
+
+    ValueError for a field without distance.
+    """
     excess = []
     for _, m in groups:
         beta = expect_distance(m.answer.beta, 'the surface loss')
@@ -51,7 +54,7 @@ def surface_loss(
 
 # %% ../nbs/14_losses.ipynb #c83918c8
 def decision_loss(sdf: Tensor) -> Tensor:
-    "Mean exp(-2 |s|) (Eq. 11) over any SDF values."
+    "Mean exp(-2 |s|) (Eq. 11) over `sdf` [...], world units."
     return torch.exp(-2 * sdf.abs()).mean()
 
 
@@ -61,10 +64,12 @@ def _slope(m: March) -> Tensor:
     return (sdf.diff(dim=-1) / m.t.diff(dim=-1).clamp_min(2e-3)).abs()
 
 
-def hinge_loss(groups: list[tuple[Tensor, March]]) -> Tensor:
+def hinge_loss(
+    groups: list[tuple[Tensor, March]],  # (ray index [B, n], its samples [B, n, S]), as in a Trace
+) -> Tensor:
     """Mean relu(|ds/dt| - 1)^2 between neighbouring samples. Not in the paper.
 
-    An SDF cannot change faster than the distance walked.
+    An SDF cannot change faster than the distance walked. ValueError for a field without distance.
     """
     slopes = [_slope(m) for _, m in groups]
     return _mean([F.relu(s - 1).square() for s in slopes])
@@ -85,7 +90,8 @@ def _bending(
 def smoothness_loss(out: Rendering, camera: Camera, far: float) -> Tensor:
     """Mean sqrt(1+k^2)-1 over each image's triples of neighbouring hit pixels. Not in the paper.
 
-    k: the second difference of their depths, in widths of a pixel at the world's origin.
+    k: the second difference of their depths, in widths of a pixel at the world's origin. `far` is in world
+    units.
     """
     depth = to_image(out.surface_depth(far))
     hit = to_image(out.opacity.detach())

@@ -16,14 +16,15 @@ from .volrend import *
 
 # %% ../nbs/08_probe.ipynb #8cab76d4
 def bin_edges(near: float, far: float, k: int, device=None) -> Tensor:
-    "[K] places of the probe's samples = edges of its K-1 bins."
+    "[K] places of the probe's samples, world units = edges of its K-1 bins."
     return torch.linspace(near, far, k, device=device)
 
 
 def bins_march(field, rays: Rays, near: float, far: float, k: int) -> tuple[March, Tensor | None]:
     """K uniform samples on shared edges -> the march over K-1 bins, and the raw distances [B, N, K].
 
-    No distances of a field that has none.
+    `near`, `far` and distances are in world units; no distances of a field that has none. ValueError where
+    k is under 2: one edge makes no bin.
     """
     shared = bin_edges(near, far, k, rays.dirs.device).to(rays.dirs.dtype)
     t = shared.expand(*rays.dirs.shape[:2], k)
@@ -38,12 +39,15 @@ class Probe(Record):
     weights: Tensor  # [B, K-1, r, r]  P
     rgb: Tensor  # [B, 3, r, r]    I, in [0, 1]
     dirs: Tensor  # [B, 3, r, r]    phi, unit view directions
-    sdf: Tensor | None  # [B, K, r, r]    S, for the decision loss (Eq. 11), where the field has one
+    sdf: Tensor | None  # [B, K, r, r]    S, world units, for Eq. 11; None where the field has none
     opacity: Tensor  # [B, 1, r, r]
 
 
 def probe(field, camera: Camera, config: ProbeConfig, render: RenderConfig) -> Probe:
-    "Render r x r rays with K uniform samples; without gradients at most `render.max_points` of them at once."
+    """Render r x r rays with K uniform samples; ValueError where K is under 2.
+
+    Without gradients at most `render.max_points` of them at once.
+    """
     rays = camera_rays(camera, config.resolution)
 
     def look(rays):

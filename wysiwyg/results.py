@@ -4,11 +4,9 @@
 
 # %% auto #0
 __all__ = ['read_study', 'studies', 'history', 'curves', 'interval95', 'bootstrap95', 'case_scores', 'compare', 'show_compare',
-           'written', 'look', 'sample_counts', 'keep_look', 'differing', 'study_scores', 'heading', 'meanings', 'brief',
-           'study_report', 'bars', 'curve_names', 'pictures', 'run_pictures', 'newest_pictures', 'markdown_table',
-           'scores_page', 'holds', 'write_results', 'read_results', 'interval_rows', 'imported', 'runs_file',
-           'export_runs', 'read_runs', 'pictures_file', 'export_pictures', 'import_results', 'recorded_files',
-           'import_runs', 'import_page', 'import_rows']
+           'look', 'sample_counts', 'keep_look', 'differing', 'study_scores', 'heading', 'brief', 'study_report',
+           'bars', 'run_pictures', 'markdown_table', 'scores_page', 'holds', 'write_results', 'read_results',
+           'interval_rows', 'imported', 'runs_file', 'export_runs', 'read_runs', 'import_results', 'import_runs']
 
 # %% ../nbs/17a_results.ipynb #6acb2a5a
 import base64, html, io, json, math, re
@@ -27,12 +25,13 @@ from .tracking import *
 # %% ../nbs/17a_results.ipynb #1480975f
 def read_study(
     study: str,
-    arms: dict[str, object] | list[str] = None,  # arm -> its parameters (as of `resolve`), or names
+    arms: dict[str, object] | list[str] = None,  # arm -> its parameters, or names
     where: dict[str, object] = None,  # parameter -> value
 ):
     """One row per finished arm and seed (pandas); of all arms when none are given.
 
     arm, seed, config_sha, run_id, dataset_sha (if told), then metrics and parameters under their own names.
+    ValueError where there is no such study.
     """
     import pandas as pd
 
@@ -78,7 +77,7 @@ def studies() -> list[str]:
 
 
 def history(run_id: str, metric: str):
-    "Steps and values of one metric of one run (pandas)."
+    "Steps (images seen, or cases) and values of one metric of one run (pandas)."
     import pandas as pd
 
     values = [(m.step, m.value) for m in open_store().get_metric_history(run_id, metric)]
@@ -86,7 +85,10 @@ def history(run_id: str, metric: str):
 
 
 def curves(study: str, metric: str, arms=None, where: dict = None):
-    "One metric of every run of `read_study`: arm, seed, step, value (pandas)."
+    """One metric of every run of `read_study`: arm, seed, step (images seen), value (pandas).
+
+    ValueError where there is no such study or run.
+    """
     import pandas as pd
 
     runs = read_study(study, arms, where).itertuples()
@@ -94,7 +96,7 @@ def curves(study: str, metric: str, arms=None, where: dict = None):
     return pd.concat(parts)[['arm', 'seed', 'step', 'value']]
 
 # %% ../nbs/17a_results.ipynb #6042adee
-def interval95(x) -> float:
+def interval95(x) -> float:  # [N] values
     "Half width of Student's 95 % interval of the mean of x; NaN for fewer than two values."
     from scipy.stats import t
 
@@ -104,7 +106,7 @@ def interval95(x) -> float:
     return float(quantile * np.std(x, ddof=1) / len(x) ** 0.5)
 
 
-def bootstrap95(x) -> float:
+def bootstrap95(x) -> float:  # [N] values
     "Half width of the bootstrap's 95 % interval of the mean of x; NaN for fewer than two values."
     if len(x) < 2:
         return math.nan
@@ -171,6 +173,7 @@ def compare(
     """Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best') (pandas).
 
     noise: an interval of the difference holds zero, None without any.
+    ValueError for an arm or a metric that the study does not have, and for runs that are not alike.
     """
     import pandas as pd
 
@@ -233,11 +236,14 @@ def _is_noise(change: float, *halves: float) -> bool | None:
 
 # %% ../nbs/17a_results.ipynb #8f98352d
 def show_compare(study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None):
-    "For people (pandas): ★ best, Δ to the baseline in brackets, ~ perhaps noise, – not measured."
-    return written(compare(study, baseline, metrics, arms, where), baseline)
+    """For people (pandas): ★ best, Δ to the baseline in brackets, ~ perhaps noise, – not measured.
+
+    ValueError as in `compare`.
+    """
+    return _written(compare(study, baseline, metrics, arms, where), baseline)
 
 
-def written(table, baseline: str):
+def _written(table, baseline: str):
     "A table of `compare` as text, arms by metrics (pandas)."
     import pandas as pd
 
@@ -266,7 +272,7 @@ def _short(v: float, sign: str = '') -> str:
 # %% ../nbs/17a_results.ipynb #c70d7a95
 @torch.no_grad()
 def look(g: Generator, n: int = 4, seed: int = 0) -> dict[str, Tensor]:  # each [n, 3, R, R] in [0, 1]
-    """n people at fixed seeds and cameras, as the generator's own sampler renders them.
+    """n people at fixed seeds, yaw from -.5 to .5 radians, as the generator's own sampler renders them.
 
     'image', 'normal', 'depth', 'samples' (0 dark, twice the budget bright).
     """
@@ -339,18 +345,21 @@ def heading(name: str, words: str = '') -> str:
     return ' '.join(filter(None, (words or bare_name(name), m.arrow, unit)))
 
 
-def meanings(metrics: list[str]) -> dict[str, str]:
+def _meanings(metrics: list[str]) -> dict[str, str]:
     "What the metrics of a table mean, by heading; those that nobody explained are left out."
     return {heading(name): metric(name).meaning for name in metrics if metric(name).meaning}
 
 
 def brief(study: str, baseline: str, metrics: list[str] = None, arms=None, most: int = 5) -> str:
-    "The comparison for a narrow page (Markdown): the first `most` metrics, and what they mean."
+    """The comparison for a narrow page (Markdown): the first `most` metrics, and what they mean.
+
+    ValueError as in `compare`.
+    """
     metrics = metrics or study_scores(read_study(study, arms if isinstance(arms, dict) else None), baseline)
     first = metrics[:most]
     shown = show_compare(study, baseline, first, arms)
     table = markdown_table(['arm', *map(heading, first)], shown.reset_index().values.tolist())
-    meant = '\n'.join(f'- {name}: {meaning}' for name, meaning in meanings(first).items())
+    meant = '\n'.join(f'- {name}: {meaning}' for name, meaning in _meanings(first).items())
     left = len(metrics) - most
     more = f'{left} more metrics in compare.html.' if left > 0 else ''
     return '\n\n'.join(filter(None, (table, meant, more)))
@@ -359,7 +368,7 @@ def brief(study: str, baseline: str, metrics: list[str] = None, arms=None, most:
 def study_report(
     study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None, note: str = ''
 ) -> str:
-    "A study as one self-contained HTML page, without scripts."
+    "A study as one self-contained HTML page, without scripts; ValueError as in `compare`."
     runs = read_study(study, arms, where)
     metrics = metrics or study_scores(runs, baseline)
     table = compare(study, baseline, metrics, arms, where)
@@ -373,13 +382,13 @@ def study_report(
     )
     title = html.escape(study)
     parts = [f'<h1>{title}</h1>', f'<p>{html.escape(note)}</p>', _compare_html(table, runs, baseline)]
-    parts += [f'<p>{html.escape(said)}</p>', _definitions(metrics), *map(_svg, figures), pictures(runs)]
+    parts += [f'<p>{html.escape(said)}</p>', _definitions(metrics), *map(_svg, figures), _pictures(runs)]
     return _PAGE.format(title=title, body='\n'.join(parts))
 
 # %% ../nbs/17a_results.ipynb #8c903c62
 def _compare_html(table, runs, baseline: str) -> str:
     "A table of `compare` beside the parameters in which arms differ, in HTML; its heads explain themselves."
-    shown = written(table, baseline)
+    shown = _written(table, baseline)
     metrics = table.columns.get_level_values(0).unique()
     changes = differing({run['arm']: _parameters(run) for _, run in runs.iterrows()})
     names = list(dict.fromkeys(name for change in changes.values() for name in change))
@@ -404,7 +413,7 @@ def _head(name: str) -> str:
 
 
 def _definitions(metrics: list[str]) -> str:
-    told = {html.escape(name): html.escape(meaning) for name, meaning in meanings(metrics).items()}
+    told = {html.escape(name): html.escape(meaning) for name, meaning in _meanings(metrics).items()}
     if not told:
         return ''
     items = ''.join(f'<dt>{name}</dt><dd>{meaning}</dd>' for name, meaning in told.items())
@@ -482,7 +491,7 @@ _CURVES = (
 )
 
 
-def curve_names(runs, most: int = 3) -> list[str]:
+def _curve_names(runs, most: int = 3) -> list[str]:
     """The curves that a report shows: error against what was spent, else a loss and beta.
 
     Of single people never.
@@ -498,8 +507,8 @@ def curve_names(runs, most: int = 3) -> list[str]:
 
 # %% ../nbs/17a_results.ipynb #3d40f81e
 def _curve_figure(runs):
-    "The curves of `curve_names`, a line for each run (matplotlib); None where there is none."
-    names = curve_names(runs)
+    "The curves of `_curve_names`, a line for each run (matplotlib); None where there is none."
+    names = _curve_names(runs)
     if not names:
         return None
     from matplotlib import colormaps
@@ -529,7 +538,7 @@ def _draw_curves(ax, runs, name: str, color: dict):
     ax.grid(alpha=0.3)
 
 # %% ../nbs/17a_results.ipynb #bf909b26
-def pictures(runs) -> str:
+def _pictures(runs) -> str:
     "What the arms look like (HTML): of each name the newest picture of every arm's first seed, side by side."
     first = runs.sort_values('seed').groupby('arm', sort=False).first()
     first = first.loc[list(runs.arm.unique())]
@@ -555,11 +564,11 @@ def _gallery(name: str, kept: dict[str, bytes]) -> str:
 # %% ../nbs/17a_results.ipynb #452f9b0c
 def run_pictures(run_id: str) -> dict[str, bytes]:
     "The newest picture (PNG) of each name that a run kept by `keep_look`."
-    found = newest_pictures(run_id)
+    found = _newest_pictures(run_id)
     return {name.removeprefix('look '): found[name][1] for name in found if name.startswith('look ')}
 
 
-def newest_pictures(run_id: str) -> dict[str, tuple[int, bytes]]:
+def _newest_pictures(run_id: str) -> dict[str, tuple[int, bytes]]:
     "Name -> (step, PNG) of the newest picture of each name that a run kept."
     import tempfile
 
@@ -589,7 +598,10 @@ _ROW = ('what', 'value', 'unit', 'bound', 'holds', 'command', 'hardware', 'versi
 
 
 def holds(value: float, bound: str | None) -> bool | None:
-    "Does `value` keep a bound such as '>= 8', '< .1' or '== 0'? None without a bound."
+    """Does `value` keep a bound such as '>= 8', '< .1' or '== 0'? None without a bound.
+
+    ValueError where the bound does not read so.
+    """
     if bound is None:
         return None
     found = re.fullmatch(r'(>=|<=|==|>|<)\s*([-+.\deE]+)', bound)
@@ -604,6 +616,7 @@ def write_results(name: str, rows: list[dict], command: str) -> Path:
     """Record rows {what, value, unit, bound} in data/results/<name>.json with what measured them.
 
     A row's own `holds` is kept where it has no bound.
+    ValueError for a value that is not finite, and for another field.
     """
     made = _made_by(command)
     _check_rows(rows)
@@ -640,7 +653,7 @@ def _check_rows(rows: list[dict]):
 
 
 def read_results(name: str):
-    "Recorded rows (pandas)."
+    "The rows that `write_results` recorded (pandas); FileNotFoundError where there are none."
     import pandas as pd
 
     text = (data_dir() / 'results' / f'{safe(name)}.json').read_text(encoding='utf8')
@@ -668,10 +681,12 @@ def interval_rows(
 
 # %% ../nbs/17a_results.ipynb #7d4f86ab
 def imported(run) -> bool:
+    "Did this run of the store come from a file?"
     return 'wysiwyg.imported_from' in run.data.tags
 
 
 def runs_file(study: str) -> Path:
+    "Where `export_runs` writes."
     return data_dir() / 'results' / f'{safe(study)}.runs.json'
 
 
@@ -679,6 +694,7 @@ def export_runs(study: str, most: int = 200) -> Path:
     """The newest finished run of each arm, seed and configuration, and the study's own.
 
     As data/results/<study>.runs.json; of a longer curve `most` values.
+    ValueError where there is no such study, or no finished run of it.
     """
     client = open_store()
     if not experiment_id(client, study, make=False):
@@ -690,7 +706,7 @@ def export_runs(study: str, most: int = 200) -> Path:
             found[tags['wysiwyg.arm'], tags['wysiwyg.seed'], tags['wysiwyg.config_sha']] = run
     if not found:
         raise ValueError(f'study {study} has no finished run to export')
-    export_pictures(study, [run for run in found.values() if run.data.tags['wysiwyg.arm'] != STUDY])
+    _export_pictures(study, [run for run in found.values() if run.data.tags['wysiwyg.arm'] != STUDY])
     lines = [json.dumps(_portable(run, most), ensure_ascii=False) for run in found.values()]
     with atomic(runs_file(study)) as tmp:
         tmp.write_text('[\n' + ',\n'.join(lines) + '\n]\n')
@@ -728,15 +744,15 @@ def _thinned(curve: list, most: int) -> list:
 
 
 def read_runs(study: str) -> list[dict]:
-    "Exported runs, as they are in the file."
+    "Exported runs, as they are in the file; FileNotFoundError where there is none."
     return json.loads(runs_file(study).read_text(encoding='utf8'))
 
 # %% ../nbs/17a_results.ipynb #9af11518
-def pictures_file(study: str) -> Path:
+def _pictures_file(study: str) -> Path:
     return data_dir() / 'results' / f'{safe(study)}.pictures.json'
 
 
-def export_pictures(study: str, runs: list, budget: int = 100_000) -> Path | None:
+def _export_pictures(study: str, runs: list, budget: int = 100_000) -> Path | None:
     """Pictures of each arm's first run in data/results/<study>.pictures.json.
 
     Name by name, while they fit `budget` bytes.
@@ -747,7 +763,7 @@ def export_pictures(study: str, runs: list, budget: int = 100_000) -> Path | Non
 
     last_first = sorted(runs, key=seed, reverse=True)
     first = {run.data.tags['wysiwyg.arm']: run.info.run_id for run in last_first}
-    found = {run_id: newest_pictures(run_id) for run_id in first.values()}
+    found = {run_id: _newest_pictures(run_id) for run_id in first.values()}
     kept = []
     for name in dict.fromkeys(name for of_run in found.values() for name in of_run):
         named = {run_id: of_run[name] for run_id, of_run in found.items() if name in of_run}
@@ -757,9 +773,9 @@ def export_pictures(study: str, runs: list, budget: int = 100_000) -> Path | Non
     if not kept:
         return None
     lines = ',\n'.join(map(json.dumps, kept))
-    with atomic(pictures_file(study)) as tmp:
+    with atomic(_pictures_file(study)) as tmp:
         tmp.write_text(f'[\n{lines}\n]\n', encoding='utf8')
-    return pictures_file(study)
+    return _pictures_file(study)
 
 
 def _portable_picture(run_id: str, name: str, step: int, png: bytes) -> dict:
@@ -778,18 +794,21 @@ def import_results(
     files: list[Path] = None,  # *.runs.json, or rows of `wysiwyg eval --record`; else all there are
     progress: bool = False,
 ) -> dict[str, list[str]]:
-    "Recorded results into the store: file -> of each run 'imported', or 'there'."
+    """Recorded results into the store: file -> of each run 'imported', or 'there'.
+
+    ValueError for a file that is not JSON, holds neither runs nor scores, or was changed.
+    """
     from tqdm.auto import tqdm
 
-    files = recorded_files() if files is None else [Path(file) for file in files]
+    files = _recorded_files() if files is None else [Path(file) for file in files]
     done = {}
     for file in tqdm(files, disable=not progress, desc='import', unit='file'):
-        read = import_runs if file.name.endswith('.runs.json') else import_rows
+        read = import_runs if file.name.endswith('.runs.json') else _import_rows
         done[file.name] = list(read(file).values())
     return done
 
 
-def recorded_files() -> list[Path]:
+def _recorded_files() -> list[Path]:
     "What data/results holds that can be imported."
     every = sorted((data_dir() / 'results').glob('*.json'))
     return [file for file in every if file.name.endswith('.runs.json') or _scores(file)]
@@ -813,7 +832,10 @@ def _scores(path: Path) -> dict[str, float]:
 
 # %% ../nbs/17a_results.ipynb #6153a826
 def import_runs(path: str | Path) -> dict[str, str]:
-    "Exported runs into the store: name -> 'imported', or 'there' when it already was or is this store's own."
+    """Exported runs into the store: name -> 'imported', or 'there' when it was, or is this store's own.
+
+    ValueError for a file without runs, and for parameters that are not those of their digest.
+    """
     path, client = Path(path), open_store()
     runs = sorted(_read_json(path), key=_is_arm)  # the study's own first
     if not runs:
@@ -828,7 +850,7 @@ def import_runs(path: str | Path) -> dict[str, str]:
         here[run['run_id']] = there or _import_run(client, run, path.name)
         status[run['name']] = 'there' if there else 'imported'
     if 'imported' in status.values():
-        import_page(client, path, runs, here)
+        _import_page(client, path, runs, here)
     return status
 
 
@@ -882,7 +904,7 @@ def _import_run(client, run: dict, source: str) -> str:
     return new
 
 # %% ../nbs/17a_results.ipynb #0cecd6d4
-def import_page(client, path: Path, runs: list[dict], here: dict[str, str]):
+def _import_page(client, path: Path, runs: list[dict], here: dict[str, str]):
     "What a study shows beside numbers: its exported pictures, its description, and its report, made anew."
     file = path.with_name(path.name.replace('.runs.json', '.pictures.json'))
     for picture in json.loads(file.read_text(encoding='utf8')) if file.exists() else ():
@@ -925,8 +947,11 @@ def _import_report(client, study: str, runs: list[dict], run_id: str, tags: dict
         client.log_artifact(run_id, str(file))
 
 # %% ../nbs/17a_results.ipynb #618c4d04
-def import_rows(path: str | Path) -> dict[str, str]:
-    "What `wysiwyg eval --record` wrote, as a run of wysiwyg/eval: name -> 'imported' or 'there'."
+def _import_rows(path: str | Path) -> dict[str, str]:
+    """What `wysiwyg eval --record` wrote, as a run of wysiwyg/eval: name -> 'imported' or 'there'.
+
+    ValueError for a file of anything else.
+    """
     path, client = Path(path), open_store()
     scores = _scores(path)
     if not scores:

@@ -17,7 +17,7 @@ _UNITS = 1 << 20  # probabilities are counted in 2^-20
 
 
 def to_units(pdf: Tensor) -> Tensor:
-    "Probabilities as whole numbers of 2^-20; NaN counts as nothing."
+    "Probabilities `pdf` [...] as whole numbers of 2^-20, int32; NaN counts as nothing."
     if pdf.dtype == torch.float16:
         pdf = pdf.float()  # whose largest number is 65504
     return (pdf.nan_to_num(0).clamp(0, 1) * _UNITS).round().int()
@@ -44,20 +44,24 @@ def smallest_set(
     return kept.gather(-1, rank), rank
 
 # %% ../nbs/10_sampler.ipynb #749b6468
-def allocate(keep: Tensor, rank: Tensor, samples: int) -> Tensor:
-    "Samples per bin [..., K-1]; they sum to `samples` (A3.5)."
+def allocate(
+    keep: Tensor,  # [..., K-1], bool
+    rank: Tensor,  # [..., K-1], 0 = most likely
+    samples: int,  # of a ray
+) -> Tensor:  # [..., K-1]
+    "Samples per bin; they sum to `samples` (A3.5)."
     c = keep.sum(-1, keepdim=True)
     each, rest = samples // c, samples % c
     return torch.where(keep, each, 0) + (rank < rest)  # rank < rest <= c: such bins are kept
 
 # %% ../nbs/10_sampler.ipynb #da3cfeee
 def to_samples(
-    place: Tensor,  # [..., S] in bins, sorted
-    near: float,
-    far: float,
+    place: Tensor,  # [B, N, S] in bins, sorted
+    near: float,  # world units
+    far: float,  # world units
     bins: int,
 ) -> Samples:
-    "Bin coordinates -> distances, with intervals clipped to one bin."
+    "Bin coordinates -> distances in world units, with intervals clipped to one bin."
     width = (far - near) / bins
     t = near + place * width
     return Samples(t, deltas(t, float('inf')).clamp_max(width))
@@ -65,13 +69,16 @@ def to_samples(
 
 def draw_robust(
     pdf: Tensor,  # [B, N, K-1]
-    samples: int,
-    tau: float,
-    near: float,
-    far: float,
+    samples: int,  # S, of each ray
+    tau: float,  # mass to keep, in (0, 1]
+    near: float,  # world units
+    far: float,  # world units
     u: Tensor,  # [B, N, S] in [0, 1): place within the sub-stratum
 ) -> Samples:
-    "Stratified over the smallest set: every kept bin is its own stratum."
+    """Stratified over the smallest set: every kept bin is its own stratum (4.4, A3.5).
+
+    ValueError where tau is no share.
+    """
     n = allocate(*smallest_set(pdf, tau), samples)
     last = n.cumsum(-1)
     i = torch.arange(samples, device=pdf.device).expand_as(u).contiguous()
@@ -81,14 +88,17 @@ def draw_robust(
     return to_samples(b + (j + u) / of_bin, near, far, pdf.shape[-1])
 
 # %% ../nbs/10_sampler.ipynb #2d0db6bb
-def certainty(pdf: Tensor, top: int) -> Tensor:
-    "Mass of the `top` largest bins of [B, N, K-1] in units of 2^-20: [B, N]."
+def certainty(
+    pdf: Tensor,  # [B, N, K-1]
+    top: int,  # bins
+) -> Tensor:  # [B, N]
+    "Mass of the `top` largest bins, in units of 2^-20."
     largest, _ = to_units(pdf).topk(min(top, pdf.shape[-1]), -1)
     return largest.sum(-1)
 
 
 def budget(
-    certain: Tensor,  # [B, N]
+    certain: Tensor,  # [B, N], as `certainty` tells
     config: SamplerConfig,
 ) -> list[tuple[Tensor, int]]:  # groups (ray index [B, n], samples per ray)
     "Split the rays of each image into certain and uncertain ones."

@@ -72,7 +72,7 @@ def tightness(
     trunc: float = 1.0,
     samples: int = 257,  # of the dense render
 ) -> dict[str, float]:
-    "Beta, kept bins per hit ray, fog and speckle (percent) as 'eval/...', over `few` frontal people."
+    "Beta (world units), kept bins of hit rays, fog and speckle (%): 'eval/...'; ValueError where none hits."
     front = g.orbit(torch.zeros(few), torch.zeros(few))
     z = latents(g, range(few), seed).to(front.cam2world.device)
     planes = g.synthesize(g.map(z, front, trunc))
@@ -131,7 +131,7 @@ def study_data(run: Run) -> Dataset | None:
 def short_base(run: Run, images: int, heads: int, batch: int = 4, field_lr: float = 0.002) -> Run:
     """What a short fine-tuning starts from: `images` at the last values of every schedule.
 
-    Small batches, and fields that learn fast enough to go somewhere.
+    Small batches, and fields that learn fast enough to go somewhere. ValueError for numbers that no run has.
     """
     short = replace(run, schedule=final_stage(run.schedule, float(images)))
     return override(short, **{'heads.n': heads, 'train.batch': batch, 'train.field_lr': field_lr})
@@ -140,7 +140,7 @@ def short_base(run: Run, images: int, heads: int, batch: int = 4, field_lr: floa
 def fine_tuned(run: Run, data: Dataset, recorder, seed: int = 0, every: int = 8) -> Generator:
     """The average after `schedule.total` images from the shipped pair, on a CPU.
 
-    Means of the losses over `every` steps go to the recorder.
+    Means of the losses over `every` steps go to the recorder. ValueError where the pair has other sizes.
     """
     seeded = override(run, **{'train.seed': seed})
     trainer = Trainer(method_of(run), seeded, data, torch.device('cpu'))

@@ -19,7 +19,7 @@ from .stylegan import group_size
 def rows_of(
     batch: int,  # images of the whole batch
     group: int,  # images compared in mini-batch statistics
-    part: int,  # 0 ... parts - 1
+    part: int,
     parts: int,
 ) -> Tensor:  # [batch/parts], int64
     """The rows that part `part` of `parts` works on: whole groups.
@@ -144,8 +144,8 @@ ALONE = ProcessGroup()  # one process
 def join_world(timeout: float = 45.0):  # seconds without an answer after which the job ends
     """Yields the ProcessGroup that torchrun's RANK, WORLD_SIZE, LOCAL_RANK and MASTER_* describe.
 
-    Alone without them. One GPU per process where there are GPUs: ValueError where there are fewer. PeerLost
-    where the others do not come.
+    Alone without them. One GPU per process where there are GPUs, and a ValueError where they are too few;
+    PeerLost where the others do not come.
     """
     size = int(os.environ.get('WORLD_SIZE', 1))
     cuda = default_device().type == 'cuda'
