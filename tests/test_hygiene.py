@@ -390,15 +390,8 @@ def outside() -> list[str]:
 
 # Still to be renamed; the list may only shrink.
 ALONE = """
-config DataConfig
-data MAX_JSON MAX_SIDE Report
-heads DEPTH_STEPS EYE HeadModel Hits IRISES LOOKS Light Mesh Person SKINS Scalp TRUTH_PIXELS beard_cover
-  brow_cover bump cavity curtain eye_colour hair_colour hair_height incidence keyed lamp mix
-  pictures_digest sample_colours sample_hair shade shadow skin_colour window write_set
 kernels HEADER IMPLS build_cuda cache_dir field_constants launch_cuda pack_field pack_tiles
 method Wysiwyg propose_and_learn sampler_loss surface_losses
-stylegan check_resample fir_kernel
-triplane COMBINE PADDING check_lookup project_to_planes
 """
 
 

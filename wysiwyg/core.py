@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['expect', 'lookup', 'patch', 'Record', 'join', 'Camera', 'Rays', 'take_rays', 'Samples', 'Answer', 'to_image',
-           'to_rays', 'rng', 'default_device', 'atomic', 'file_sha', 'WriteError', 'writing', 'home', 'data_dir',
-           'runs_dir', 'Silent', 'sheet', 'show', 'colorize', 'normal_colors']
+           'to_rays', 'rng', 'atomic', 'file_sha', 'WriteError', 'writing', 'home', 'data_dir', 'runs_dir',
+           'default_device', 'Silent', 'sheet', 'show', 'colorize', 'normal_colors']
 
 # %% ../nbs/00_core.ipynb #c757b63b
 import contextlib, errno, hashlib, io, os, secrets
@@ -18,7 +18,7 @@ from torch import Tensor
 
 # %% ../nbs/00_core.ipynb #3feca34f
 def expect(
-    x: Tensor,  # the tensor to check
+    x: Tensor,  # [...] any shape: the tensor to check
     name: str,  # what the caller calls it
     shape: str,  # e.g. 'B N 3': letters bind to sizes, digits must match, '...' matches any prefix
     **sizes: int,  # sizes already known, e.g. B=4
@@ -162,8 +162,8 @@ def take_rays(
 class Samples(Record):
     "Where each ray asks the field, sorted, and the interval each sample stands for."
 
-    t: Tensor  # [B, N, S] distances along the ray
-    delta: Tensor  # [B, N, S] interval lengths
+    t: Tensor  # [B, N, S] distances along the ray, world units
+    delta: Tensor  # [B, N, S] interval lengths, world units
 
     def __post_init__(self):
         sizes = expect(self.t, 't', 'B N S')
@@ -188,8 +188,10 @@ class Answer(Record):
             raise ValueError('an Answer needs sigma, or sdf and beta')
 
 # %% ../nbs/00_core.ipynb #b57f12d6
-def to_image(x: Tensor) -> Tensor:
-    "[B, N] or [B, N, C] with N = R*R -> [B, C, R, R]; ValueError where N is no square."
+def to_image(
+    x: Tensor,  # [B, N] or [B, N, C], N = R*R
+) -> Tensor:  # [B, C, R, R]
+    "Rays as pictures; ValueError where N is no square."
     if x.ndim == 2:
         x = x[..., None]
     side = round(x.shape[1] ** 0.5)
@@ -198,8 +200,10 @@ def to_image(x: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(len(x), -1, side, side)
 
 
-def to_rays(x: Tensor) -> Tensor:
-    "[B, C, R, R] -> [B, R*R, C], the inverse of `to_image`."
+def to_rays(
+    x: Tensor,  # [B, C, R, R]
+) -> Tensor:  # [B, R*R, C]
+    "The inverse of `to_image`."
     return x.flatten(2).transpose(1, 2)
 
 # %% ../nbs/00_core.ipynb #358c2400
@@ -208,13 +212,6 @@ def rng(*key, device: str = 'cpu') -> torch.Generator:
     digest = hashlib.sha256(repr(key).encode()).digest()
     seed = int.from_bytes(digest[:7], 'little')
     return torch.Generator(device).manual_seed(seed)
-
-
-def default_device() -> torch.device:
-    "CUDA where there is one, else the CPU; WYSIWYG_DEVICE overrides."
-    if chosen := os.environ.get('WYSIWYG_DEVICE'):
-        return torch.device(chosen)
-    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 # %% ../nbs/00_core.ipynb #3b64579a
 @contextlib.contextmanager
@@ -287,6 +284,13 @@ def runs_dir() -> Path:
     return Path(chosen or home() / 'runs').resolve()
 
 
+def default_device() -> torch.device:
+    "CUDA where there is one, else the CPU; WYSIWYG_DEVICE overrides."
+    if chosen := os.environ.get('WYSIWYG_DEVICE'):
+        return torch.device(chosen)
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
 class Silent:
     "A recorder that records nothing."
 
@@ -313,7 +317,12 @@ def sheet(
     return np.asarray(levels).repeat(scale, 0).repeat(scale, 1)
 
 
-def show(images: Tensor, cols: int = 8, scale: int = 1, most: int = 44_000):
+def show(
+    images: Tensor,  # [N, C, H, W] in [0, 1], C 1 or 3
+    cols: int = 8,  # pictures per row
+    scale: int = 1,  # nearest-neighbour enlargement
+    most: int = 44_000,  # bytes
+):
     "A contact sheet for a notebook: PNG, or the best JPEG of at most `most` bytes where that is larger."
     from IPython.display import Image as Shown
     from PIL import Image
