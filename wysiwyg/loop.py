@@ -250,23 +250,12 @@ def _shipped_discriminator() -> Path:
 def start_from(t: Trainer, network: str | Path) -> Trainer:
     """Weights of a saved pair for the generator, its average and the discriminator; optimisers start anew.
     ValueError where a file is missing or has other sizes."""
-    from safetensors.torch import load_file
-
-    path = _check_network(network)
-    judge = path.with_name(_shipped_discriminator().name)
-    if not judge.exists():
-        raise ValueError(
-            f'there is no {judge.name} beside {path.name}: fine-tuning needs both, as `save_pair` writes them'
-        )
-    weights = load_generator(path, t.device).state_dict()
-    try:
-        d = load_file(judge, str(t.device))
-    except Exception as e:
-        raise ValueError(f'{judge.name} is not a safetensors file: {e}') from None
-    for name, nets, state in ((path.name, (t.g, t.ema), weights), (judge.name, (_critics_of(t),), d)):
-        said = _misfit(state, nets[0].state_dict(), name)
-        if said:
-            raise ValueError(f'{name} has other sizes than this run: {said}')
+    path, judge, g, d = _read_pair(network, t.device)
+    critics = _critics_of(t.d)
+    told = (path.name, (t.g, t.ema), g.state_dict()), (judge.name, (critics,), d)
+    for name, nets, state in told:
+        if _misfit(state, nets[0].state_dict(), name):
+            raise ValueError(f'{name} has other sizes than this run: {_sizes(g.run, t.run)}')
         if bad := _not_finite(state):
             raise ValueError(f'{name} is of no use: {bad[0]} is not finite')
         for net in nets:
@@ -274,17 +263,51 @@ def start_from(t: Trainer, network: str | Path) -> Trainer:
     return t
 
 
-def _critics_of(t: Trainer) -> nn.Module:
+def _critics_of(critics: nn.ModuleDict) -> nn.Module:
     "What `discriminator.safetensors` holds: the critic, or all of them by name where there are several."
-    return next(iter(t.d.values())) if len(t.d) == 1 else t.d
+    return next(iter(critics.values())) if len(critics) == 1 else critics
 
 # %% ../nbs/15a_loop.ipynb #fede920b
-def _check_network(network: str | Path) -> Path:
-    "The generator file to start from; ValueError where there is none."
+def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, Generator, dict[str, Tensor]]:
+    "A saved pair: both files, the generator and the weights of its critics; ValueError where one is missing."
+    from safetensors.torch import load_file
+
     path = Path(network)
     if not path.is_file():
         raise ValueError(f'there is no {path}: train.network is a generator file, as training writes it')
-    return path
+    judge = path.with_name(_shipped_discriminator().name)
+    if not judge.exists():
+        raise ValueError(
+            f'there is no {judge.name} beside {path.name}: fine-tuning needs both, as `save_pair` writes them'
+        )
+    g = load_generator(path, device)
+    try:
+        return path, judge, g, load_file(judge, str(device))
+    except Exception as e:
+        raise ValueError(f'{judge.name} is not a safetensors file: {e}') from None
+
+# %% ../nbs/15a_loop.ipynb #7c1e9a34
+def _sizes(theirs: Run, ours: Run) -> str:
+    "The options that would give our networks their sizes."
+    new, old = flat(theirs), flat(ours)
+    parts = 'backbone', 'field', 'probe', 'proposal', 'discriminator'
+    sizes = [k for k in new if k.split('.')[0] in parts and k != 'proposal.patch']
+    differ = [k for k in sizes if new[k] != old[k]]
+    options = [f'--{k} {new[k]}' for k in differ]
+    if theirs.resolution != ours.resolution:
+        options.append(f'a schedule.resolution that ends at {theirs.resolution}')
+    return f'give {", ".join(options)}'
+
+
+def _check_network(run: Run):
+    "ValueError unless `train.network` is a pair of this run's sizes; networks are made on paper alone."
+    path, judge, g, d = _read_pair(run.train.network, torch.device('cpu'))
+    method = method_of(run)
+    with torch.device('meta'):
+        ours = method.generator(run, start=False), _critics_of(nn.ModuleDict(method.critics(run)))
+    for name, net, state in zip((path.name, judge.name), ours, (g.state_dict(), d)):
+        if _misfit(state, net.state_dict(), name):
+            raise ValueError(f'{name} has other sizes than this run: {_sizes(g.run, run)}')
 
 
 def start_from_shipped(t: Trainer) -> Trainer:
@@ -296,7 +319,7 @@ def save_pair(t: Trainer, folder: str | Path, **notes: str):
     """Write the averaged generator and the discriminator into `folder`; shipping is doing so into data/.
     WriteError and NotFinite as for checkpoints."""
     path, judge = [Path(folder) / f.name for f in (shipped(), _shipped_discriminator())]
-    d = _critics_of(t).state_dict()
+    d = _critics_of(t.d).state_dict()
     _refuse_not_finite(t, {'ema': t.ema.state_dict(), 'd': d}, path.name)
     with writing(path, _GO_ON):
         save_generator(t.ema, path, images=str(t.images), data=t.data.sha, **notes)
@@ -387,7 +410,7 @@ def check_start(run: Run, outdir: str | Path, resume: str = None):
             f'{outdir} already holds checkpoints: resume with --resume=latest, or choose another folder'
         )
     if run.train.network:
-        _check_network(run.train.network)
+        _check_network(run)
     if (outdir / 'train.lock').exists():
         with claimed(outdir):
             pass
