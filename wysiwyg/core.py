@@ -102,10 +102,10 @@ def join(parts: list[Record], dim: int = 1) -> Record:
 class Camera(Record):
     """A batch of pinhole cameras in EG3D's convention.
 
-    OpenCV axes, world y up, intrinsics in units of the image side."""
+    OpenCV axes, world y up. ValueError for other shapes."""
 
-    cam2world: Tensor  # [B, 4, 4]
-    intrinsics: Tensor  # [B, 3, 3]
+    cam2world: Tensor  # [B, 4, 4], places in world units
+    intrinsics: Tensor  # [B, 3, 3] image sides
 
     def __post_init__(self):
         sizes = expect(self.cam2world, 'cam2world', 'B 4 4')
@@ -121,7 +121,7 @@ class Camera(Record):
 
     @classmethod
     def from_label(cls, label: Tensor) -> 'Camera':
-        "Read [B, 25] labels."
+        "Read [B, 25] labels; ValueError for other shapes."
         expect(label, 'label', 'B 25')
         cam2world = label[:, :16].reshape(-1, 4, 4)
         intrinsics = label[:, 16:].reshape(-1, 3, 3)
@@ -130,9 +130,9 @@ class Camera(Record):
 # %% ../nbs/00_core.ipynb #86dcc5f2
 @dataclass(frozen=True)
 class Rays(Record):
-    "A batch of rays with unit directions."
+    "A batch of rays with unit directions; ValueError for other shapes."
 
-    origins: Tensor  # [B, N, 3]
+    origins: Tensor  # [B, N, 3] world units
     dirs: Tensor  # [B, N, 3], unit length
 
     def __post_init__(self):
@@ -160,7 +160,9 @@ def take_rays(
 # %% ../nbs/00_core.ipynb #6780d8de
 @dataclass(frozen=True)
 class Samples(Record):
-    "Where each ray asks the field, sorted, and the interval each sample stands for."
+    """Where each ray asks the field, sorted, and the interval each sample stands for.
+
+    ValueError for other shapes."""
 
     t: Tensor  # [B, N, S] distances along the ray, world units
     delta: Tensor  # [B, N, S] interval lengths, world units
@@ -340,8 +342,8 @@ def show(
 # %% ../nbs/00_core.ipynb #837a6d01
 def colorize(
     x: Tensor,  # [B, 1, H, W] or [B, H, W]
-    lo: float = None,
-    hi: float = None,  # range; the finite extremes when not given
+    lo: float = None,  # what gets the first colour, in the units of x; the least finite value when not given
+    hi: float = None,  # the last; the largest finite value when not given
     cmap: str = 'viridis',
 ) -> Tensor:  # [B, 3, H, W] in [0, 1]
     "Colour a scalar map for `sheet`."

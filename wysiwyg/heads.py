@@ -1031,7 +1031,9 @@ _LATER = {'gloss': 1.0, 'light_spread': 1.0}  # fields that came later, with the
 
 
 def heads_digest(config: HeadsConfig) -> str:
-    "Twelve hex digits of all that decides the bytes of a set; the number of processes does not."
+    """Twelve hex digits of all that decides the bytes of a set; the number of processes does not.
+
+    ValueError where there is no head model."""
     settings = to_dict(replace(config, workers=1))
     settings = {k: v for k, v in settings.items() if v != _LATER.get(k)}
     text = json.dumps(settings, sort_keys=True)
