@@ -213,7 +213,7 @@ def test_oversized_entries_are_not_read(tmp_path, monkeypatch):
         assert 'bomb' not in name
         return read(self, name)
 
-    monkeypatch.setattr(data, 'MAX_BYTES', 50_000)
+    monkeypatch.setattr(data, '_MAX_BYTES', 50_000)
     monkeypatch.setattr(data._Source, 'read', read_but_the_bomb)
     assert 'huge: 100000 bytes' in faults(path)['bomb.png']
 
@@ -295,7 +295,7 @@ def test_mirroring_flips_half_with_their_labels_and_keeps_the_order(tmp_path):
 def test_large_sets_are_decoded_on_demand(tmp_path, monkeypatch):
     path = write_zip(tmp_path / 'a.zip', ROWS)
     kept = Dataset(path).batch(7, 40, 0)[0]
-    monkeypatch.setattr(data, 'KEEP_BYTES', 100)
+    monkeypatch.setattr(data, '_KEEP_BYTES', 100)
     ds = Dataset(path)
     assert torch.equal(ds.batch(7, 40, 0)[0], kept)
     assert ds._kept is None

@@ -16,7 +16,7 @@ from wysiwyg.heads import (
     build_mesh,
     head_camera,
     heads_digest,
-    inside_hair,
+    _inside_hair,
     load_head_model,
     render_head,
     render_heads,
@@ -176,7 +176,7 @@ def test_a_full_disk_names_file_and_mend(tmp_path, monkeypatch):
     'field, value', [('n', 0), ('n', -1), ('radius', 0.3), ('resolution', 48), ('focal', float('nan'))]
 )
 def test_impossible_heads_are_refused_before_any_is_rendered(tmp_path, monkeypatch, field, value):
-    monkeypatch.setattr(heads, 'head_row', lambda *a: pytest.fail('rendered'))
+    monkeypatch.setattr(heads, '_head_row', lambda *a: pytest.fail('rendered'))
     with pytest.raises(ValueError, match=f'heads.{field} = '):
         render_heads(replace(CONFIG, **{field: value}), tmp_path / 'h.zip', progress=False)
 
@@ -281,15 +281,15 @@ def test_the_face_carries_no_hair(model):
     face = model.mean[central & (z > 0.1)]
     for i in range(40):
         p = sample_person(model, 3, i)
-        assert (inside_hair(face, p.hair, p.phase) < 0).all()
+        assert (_inside_hair(face, p.hair, p.phase) < 0).all()
 
 
 def test_light_changes_pictures_and_nothing_else():
     "Gloss and spread move colours alone; their usual values are the set of before."
-    from wysiwyg.heads import head_row
+    from wysiwyg.heads import _head_row
 
     lights = ({}, dict(gloss=0.0), dict(gloss=5.0), dict(light_spread=3.0))
-    usual, *others = [head_row(replace(CONFIG, **light), 1) for light in lights]
+    usual, *others = [_head_row(replace(CONFIG, **light), 1) for light in lights]
     for png, label, true in others:
         assert png != usual[0]
         assert label == usual[1]

@@ -9,7 +9,7 @@ import torch
 from wysiwyg.camera import gaussian_cameras, orbit
 from wysiwyg.config import HeadsConfig, override, preset
 from wysiwyg.core import rng
-from wysiwyg.heads import head_camera, head_row
+from wysiwyg.heads import head_camera, _head_row
 from wysiwyg.inversion import _fit, _true_head, geometry_error, invert, likeness, roughness, seen, true_heads
 from wysiwyg.method import WYSIWYG
 from wysiwyg.metrics import Extractor
@@ -38,7 +38,7 @@ def test_a_true_head_is_what_the_set_holds():
     from PIL import Image
 
     config = HeadsConfig(resolution=32, seed=5)
-    png, _, true = head_row(config, 3)
+    png, _, true = _head_row(config, 3)
     out = _true_head(3, head_camera(config, 3), config, 3.2)
     stored = torch.from_numpy(np.array(Image.open(io.BytesIO(png))))
     rendered = (out.image() * 255).round().byte()[0].permute(1, 2, 0)

@@ -231,7 +231,7 @@ def test_inputs_need_not_be_contiguous(backend, name):
 @pytest.mark.parametrize('channels', range(4, 132, 4))
 def test_no_point_lies_across_two_blocks(channels):
     lanes = K._lanes(channels)
-    assert K.how('cuda', lanes).block % lanes == 0
+    assert K._how('cuda', lanes).block % lanes == 0
     assert 4 * lanes <= max(channels, 4)
 
 
@@ -272,7 +272,7 @@ def test_composite_forward_and_backward(backend, size, features):
     wide = [v.double().requires_grad_() for v in x]
     narrow = [v.requires_grad_() for v in on(backend, *x)]
     want = sums(t.double(), delta.double(), *wide)
-    got = K._Composite.apply(*on(backend, t, delta), *narrow, K.how(backend, 16))
+    got = K._Composite.apply(*on(backend, t, delta), *narrow, K._how(backend, 16))
     weight = [torch.randn(v.shape) for v in want]
     torch.autograd.backward(want, [*map(double, weight)])
     torch.autograd.backward(got, on(backend, *weight))
@@ -409,7 +409,7 @@ def test_rays_that_are_not_there(backend):
         if backend == 'cpu':
             with pytest.raises(ValueError, match=f'^index must be rays 0 to 5, got .*{wrong}'):
                 draw(bad)
-        t = K._draw_robust(pdf, bad, 3, 0.98, NEAR, FAR, u, K.how(backend, 32)).t
+        t = K._draw_robust(pdf, bad, 3, 0.98, NEAR, FAR, u, K._how(backend, 32)).t
         assert t[0, 1].isnan().all()
         assert t[0, 0].isfinite().all()
         assert t[1].isfinite().all()
@@ -826,7 +826,7 @@ def first_use(barrier, cache: str):
 @needs_compiler
 def test_processes_may_build_at_once(tmp_path):
     K.build_cpu.cache_clear()
-    K.machine()
+    K._machine()
     fork = multiprocessing.get_context('fork')
     barrier = fork.Barrier(4)
     started = [fork.Process(target=first_use, args=(barrier, str(tmp_path))) for _ in range(4)]

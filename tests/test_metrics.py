@@ -26,7 +26,7 @@ from wysiwyg import metrics
 from wysiwyg.method import WYSIWYG
 from wysiwyg.volrend import March, Rendering
 from wysiwyg.metrics import (
-    CHEAP,
+    _CHEAP,
     INCEPTION_SHA,
     METRICS,
     PROTOCOLS,
@@ -39,7 +39,7 @@ from wysiwyg.metrics import (
     cut_density,
     cut_depth,
     depth_error,
-    distances,
+    _distances,
     evaluate,
     fakes,
     features,
@@ -55,7 +55,7 @@ from wysiwyg.metrics import (
     normal_images,
     protocol,
     psnr,
-    read_table,
+    _read_table,
     ready,
     real_features,
     real_index,
@@ -142,11 +142,11 @@ def test_intervals_from_inner_products_equal_those_from_rows(seed, n, m, d):
 
 def test_distances_carry_bounds_where_cheap():
     x, y = torch.randn(30, 4, generator=rng('x')), torch.randn(20, 4, generator=rng('y'))
-    found = distances(x, y, MEAN, 'normal_', 'floor')
+    found = _distances(x, y, MEAN, 'normal_', 'floor')
     for k in ('normal_fd_means_20', 'normal_kd_means_20'):
         assert found[f'floor_low/{k}'] < found[f'floor/{k}'] < found[f'floor_high/{k}']
-    many = torch.randn(CHEAP + 1, 4, generator=rng('z'))
-    assert set(distances(many, y, MEAN)) == {'eval/fd_means_20', 'eval/kd_means_20'}
+    many = torch.randn(_CHEAP + 1, 4, generator=rng('z'))
+    assert set(_distances(many, y, MEAN)) == {'eval/fd_means_20', 'eval/kd_means_20'}
 
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
@@ -500,11 +500,11 @@ def test_a_recorded_metric_without_an_entry_is_found(tmp_path):
 
 
 def test_a_training_logs_what_the_table_has():
-    "Names that `loop.pace` adds to the curves; those of a step are in the recorded runs."
-    from wysiwyg.loop import pace
+    "Names that `loop._pace` adds to the curves; those of a step are in the recorded runs."
+    from wysiwyg.loop import _pace
 
     t = SimpleNamespace(lap=(0.0, 0), images=8, device=torch.device('cpu'))
-    assert not unexplained(set(pace(t)))
+    assert not unexplained(set(_pace(t)))
 
 
 def hidden(table) -> list[str]:
@@ -516,7 +516,7 @@ def hidden(table) -> list[str]:
 def test_an_entry_is_said_once():
     assert not hidden(METRICS)
     assert hidden(
-        read_table('psnr*                +  dB           a\npsnr_worst5          +  dB           b')
+        _read_table('psnr*                +  dB           a\npsnr_worst5          +  dB           b')
     ) == ['psnr_worst5']
 
 

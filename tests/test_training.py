@@ -30,10 +30,11 @@ from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg import heads
 from wysiwyg.loop import (
     Interrupted,
+    _Stopwatch,
     check_checkpoint,
+    check_start,
     checkpoints,
     claimed,
-    Stopwatch,
     estimate,
     estimate_text,
     find_checkpoint,
@@ -918,8 +919,13 @@ def test_fine_tuning_starts_from_a_pair(data, tmp_path):
 
     assert distance_to(first) < 0.05
     assert distance_to(Trainer(WYSIWYG, tuned, data)) > 0.05
-    with pytest.raises(ValueError, match='has other sizes than this run'):
-        train(override(tuned, **{'field.hidden': 16}), tmp_path / 'other', data, progress=False)
+    for field, ours in (('field.hidden', 16), ('discriminator.channel_base', 512)):
+        other = override(tuned, **{field: ours})
+        why = rf'has other sizes than this run: give --{field} \d+$'
+        with pytest.raises(ValueError, match=why):
+            check_start(other, tmp_path / 'other')  # before anything is rendered or written
+        with pytest.raises(ValueError, match=why):
+            start_from(Trainer(WYSIWYG, other, data), network)
     (tmp_path / 'first/discriminator.safetensors').unlink()
     with pytest.raises(ValueError, match='there is no discriminator.safetensors beside'):
         train(tuned, tmp_path / 'none', data, progress=False)
@@ -1016,7 +1022,7 @@ def test_the_estimate_is_what_then_happens(data, tmp_path):
 def test_stages_without_time_are_interpolated_and_marked(data, monkeypatch, capsys):
     "A clock that runs 30 s a look: the first and the last stage are measured."
     run = override(RUN, **{'train.checkpoint_images': 40.0, 'schedule.total': 160.0})
-    monkeypatch.setattr(Stopwatch, '__call__', lambda self, images: 1 + images / 160)
+    monkeypatch.setattr(_Stopwatch, '__call__', lambda self, images: 1 + images / 160)
     ticks = itertools.count(0.0, 30.0)
     rows = estimate(run, data, steps=1, clock=lambda: next(ticks), progress=True)
     assert capsys.readouterr().err.startswith('estimate: making networks')

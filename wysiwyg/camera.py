@@ -33,10 +33,11 @@ def intrinsics(
     return k
 
 
-def focal_from_fov(degrees: float, kind: str) -> float:
-    """Focal length in image sides from a field of view.
-
-    `kind` is 'horizontal' (Blender, NeRF) or 'diagonal' (EG3D's viewer); ValueError for others."""
+def focal_from_fov(
+    degrees: float,  # the whole angle
+    kind: str,  # 'horizontal' (Blender, NeRF) or 'diagonal' (EG3D's viewer)
+) -> float:  # image sides
+    "Focal length from a field of view; ValueError for other kinds."
     if kind not in ('horizontal', 'diagonal'):
         raise ValueError(f"kind of field of view must be 'horizontal' or 'diagonal', got {kind!r}")
     half_side = 0.5 if kind == 'horizontal' else 0.5 * 2**0.5
@@ -44,9 +45,9 @@ def focal_from_fov(degrees: float, kind: str) -> float:
 
 # %% ../nbs/02_camera.ipynb #374306bf
 def look_at(
-    eye: Tensor,  # [B, 3]
-    target=(0.0, 0.0, 0.0),  # [3] or [B, 3]
-    up=(0.0, 1.0, 0.0),  # [3]
+    eye: Tensor,  # [B, 3] world units
+    target=(0.0, 0.0, 0.0),  # [3] or [B, 3] world units
+    up=(0.0, 1.0, 0.0),  # [3], of any length
     focal: float | Tensor = FOCAL,  # in image sides, one or [B]
 ) -> Camera:
     """Cameras at `eye` that look at `target` with `up` pointing up in the image.
@@ -85,8 +86,8 @@ def _camera(right: Tensor, forward: Tensor, eye: Tensor, focal: Tensor) -> Camer
 def orbit(
     yaw: float | Tensor,  # [B] radians
     pitch: float | Tensor,  # [B] radians
-    radius: float | Tensor = RADIUS,
-    focal: float | Tensor = FOCAL,
+    radius: float | Tensor = RADIUS,  # [B] distance to the origin, world units
+    focal: float | Tensor = FOCAL,  # [B] image sides
 ) -> Camera:
     "Cameras on a sphere that look at the origin; the four arguments broadcast."
     yaw, pitch, radius, focal = _broadcast(yaw, pitch, radius, focal)
@@ -110,12 +111,12 @@ def _broadcast(*values: float | Tensor) -> tuple[Tensor, ...]:
 def gaussian_cameras(
     n: int,
     generator: torch.Generator,
-    yaw_std: float = 0.3,
-    pitch_std: float = 0.155,
-    radius: float = RADIUS,
-    focal: float = FOCAL,
+    yaw_std: float = 0.3,  # radians
+    pitch_std: float = 0.155,  # radians
+    radius: float = RADIUS,  # world units
+    focal: float = FOCAL,  # image sides
 ) -> Camera:
-    """n cameras with normal yaw and pitch (radians) around the frontal one.
+    """n cameras with normal yaw and pitch around the frontal one.
 
     The standard deviations are pi-GAN's for faces."""
     yaw, pitch = torch.randn(2, n, generator=generator, device=generator.device)
@@ -123,7 +124,10 @@ def gaussian_cameras(
 
 
 def sphere_cameras(
-    n: int, generator: torch.Generator, radius: float = RADIUS, focal: float = FOCAL
+    n: int,
+    generator: torch.Generator,
+    radius: float = RADIUS,  # world units
+    focal: float = FOCAL,  # image sides
 ) -> Camera:
     "n cameras uniform by area on the whole sphere: yaw ~ U(-pi, pi), sin(pitch) ~ U(-1, 1)."
     u, v = torch.rand(2, n, generator=generator, device=generator.device)
@@ -137,17 +141,17 @@ def empirical_cameras(
     n: int,
     generator: torch.Generator,
 ) -> Camera:
-    "n of the given labels, drawn with replacement."
+    "n of the given labels, drawn with replacement; ValueError for other shapes."
     expect(labels, 'labels', 'L 25')
     pick = torch.randint(len(labels), (n,), generator=generator, device=generator.device)
     return Camera.from_label(labels[pick.to(labels.device)])
 
 # %% ../nbs/02_camera.ipynb #77755a7b
 def pixel_rays(
-    camera: Camera,
+    camera: Camera,  # B cameras
     uv: Tensor,  # [B, n, 2] image coordinates in [0, 1], u to the right, v down
 ) -> Rays:
-    "Rays through any points of the image."
+    "Rays through any points of the image; ValueError for other shapes than the cameras'."
     expect(uv, 'uv', 'B n 2', B=len(camera))
     k = camera.intrinsics[:, None]  # [B, 1, 3, 3]
     u, v = uv[..., 0], uv[..., 1]
@@ -164,8 +168,8 @@ def pixel_rays(
 
 
 def camera_rays(
-    camera: Camera,
-    resolution: int,
+    camera: Camera,  # B cameras
+    resolution: int,  # R, pixels per side
     index: Tensor = None,  # [B, n] or [n] row-major pixel numbers; all R*R of them when not given
 ) -> Rays:  # [B, n, 3]
     "Rays through pixel centres ((i + .5) / R, (j + .5) / R)."
@@ -179,10 +183,12 @@ def camera_rays(
 
 # %% ../nbs/02_camera.ipynb #ef0782bf
 def project(
-    camera: Camera,
+    camera: Camera,  # B cameras
     x: Tensor,  # [B, M, 3] world points
-) -> tuple[Tensor, Tensor]:  # uv [B, M, 2] in [0, 1] inside the image, distance [B, M]
-    "Image coordinates and Euclidean distance of points; the distance is negative behind the camera."
+) -> tuple[Tensor, Tensor]:  # uv [B, M, 2] in [0, 1] inside the image, distance [B, M] in world units
+    """Image coordinates and Euclidean distance of points; the distance is negative behind the camera.
+
+    ValueError for other shapes than the cameras'."""
     expect(x, 'x', 'B M 3', B=len(camera))
     rotation = camera.cam2world[:, :3, :3]
     eye = camera.cam2world[:, None, :3, 3]
@@ -194,8 +200,8 @@ def project(
 
 # %% ../nbs/02_camera.ipynb #ac437668
 def box_hits(
-    rays: Rays,
-    box: float,  # side of the cube around the origin
+    rays: Rays,  # B x N rays
+    box: float,  # side of the cube around the origin, world units
 ) -> tuple[Tensor, Tensor, Tensor]:  # near, far [B, N] and hit [B, N] bool
     "Slab test. From inside, near is 0; missed rays have hit False and near = far = 0."
     parallel = rays.dirs.abs() < 1e-9  # to a slab: its interval is all or nothing
@@ -210,7 +216,7 @@ def box_hits(
 
 def sphere_hits(
     rays: Rays,  # B x N rays
-    radius: float,
+    radius: float,  # world units
 ) -> tuple[Tensor, Tensor, Tensor]:
     """First crossing of a sphere around the origin, seen from outside.
 
@@ -230,7 +236,7 @@ def sphere_hits(
 def mirror_label(
     label: Tensor,  # [..., 25]
 ) -> Tensor:  # [..., 25]
-    "The label of the horizontally flipped picture."
+    "The label of the horizontally flipped picture; ValueError for other shapes."
     expect(label, 'label', '... 25')
     sign = torch.ones_like(label)
     sign[..., [1, 2, 4, 8, 3, 17, 18]] = -1  # pose (0,1) (0,2) (1,0) (2,0) (0,3), skew, c_x
@@ -253,7 +259,7 @@ def from_opengl(
     pose: Tensor,  # [B, 4, 4]
     focal: float | Tensor = FOCAL,  # in image sides, one or [B]
 ) -> Camera:
-    "The inverse of `to_opengl`."
+    "The inverse of `to_opengl`; ValueError for other shapes."
     expect(pose, 'pose', 'B 4 4')
     cam2world = pose * pose.new_tensor([1.0, -1, -1, 1])
     focal = torch.as_tensor(focal, dtype=pose.dtype, device=pose.device)
@@ -279,14 +285,20 @@ def from_blender(
     matrix_world: Tensor,  # [B, 4, 4]
     camera_angle_x: Tensor,  # [B] radians, horizontal
 ) -> Camera:
-    "The inverse of `to_blender`."
+    "The inverse of `to_blender`; ValueError for other shapes."
     pose = _z_up(matrix_world).T @ matrix_world
     focal = 0.5 / torch.tan(camera_angle_x / 2)
     return from_opengl(pose, focal)
 
 # %% ../nbs/02_camera.ipynb #a3935e4a
-def draw_cameras(camera: Camera, size: float = 0.5, box: float = 1.0, ax=None, color=None):
-    "Frusta of `size` world units, top edges bold, and the cube of the volume; returns the matplotlib axes."
+def draw_cameras(
+    camera: Camera,
+    size: float = 0.5,  # of a frustum, world units
+    box: float = 1.0,  # side of the volume, world units
+    ax=None,  # matplotlib's, three-dimensional; None: a figure of its own
+    color=None,  # matplotlib's; None: one for each camera
+):
+    "Frusta, top edges bold, and the cube of the volume; returns the axes."
     import matplotlib.pyplot as plt
 
     ax = ax or plt.figure(figsize=(5, 5)).add_subplot(projection='3d')

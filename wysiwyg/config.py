@@ -20,7 +20,7 @@ from .core import *
 # %% ../nbs/01_config.ipynb #851337d3
 @dataclass(frozen=True)
 class Schedule:
-    "A piecewise-linear function of images seen."
+    "A piecewise-linear function of images seen; ValueError without knots, or where their images decrease."
 
     # (images, value), images increasing; a step is two knots at one place
     knots: tuple[tuple[float, float], ...]
@@ -437,14 +437,14 @@ def compressed(
     total: float,  # images of the whole run
     low: int,
     mid: int,
-    full: int,  # the three render resolutions
-    beta: tuple[float, float],  # beta target before and after tightening
+    full: int,  # the three render resolutions, pixels per side
+    beta: tuple[float, float],  # beta target before and after tightening, world units
     gamma: float,  # R1 weight
     grow: tuple[float, float] = (0.35, 0.66),  # fractions of the run at which the resolution grows
     use: tuple[float, float] = (0.40, 0.52),  # fractions at which proposals are supervised and rendered with
     settle: float = 1.0,  # learning-rate multiplier of G from the last growth on
 ) -> ScheduleConfig:
-    "Table A3's sequence of events in a run of `total` images."
+    "Table A3's sequence of events in a run of `total` images; ValueError unless it is above 0 and finite."
     _some_images(total)
 
     def at(fraction: float) -> int:
@@ -479,7 +479,7 @@ def _courses_of(s: ScheduleConfig) -> dict:
 
 
 def scaled(s: ScheduleConfig, total: float) -> ScheduleConfig:
-    "The same sequence of events in `total` images."
+    "The same sequence of events in `total` images; ValueError unless it is above 0 and finite."
     _some_images(total)
     factor = total / s.total
     stretched = {}
@@ -522,7 +522,9 @@ def cats() -> Run:
 
 # %% ../nbs/01_config.ipynb #cb0b981c
 def small(resolution: int = 128, total: float = 400_000) -> Run:
-    "One GPU, under half an hour; sizes are ours, and the generator stays below 16 MB."
+    """One GPU, under half an hour; sizes are ours, and the generator stays below 16 MB.
+
+    ValueError unless `total` images are above 0; `resolution` is in pixels per side."""
     low, mid = resolution // 4, resolution // 2
     return Run(
         name='small',
@@ -591,7 +593,9 @@ def _tiny_schedule(total: float, resolution: int) -> ScheduleConfig:
 
 # %% ../nbs/01_config.ipynb #0b0f3ecb
 def tiny(total: float = 13_000, resolution: int = 32) -> Run:
-    "Every stage on two CPU cores in minutes; sizes are ours, found by measurement."
+    """Every stage on two CPU cores in minutes; sizes are ours, found by measurement.
+
+    ValueError unless `total` images are above 0; `resolution` is in pixels per side."""
     quarter = resolution // 4
     return Run(
         name='tiny',
@@ -616,7 +620,7 @@ def tiny(total: float = 13_000, resolution: int = 32) -> Run:
 def heads64(total: float = 60_000) -> Run:
     """`tiny` at 64x64 with finer planes, a longer average and wider views, where a nose shows in profile.
 
-    It made what ships."""
+    It made what ships. ValueError unless `total` images are above 0."""
     run = tiny(total, 64)
     grow, use = (0.10, 0.45), (0.16, 0.25)
     schedule = compressed(total, 16, 32, 64, (0.03, 0.006), gamma=2.0, grow=grow, use=use, settle=0.5)
@@ -634,7 +638,7 @@ PRESETS = dict(tiny=tiny, heads64=heads64, small=small, paper=paper, cats=cats)
 
 
 def preset(name: str, **changes) -> Run:
-    "A preset by name with dotted overrides."
+    "A preset by name with dotted overrides; ValueError for an unknown name or key, or a wrong type."
     if name not in PRESETS:
         raise ValueError(f'unknown preset {name!r}; known: {", ".join(PRESETS)}')
     return override(PRESETS[name](), **changes)
@@ -811,7 +815,9 @@ def _power_of_two(n: int) -> bool:
 
 
 def fitting(low: float, high: float, box: float) -> tuple[float, float]:
-    "near and far for cameras between two distances from the origin: half a box before and behind the middle."
+    """near and far for cameras between two distances from the origin, all in world units.
+
+    Half a box before and behind the middle."""
     near = max(low - box / 2, low / 10)
     return round(near, 2), round(high + box / 2, 2)
 
@@ -1020,7 +1026,7 @@ def spans(s: Schedule, total: float) -> list[tuple[float, float, float, float]]:
 
 
 def courses(s: ScheduleConfig) -> dict[str, Schedule]:
-    "Quantity of Table A3 -> its course."
+    "Quantity of Table A3 -> its course, by images."
     return {
         'rendering resolution': s.resolution,
         'B_target': s.beta_target,
@@ -1071,7 +1077,7 @@ def _piece(x0: float, x1: float, y0: float, y1: float, unit: float) -> str:
 
 # %% ../nbs/01_config.ipynb #2e7d6e8f
 def schedule_plot(s: ScheduleConfig, width: int = 72) -> str:
-    """The courses as lines of blocks, lowest to highest value.
+    """The courses as lines of `width` blocks, lowest to highest value.
 
     Logarithmic where they span more than a factor of four."""
     places = [s.total * (i + 0.5) / width for i in range(width)]
@@ -1091,7 +1097,10 @@ def _blocks(values: list[float]) -> str:
     return ''.join(' ▂▃▄▅▆▇█'[round(7 * h)] for h in heights)
 
 # %% ../nbs/01_config.ipynb #19827f1f
-def suggest_gamma(resolution: int, batch: int) -> float:
+def suggest_gamma(
+    resolution: int,  # pixels per side
+    batch: int,  # images
+) -> float:
     """StyleGAN2-ADA's heuristic for the R1 weight, 0.0002 R^2/B.
 
     A warning on stderr where the batch is too small for it."""

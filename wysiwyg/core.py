@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['expect', 'lookup', 'patch', 'Record', 'join', 'Camera', 'Rays', 'take_rays', 'Samples', 'Answer', 'to_image',
-           'to_rays', 'rng', 'default_device', 'atomic', 'file_sha', 'WriteError', 'writing', 'home', 'data_dir',
-           'runs_dir', 'Silent', 'sheet', 'show', 'colorize', 'normal_colors']
+           'to_rays', 'rng', 'atomic', 'file_sha', 'WriteError', 'writing', 'home', 'data_dir', 'runs_dir',
+           'default_device', 'Silent', 'sheet', 'show', 'colorize', 'normal_colors']
 
 # %% ../nbs/00_core.ipynb #c757b63b
 import contextlib, errno, hashlib, io, os, secrets
@@ -18,7 +18,7 @@ from torch import Tensor
 
 # %% ../nbs/00_core.ipynb #3feca34f
 def expect(
-    x: Tensor,  # the tensor to check
+    x: Tensor,  # [...] any shape: the tensor to check
     name: str,  # what the caller calls it
     shape: str,  # e.g. 'B N 3': letters bind to sizes, digits must match, '...' matches any prefix
     **sizes: int,  # sizes already known, e.g. B=4
@@ -102,10 +102,10 @@ def join(parts: list[Record], dim: int = 1) -> Record:
 class Camera(Record):
     """A batch of pinhole cameras in EG3D's convention.
 
-    OpenCV axes, world y up, intrinsics in units of the image side."""
+    OpenCV axes, world y up. ValueError for other shapes."""
 
-    cam2world: Tensor  # [B, 4, 4]
-    intrinsics: Tensor  # [B, 3, 3]
+    cam2world: Tensor  # [B, 4, 4], places in world units
+    intrinsics: Tensor  # [B, 3, 3] image sides
 
     def __post_init__(self):
         sizes = expect(self.cam2world, 'cam2world', 'B 4 4')
@@ -121,7 +121,7 @@ class Camera(Record):
 
     @classmethod
     def from_label(cls, label: Tensor) -> 'Camera':
-        "Read [B, 25] labels."
+        "Read [B, 25] labels; ValueError for other shapes."
         expect(label, 'label', 'B 25')
         cam2world = label[:, :16].reshape(-1, 4, 4)
         intrinsics = label[:, 16:].reshape(-1, 3, 3)
@@ -130,9 +130,9 @@ class Camera(Record):
 # %% ../nbs/00_core.ipynb #86dcc5f2
 @dataclass(frozen=True)
 class Rays(Record):
-    "A batch of rays with unit directions."
+    "A batch of rays with unit directions; ValueError for other shapes."
 
-    origins: Tensor  # [B, N, 3]
+    origins: Tensor  # [B, N, 3] world units
     dirs: Tensor  # [B, N, 3], unit length
 
     def __post_init__(self):
@@ -160,10 +160,12 @@ def take_rays(
 # %% ../nbs/00_core.ipynb #6780d8de
 @dataclass(frozen=True)
 class Samples(Record):
-    "Where each ray asks the field, sorted, and the interval each sample stands for."
+    """Where each ray asks the field, sorted, and the interval each sample stands for.
 
-    t: Tensor  # [B, N, S] distances along the ray
-    delta: Tensor  # [B, N, S] interval lengths
+    ValueError for other shapes."""
+
+    t: Tensor  # [B, N, S] distances along the ray, world units
+    delta: Tensor  # [B, N, S] interval lengths, world units
 
     def __post_init__(self):
         sizes = expect(self.t, 't', 'B N S')
@@ -188,8 +190,10 @@ class Answer(Record):
             raise ValueError('an Answer needs sigma, or sdf and beta')
 
 # %% ../nbs/00_core.ipynb #b57f12d6
-def to_image(x: Tensor) -> Tensor:
-    "[B, N] or [B, N, C] with N = R*R -> [B, C, R, R]; ValueError where N is no square."
+def to_image(
+    x: Tensor,  # [B, N] or [B, N, C], N = R*R
+) -> Tensor:  # [B, C, R, R]
+    "Rays as pictures; ValueError where N is no square."
     if x.ndim == 2:
         x = x[..., None]
     side = round(x.shape[1] ** 0.5)
@@ -198,8 +202,10 @@ def to_image(x: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(len(x), -1, side, side)
 
 
-def to_rays(x: Tensor) -> Tensor:
-    "[B, C, R, R] -> [B, R*R, C], the inverse of `to_image`."
+def to_rays(
+    x: Tensor,  # [B, C, R, R]
+) -> Tensor:  # [B, R*R, C]
+    "The inverse of `to_image`."
     return x.flatten(2).transpose(1, 2)
 
 # %% ../nbs/00_core.ipynb #358c2400
@@ -208,13 +214,6 @@ def rng(*key, device: str = 'cpu') -> torch.Generator:
     digest = hashlib.sha256(repr(key).encode()).digest()
     seed = int.from_bytes(digest[:7], 'little')
     return torch.Generator(device).manual_seed(seed)
-
-
-def default_device() -> torch.device:
-    "CUDA where there is one, else the CPU; WYSIWYG_DEVICE overrides."
-    if chosen := os.environ.get('WYSIWYG_DEVICE'):
-        return torch.device(chosen)
-    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 # %% ../nbs/00_core.ipynb #3b64579a
 @contextlib.contextmanager
@@ -287,6 +286,13 @@ def runs_dir() -> Path:
     return Path(chosen or home() / 'runs').resolve()
 
 
+def default_device() -> torch.device:
+    "CUDA where there is one, else the CPU; WYSIWYG_DEVICE overrides."
+    if chosen := os.environ.get('WYSIWYG_DEVICE'):
+        return torch.device(chosen)
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
 class Silent:
     "A recorder that records nothing."
 
@@ -313,7 +319,12 @@ def sheet(
     return np.asarray(levels).repeat(scale, 0).repeat(scale, 1)
 
 
-def show(images: Tensor, cols: int = 8, scale: int = 1, most: int = 44_000):
+def show(
+    images: Tensor,  # [N, C, H, W] in [0, 1], C 1 or 3
+    cols: int = 8,  # pictures per row
+    scale: int = 1,  # nearest-neighbour enlargement
+    most: int = 44_000,  # bytes
+):
     "A contact sheet for a notebook: PNG, or the best JPEG of at most `most` bytes where that is larger."
     from IPython.display import Image as Shown
     from PIL import Image
@@ -331,8 +342,8 @@ def show(images: Tensor, cols: int = 8, scale: int = 1, most: int = 44_000):
 # %% ../nbs/00_core.ipynb #837a6d01
 def colorize(
     x: Tensor,  # [B, 1, H, W] or [B, H, W]
-    lo: float = None,
-    hi: float = None,  # range; the finite extremes when not given
+    lo: float = None,  # what gets the first colour, in the units of x; the least finite value when not given
+    hi: float = None,  # the last; the largest finite value when not given
     cmap: str = 'viridis',
 ) -> Tensor:  # [B, 3, H, W] in [0, 1]
     "Colour a scalar map for `sheet`."

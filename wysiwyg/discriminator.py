@@ -44,6 +44,7 @@ class Discriminator(nn.Module):
         self.conv = EqualConv(last + 1, last, 3)
         self.dense = FullyConnected(last * 16, last, leaky)
         self.out = FullyConnected(last, config.map_dim if label_dim else 1)
+        self.label_dim = label_dim
         self.embed = _label_embedding(label_dim, config.map_dim)
 
     def forward(
@@ -52,7 +53,9 @@ class Discriminator(nn.Module):
         label: Tensor = None,  # [B, L]
         half: bool = False,  # bfloat16 in the blocks; statistics and what follows stay float32
     ) -> Tensor:  # [B]
-        expect(images, 'images', f'B 3 {self.resolution} {self.resolution}')
+        sizes = expect(images, 'images', f'B 3 {self.resolution} {self.resolution}')
+        if self.embed is not None:
+            expect(label, 'label', 'B L', B=sizes['B'], L=self.label_dim)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             x = self.blocks(leaky(self.from_rgb(images)))
         x = x.to(images.dtype)

@@ -17,7 +17,7 @@ from .triplane import *
 
 # %% ../nbs/07_sdf.ipynb #74814e11
 def density(
-    sdf: Tensor,  # [...] signed distance, negative inside
+    sdf: Tensor,  # [...] signed distance, world units, negative inside
     beta: Tensor,  # [...] > 0, world units: the width of the surface
 ) -> Tensor:  # [...] extinction per world unit, at most 1/beta
     "Laplace CDF of -sdf over beta (Eq. 1); written so that no exponent is positive."
@@ -38,10 +38,13 @@ def octaves(
     return x, torch.sin(angle), torch.cos(angle)
 
 
-def split_linear(layer: nn.Linear, *inputs: Tensor) -> Tensor:
-    """`layer` of the concatenated inputs [..., n_i], as a sum over them: [..., n_out].
+def split_linear(
+    layer: nn.Linear,  # sum of n_i -> n_out
+    *inputs: Tensor,  # [..., n_i] each
+) -> Tensor:  # [..., n_out]
+    """`layer` of the concatenated inputs, as a sum over them.
 
-    The same result without the copy, which costs more than the product."""
+    The same result without the copy, which costs more than the product. RuntimeError for other widths."""
     places = inputs[0].shape[:-1]
     widths = [x.shape[-1] for x in inputs]
     parts = layer.weight.split(widths, -1)
@@ -52,7 +55,10 @@ def split_linear(layer: nn.Linear, *inputs: Tensor) -> Tensor:
     return out.reshape(*places, out.shape[-1])
 
 # %% ../nbs/07_sdf.ipynb #53847cff
-def softplus(x: Tensor, sharpness: float = 1.0) -> Tensor:
+def softplus(
+    x: Tensor,  # [...]
+    sharpness: float = 1.0,  # k
+) -> Tensor:  # [...]
     "log(1 + exp(k x))/k; ReLU at infinite sharpness."
     if sharpness == math.inf:
         return F.relu(x)
@@ -66,9 +72,9 @@ class Field(nn.Module):
         self,
         config: FieldConfig,
         plane_channels: int,
-        box: float = 1.0,
+        box: float = 1.0,  # side of the cube that the planes cover, world units
         combine: str = 'product',
-        look_up=sample_planes,
+        look_up=sample_planes,  # or another with its arguments
         padding: str = 'border',
     ):
         super().__init__()
@@ -90,7 +96,7 @@ class Field(nn.Module):
         self.color1 = nn.Linear(color_hidden, 3)
 
     def geometry(self, planes: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        "x [B, M, 3] -> sdf [B, M], beta [B, M], f_geo [B, M, G]."
+        "planes [B, 3, C, H, W], x [B, M, 3] -> sdf [B, M], beta [B, M], f_geo [B, M, G]."
         c = self.config
         features = self.look_up(planes, x, self.box, self.combine, padding=self.padding)
         h = split_linear(self.sdf0, *octaves(x, c.pos_freqs), features)
@@ -181,7 +187,7 @@ def _fit_sphere(field: Field, generator: torch.Generator, steps: int) -> float:
 # %% ../nbs/07_sdf.ipynb #7d74e2f3
 def sdf_normals(
     sdf,  # points [B, M, 3] -> distances [B, M]
-    x: Tensor,  # [B, M, 3]
+    x: Tensor,  # [B, M, 3] world points
     eps: float = 4e-3,  # half the baseline of the difference, world units
 ) -> Tensor:  # [B, M, 3], unit length
     "Central-difference gradient of an SDF, normalised."
@@ -203,8 +209,10 @@ _ELLIPSOIDS = [  # centre xyz, radii xyz
 _PARTS = torch.tensor(_ELLIPSOIDS)
 
 
-def toy_sdf(x: Tensor) -> Tensor:
-    "Signed distance (approximate, negative inside) of a simple head: [..., 3] -> [...]."
+def toy_sdf(
+    x: Tensor,  # [..., 3] world points
+) -> Tensor:  # [...] world units, negative inside
+    "Approximate signed distance of a simple head."
     center, radii = _PARTS.to(x).split(3, -1)
     u = (x[..., None, :] - center) / radii  # the ellipsoid becomes a unit ball
     k = u.norm(dim=-1)
@@ -216,7 +224,7 @@ def toy_sdf(x: Tensor) -> Tensor:
 def toy_field(
     points: Tensor,  # [B, N, S, 3]
     dirs: Tensor,  # [B, N, 3], unused: the toy is matte
-    beta: float = 0.005,
+    beta: float = 0.005,  # width of the surface, world units
 ) -> Answer:
     "The toy head, with skin, eyes and a mouth."
     _, y, z = points.unbind(-1)

@@ -14,8 +14,11 @@ from .core import *
 from .sdf import *
 
 # %% ../nbs/07a_volrend.ipynb #c5941676
-def volume_weights(sigma: Tensor, delta: Tensor) -> Tensor:
-    "Rendering weights of Eq. 2, [..., S]; they sum to the ray's opacity."
+def volume_weights(
+    sigma: Tensor,  # [..., S] extinction per world unit
+    delta: Tensor,  # [..., S] lengths of the slabs, world units
+) -> Tensor:  # [..., S]
+    "Rendering weights of Eq. 2; they sum to the ray's opacity."
     a = sigma * delta  # optical thickness
     trans = torch.exp(-(a.cumsum(-1) - a))  # T_i
     return trans * -torch.expm1(-a)  # w_i
@@ -28,8 +31,11 @@ def sigma_of(answer: Answer) -> Tensor:
     return density(answer.sdf, answer.beta)
 
 
-def expect_distance(x: Tensor | None, who: str) -> Tensor:
-    "`x` (sdf or beta); a ValueError that names `who` wants it where the field has none."
+def expect_distance(
+    x: Tensor | None,  # [...] sdf or beta of an answer
+    who: str,  # wants it
+) -> Tensor:  # [...]
+    "`x`; a ValueError that names `who` where the field has none."
     if x is None:
         raise ValueError(f'{who} needs a field of signed distance: this one answers with its density alone')
     return x
@@ -39,13 +45,17 @@ def expect_distance(x: Tensor | None, who: str) -> Tensor:
 class March(Record):
     "Every sample of a set of rays, what the field said there, and its weight in the picture."
 
-    t: Tensor  # [B, N, S]
-    delta: Tensor  # [B, N, S]
+    t: Tensor  # [B, N, S] world units
+    delta: Tensor  # [B, N, S] world units
     answer: Answer  # of [B, N, S]
     weights: Tensor  # [B, N, S]
 
 
-def weigh(t: Tensor, delta: Tensor, answer: Answer) -> March:
+def weigh(
+    t: Tensor,  # [B, N, S] distances along the ray, world units
+    delta: Tensor,  # [B, N, S] interval lengths, world units
+    answer: Answer,  # of [B, N, S]
+) -> March:
     """A `March` with the weights of its densities.
 
     ValueError unless the answer is of t's samples [B, N, S].
@@ -62,7 +72,7 @@ def march(
     rays: Rays,  # B x N rays
     samples: Samples,  # [B, N, S]
 ) -> March:
-    "Ask the field at every sample."
+    "Ask the field at every sample; ValueError where it answers with other shapes."
     answer = field(rays.at(samples.t), rays.dirs)
     return weigh(samples.t, samples.delta, answer)
 
@@ -72,7 +82,7 @@ class Rendering(Record):
     "Per-ray results; every field has a leading [B, N]."
 
     rgb: Tensor  # [B, N, 3] in [0, 1], background composited
-    depth: Tensor  # [B, N] expected distance, far where empty
+    depth: Tensor  # [B, N] expected distance, far where empty; world units
     opacity: Tensor  # [B, N] sum of weights
     beta: Tensor = (
         None  # [B, N] weight-averaged beta, the paper's B (Eq. 10); None of a field of plain density
@@ -80,7 +90,7 @@ class Rendering(Record):
     normal: Tensor = None  # [B, N, 3] world space, zero where empty
 
     def image(self, name: str = 'rgb') -> Tensor:
-        "Field `name` as [B, C, R, R]."
+        "Field `name` as [B, C, R, R]; ValueError where the rays do not fill a square."
         return to_image(getattr(self, name))
 
     def normal_colors(self, camera: Camera) -> Tensor:
@@ -88,12 +98,16 @@ class Rendering(Record):
         return normal_colors(self.image('normal'), self.image('opacity'), camera)
 
     def surface_depth(self, far: float) -> Tensor:
-        "Expected distance of what was hit, [B, N]: (depth - (1 - opacity) far) / opacity."
+        "Expected distance of what was hit, [B, N] world units: (depth - (1 - opacity) far) / opacity."
         of_hit = self.depth - (1 - self.opacity) * far
         return of_hit / self.opacity.clamp_min(1e-3)
 
 # %% ../nbs/07a_volrend.ipynb #b7b258e7
-def integrate(m: March, far: float, background: tuple[float, float, float]) -> Rendering:
+def integrate(
+    m: March,  # of [B, N, S]
+    far: float,  # world units
+    background: tuple[float, float, float],  # colour
+) -> Rendering:  # of [B, N]
     "Sum colours, depths and betas over each ray; what is left of the light sees `background` at `far`."
     opacity = m.weights.sum(-1)
     rgb = (m.weights[..., None] * m.answer.rgb).sum(-2)
@@ -107,22 +121,22 @@ def integrate(m: March, far: float, background: tuple[float, float, float]) -> R
 
 
 def composite(
-    t: Tensor,  # [B, N, S]
-    delta: Tensor,  # [B, N, S]
-    answer: Answer,
-    far: float,
-    background: tuple[float, float, float],
+    t: Tensor,  # [B, N, S] world units
+    delta: Tensor,  # [B, N, S] world units
+    answer: Answer,  # of [B, N, S]
+    far: float,  # world units
+    background: tuple[float, float, float],  # colour
 ) -> tuple[March, Rendering]:
-    "What a field said at samples -> their weights, and what the rays see."
+    "What a field said at samples -> their weights, and what the rays see; ValueError for other shapes."
     m = weigh(t, delta, answer)
     return m, integrate(m, far, background)
 
 # %% ../nbs/07a_volrend.ipynb #636d9d05
 def uniform_samples(
-    rays: Rays,
-    near: float,
-    far: float,
-    n: int,
+    rays: Rays,  # B x N rays
+    near: float,  # world units
+    far: float,  # world units
+    n: int,  # samples on each ray
     u: Tensor = None,  # [B, N, n] in [0, 1): place inside each stratum; None: its middle
 ) -> Samples:  # [B, N, n]
     "Stratified samples between near and far; each stands for the way to the next one."
@@ -134,15 +148,20 @@ def uniform_samples(
     return Samples(t, delta)
 
 
-def deltas(t: Tensor, far: float) -> Tensor:
-    "Distance from each of [..., S] samples to the next, the last one to `far`."
+def deltas(
+    t: Tensor,  # [..., S] increasing, world units
+    far: float,  # world units
+) -> Tensor:  # [..., S]
+    "Distance from each sample to the next, from the last one to `far`."
     last = torch.full_like(t[..., :1], far)
     following = torch.cat([t[..., 1:], last], -1)
     return following - t
 
 
 def midpoints(m: March) -> March:
-    "S samples -> S-1 intervals with the mean of their ends (EG3D's marcher, on the raw outputs)."
+    """S samples -> S-1 intervals with the mean of their ends (EG3D's marcher, on the raw outputs).
+
+    ValueError for a single sample."""
     n = m.t.shape[2] - 1
     if n < 1:
         raise ValueError('intervals need at least 2 samples on a ray, got 1')
@@ -154,17 +173,20 @@ def midpoints(m: March) -> March:
     return weigh(mean_of_ends(m.t), delta, m.answer.map(mean_of_ends))
 
 # %% ../nbs/07a_volrend.ipynb #51b8a896
-def density_integral(sdf: Tensor, beta: Tensor) -> Tensor:
-    """Antiderivative of `density` in the distance, [...].
+def density_integral(
+    sdf: Tensor,  # [...] signed distance, negative inside
+    beta: Tensor,  # [...] > 0, in its units
+) -> Tensor:  # [...]
+    """Antiderivative F of `density` in the distance.
 
     It rises from minus infinity deep inside, over -1/2 on the surface, to 0 far outside."""
     return sdf.clamp_max(0) / beta - 0.5 * torch.exp(-sdf.abs() / beta)
 
 
 def thickness(
-    t: Tensor,  # [..., S] increasing
-    sdf: Tensor,  # [..., S]
-    beta: Tensor,  # [..., S-1], of each interval
+    t: Tensor,  # [..., S] increasing, world units
+    sdf: Tensor,  # [..., S] world units
+    beta: Tensor,  # [..., S-1] of each interval, world units
 ) -> Tensor:  # [..., S-1]
     "Optical thickness of the intervals between neighbours, across which distance is taken as linear."
     a, b = sdf[..., :-1], sdf[..., 1:]
