@@ -480,8 +480,8 @@ TIES = {
     ),
     'reaching through the generator': (
         r'\bg\.run\.probe|\.triplane\.blocks|\.mapping\.w_mean\.device',
-        'metrics inversion studies cli loop results',
-        5,
+        'metrics inversion cli loop results',  # `studies` are of WYSIWYG's own samplers
+        0,
         'z.to(g.mapping.w_mean.device)',
     ),
     'the probe is a quarter': (

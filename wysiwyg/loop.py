@@ -336,11 +336,13 @@ def snapshot(
 ) -> Tensor:
     """[3n, 3, R, R] in [0, 1]: n people's colours, then camera-space normals, then depths, at fixed seeds and
     cameras (yaws from -0.5 to 0.5 radians); as many people at a time as `render.max_points` allows."""
-    c, device, samples = g.run.render, next(g.parameters()).device, 2 * g.run.probe.samples
-    z = torch.randn(n, g.run.backbone.z_dim, generator=rng(seed, 'snapshot')).to(device)
+    run, device = g.run, next(g.parameters()).device
+    c, samples = run.render, 2 * run.probe.samples
+    z = torch.randn(n, run.backbone.z_dim, generator=rng(seed, 'snapshot')).to(device)
     level = torch.zeros(n)
     camera, front = g.orbit(torch.linspace(-0.5, 0.5, n), level), g.orbit(level, level)
-    most, parts = max(1, c.max_points // ((resolution or g.run.resolution) ** 2 * samples)), []
+    points = (resolution or run.resolution) ** 2 * samples
+    most, parts = max(1, c.max_points // points), []
     for i in range(0, n, most):
         some = slice(i, i + most)
         planes = g.synthesize(g.map(z[some], front[some], trunc))
