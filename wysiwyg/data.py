@@ -804,8 +804,9 @@ def check_data(
         )
     told, given = run.backbone.label_dim, data.labels.shape[1]
     if told not in (0, given):
+        mend = f'give {given}, or 0' if given else 'give 0'
         raise ValueError(
-            f'backbone.label_dim = {told}, but a label of {data.name} has {given} numbers: give {given}, or 0'
+            f'backbone.label_dim = {told}, but a label of {data.name} has {given} numbers: {mend}'
         )
     if data.label_kind != 'camera':
         return
