@@ -9,14 +9,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from wysiwyg.camera import orbit
+from wysiwyg.camera import camera_rays, orbit
 from wysiwyg.config import override, tiny
 from wysiwyg.core import Answer, Rays
 from wysiwyg.generator import load_generator, save_generator, save_tensors
 from wysiwyg.kernels import Ops
 from wysiwyg.method import WYSIWYG
 from wysiwyg.probe import bins_march
-from wysiwyg.renderer import Renderer
+from wysiwyg.renderer import Renderer, in_order, march_rays
 from wysiwyg.samplers import secant_surface, two_pass
 from wysiwyg.sdf import Field, _sphere, sphere_init
 from wysiwyg.volrend import integrate
@@ -261,6 +261,34 @@ def test_other_parts_leave_the_generator_as_it_is(scene):
         g.using(lens=1)
     other.run = RUN
     assert other.renderer == g.renderer
+
+
+def test_operations_are_the_renderers_and_the_fields(scene):
+    g, torch_ops = scene[0], Ops('torch')
+    by_renderer = g.using(renderer=replace(g.renderer, ops=torch_ops))
+    by_word, by_field = g.using(ops='torch'), g.using(ops=torch_ops).using(field=copy.deepcopy(g.field))
+    for other in (by_renderer, by_word, by_field):
+        assert other.ops == torch_ops
+        assert other.field.look_up.__self__ == torch_ops
+    assert g.field.look_up.__self__ == g.ops
+    for nonsense in ('fast', None):
+        with pytest.raises(ValueError, match='impl must be one of'):
+            g.using(ops=nonsense)
+
+
+def test_rays_and_their_pdf_belong_together(scene):
+    g, planes, camera = scene
+    rays, field = camera_rays(camera, 8), g.field_at(planes)
+    pdf = torch.full((3, 64, 15), 1 / 15)
+    for wrong in (pdf[:, :9], pdf[:2]):
+        with pytest.raises(ValueError, match='pdf must have shape'):
+            march_rays(g.renderer, field, rays, RUN.sampler, 0, wrong)
+    with pytest.raises(ValueError, match="the sampler 'robust' needs a pdf"):
+        march_rays(g.renderer, field, rays, replace(RUN.sampler, kind='robust'), 0)
+    pdf[0, 3, 7] = math.nan
+    seen = in_order(march_rays(g.renderer, field, rays, RUN.sampler, 0, pdf))
+    assert seen.rgb[0, 3].isnan().all()
+    assert seen.rgb[1:].isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -908,3 +908,20 @@ def test_training_on_a_cpu_takes_the_kernels_without_gradient_alone(scene, monke
     with torch.no_grad():
         g.render(planes, camera, 16)
     assert seen == {'certainty', 'robust', 'field', 'composite'}
+
+
+@needs_compiler
+def test_planes_that_no_kernel_reads_are_left_to_torch():
+    x = points(1, 5)
+    for planes in (torch.randn(1, 3, 6, 4, 4), torch.randn(1, 3, 8, 1, 9)):
+        assert torch.equal(Ops('auto').sample_planes(planes, x), triplane.sample_planes(planes, x))
+        with pytest.raises(ValueError, match='multiple of 4|at least 2 x 2'):
+            Ops('cpu').sample_planes(planes, x)
+
+
+def test_a_variable_that_means_nothing_is_named(monkeypatch):
+    monkeypatch.setenv('WYSIWYG_IMPL', '')
+    assert Ops().impl == 'auto'
+    monkeypatch.setenv('WYSIWYG_IMPL', 'fast')
+    with pytest.raises(ValueError, match="the variable WYSIWYG_IMPL must be one of .* got 'fast'"):
+        Ops()

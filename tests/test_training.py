@@ -9,6 +9,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -21,6 +22,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from wysiwyg.camera import gaussian_cameras
 from wysiwyg.cli import main
@@ -550,6 +552,12 @@ def test_resume_takes_a_folder_and_says_what_is_not_there(data, pair, tmp_path):
         train(RUN, tmp_path / 'a', data, '/nosuch.pt', progress=False)
     with pytest.raises(ValueError, match='none of the 0 checkpoints'):
         find_checkpoint(t, folder, str(tmp_path))
+    check_start(RUN, folder, 'latest')
+    why = r'was trained with backbone.z_dim = 8, not 64 \(and \d+ more fields differ\): repeat the whole'
+    with pytest.raises(ValueError, match=why):  # before any head is rendered
+        check_start(tiny(), folder, 'latest')
+    with pytest.raises(ValueError, match='train.g_lr = .*: give the same value, or start anew'):
+        check_start(override(RUN, **{'train.g_lr': 1.0}), folder, str(second))
     with pytest.raises(ValueError, match='there is no /nosuch.safetensors: train.network'):
         start_from(t, '/nosuch.safetensors')
     with pytest.raises(ValueError, match='there is no /nosuch.safetensors'):
@@ -926,7 +934,17 @@ def test_fine_tuning_starts_from_a_pair(data, tmp_path):
             check_start(other, tmp_path / 'other')  # before anything is rendered or written
         with pytest.raises(ValueError, match=why):
             start_from(Trainer(WYSIWYG, other, data), network)
-    (tmp_path / 'first/discriminator.safetensors').unlink()
+    judge = tmp_path / 'first/discriminator.safetensors'
+    critic = load_file(judge)
+    for spoilt in ({k: v.long() for k, v in critic.items()}, {k: v * math.nan for k, v in critic.items()}):
+        save_file(spoilt, judge)
+        with pytest.raises(ValueError, match='discriminator.safetensors is of no use'):
+            check_start(tuned, tmp_path / 'other')
+    save_file(dict(list(critic.items())[1:]), judge)
+    with pytest.raises(ValueError, match='other sizes than this run: it is of another pair'):
+        check_start(tuned, tmp_path / 'other')
+    check_start(override(tuned, **{'train.network': 'gone'}), tmp_path / 'tuned', 'latest')  # not asked again
+    judge.unlink()
     with pytest.raises(ValueError, match='there is no discriminator.safetensors beside'):
         train(tuned, tmp_path / 'none', data, progress=False)
 

@@ -391,6 +391,7 @@ def _plan(a: Train, folder: Path) -> dict:
     if a.run.data.path:
         data = open_data(a.run)
         check_data(a.run, data, method_of(a.run).label_kinds)
+        print(f'data: {data.report}', file=sys.stderr)
         _tell_size(a.run, data)
         if a.resume:
             trainer = Trainer(method_of(a.run), a.run, data, torch.device('cpu'))

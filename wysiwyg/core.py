@@ -24,6 +24,8 @@ def expect(
     **sizes: int,  # sizes already known, e.g. B=4
 ) -> dict[str, int]:  # every letter's size
     "Raise a ValueError that names `name` unless its shape reads as `shape`; return the sizes of the letters."
+    if not hasattr(x, 'shape'):
+        raise ValueError(f'{name} must be a tensor of shape [{shape}], got {type(x).__name__}')
     want = shape.split()
     got = list(x.shape)
     if want[0] == '...':
@@ -55,8 +57,11 @@ def lookup(table: dict, word: str, what: str):
 
 # %% ../nbs/00_core.ipynb #7e41c5d9
 def patch(method: Callable):
-    "Make a function a method of the class that its first argument is annotated with."
-    cls = next(iter(method.__annotations__.values()))
+    "Make a function a method of the class that its first argument is annotated with, else a ValueError."
+    first = method.__code__.co_varnames[0]
+    cls = method.__annotations__.get(first)
+    if not isinstance(cls, type):
+        raise ValueError(f'{method.__name__}: annotate {first} with the class whose method this is')
     setattr(cls, method.__name__, method)
 
 # %% ../nbs/00_core.ipynb #f4c3ffc0

@@ -354,7 +354,8 @@ class DataError(ValueError):
     "A data set with faults; the message lists every kind of them, `report` holds them all."
 
     def __init__(self, report: Report):
-        super().__init__(str(report))
+        mend = '\nmend them, or leave them out by --data.skip_bad' if report.good else ''
+        super().__init__(str(report) + mend)
         self.report = report
 
 # %% ../nbs/03_data.ipynb #f9126cc3

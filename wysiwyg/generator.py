@@ -175,17 +175,20 @@ def _set_parts(g: _Parts, **parts):
     for name in parts:
         if name not in _PARTS:
             raise ValueError(f'a generator has no part {name!r}; it has {", ".join(_PARTS)}')
-    for name in [p for p in _PARTS if p in parts]:
-        if name == 'ops':
-            _set_ops(g, parts['ops'])
-        else:
-            setattr(g, name, parts[name])
+    for name in [p for p in _PARTS if p in parts and p != 'ops']:
+        setattr(g, name, parts[name])
+    if {'run', 'renderer', 'field', 'ops'} & parts.keys():
+        _set_ops(g, parts.get('ops', g.ops))
 
 
-def _set_ops(g: _Parts, ops: kernels.Ops):
+def _set_ops(g: _Parts, ops: kernels.Ops | str):
+    if not isinstance(ops, kernels.Ops):
+        ops = kernels.Ops(ops)
     g.renderer = replace(g.renderer, ops=ops)
-    g.field = copy.copy(g.field)
-    g.field.look_up = ops.sample_planes
+    look_up = getattr(g.field, 'look_up', None)
+    if getattr(look_up, '__self__', None) != ops:
+        g.field = copy.copy(g.field)
+        g.field.look_up = ops.sample_planes
 
 # %% ../nbs/12_generator.ipynb #68df1597
 def _with_normals(g: _Parts, planes: Tensor, rays: Rays, out: Rendering) -> Rendering:
@@ -438,13 +441,15 @@ def _one_line(e: Exception) -> str:
 
 # %% ../nbs/12_generator.ipynb #b7ef8162
 def load_generator(path: str | Path = None, device: torch.device = None) -> Generator:
-    """Read a generator (the shipped one by default) in eval mode, without gradients.
+    """Read a generator (the shipped one by default; of a folder its own) in eval mode, without gradients.
 
     A ValueError in one line where the file is not one.
     """
     from safetensors.torch import load_file
 
     path = Path(path or shipped())
+    if path.is_dir():
+        path = path / shipped().name
     if not path.exists():
         raise FileNotFoundError(f'no generator at {path}: train one with `wysiwyg train`, or restore data/')
     try:

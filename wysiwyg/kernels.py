@@ -346,7 +346,10 @@ def _insist(impl: str, tensors) -> str:
 
 # %% ../nbs/11_kernels.ipynb #5c8e1f63
 def _asked_for() -> str:
-    return os.environ.get('WYSIWYG_IMPL', 'auto')
+    impl = os.environ.get('WYSIWYG_IMPL') or 'auto'
+    if impl not in _IMPLS:
+        raise ValueError(f'the variable WYSIWYG_IMPL must be one of {_IMPLS}, got {impl!r}')
+    return impl
 
 
 @dataclass(frozen=True)
@@ -666,9 +669,10 @@ def _lanes(channels: int) -> int:
     return min(8, 2 ** int(math.log2(fours)))
 
 
-def _looks_up(combine: str, padding: str) -> bool:
-    "Is there a kernel for this way to read planes?"
-    return combine in ('product', 'sum') and padding == 'border'
+def _looks_up(planes: Tensor, combine: str, padding: str, impl: str) -> bool:
+    "Is there a kernel for this way to read these planes? Who insists on kernels is told why not."
+    fits = planes.shape[2] % 4 == 0 and min(planes.shape[-2:]) >= 2
+    return combine in ('product', 'sum') and padding == 'border' and (fits or impl != 'auto')
 
 # %% ../nbs/11_kernels.ipynb #70376232
 class _Triplane(torch.autograd.Function):
@@ -710,7 +714,7 @@ def sample_planes(
     Where x or a second derivative is asked for, torch does it.
     """
     backend = self.choose(planes, x)
-    if backend == 'torch' or x.requires_grad or not _looks_up(combine, padding):
+    if backend == 'torch' or x.requires_grad or not _looks_up(planes, combine, padding, self.impl):
         return triplane.sample_planes(planes, x, box, combine, padding)
     sizes = expect(planes, 'planes', 'B 3 C H W')
     expect(x, 'x', 'B M 3', B=sizes['B'])
@@ -1206,7 +1210,7 @@ def field(
     given = (planes, points, dirs, *f.parameters())
     backend = self.choose(*given)
     learned = torch.is_grad_enabled() and any(x.requires_grad for x in given)
-    if backend == 'torch' or learned or not _looks_up(f.combine, f.padding):
+    if backend == 'torch' or learned or not _looks_up(planes, f.combine, f.padding, self.impl):
         return f(planes, points, dirs)
     tensor_cores = backend == 'cuda' and torch.cuda.get_device_capability(planes.device) >= (8, 0)
     run = _field_mma if tensor_cores else _field

@@ -201,20 +201,29 @@ def _read_state(raw: bytes):
         raise ValueError('holds something else than tensors and numbers: it is not read') from None
     return {'curve': {}} | state if isinstance(state, dict) else state  # earlier versions kept no sums
 
-
-def _check_run(t: Trainer, path: Path):
-    "Damaged, or ValueError where the checkpoint is of another configuration or of other data."
+# %% ../nbs/15a_loop.ipynb #c15d7e80
+def _check_config(run: Run, path: Path) -> dict:
+    "What a checkpoint says of itself; Damaged, or ValueError where it is of another configuration."
     meta = check_checkpoint(path)
     try:
         theirs = flat(from_dict(Run, meta['run']))
     except Exception as e:
         raise Damaged(f'{path.name} was written by another version of the program: {e}') from None
-    ours = flat(t.run)
-    for k in (k for k in ours if theirs[k] != ours[k] and k not in FREE):
-        raise ValueError(
-            f'{path.name} was trained with {k} = {theirs[k]}, not {ours[k]}: '
-            'give the same value, or start anew'
-        )
+    ours = flat(run)
+    differ = [k for k in ours if theirs[k] != ours[k] and k not in FREE]
+    if not differ:
+        return meta
+    k = min(differ, key=lambda name: name.startswith('heads.'))  # of no matter where pictures are given
+    more, mend = '', 'give the same value, or start anew'
+    if len(differ) > 1:
+        more = f' (and {len(differ) - 1} more fields differ)'
+        mend = f'repeat the whole command of its start (--cfg {theirs["name"]} ...), or start anew'
+    raise ValueError(f'{path.name} was trained with {k} = {theirs[k]}, not {ours[k]}{more}: {mend}')
+
+# %% ../nbs/15a_loop.ipynb #8d2f0b45
+def _check_run(t: Trainer, path: Path):
+    "Damaged, or ValueError where the checkpoint is of another configuration or of other data."
+    meta = _check_config(t.run, path)
     if meta['data'] != t.data.sha:
         digests = f'digest {meta["data"][:12]}, here {t.data.sha[:12]}'
         raise ValueError(f'{path.name} was trained on other data ({digests})')
@@ -282,21 +291,34 @@ def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, G
         )
     g = load_generator(path, device)
     try:
-        return path, judge, g, load_file(judge, str(device))
+        d = load_file(judge, str(device))
     except Exception as e:
         raise ValueError(f'{judge.name} is not a safetensors file: {e}') from None
+    for name, x in d.items():
+        if not (x.is_floating_point() and x.isfinite().all()):
+            raise ValueError(f'{judge.name} is of no use: {name} is {x.dtype}, or not finite')
+    return path, judge, g, d
 
 # %% ../nbs/15a_loop.ipynb #7c1e9a34
+_NO_SIZES = 'proposal.patch', 'proposal.blur', 'proposal.kind', 'field.beta_init', 'field.beta_min'
+
+
 def _sizes(theirs: Run, ours: Run) -> str:
-    "The options that would give our networks their sizes."
+    "What would give our networks their sizes: options, where the runs differ in any."
+    if theirs.system != ours.system:
+        return f'it is of the system {theirs.system}, this run is of {ours.system}'
     new, old = flat(theirs), flat(ours)
     parts = 'backbone', 'field', 'probe', 'proposal', 'discriminator'
-    sizes = [k for k in new if k.split('.')[0] in parts and k != 'proposal.patch']
+    sizes = [k for k in new if k.split('.')[0] in parts and k not in _NO_SIZES]
     differ = [k for k in sizes if new[k] != old[k]]
-    options = [f'--{k} {new[k]}' for k in differ]
+    options = [f'--{k} {_as_option(new[k])}' for k in differ]
     if theirs.resolution != ours.resolution:
         options.append(f'a schedule.resolution that ends at {theirs.resolution}')
-    return f'give {", ".join(options)}'
+    return f'give {", ".join(options)}' if options else 'it is of another pair'
+
+
+def _as_option(value) -> str:
+    return ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _check_network(run: Run):
@@ -309,7 +331,7 @@ def _check_network(run: Run):
         if _misfit(state, net.state_dict(), name):
             raise ValueError(f'{name} has other sizes than this run: {_sizes(g.run, run)}')
 
-
+# %% ../nbs/15a_loop.ipynb #d26e8f91
 def start_from_shipped(t: Trainer) -> Trainer:
     "Start from the pair that comes with the repository; ValueError where the run has other sizes."
     return start_from(t, shipped())
@@ -398,6 +420,18 @@ def claimed(outdir: Path):
         lock.release()
 
 # %% ../nbs/15a_loop.ipynb #a92c74e7
+def _check_resumed(run: Run, place: Path):
+    "ValueError where the checkpoint to go on from is of another configuration; the data are asked later."
+
+    def test(path: Path):
+        _check_config(run, path)
+
+    if place.is_file():
+        test(place)
+    else:
+        latest_checkpoint(place, test)
+
+
 def check_start(run: Run, outdir: str | Path, resume: str = None):
     """ValueError for what needs no data to be refused: a folder in use, one that holds another run, a file
     that is not there. Writes nothing."""
@@ -411,7 +445,9 @@ def check_start(run: Run, outdir: str | Path, resume: str = None):
         raise ValueError(
             f'{outdir} already holds checkpoints: resume with --resume=latest, or choose another folder'
         )
-    if run.train.network:
+    if resume:
+        _check_resumed(run, outdir if resume == 'latest' else Path(resume))
+    if run.train.network and not resume:
         _check_network(run)
     if (outdir / 'train.lock').exists():
         with claimed(outdir):
@@ -650,8 +686,11 @@ def _opening(t: Trainer, outdir: Path, total: float) -> str:
 def _closing(t: Trainer, outdir: Path) -> str:
     "What was made, and what can be done with it."
     path, total = outdir / shipped().name, t.run.schedule.total
-    more = f'; --resume=latest goes on to image {total:,.0f}' if t.images < total else ''
+    more = (
+        f'; the same command with --resume=latest goes on to image {total:,.0f}' if t.images < total else ''
+    )
     following = f'  wysiwyg render --network {path} --outdir pictures\n  wysiwyg eval --network {path}'
+    following += '\n  wysiwyg ui   serves the runs in MLflow'
     return f'trained to image {t.images:,}{more}; next:\n{following}'
 
 # %% ../nbs/15a_loop.ipynb #b59f231f

@@ -262,8 +262,9 @@ def march_rays(
     keep: bool = True,
     sampler: Callable = None,  # in place of the one that `config` names
 ) -> Groups:
-    "March rays by their budgets."
+    "March rays by their budgets. ValueError where a sampler needs a pdf, or has one of other rays."
     device, volume, ops = rays.dirs.device, renderer.volume, renderer.ops
+    _expect_pdf(pdf, rays, config, sampler)
     if pdf is None:
         index = torch.arange(rays.dirs.shape[1], device=device).expand(rays.dirs.shape[:2])
         u = places_in_strata(index.shape, config.samples, config, key, device)
@@ -273,10 +274,18 @@ def march_rays(
     for index, s in budget(ops.certainty(pdf, config.top), config):
         u = places_in_strata(index.shape, s, config, key, device)
         # samplers forgive a pdf that is NaN; a picture must not
-        u = u + 0 * take_rays(pdf[..., :1], index)
+        u = u + 0 * take_rays(pdf.sum(-1, keepdim=True), index)
         group = RayGroup(field, rays.take(index), u, config, volume, pdf, index, ops)
         groups.append((index, *march_group(group, sampler, keep)))
     return groups
+
+# %% ../nbs/11a_renderer.ipynb #af4b2d67
+def _expect_pdf(pdf: Tensor | None, rays: Rays, config: SamplerConfig, sampler: Callable | None):
+    b, n = rays.dirs.shape[:2]
+    if pdf is not None:
+        expect(pdf, 'pdf', 'B N K', B=b, N=n)
+    elif sampler is None and config.kind not in WITHOUT_PDF:
+        raise ValueError(f'the sampler {config.kind!r} needs a pdf [{b}, {n}, K-1]')
 
 
 def in_order(groups: Groups) -> Rendering:

@@ -357,12 +357,27 @@ def brief(study: str, baseline: str, metrics: list[str] = None, arms=None, most:
     """
     metrics = metrics or study_scores(read_study(study, arms if isinstance(arms, dict) else None), baseline)
     first = metrics[:most]
-    shown = show_compare(study, baseline, first, arms)
-    table = markdown_table(['arm', *map(heading, first)], shown.reset_index().values.tolist())
+    compared = compare(study, baseline, first, arms)
+    shown = _written(compared, baseline).reset_index().values.tolist()
+    table = markdown_table(['arm', *map(heading, first)], shown)
+    leads = '\n'.join(filter(None, (_leader(compared[name], name, baseline) for name in first)))
     meant = '\n'.join(f'- {name}: {meaning}' for name, meaning in _meanings(first).items())
     left = len(metrics) - most
     more = f'{left} more metrics in compare.html.' if left > 0 else ''
-    return '\n\n'.join(filter(None, (table, meant, more)))
+    return '\n\n'.join(filter(None, (table, leads, meant, more)))
+
+# %% ../nbs/17a_results.ipynb #9e3a1c56
+def _leader(columns, name: str, baseline: str) -> str:
+    "Who is best in a metric, against the baseline, and what that is worth; '' where no arm can be best."
+    if not columns['best'].any():
+        return ''
+    arm = columns['best'].idxmax()
+    if arm == baseline:
+        return f'- {bare_name(name)}: no arm is better than {baseline}.'
+    worth = {None: 'without an interval, so perhaps by chance', True: 'which may be noise'}
+    said = worth.get(columns['noise'][arm], 'beyond its 95 % interval')
+    change = _short(columns['Δ'][arm], '+')
+    return f'- {bare_name(name)}: {arm} leads, {change} against {baseline}, {said}.'
 
 # %% ../nbs/17a_results.ipynb #b09eb081
 def study_report(

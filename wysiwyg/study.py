@@ -314,18 +314,20 @@ def _durations(study: str) -> dict[tuple[str, str], list[float]]:
     return {key: [seconds for seconds, _ in runs] for key, runs in out.items()}
 
 
-_PROPORTIONAL = ('images', 'schedule.total', 'views', 'repeats')  # sizes that time is proportional to
+_PROPORTIONAL = ('images', 'schedule.total', 'views', 'repeats')  # sizes that a part of the time follows
+_FIXED = 0.5  # the other part of a smaller run's time, by experience
 
 
 def _scaled_duration(known: list[tuple[float, dict]], sizes: dict) -> float:
-    "Median seconds of runs of other sizes, in proportion to the images, views and repeats that both tell."
+    "Median seconds of runs of other sizes; half of a run's time grows with images, views and repeats alone."
 
     def ratio(size: str, theirs: dict) -> float:
         return sizes[size] / theirs[size] if size in sizes and theirs.get(size) else 1.0
 
     scaled = []
     for seconds, theirs in known:
-        scaled.append(seconds * math.prod(ratio(size, theirs) for size in _PROPORTIONAL))
+        factor = math.prod(ratio(size, theirs) for size in _PROPORTIONAL)
+        scaled.append(seconds * max(factor, _FIXED + (1 - _FIXED) * factor))
     return float(np.median(scaled))
 
 # %% ../nbs/17b_study.ipynb #5e3132bf

@@ -51,6 +51,7 @@ class Mapping(nn.Module):
 
     def __init__(self, z_dim: int, label_dim: int, w_dim: int, layers: int = 2, lr_mul: float = 0.01):
         super().__init__()
+        self.z_dim, self.label_dim = z_dim, label_dim
         self.embed = FullyConnected(label_dim, w_dim) if label_dim else None
         n_in = z_dim + w_dim if label_dim else z_dim
         self.layers = nn.ModuleList()
@@ -65,8 +66,10 @@ class Mapping(nn.Module):
         label: Tensor = None,  # [B, label_dim]
         trunc: float = 1.0,  # 1: as trained; 0: the mean face
     ) -> Tensor:  # [B, w_dim]
+        known = expect(z, 'z', 'B Z', Z=self.z_dim)
         x = normalize(z)
         if self.embed:
+            expect(label, 'label', 'B L', B=known['B'], L=self.label_dim)
             seen = normalize(self.embed(label))
             x = torch.cat([x, seen], 1)
         for layer in self.layers:
