@@ -755,6 +755,13 @@ def test_digests_of_recorded_runs_hold(path):
         assert digest(params) == run['tags']['wysiwyg.config_sha']
 
 
+def test_an_arm_without_a_finite_value_has_failed(study):
+    measured = run_study(study, {'a': {'k': 1}}, lambda r, p, seed: {'eval/x': math.nan})
+    assert measured == {'a-s0': 'failed: ValueError: none of its 1 values is finite'}
+    mended = run_study(study, {'a': {'k': 1}}, lambda r, p, seed: {'eval/x': 1.0, 'eval/y': math.nan})
+    assert mended == {'a-s0': 'done'}
+
+
 def test_recorded_rows_tell_how_long_another_size_takes(study, monkeypatch):
     keep(study, 'a', {'images': 100, 'k': 1}, {'eval/x': 1.0}, seconds=60)
     path = export_runs(study)

@@ -353,6 +353,8 @@ def _read_entry(name: str, entry: dict) -> tuple[tuple[int, int], tuple[int, ...
         floats = ', '.join(_TYPES)
         raise _NoWeight(f"{name} is {kind}: a generator's tensors are of floating point, one of {floats}")
     span, shape = entry['data_offsets'], tuple(entry['shape'])
+    if not all(type(n) is int for n in (*span, *shape)):
+        raise ValueError(f'{name} has a size that is no whole number')
     begin, end = span
     if end - begin != math.prod(shape) * _TYPES[kind].itemsize:
         raise ValueError(f'{name} has {end - begin} bytes for {list(shape)}')
@@ -402,7 +404,7 @@ def method_of(run: Run):
 def _read_view(text: str) -> tuple[float, float]:
     view = json.loads(text)
     is_pair = isinstance(view, list) and len(view) == 2
-    if not (is_pair and all(isinstance(x, (int, float)) and 0 < x < 1e6 for x in view)):
+    if not (is_pair and all(type(x) in (int, float) and 0 < x < 1e6 for x in view)):
         raise ValueError(f'view = {text[:60]} must be camera radius and focal length, two numbers above 0')
     return float(view[0]), float(view[1])
 

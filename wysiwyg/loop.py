@@ -307,14 +307,18 @@ def _sizes(theirs: Run, ours: Run) -> str:
     "What would give our networks their sizes: options, where the runs differ in any."
     if theirs.system != ours.system:
         return f'it is of the system {theirs.system}, this run is of {ours.system}'
-    new, old = flat(theirs), flat(ours)
-    parts = 'backbone', 'field', 'probe', 'proposal', 'discriminator'
-    sizes = [k for k in new if k.split('.')[0] in parts and k not in _NO_SIZES]
-    differ = [k for k in sizes if new[k] != old[k]]
-    options = [f'--{k} {_as_option(new[k])}' for k in differ]
+    options = [f'--{k} {_as_option(value)}' for k, value in _differing_parts(theirs, ours).items()]
     if theirs.resolution != ours.resolution:
         options.append(f'a schedule.resolution that ends at {theirs.resolution}')
     return f'give {", ".join(options)}' if options else 'it is of another pair'
+
+
+def _differing_parts(theirs: Run, ours: Run) -> dict:
+    "What their configuration says of the networks, where ours says something else."
+    new, old = flat(theirs), flat(ours)
+    parts = 'backbone', 'field', 'probe', 'proposal', 'discriminator'
+    names = [k for k in new if k.split('.')[0] in parts and k not in _NO_SIZES]
+    return {k: new[k] for k in names if new[k] != old[k]}
 
 
 def _as_option(value) -> str:
@@ -330,6 +334,8 @@ def _check_network(run: Run):
     for name, net, state in zip((path.name, judge.name), ours, (g.state_dict(), d)):
         if _misfit(state, net.state_dict(), name):
             raise ValueError(f'{name} has other sizes than this run: {_sizes(g.run, run)}')
+    for k, value in _differing_parts(g.run, run).items():
+        print(f'note: {path.name} was trained with {k} = {value}, this run has another', file=sys.stderr)
 
 # %% ../nbs/15a_loop.ipynb #d26e8f91
 def start_from_shipped(t: Trainer) -> Trainer:

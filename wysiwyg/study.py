@@ -139,6 +139,8 @@ def _measure_arm(measure: Callable, study: str, arm: str, seed: int, params, not
         last = dict(r.spool.last)
         for name, value in scores.items():
             r.metrics({name: value}, last.get(name, -1) + 1)
+        if r.dropped and not any(not name.startswith('images/') for name in r.spool.last):
+            raise ValueError(f'none of its {r.dropped} values is finite')
         r.tag('seconds', f'{time.time() - begun:.1f}')
     return _undelivered(r.spool) or 'done'
 
