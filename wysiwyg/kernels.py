@@ -490,7 +490,7 @@ class _Composite(torch.autograd.Function):
         return None, None, *grads, None
 
 # %% ../nbs/11_kernels.ipynb #6af108ef
-@patch
+@patch_method
 def composite(
     self: Ops,
     t: Tensor,  # [B, N, S]
@@ -642,7 +642,7 @@ def channels_last(planes: Tensor) -> Tensor:
     return planes.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
 
-@patch
+@patch_method
 def layout(self: Ops, planes: Tensor) -> Tensor:
     "Planes [B, 3, C, H, W] as the backend that will read them likes them."
     return planes if self.choose(planes) == 'torch' else channels_last(planes)
@@ -700,7 +700,7 @@ class _Triplane(torch.autograd.Function):
         return out.permute(0, 1, 4, 2, 3), None, None, None, None
 
 # %% ../nbs/11_kernels.ipynb #b44d32a0
-@patch
+@patch_method
 def sample_planes(
     self: Ops,
     planes: Tensor,  # [B, 3, C, H, W]; C a multiple of 4
@@ -813,7 +813,7 @@ extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
 _MOST_BINS = 2047  # of 2^20 units each, whose sum 32 bits hold
 
 
-@patch
+@patch_method
 def certainty(
     self: Ops,
     pdf: Tensor,  # [..., K-1]
@@ -833,7 +833,7 @@ def _certainty(pdf, top, h):
     return out
 
 # %% ../nbs/11_kernels.ipynb #24bcb128
-@patch
+@patch_method
 def draw_robust(
     self: Ops,
     pdf: Tensor,  # [B, N, K-1]
@@ -1188,7 +1188,7 @@ def _pack_tiles(f: Field) -> tuple[Tensor, Tensor]:
     return tiles.to(torch.bfloat16), torch.cat([_padded(b, 16) for b in biases])
 
 # %% ../nbs/11_kernels.ipynb #05234a74
-@patch
+@patch_method
 def field(
     self: Ops,
     f: Field,
