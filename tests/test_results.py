@@ -6,6 +6,7 @@ import os
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from wysiwyg import results
@@ -27,6 +28,7 @@ from wysiwyg.results import (
     study_report,
     study_scores,
     run_pictures,
+    _leader,
     _written,
 )
 from wysiwyg.tracking import Recorder, experiment_id, find_runs, open_store
@@ -145,6 +147,17 @@ def test_a_narrow_page_has_few_columns(study):
     assert text.splitlines()[0] == '| arm | inverted_overlap ↑ (share) | mine |'
     assert text.endswith('2 more metrics in compare.html.')
     assert '- inverted_overlap ↑ (share): silhouettes of an inverted head' in text
+    assert '- inverted_overlap: b leads, +0.5 against a, beyond its 95 % interval.' in text
+    assert '- mine:' not in text  # nobody knows which way is better
+    assert '- inverted_overlap: no arm is better than b.' in brief(study, 'b', most=1)
+
+
+@pytest.mark.parametrize(
+    'noise, said', [(None, 'perhaps by chance'), (True, 'may be noise'), (False, 'beyond')]
+)
+def test_a_lead_says_what_it_is_worth(noise, said):
+    columns = pd.DataFrame({'Δ': [0.0, 2.0], 'noise': [None, noise], 'best': [False, True]}, index=['a', 'b'])
+    assert re.fullmatch(rf'- psnr: b leads, \+2 against a, .*{said}.*', _leader(columns, 'eval/psnr', 'a'))
 
 
 @pytest.mark.parametrize(

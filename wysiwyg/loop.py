@@ -260,6 +260,8 @@ def start_from(t: Trainer, network: str | Path) -> Trainer:
     """Weights of a saved pair for the generator, its average and the discriminator; optimisers start anew.
     ValueError where a file is missing or has other sizes."""
     path, judge, g, d = _read_pair(network, t.device)
+    for k, value in _differing_parts(g.run, t.run).items():
+        print(f'note: {path.name} was trained with {k} = {value}, this run has another', file=sys.stderr)
     critics = _critics_of(t.d)
     told = (path.name, (t.g, t.ema), g.state_dict()), (judge.name, (critics,), d)
     for name, nets, state in told:
@@ -334,8 +336,6 @@ def _check_network(run: Run):
     for name, net, state in zip((path.name, judge.name), ours, (g.state_dict(), d)):
         if _misfit(state, net.state_dict(), name):
             raise ValueError(f'{name} has other sizes than this run: {_sizes(g.run, run)}')
-    for k, value in _differing_parts(g.run, run).items():
-        print(f'note: {path.name} was trained with {k} = {value}, this run has another', file=sys.stderr)
 
 # %% ../nbs/15a_loop.ipynb #d26e8f91
 def start_from_shipped(t: Trainer) -> Trainer:
@@ -427,15 +427,19 @@ def claimed(outdir: Path):
 
 # %% ../nbs/15a_loop.ipynb #a92c74e7
 def _check_resumed(run: Run, place: Path):
-    "ValueError where the checkpoint to go on from is of another configuration; the data are asked later."
+    """ValueError where the checkpoint to go on from is of another configuration; the data are asked later.
 
-    def test(path: Path):
-        _check_config(run, path)
-
+    Of a folder, damaged ones are passed over: who goes on from the one before tells of them.
+    """
     if place.is_file():
-        test(place)
-    else:
-        latest_checkpoint(place, test)
+        _check_config(run, place)
+        return
+    for path in reversed(checkpoints(place)):
+        try:
+            _check_config(run, path)
+            return
+        except Damaged:
+            continue
 
 
 def check_start(run: Run, outdir: str | Path, resume: str = None):

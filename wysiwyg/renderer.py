@@ -270,11 +270,9 @@ def march_rays(
         u = places_in_strata(index.shape, config.samples, config, key, device)
         group = RayGroup(field, rays, u, config, volume, ops=ops)
         return [(index, *march_group(group, sampler, keep))]
-    groups = []
+    groups, lost = [], 0 * pdf.sum(-1, keepdim=True)  # samplers forgive a pdf that is NaN; a picture must not
     for index, s in budget(ops.certainty(pdf, config.top), config):
-        u = places_in_strata(index.shape, s, config, key, device)
-        # samplers forgive a pdf that is NaN; a picture must not
-        u = u + 0 * take_rays(pdf.sum(-1, keepdim=True), index)
+        u = places_in_strata(index.shape, s, config, key, device) + take_rays(lost, index)
         group = RayGroup(field, rays.take(index), u, config, volume, pdf, index, ops)
         groups.append((index, *march_group(group, sampler, keep)))
     return groups
