@@ -157,6 +157,9 @@ def test_a_narrow_page_has_few_columns(study):
 )
 def test_a_lead_says_what_it_is_worth(noise, said):
     columns = pd.DataFrame({'Δ': [0.0, 2.0], 'noise': [None, noise], 'best': [False, True]}, index=['a', 'b'])
+    worse = columns.assign(Δ=[0.0, -2.0])
+    assert _leader(worse, 'eval/psnr', 'a') == '- psnr: no arm is better than a.'
+    assert _leader(columns.assign(Δ=math.nan), 'eval/psnr', 'a') == ''
     assert re.fullmatch(rf'- psnr: b leads, \+2 against a, .*{said}.*', _leader(columns, 'eval/psnr', 'a'))
 
 

@@ -284,6 +284,8 @@ def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, G
     from safetensors.torch import load_file
 
     path = Path(network)
+    if path.is_dir():
+        path = path / shipped().name
     if not path.is_file():
         raise ValueError(f'there is no {path}: train.network is a generator file, as training writes it')
     judge = path.with_name(_shipped_discriminator().name)
@@ -297,8 +299,10 @@ def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, G
     except Exception as e:
         raise ValueError(f'{judge.name} is not a safetensors file: {e}') from None
     for name, x in d.items():
-        if not (x.is_floating_point() and x.isfinite().all()):
-            raise ValueError(f'{judge.name} is of no use: {name} is {x.dtype}, or not finite')
+        if not x.is_floating_point():
+            raise ValueError(f'{judge.name} is of no use: {name} is {x.dtype}')
+        if not x.isfinite().all():
+            raise ValueError(f'{judge.name} is of no use: {name} is not finite')
     return path, judge, g, d
 
 # %% ../nbs/15a_loop.ipynb #7c1e9a34
@@ -309,7 +313,9 @@ def _sizes(theirs: Run, ours: Run) -> str:
     "What would give our networks their sizes: options, where the runs differ in any."
     if theirs.system != ours.system:
         return f'it is of the system {theirs.system}, this run is of {ours.system}'
-    options = [f'--{k} {_as_option(value)}' for k, value in _differing_parts(theirs, ours).items()]
+    differ = _differing_parts(theirs, ours)
+    sizes = differ.keys() - set(_NO_SIZES)
+    options = [f'--{k} {_as_option(value)}' for k, value in differ.items() if k in sizes]
     if theirs.resolution != ours.resolution:
         options.append(f'a schedule.resolution that ends at {theirs.resolution}')
     return f'give {", ".join(options)}' if options else 'it is of another pair'
@@ -319,7 +325,7 @@ def _differing_parts(theirs: Run, ours: Run) -> dict:
     "What their configuration says of the networks, where ours says something else."
     new, old = flat(theirs), flat(ours)
     parts = 'backbone', 'field', 'probe', 'proposal', 'discriminator'
-    names = [k for k in new if k.split('.')[0] in parts and k not in _NO_SIZES]
+    names = [k for k in new if k.split('.')[0] in parts]
     return {k: new[k] for k in names if new[k] != old[k]}
 
 

@@ -372,12 +372,14 @@ def _leader(columns, name: str, baseline: str) -> str:
     if not columns['best'].any():
         return ''
     arm = columns['best'].idxmax()
-    if arm == baseline:
+    change = columns['Δ'][arm]
+    if math.isnan(change):
+        return ''
+    if change * metric(name).better <= 0:
         return f'- {bare_name(name)}: no arm is better than {baseline}.'
     worth = {None: 'without an interval, so perhaps by chance', True: 'which may be noise'}
     said = worth.get(columns['noise'][arm], 'beyond its 95 % interval')
-    change = _short(columns['Δ'][arm], '+')
-    return f'- {bare_name(name)}: {arm} leads, {change} against {baseline}, {said}.'
+    return f'- {bare_name(name)}: {arm} leads, {_short(change, "+")} against {baseline}, {said}.'
 
 # %% ../nbs/17a_results.ipynb #b09eb081
 def study_report(
