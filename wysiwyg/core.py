@@ -139,14 +139,22 @@ class Rays(Record):
 
     origins: Tensor  # [B, N, 3] world units
     dirs: Tensor  # [B, N, 3], unit length
+    image: Tensor = None  # [B, N], int64: whose planes a ray meets; None: those of its batch row
 
     def __post_init__(self):
         sizes = expect(self.origins, 'origins', 'B N 3')
         expect(self.dirs, 'dirs', 'B N 3', **sizes)
+        if self.image is not None:
+            expect(self.image, 'image', 'B N', **sizes)
 
     def at(self, t: Tensor) -> Tensor:
         "Points o + t d: t [B, N, S] -> [B, N, S, 3]."
         return self.origins[:, :, None] + t[..., None] * self.dirs[:, :, None]
+
+    def ask(self, field, t: Tensor):
+        "What `field` answers at distances t [B, N, S], world units."
+        whose = () if self.image is None else (self.image,)
+        return field(self.at(t), self.dirs, *whose)
 
     def take(self, index: Tensor) -> 'Rays':
         "The rays at index [B, n] of each batch row."

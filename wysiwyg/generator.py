@@ -119,13 +119,15 @@ class _Parts(nn.Module):
         return self.ops.layout(self.triplane(w))
 
     def field_at(self, planes: Tensor) -> Callable:
-        "The field as a function of points [B, N, S, 3] and directions [B, N, 3]."
+        """The field as a function of points [B, N, S, 3] and directions [B, N, 3].
 
-        def field(points, dirs):
+        And of the rays' `image` [1, N] where one row has rays of several."""
+
+        def field(points, dirs, image=None):
             self.evaluations += points.shape[:3].numel()
             if self.renderer.volume.frontal_color and not self.training:
                 dirs = torch.zeros_like(dirs) - dirs.new_tensor([0, 0, 1])
-            return self.ops.field(self.field, planes, points, dirs)
+            return self.ops.field(self.field, planes, points, dirs, image)
 
         return field
 

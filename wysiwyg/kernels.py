@@ -1195,12 +1195,15 @@ def field(
     planes: Tensor,  # [B, 3, C, H, W]
     points: Tensor,  # [B, N, S, 3]
     dirs: Tensor,  # [B, N, 3]
+    image: Tensor = None,  # [1, N] in order: whose planes the rays of one row meet; None: those of their row
 ) -> Answer:  # sdf and beta [B, N, S], rgb [B, N, S, 3]
     """`Field.forward` in one kernel: look-up, encoding and both networks.
 
     For inference, in bf16 on tensor cores. Where a gradient is asked for, torch does it.
     Any other network of planes, points and directions answers for itself.
     """
+    if image is not None:
+        return _of_each_image(functools.partial(self.field, f), planes, points, dirs, image)
     if not isinstance(f, Field):
         return f(planes, points, dirs)
     sizes = expect(points, 'points', 'B N S 3')
@@ -1216,6 +1219,16 @@ def field(
     run = _field_mma if tensor_cores else _field
     sdf, beta, rgb = run(f, planes, points, dirs, backend)
     return Answer(rgb, sdf=sdf, beta=beta)
+
+# %% ../nbs/11_kernels.ipynb #05234a75
+def _of_each_image(field, planes: Tensor, points: Tensor, dirs: Tensor, image: Tensor) -> Answer:
+    "Ask image by image; ValueError unless rays are one row, in the order of their images."
+    expect(image, 'image', '1 N', N=dirs.shape[1])
+    if (image.diff() < 0).any():
+        raise ValueError('rays of several images must come in the order of their images')
+    counts = image[0].bincount(minlength=len(planes)).tolist()
+    parts = zip(planes.split(1), points.split(counts, 1), dirs.split(counts, 1))
+    return join([field(*part) for part in parts if part[1].shape[1]])
 
 # %% ../nbs/11_kernels.ipynb #091f5dd5
 def _field(f, planes, points, dirs, backend, threads=None, schedule='loop'):

@@ -96,7 +96,7 @@ def _ask_at(group: RayGroup, samples: Samples) -> tuple[Callable, tuple[Tensor, 
     c = group.volume
 
     def marcher(rays, t, delta):
-        answer = group.field(rays.at(t), rays.dirs)
+        answer = rays.ask(group.field, t)
         return group.ops.composite(t, delta, answer, c.far, c.background)
 
     return marcher, (samples.t, samples.delta)

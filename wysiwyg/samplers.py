@@ -141,7 +141,7 @@ def secant_surface(
     for _ in range(steps):
         t = a + (b - a) * _crossing(fa, fb).clamp(0.02, 0.98)
         with torch.no_grad():
-            answer = field(rays.at(t), rays.dirs)
+            answer = rays.ask(field, t)
         f, beta = answer.sdf, answer.beta
         outside = f > 0
         a, fa = torch.where(outside, t, a), torch.where(outside, f, fa)
@@ -236,9 +236,9 @@ def refine(
 
     Places are chosen without a gradient, both looks keep theirs.
     """
-    first = field(rays.at(t), rays.dirs)
+    first = rays.ask(field, t)
     sdf = expect_distance(first.sdf, 'a second look').detach()
     more = second_look(t, sdf, first.beta.detach(), u, near, far, width)
-    second = field(rays.at(more), rays.dirs)
+    second = rays.ask(field, more)
     t, answer = _merge(t, more, first, second)
     return t, _centred(t, width), answer

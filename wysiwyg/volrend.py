@@ -68,12 +68,12 @@ def weigh(
 
 
 def march(
-    field,  # (points [B, N, S, 3], dirs [B, N, 3]) -> Answer
+    field,  # (points [B, N, S, 3], dirs [B, N, 3]) -> Answer; rays of several images: their `image` too
     rays: Rays,  # B x N rays
     samples: Samples,  # [B, N, S]
 ) -> March:
     "Ask the field at every sample; ValueError where it answers with other shapes."
-    answer = field(rays.at(samples.t), rays.dirs)
+    answer = rays.ask(field, samples.t)
     return weigh(samples.t, samples.delta, answer)
 
 # %% ../nbs/07a_volrend.ipynb #368d0127
