@@ -119,9 +119,7 @@ class _Parts(nn.Module):
         return self.ops.layout(self.triplane(w))
 
     def field_at(self, planes: Tensor) -> Callable:
-        """The field as a function of points [B, N, S, 3] and directions [B, N, 3].
-
-        And of the rays' `image` [1, N] where one row has rays of several."""
+        "The field: (points [B, N, S, 3], directions [B, N, 3], image [1, N] of rays of several) -> Answer."
 
         def field(points, dirs, image=None):
             self.evaluations += points.shape[:3].numel()
