@@ -16,7 +16,7 @@ MOST = dict(
     composite=40,
     composite_backward=48,
     field=96,
-    field_backward=128,
+    field_backward=144,
     field_mma=128,
 )  # registers a thread
 
