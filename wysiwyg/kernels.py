@@ -58,6 +58,7 @@ KERNELS = dict(
     triplane=('lanes', 'bilinear', 'triplane'),
     triplane_backward=('lanes', 'bilinear', 'triplane_backward'),
     certainty=('lanes', 'smallest_set', 'sampler'),
+    kept_bins=('lanes', 'smallest_set', 'sampler'),
     robust=('lanes', 'smallest_set', 'sampler'),
     composite=('lanes', 'composite'),
     composite_backward=('lanes', 'composite', 'composite_backward'),
@@ -754,6 +755,21 @@ template<bool MASS> __device__ int level(const Row& r, int need)
         if ((MASS ? mass_above(r, v+step-1) : count_above(r, v+step-1)) >= need) v += step;
     return v;                            // always 21 rounds: the items of a warp must exchange in step
 }
+// what is kept: the `above` bins of more than v units, and the nearest `ties` of v
+struct Kept { int v, above, ties; };
+__device__ Kept smallest_set(Row& r, float tau)
+{
+    int total = 0;
+    for (int i = 0; i < PER; i++) total += r.units[i];
+    total = lane_sum(total);
+    if (total == 0) {                                      // no mass: every bin
+        for (int i = 0; i < PER; i++) r.units[i] = i*LANES+lane() < K;
+        total = K; tau = 1;
+    }
+    int need = max(min((int)ceilf(tau*(float)total), total), 1),
+        v = level<true>(r, need), above = count_above(r, v);
+    return {v, above, (need-mass_above(r, v)+v-1)/v};
+}
 """
 
 # %% ../nbs/11_kernels.ipynb #f4bc5964
@@ -766,6 +782,15 @@ extern "C" __global__ void certainty(const float* pdf,     // [N, K]
     Row r = read_row(pdf, ray);
     int v = level<false>(r, top), sum = mass_above(r, v)+v*(top-count_above(r, v));
     if (i < N && lane() == 0) out[i] = sum;
+}
+extern "C" __global__ void kept_bins(const float* pdf,     // [N, K]
+    int* out,                                              // [N] bins of the smallest set
+    int N, float tau)
+{
+    int i = item(), ray = min(i, N-1);
+    Row r = read_row(pdf, ray);
+    Kept kept = smallest_set(r, tau);
+    if (i < N && lane() == 0) out[i] = kept.above+kept.ties;
 }
 """
 
@@ -780,16 +805,8 @@ extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
     int i = item(), j = min(i, B*n-1); bool outside = index[j] < 0 || index[j] >= N;
     Row r = read_row(pdf, (size_t)(j/n)*N+(outside ? 0 : index[j]));
     if (outside) near = nanf("");                          // no such ray
-    int total = 0;
-    for (int b = 0; b < PER; b++) total += r.units[b];
-    total = lane_sum(total);
-    if (total == 0) {                                      // no mass: every bin
-        for (int b = 0; b < PER; b++) r.units[b] = b*LANES+lane() < K;
-        total = K; tau = 1;
-    }
-    int need = max(min((int)ceilf(tau*(float)total), total), 1),
-        v = level<true>(r, need), above = count_above(r, v);
-    int ties = (need-mass_above(r, v)+v-1)/v, c = above+ties;    // all above v, and the nearest `ties` at v
+    Kept set = smallest_set(r, tau);
+    int v = set.v, ties = set.ties, c = set.above+ties;
     // one more for the `rest` largest
     int each = S/c, rest = S%c, w = level<false>(r, max(rest, 1)), extra = rest-count_above(r, w);
     int start = 0, at_v = 0, at_w = 0;
@@ -827,10 +844,37 @@ def certainty(
 
 
 def _certainty(pdf, top, h):
-    k = pdf.shape[-1]
+    return _of_rays('certainty', pdf, min(top, pdf.shape[-1]), h)
+
+
+def _of_rays(kernel: str, pdf: Tensor, option: int | float, h: How) -> Tensor:
+    "A whole number for each ray of a pdf [..., K-1]: [...] int32."
     out = pdf.new_empty(pdf.shape[:-1], dtype=torch.int32)
-    h.run('certainty', out.numel(), (pdf.contiguous(), out, out.numel(), min(top, k)), K=k)
+    h.run(kernel, out.numel(), (pdf.contiguous(), out, out.numel(), option), K=pdf.shape[-1])
     return out
+
+
+@patch_method
+def kept_bins(
+    self: Ops,
+    pdf: Tensor,  # [..., K-1]
+    tau: float,
+) -> Tensor:  # [...] int32
+    "`sampler.kept_bins`: how many bins the smallest set keeps. ValueError for a `tau` outside of (0, 1]."
+    backend = self.choose(pdf)
+    if backend == 'torch' or pdf.shape[-1] > _MOST_BINS:
+        return sampler.kept_bins(pdf, tau)
+    _check_tau(tau)
+    return _kept_bins(pdf, tau, _how(backend, 32))
+
+
+def _kept_bins(pdf, tau, h):
+    return _of_rays('kept_bins', pdf, float(tau), h)
+
+
+def _check_tau(tau: float):
+    if not 0 < tau <= 1:
+        raise ValueError(f'tau must be in (0, 1], got {tau}')
 
 # %% ../nbs/11_kernels.ipynb #24bcb128
 @patch_method
@@ -855,8 +899,7 @@ def draw_robust(
     learned = torch.is_grad_enabled() and u.requires_grad
     if backend == 'torch' or sizes['K'] > _MOST_BINS or learned:
         return sampler.draw_robust(take_rays(pdf, index), samples, tau, near, far, u)
-    if not 0 < tau <= 1:
-        raise ValueError(f'tau must be in (0, 1], got {tau}')
+    _check_tau(tau)
     if index.dtype != torch.int64:
         raise ValueError(f'index must be int64, got {index.dtype}')
     if backend == 'cpu' and index.numel():  # on a GPU such rays get places that are NaN
@@ -1328,6 +1371,7 @@ def paper_sizes() -> dict[str, dict]:
         triplane=planes,
         triplane_backward=planes,
         certainty=bins,
+        kept_bins=bins,
         robust=bins,
         composite=march,
         composite_backward=march,
