@@ -181,8 +181,8 @@ class SamplerConfig:
     jitter: bool = True  # random place in the stratum; False: its middle
     # refined: share of the samples drawn from the proposal; the rest follow the distances found there
     first: float = 0.75
-    # who gets how many: as above; that, but few for rays known to be empty; as many as kept bins need (the last
-    # two not in the paper)
+    # who gets how many: as above; that, but few for rays known to be empty; by the bins that a ray keeps (the
+    # last two not in the paper)
     policy: Literal['paper', 'empty', 'need'] = 'paper'
     per_bin: float = 2.0  # need: samples for each bin of a ray's smallest set
     least: int = 4  # need: on a ray
