@@ -755,6 +755,10 @@ template<bool MASS> __device__ int level(const Row& r, int need)
         if ((MASS ? mass_above(r, v+step-1) : count_above(r, v+step-1)) >= need) v += step;
     return v;                            // always 21 rounds: the items of a warp must exchange in step
 }
+"""
+
+# %% ../nbs/11_kernels.ipynb #6d953ffc
+PARTS['smallest_set'] += r"""
 // what is kept: the `above` bins of more than v units, and the nearest `ties` of v
 struct Kept { int v, above, ties; };
 __device__ Kept smallest_set(Row& r, float tau)
@@ -853,7 +857,7 @@ def _of_rays(kernel: str, pdf: Tensor, option: int | float, h: How) -> Tensor:
     h.run(kernel, out.numel(), (pdf.contiguous(), out, out.numel(), option), K=pdf.shape[-1])
     return out
 
-
+# %% ../nbs/11_kernels.ipynb #1f1fb8ac
 @patch_method
 def kept_bins(
     self: Ops,
