@@ -23,6 +23,7 @@ from wysiwyg.sdf import Field, density
 
 TOLERANCE = dict(  # largest error against float64, relative to the largest value where that is above 1
     certainty=0,  # whole numbers
+    kept_bins=0,
     draw_robust=1e-6,  # distances; their bins are equal
     composite=5e-7,
     composite_backward=2e-5,
@@ -189,6 +190,10 @@ def certain(impl, pdf):
     return [Ops(impl).certainty(pdf, 16)]
 
 
+def kept(impl, pdf):
+    return [Ops(impl).kept_bins(pdf, 0.98)]
+
+
 def composited(impl, t, delta, sdf, beta, rgb):
     answer = Answer(rgb, sdf=sdf, beta=beta)
     return rendered(Ops(impl).composite(t, delta, answer, FAR, (0.1, 0.2, 0.3)))
@@ -197,6 +202,7 @@ def composited(impl, t, delta, sdf, beta, rgb):
 CALLS = dict(  # public function -> (call, inputs of two sizes)
     sample_planes=(sampled, planes_and_points),
     certainty=(certain, lambda n, s: (pdfs(0, 3.0, n),)),
+    kept_bins=(kept, lambda n, s: (pdfs(0, 3.0, n),)),
     draw_robust=(drawn, lambda n, s: (pdfs(0, 3.0, n), *rays(n, s))),
     composite=(composited, lambda n, s: samples(n, s, 3)),
     field=(field_of(100.0), march),
@@ -453,6 +459,7 @@ def test_bins_are_those_of_torch_bit_for_bit(backend, seed, scale, n, tau):
     kept = sampler.smallest_set(take_rays(pdf, index), tau)
     assert torch.equal(counts(got[0]), sampler.allocate(*kept, n))
     assert torch.equal(Ops(backend).certainty(*on(backend, pdf), 16).cpu(), sampler.certainty(pdf, 16))
+    assert torch.equal(Ops(backend).kept_bins(*on(backend, pdf), tau).cpu(), sampler.kept_bins(pdf, tau))
 
 
 def test_masses_beyond_those_of_a_pdf_do_no_harm(backend):
@@ -508,6 +515,8 @@ def test_shapes_must_agree(backend):
         Ops(backend).draw_robust(pdf, index, 4, 0.98, NEAR, FAR, u)
     with pytest.raises(ValueError, match='tau'):
         Ops(backend).draw_robust(pdf, index, 3, 1.5, NEAR, FAR, u)
+    with pytest.raises(ValueError, match='tau must be in .0, 1., got 98'):
+        Ops(backend).kept_bins(pdf, 98)
     with pytest.raises(ValueError, match='^planes must'):
         Ops(backend).field(on(backend, mlp())[0], planes[:1], points, dirs)
     with pytest.raises(ValueError, match='^delta must'):
@@ -543,6 +552,7 @@ def test_the_smallest_tau_keeps_the_largest_bin(backend):
     index = torch.zeros(1, 1, dtype=torch.int64)
     u = torch.full((1, 1, 4), 0.5)
     for impl in (backend, 'torch'):
+        assert Ops(impl).kept_bins(*on(backend, pdf), 1e-46).item() == 1
         t = Ops(impl).draw_robust(*on(backend, pdf, index), 4, 1e-46, 0.0, 3.0, *on(backend, u)).t
         assert torch.allclose(t.cpu(), torch.tensor([1.125, 1.375, 1.625, 1.875]))
 
@@ -553,13 +563,16 @@ def test_more_mass_than_32_bits_hold(backend):
     index = torch.zeros(1, 1, dtype=torch.int64)
     pdf, index, u = on(backend, level, index, 0.5 * level)
     assert Ops(backend).certainty(pdf, 4096).item() == 2**32
+    assert Ops(backend).kept_bins(pdf, 1.0).item() == 4096
     t = Ops(backend).draw_robust(pdf, index, 4096, 1.0, 0.0, 4096.0, u).t
     assert torch.allclose(t[0, 0].cpu(), torch.arange(4096) + 0.5)
 
 
-def test_certainty_of_rays_in_any_shape(backend):
+def test_rays_are_counted_in_any_shape(backend):
     (pdf,) = on(backend, pdfs(0, 3.0))
-    assert torch.equal(Ops(backend).certainty(pdf[0], 16), Ops(backend).certainty(pdf, 16)[0])
+    ops = Ops(backend)
+    assert torch.equal(ops.certainty(pdf[0], 16), ops.certainty(pdf, 16)[0])
+    assert torch.equal(ops.kept_bins(pdf[0], 0.9), ops.kept_bins(pdf, 0.9)[0])
 
 
 def test_planes_must_have_the_channels_of_the_weights(backend):
@@ -573,6 +586,7 @@ ARGUMENTS = dict(
     triplane=8,
     triplane_backward=9,
     certainty=4,
+    kept_bins=4,
     robust=12,
     composite=9,
     composite_backward=12,
@@ -792,6 +806,7 @@ RUNS = dict(  # kernel -> (lanes, its results in some order of threads)
     triplane_backward=(2, triplane_with_grad),
     composite_backward=(16, composite_with_grad),
     certainty=(32, lambda how: [K._certainty(pdfs(0, 3.0), 16, how)]),
+    kept_bins=(32, lambda how: [K._kept_bins(pdfs(0, 3.0), 0.98, how)]),
     draw_robust=(32, robust),
     field=(32, lambda how: F._field(mlp(), *march(5, 3), None, fibers(how))),
     field_backward=(32, field_with_grad),

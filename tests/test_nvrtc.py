@@ -12,6 +12,7 @@ MOST = dict(
     triplane=64,
     triplane_backward=80,
     certainty=32,
+    kept_bins=32,
     robust=56,
     composite=40,
     composite_backward=48,

@@ -57,6 +57,7 @@ KERNELS = dict(
     triplane=('lanes', 'bilinear', 'triplane'),
     triplane_backward=('lanes', 'bilinear', 'splat', 'triplane_backward'),
     certainty=('lanes', 'smallest_set', 'sampler'),
+    kept_bins=('lanes', 'smallest_set', 'sampler'),
     robust=('lanes', 'smallest_set', 'sampler'),
     composite=('lanes', 'composite'),
     composite_backward=('lanes', 'composite', 'composite_backward'),
@@ -659,11 +660,17 @@ def layout(self: Ops, planes: Tensor) -> Tensor:
     return planes if self.choose(planes) == 'torch' else channels_last(planes)
 
 
-def as_texels(planes: Tensor) -> Tensor:
-    return channels_last(planes).permute(0, 1, 3, 4, 2)  # [B, 3, H, W, C], no copy if it is so already
+def as_texels(planes: Tensor) -> Tensor:  # [B, 3, C, H, W] -> [B, 3, H, W, C]
+    "Planes as kernels read them; no copy where they lie so already."
+    return channels_last(planes).permute(0, 1, 3, 4, 2)
 
 
-def plane_constants(planes: Tensor, combine: str, backend: str) -> dict:
+def plane_constants(
+    planes: Tensor,  # [B, 3, C, H, W]
+    combine: str,
+    backend: str,
+) -> dict:
+    "What the look-up is compiled for; ValueError for planes that it cannot read."
     c = planes.shape[2]
     if c % 4:
         raise ValueError(
@@ -673,14 +680,19 @@ def plane_constants(planes: Tensor, combine: str, backend: str) -> dict:
         raise ValueError(f'planes must be at least 2 x 2, got {list(planes.shape)}')
     return dict(C=c, V=math.gcd(c, 16) if backend == 'cpu' else 4, PRODUCT=int(combine == 'product'))
 
-
+# %% ../nbs/11_kernels.ipynb #74fc8fed
 def _lanes(channels: int) -> int:
     "Threads a point: one for four channels, a power of two, at most 8."
     fours = max(1, channels // 4)
     return min(8, 2 ** int(math.log2(fours)))
 
 
-def looks_up(planes: Tensor, combine: str, padding: str, impl: str) -> bool:
+def looks_up(
+    planes: Tensor,  # [B, 3, C, H, W]
+    combine: str,
+    padding: str,
+    impl: str,
+) -> bool:
     "Is there a kernel for this way to read these planes? Who insists on kernels is told why not."
     fits = planes.shape[2] % 4 == 0 and min(planes.shape[-2:]) >= 2
     return combine in ('product', 'sum') and padding == 'border' and (fits or impl != 'auto')
@@ -767,6 +779,25 @@ template<bool MASS> __device__ int level(const Row& r, int need)
 }
 """
 
+# %% ../nbs/11_kernels.ipynb #6d953ffc
+PARTS['smallest_set'] += r"""
+// what is kept: the `above` bins of more than v units, and the nearest `ties` of v
+struct Kept { int v, above, ties; };
+__device__ Kept smallest_set(Row& r, float tau)
+{
+    int total = 0;
+    for (int i = 0; i < PER; i++) total += r.units[i];
+    total = lane_sum(total);
+    if (total == 0) {                                      // no mass: every bin
+        for (int i = 0; i < PER; i++) r.units[i] = i*LANES+lane() < K;
+        total = K; tau = 1;
+    }
+    int need = max(min((int)ceilf(tau*(float)total), total), 1),
+        v = level<true>(r, need), above = count_above(r, v);
+    return {v, above, (need-mass_above(r, v)+v-1)/v};
+}
+"""
+
 # %% ../nbs/11_kernels.ipynb #f4bc5964
 PARTS['sampler'] = r"""
 extern "C" __global__ void certainty(const float* pdf,     // [N, K]
@@ -777,6 +808,15 @@ extern "C" __global__ void certainty(const float* pdf,     // [N, K]
     Row r = read_row(pdf, ray);
     int v = level<false>(r, top), sum = mass_above(r, v)+v*(top-count_above(r, v));
     if (i < N && lane() == 0) out[i] = sum;
+}
+extern "C" __global__ void kept_bins(const float* pdf,     // [N, K]
+    int* out,                                              // [N] bins of the smallest set
+    int N, float tau)
+{
+    int i = item(), ray = min(i, N-1);
+    Row r = read_row(pdf, ray);
+    Kept kept = smallest_set(r, tau);
+    if (i < N && lane() == 0) out[i] = kept.above+kept.ties;
 }
 """
 
@@ -791,16 +831,8 @@ extern "C" __global__ void robust(const float* pdf,        // [B, N, K]
     int i = item(), j = min(i, B*n-1); bool outside = index[j] < 0 || index[j] >= N;
     Row r = read_row(pdf, (size_t)(j/n)*N+(outside ? 0 : index[j]));
     if (outside) near = nanf("");                          // no such ray
-    int total = 0;
-    for (int b = 0; b < PER; b++) total += r.units[b];
-    total = lane_sum(total);
-    if (total == 0) {                                      // no mass: every bin
-        for (int b = 0; b < PER; b++) r.units[b] = b*LANES+lane() < K;
-        total = K; tau = 1;
-    }
-    int need = max(min((int)ceilf(tau*(float)total), total), 1),
-        v = level<true>(r, need), above = count_above(r, v);
-    int ties = (need-mass_above(r, v)+v-1)/v, c = above+ties;    // all above v, and the nearest `ties` at v
+    Kept set = smallest_set(r, tau);
+    int v = set.v, ties = set.ties, c = set.above+ties;
     // one more for the `rest` largest
     int each = S/c, rest = S%c, w = level<false>(r, max(rest, 1)), extra = rest-count_above(r, w);
     int start = 0, at_v = 0, at_w = 0;
@@ -838,10 +870,37 @@ def certainty(
 
 
 def _certainty(pdf, top, h):
-    k = pdf.shape[-1]
+    return _of_rays('certainty', pdf, min(top, pdf.shape[-1]), h)
+
+
+def _of_rays(kernel: str, pdf: Tensor, option: int | float, h: How) -> Tensor:
+    "A whole number for each ray of a pdf [..., K-1]: [...] int32."
     out = pdf.new_empty(pdf.shape[:-1], dtype=torch.int32)
-    h.run('certainty', out.numel(), (pdf.contiguous(), out, out.numel(), min(top, k)), K=k)
+    h.run(kernel, out.numel(), (pdf.contiguous(), out, out.numel(), option), K=pdf.shape[-1])
     return out
+
+# %% ../nbs/11_kernels.ipynb #1f1fb8ac
+@patch_method
+def kept_bins(
+    self: Ops,
+    pdf: Tensor,  # [..., K-1]
+    tau: float,
+) -> Tensor:  # [...] int32
+    "`sampler.kept_bins`: how many bins the smallest set keeps. ValueError for a `tau` outside of (0, 1]."
+    backend = self.choose(pdf)
+    if backend == 'torch' or pdf.shape[-1] > _MOST_BINS:
+        return sampler.kept_bins(pdf, tau)
+    _check_tau(tau)
+    return _kept_bins(pdf, tau, _how(backend, 32))
+
+
+def _kept_bins(pdf, tau, h):
+    return _of_rays('kept_bins', pdf, float(tau), h)
+
+
+def _check_tau(tau: float):
+    if not 0 < tau <= 1:
+        raise ValueError(f'tau must be in (0, 1], got {tau}')
 
 # %% ../nbs/11_kernels.ipynb #24bcb128
 @patch_method
@@ -866,8 +925,7 @@ def draw_robust(
     learned = torch.is_grad_enabled() and u.requires_grad
     if backend == 'torch' or sizes['K'] > _MOST_BINS or learned:
         return sampler.draw_robust(take_rays(pdf, index), samples, tau, near, far, u)
-    if not 0 < tau <= 1:
-        raise ValueError(f'tau must be in (0, 1], got {tau}')
+    _check_tau(tau)
     if index.dtype != torch.int64:
         raise ValueError(f'index must be int64, got {index.dtype}')
     if backend == 'cpu' and index.numel():  # on a GPU such rays get places that are NaN
@@ -934,6 +992,7 @@ PAPER_SIZES = dict(  # kernel -> its constants at the paper's sizes
     triplane=_PLANES,
     triplane_backward=_PLANES,
     certainty=_BINS,
+    kept_bins=_BINS,
     robust=_BINS,
     composite=_MARCH,
     composite_backward=_MARCH,

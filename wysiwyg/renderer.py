@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from .budgets import *
 from .camera import *
 from .config import ProbeConfig, ProposalConfig, RenderConfig, Run, SamplerConfig
 from .core import *
@@ -56,9 +57,11 @@ def chunked(
 # %% ../nbs/11b_renderer.ipynb #92192f53
 @dataclass(frozen=True)
 class RayGroup:
-    "Rays of one budget, and what a sampler may use of them."
+    "Rays of one count, and what a sampler may use of them."
 
-    field: Callable  # (points [B, n, S, 3], dirs [B, n, 3]) -> Answer
+    field: (
+        Callable  # (points [B, n, S, 3], dirs [B, n, 3]) -> Answer; of several images in a row: `image` too
+    )
     rays: Rays  # B x n rays
     u: Tensor  # [B, n, S] in [0, 1): places in the strata; S is what a ray may spend
     config: SamplerConfig
@@ -261,18 +264,23 @@ def march_rays(
     pdf: Tensor = None,  # [B, N, K-1]; None: the sampler needs none
     keep: bool = True,
     sampler: Callable = None,  # in place of the one that `config` names
+    empty: Tensor = None,  # [B, N], bool: rays known to meet nothing; None: of none it is known
 ) -> Groups:
     "March rays by their budgets. ValueError where a sampler needs a pdf, or has one of other rays."
     device, volume, ops = rays.dirs.device, renderer.volume, renderer.ops
     _expect_pdf(pdf, rays, config, sampler)
+    shape = rays.dirs.shape[:2]
     if pdf is None:
-        index = torch.arange(rays.dirs.shape[1], device=device).expand(rays.dirs.shape[:2])
-        u = places_in_strata(index.shape, config.samples, config, key, device)
+        index = torch.arange(shape[1], device=device).expand(shape)
+        u = places_in_strata(shape, config.samples, config, key, device)
         group = RayGroup(field, rays, u, config, volume, ops=ops)
         return [(index, *march_group(group, sampler, keep))]
+    split = budgets_of(pdf, config, empty, ops)
+    if len(split[0][0]) < shape[0]:
+        rays, pdf = in_one_row(rays), pdf.flatten(0, 1)[None]
     groups, lost = [], 0 * pdf.sum(-1, keepdim=True)  # samplers forgive a pdf that is NaN; a picture must not
-    for index, s in budget(ops.certainty(pdf, config.top), config):
-        u = places_in_strata(index.shape, s, config, key, device) + take_rays(lost, index)
+    for index, s in split:
+        u = _places_of(index, shape, s, config, key) + take_rays(lost, index)
         group = RayGroup(field, rays.take(index), u, config, volume, pdf, index, ops)
         groups.append((index, *march_group(group, sampler, keep)))
     return groups
@@ -286,13 +294,32 @@ def _expect_pdf(pdf: Tensor | None, rays: Rays, config: SamplerConfig, sampler: 
         raise ValueError(f'the sampler {config.kind!r} needs a pdf [{b}, {n}, K-1]')
 
 
-def in_order(groups: Groups) -> Rendering:
-    "What all rays see, in their own order."
+def _places_of(
+    index: Tensor,  # [B, n], or [1, n] of the rays of all images in one row, in their order
+    shape: tuple[int, int],  # B, N
+    samples: int,
+    config: SamplerConfig,
+    key,
+) -> Tensor:  # of index [..., S]
+    "`places_in_strata`; of rays in one row image by image, so that none depends on the others."
+    images, n = shape
+    if len(index) == images:
+        return places_in_strata(index.shape, samples, config, key, index.device)
+    keys = key if isinstance(key, list) else [key] * images
+    sizes = (index[0] // n).bincount(minlength=images).tolist()
+    rows = [((1, size), samples, config, [k], index.device) for size, k in zip(sizes, keys)]
+    return torch.cat([places_in_strata(*row) for row in rows], 1)
+
+
+def in_order(groups: Groups, rays: Rays) -> Rendering:
+    "What all `rays` see, in their own order."
     index, _, parts = zip(*groups)
-    if len(parts) == 1:
-        return parts[0]
-    order = torch.cat(index, 1).argsort(1)
-    return join(parts).map(lambda x: take_rays(x, order))
+    out = join(parts)
+    if len(parts) > 1:
+        order = torch.cat(index, 1).argsort(1)
+        out = out.map(lambda x: take_rays(x, order))
+    shape = rays.dirs.shape[:2]
+    return out.map(lambda x: x.reshape(*shape, *x.shape[2:]))
 
 # %% ../nbs/11b_renderer.ipynb #38515972
 _NORMAL_COST = 48  # evaluations of the fused field that take the memory of a normal's six by torch
