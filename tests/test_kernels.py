@@ -459,6 +459,10 @@ ARGUMENTS = dict(
     composite_backward=12,
     field=15,
     field_mma=16,
+    activate=9,
+    activate_backward=11,
+    upsample=6,
+    upsample_backward=8,
 )
 
 

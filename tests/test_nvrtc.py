@@ -3,6 +3,7 @@
 import pytest
 
 from wysiwyg.kernels import KERNELS, BuildError, PARTS, nvrtc_report, paper_sizes
+from wysiwyg.synthesis import synthesis_sizes
 
 pytest.importorskip(
     'cuda.bindings.nvrtc', reason='NVRTC is not installed: pip install nvidia-cuda-nvrtc cuda-bindings'
@@ -16,7 +17,12 @@ MOST = dict(
     composite_backward=48,
     field=80,
     field_mma=128,
+    activate=48,
+    activate_backward=64,
+    upsample=64,
+    upsample_backward=72,
 )  # registers a thread
+SIZES = paper_sizes() | synthesis_sizes()
 
 
 @pytest.mark.parametrize('arch', [75, 80, 90, 100])
@@ -24,7 +30,7 @@ MOST = dict(
 def test_kernel_compiles_and_spills_nothing(kernel, arch):
     if (kernel, arch) == ('field_mma', 75):
         pytest.skip('bf16 tensor cores came with sm_80')
-    report = nvrtc_report(kernel, arch, **paper_sizes()[kernel])
+    report = nvrtc_report(kernel, arch, **SIZES[kernel])
     assert report.pop('registers') <= MOST[kernel]
     assert set(report.values()) == {0}, report
 

@@ -526,8 +526,8 @@ def _in_front(out: Tensor, far: float, background: tuple[float, float, float]) -
         mean_beta[..., 0],
     )
 
-# %% ../nbs/11_kernels.ipynb #3a3c4a9e
-PARTS['bilinear'] = r"""
+# %% ../nbs/11_kernels.ipynb #5f0c9a31
+PARTS['chunk'] = r"""
 // V channels at a time: a float4 on the GPU, a SIMD register on the CPU.
 #ifdef SHIM
 typedef float Chunk __attribute__((vector_size(4*V), aligned(4)));
@@ -538,6 +538,12 @@ __device__ Chunk operator*(Chunk a, Chunk b) { return make_float4(a.x*b.x, a.y*b
 __device__ Chunk operator*(float w, Chunk a) { return make_float4(w*a.x, w*a.y, w*a.z, w*a.w); }
 #endif
 __device__ Chunk load(const float* p) { return *(const Chunk*)p; }
+"""
+
+# %% ../nbs/11_kernels.ipynb #3a3c4a9e
+PARTS['bilinear'] = (
+    PARTS['chunk']
+    + r"""
 // a place that is NaN; `corners` are inside all the same
 __device__ bool lost(const float* x) { return x[0] != x[0] || x[1] != x[1] || x[2] != x[2]; }
 struct Corners { int at[4]; float w[4]; };         // four texels and their weights
@@ -555,6 +561,7 @@ __device__ Chunk bilinear(const float* plane, const Corners& k, int c)    // cha
         +k.w[2]*load(plane+k.at[2]+c)+k.w[3]*load(plane+k.at[3]+c);
 }
 """
+)
 
 # %% ../nbs/11_kernels.ipynb #7d507743
 PARTS['bilinear'] += r"""
