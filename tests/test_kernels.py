@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from wysiwyg import kernels as K, sampler, triplane, volrend
+from wysiwyg import kernels as K, fused_field as F, sampler, triplane, volrend
 from wysiwyg.camera import orbit
 from wysiwyg.config import FieldConfig
 from wysiwyg.core import Answer, take_rays
@@ -31,6 +31,7 @@ TOLERANCE = dict(  # largest error against float64, relative to the largest valu
     triplane_backward=2e-6,
     field=5e-6,
     field_relu=5e-6,
+    field_backward=1e-5,
     field_mma=2e-2,
 )  # fp32, fp32, bf16
 NEAR, FAR = 2.2, 3.2
@@ -62,12 +63,18 @@ def poisoned():
 @pytest.fixture
 def fp32(monkeypatch):
     "Tensor cores, which `field` takes where there are any, have a test of their own."
-    monkeypatch.setattr(K, '_field_mma', K._field)
+    monkeypatch.setattr(F, '_field_mma', F._field)
 
 
 def on(backend: str, *values):
     "Tensors and modules where the backend wants them."
     return [v.to('cuda' if backend == 'cuda' else 'cpu') for v in values]
+
+
+def how_of(backend: str) -> F.FieldHow:
+    "The field's way there; a CPU emulates tensor cores by fibers, and takes every other kernel so too."
+    how = F.FieldHow.forward(backend)
+    return replace(how, schedule='forward', threads=32) if backend == 'cpu' else how
 
 
 def close(got, want, kernel: str):
@@ -288,11 +295,123 @@ def test_composite_forward_and_backward(backend, size, features):
         close(g.grad, w.grad, 'composite_backward')
 
 
+def answered(f, planes, points, dirs, image=None, impl='torch', how=None):
+    "What a field says and, for asked-for slopes, the gradients of planes and weights."
+    planes = planes.clone().requires_grad_()
+    f = copy.deepcopy(f).requires_grad_()
+    if how:
+        sdf, beta, rgb = F._field(f, planes, points, dirs, image, how)
+    else:
+        sdf, beta, rgb = said(Ops(impl).field(f, planes, points, dirs, image))
+    out = [sdf, beta, rgb]
+    random = torch.Generator().manual_seed(1)
+    asked = [torch.randn(v.shape, generator=random).to(v) for v in out]
+    return out, torch.autograd.grad(out, [planes, *f.parameters()], asked)
+
+
+def agree(got, want):
+    "In what is said, and in each gradient relative to its length."
+    for g, w in zip(got[0], want[0]):
+        close(g, w, 'field')
+    for g, w in zip(got[1], want[1]):
+        apart = (g.cpu().double() - w).norm() / w.norm().clamp_min(1e-9)
+        assert apart <= TOLERANCE['field_backward'], apart
+
+
+def double_all(f, *x):
+    return copy.deepcopy(f).double(), *map(double, x)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 19), (5, 3), (23, 7)], ids=str)
+@pytest.mark.parametrize('sharpness', [100.0, math.inf])
+@pytest.mark.parametrize('combine', ['product', 'sum'])
+def test_the_field_learns_as_torch_does(backend, size, sharpness, combine):
+    f, x = mlp(sharpness), march(*size)
+    f.combine = combine
+    want = answered(*double_all(f, *x))
+    agree(answered(*on(backend, f, *x), impl=backend), want)
+
+
+@pytest.mark.parametrize('rays', [(3, 4), (0, 5), (6, 0), (1, 1)], ids=str)
+def test_the_field_learns_from_rays_of_several_images_in_one_row(backend, rays):
+    "Also where an image has none."
+    f, (planes, x, dirs) = mlp(), march(6, 3)
+    first, second = rays
+    image = torch.tensor([[0] * first + [1] * second])
+    row = []
+    for v in (x, dirs):
+        row.append(torch.cat([v[0, :first], v[1, :second]])[None])
+    want = answered(*double_all(f, planes, *row), image)
+    f, planes, image, *row = on(backend, f, planes, image, *row)
+    agree(answered(f, planes, *row, image, impl=backend), want)
+    if backend == 'cpu' and rays == (3, 4):
+        with pytest.raises(ValueError, match='in the order of their images'):
+            Ops(backend).field(f, planes, *row, image.flip(1))
+
+
+@needs_compiler
+@pytest.mark.parametrize('threads', [1, 3])
+@pytest.mark.parametrize('owned', [True, False])
+@pytest.mark.parametrize('schedule', ['loop', *SCHEDULES])
+def test_gradients_of_planes_are_owned_or_atomic(threads, owned, schedule, monkeypatch):
+    "Whatever share of an image a block has; fibers with the tiles of a GPU."
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    f, x = mlp(), march(23, 7)
+    lanes = How('cpu', 1 if schedule == 'loop' else 32, 64, schedule)
+    how = replace(fibers(lanes), owned=owned)
+    agree(answered(f, *x, how=how), answered(*double_all(f, *x)))
+
+
+@needs_compiler
+@pytest.mark.parametrize('hidden, channels', [(20, 12), (7, 4), (40, 32)])
+def test_widths_that_fill_no_register(hidden, channels):
+    f = Field(FieldConfig(hidden=hidden, geo_features=5, color_hidden=9), channels)
+    _, x, dirs = march(7, 3)
+    planes = torch.randn(2, 3, channels, 8, 5)
+    agree(answered(f, planes, x, dirs, impl='cpu'), answered(*double_all(f, planes, x, dirs)))
+
+
+PLANTED = {
+    'a slope': ('g[i] *= slope<A>(y[i]);', 'g[i] *= 1;'),
+    'a bias': ('sum = sum+*(const Wide*)(g+p*g_stride+o);', ';'),
+    'a plane': ('splat(grad+side, l.k[1], c, PRODUCT ? of*xy*yz : of);', ''),
+    'the last points': ('p < n ? grad_sdf[q.first+p] : 0.f;', 'grad_sdf[q.first+p];'),
+    'the range of beta': ('2*(1-t*t)*range', '2*(1-t*t)'),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize('fault', PLANTED)
+def test_a_fault_planted_in_the_gradient_is_found(fault, monkeypatch):
+    right, wrong = PLANTED[fault]
+    assert right in K.PARTS['field_backward']
+    f, x = mlp(), march(23, 7)
+    want = answered(*double_all(f, *x))
+    agree(answered(f, *x, impl='cpu'), want)
+    monkeypatch.setitem(K.PARTS, 'field_backward', K.PARTS['field_backward'].replace(right, wrong))
+    K.build_cpu.cache_clear()
+    with pytest.raises(AssertionError):
+        agree(answered(f, *x, impl='cpu'), want)
+    K.build_cpu.cache_clear()
+
+
+def test_the_fields_own_gradient_is_right():
+    "The reference of all of these, by finite differences."
+    f = Field(FieldConfig(hidden=6, geo_features=3, color_hidden=4, sharpness=100.0), 4).double()
+    _, x, dirs = [v[:1].double() for v in march(2, 3)]
+    planes = torch.randn(1, 3, 4, 5, 5).double().requires_grad_()
+
+    def answer(*_):
+        return said(f(planes, x, dirs))
+
+    assert torch.autograd.gradcheck(answer, [planes, *f.parameters()])
+
+
 def test_field_on_tensor_cores(backend):
     f, x = mlp(), march(23, 3)
     want = said(copy.deepcopy(f).double()(*map(double, x)))
     f, *x = on(backend, f, *x)
-    for got, w in zip(K._field_mma(f, *x, backend), want):
+    for got, w in zip(F._field_mma(f, *x, None, how_of(backend)), want):
         close(got, w, 'field_mma')
 
 
@@ -315,8 +434,8 @@ def test_what_is_not_a_number_is_nowhere_taken_for_one(backend, what, sharpness)
     want = [v.isnan() for v in said(f(planes, x, dirs))]
     assert any(w.any() for w in want)
     f, *given = on(backend, f, planes, x, dirs)
-    for run in (K._field, K._field_mma):
-        for got, w in zip(run(f, *given, backend), want):
+    for run in (F._field, F._field_mma):
+        for got, w in zip(run(f, *given, None, how_of(backend)), want):
             assert torch.equal(got.isnan().cpu(), w)
     sound = Ops(backend).sample_planes(given[0], given[1].flatten(1, 2)).isfinite().cpu()
     assert torch.equal(sound, triplane.sample_planes(planes, x.flatten(1, 2)).isfinite())
@@ -472,6 +591,7 @@ ARGUMENTS = dict(
     composite=9,
     composite_backward=12,
     field=15,
+    field_backward=19,
     field_mma=16,
 )
 
@@ -514,7 +634,7 @@ GIVEN = 'planes', 'points', 'dirs', *[n for n, _ in mlp().named_parameters()]
 
 @pytest.mark.parametrize('name', GIVEN)
 def test_no_gradient_is_dropped(backend, name):
-    "Whatever one thing asks for a gradient gets torch's, also where the kernel is insisted on."
+    "Whatever one thing asks for a gradient gets it, also where the kernel is insisted on."
     f, x = mlp(), dict(zip(('planes', 'points', 'dirs'), march(3, 2)))
     f, *x_list = on(backend, f, *x.values())
     x = dict(zip(x, x_list))
@@ -526,7 +646,7 @@ def test_no_gradient_is_dropped(backend, name):
 
     for impl in ('auto', backend):
         grad, want = gradient(Ops(impl).field(f, **x)), gradient(f(**x))
-        assert torch.equal(grad, want)
+        close(grad, want, 'field_backward')
         assert grad.any()
     with torch.no_grad():
         assert not Ops(backend).field(f, **x).sdf.requires_grad
@@ -564,9 +684,9 @@ def test_a_field_without_octaves(backend, freqs):
     for got, w in zip(said(f(*x)), want):
         close(got, w, 'field')
     f, *x = on(backend, f, *x)
-    for got, w in zip(K._field(f, *x, backend), want):
+    for got, w in zip(F._field(f, *x, None, how_of(backend)), want):
         close(got, w, 'field')
-    for got, w in zip(K._field_mma(f, *x, backend), want):
+    for got, w in zip(F._field_mma(f, *x, None, how_of(backend)), want):
         close(got, w, 'field_mma')
 
 
@@ -607,7 +727,7 @@ def test_a_kernel_that_does_not_compile_names_its_cell(backend, monkeypatch):
     misspelt = K.PARTS['sampler'].replace('level<false>(r, top)', 'levle<false>(r, top)')
     monkeypatch.setitem(K.PARTS, 'sampler', misspelt)
     (pdf,) = on(backend, pdfs(0, 1.0, k=9))
-    why = r'(?s)certainty did not compile:.*11_kernels\.ipynb: sampler.*levle'
+    why = r"(?s)certainty did not compile:.*PARTS\['sampler'\].*levle"
     with pytest.raises(K.BuildError, match=why):
         Ops(backend).certainty(pdf, 3)
     with pytest.raises(ValueError, match='unknown kernel .magic.; known: triplane'):
@@ -670,14 +790,27 @@ def robust(how: How):
     return s.t, s.delta
 
 
+def fibers(how: How) -> F.FieldHow:
+    "A block of `lanes` threads; a GPU's tiles where there are several."
+    wide = 16 if how.lanes == 1 else 4
+    return replace(F.FieldHow.forward('cpu'), threads=how.lanes, wide=wide, schedule=how.schedule)
+
+
+def field_with_grad(how: How):
+    f, (planes, *x) = mlp().requires_grad_(), march(5, 3)
+    out = F._field(f, planes.requires_grad_(), *x, None, fibers(how))
+    return torch.autograd.grad(sum(v.square().sum() for v in out), [planes, *f.parameters()])
+
+
 RUNS = dict(  # kernel -> (lanes, its results in some order of threads)
     triplane_backward=(2, triplane_with_grad),
     composite_backward=(16, composite_with_grad),
     certainty=(32, lambda how: [K._certainty(pdfs(0, 3.0), 16, how)]),
     kept_bins=(32, lambda how: [K._kept_bins(pdfs(0, 3.0), 0.98, how)]),
     draw_robust=(32, robust),
-    field=(32, lambda how: K._field(mlp(), *march(5, 3), 'cpu', how.lanes, how.schedule)),
-    field_mma=(128, lambda how: K._field_mma(mlp(), *march(5, 3), 'cpu', how.schedule, how.lanes)),
+    field=(32, lambda how: F._field(mlp(), *march(5, 3), None, fibers(how))),
+    field_backward=(32, field_with_grad),
+    field_mma=(128, lambda how: F._field_mma(mlp(), *march(5, 3), None, fibers(how))),
 )
 
 
@@ -906,7 +1039,7 @@ def test_a_rendering_is_the_same(backend, scene, fp32):
 
 
 @needs_compiler
-def test_training_on_a_cpu_takes_the_kernels_without_gradient_alone(scene, monkeypatch):
+def test_training_on_a_cpu_takes_the_kernels_that_pay(scene, monkeypatch):
     g, planes, camera = scene
     launch, seen = K.launch_cpu, set()
 
@@ -917,12 +1050,12 @@ def test_training_on_a_cpu_takes_the_kernels_without_gradient_alone(scene, monke
     monkeypatch.setattr(K, 'launch_cpu', watched)
     learned = planes.clone().requires_grad_()
     g.render(learned, camera, 16).rgb.sum().backward()
-    assert seen == {'certainty', 'robust'}
+    assert seen == {'certainty', 'robust', 'field', 'field_backward'}
     assert learned.grad.isfinite().all()
     assert learned.grad.any()
     with torch.no_grad():
         g.render(planes, camera, 16)
-    assert seen == {'certainty', 'robust', 'field', 'composite'}
+    assert seen == {'certainty', 'robust', 'field', 'field_backward', 'composite'}
 
 
 @needs_compiler

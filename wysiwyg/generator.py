@@ -127,7 +127,7 @@ class _Parts(nn.Module):
         return self.ops.layout(self.triplane(w))
 
     def field_at(self, planes: Tensor) -> Callable:
-        "The field of points [B, N, S, 3], directions [B, N, 3] and, of all images in a row, `image` [1, N]."
+        "The field: (points [B, N, S, 3], directions [B, N, 3], image [1, N] of rays of several) -> Answer."
 
         def field(points, dirs, image=None):
             self.evaluations += points.shape[:3].numel()
