@@ -12,6 +12,7 @@ MOST = dict(
     triplane_backward=80,
     certainty=32,
     robust=56,
+    sdf_pdf=56,
     composite=40,
     composite_backward=48,
     field=80,
