@@ -14,6 +14,7 @@ MOST = dict(
     certainty=32,
     kept_bins=32,
     robust=56,
+    sdf_pdf=56,
     composite=40,
     composite_backward=48,
     field=96,
