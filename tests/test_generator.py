@@ -286,7 +286,7 @@ def test_rays_and_their_pdf_belong_together(scene):
     with pytest.raises(ValueError, match="the sampler 'robust' needs a pdf"):
         march_rays(g.renderer, field, rays, replace(RUN.sampler, kind='robust'), 0)
     pdf[0, 3, 7] = math.nan
-    seen = in_order(march_rays(g.renderer, field, rays, RUN.sampler, 0, pdf))
+    seen = in_order(march_rays(g.renderer, field, rays, RUN.sampler, 0, pdf), rays)
     assert seen.rgb[0, 3].isnan().all()
     assert seen.rgb[1:].isfinite().all()
 

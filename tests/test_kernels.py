@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from wysiwyg import kernels as K, sampler, triplane, volrend
+from wysiwyg import kernels as K, fused_field as F, sampler, triplane, volrend
 from wysiwyg.camera import orbit
 from wysiwyg.config import FieldConfig
 from wysiwyg.core import Answer, take_rays
@@ -23,6 +23,7 @@ from wysiwyg.sdf import Field, density
 
 TOLERANCE = dict(  # largest error against float64, relative to the largest value where that is above 1
     certainty=0,  # whole numbers
+    kept_bins=0,
     draw_robust=1e-6,  # distances; their bins are equal
     composite=5e-7,
     composite_backward=2e-5,
@@ -30,6 +31,7 @@ TOLERANCE = dict(  # largest error against float64, relative to the largest valu
     triplane_backward=2e-6,
     field=5e-6,
     field_relu=5e-6,
+    field_backward=1e-5,
     field_mma=2e-2,
 )  # fp32, fp32, bf16
 NEAR, FAR = 2.2, 3.2
@@ -61,12 +63,18 @@ def poisoned():
 @pytest.fixture
 def fp32(monkeypatch):
     "Tensor cores, which `field` takes where there are any, have a test of their own."
-    monkeypatch.setattr(K, '_field_mma', K._field)
+    monkeypatch.setattr(F, '_field_mma', F._field)
 
 
 def on(backend: str, *values):
     "Tensors and modules where the backend wants them."
     return [v.to('cuda' if backend == 'cuda' else 'cpu') for v in values]
+
+
+def how_of(backend: str) -> F.FieldHow:
+    "The field's way there; a CPU emulates tensor cores by fibers, and takes every other kernel so too."
+    how = F.FieldHow.forward(backend)
+    return replace(how, schedule='forward', threads=32) if backend == 'cpu' else how
 
 
 def close(got, want, kernel: str):
@@ -182,6 +190,10 @@ def certain(impl, pdf):
     return [Ops(impl).certainty(pdf, 16)]
 
 
+def kept(impl, pdf):
+    return [Ops(impl).kept_bins(pdf, 0.98)]
+
+
 def composited(impl, t, delta, sdf, beta, rgb):
     answer = Answer(rgb, sdf=sdf, beta=beta)
     return rendered(Ops(impl).composite(t, delta, answer, FAR, (0.1, 0.2, 0.3)))
@@ -190,6 +202,7 @@ def composited(impl, t, delta, sdf, beta, rgb):
 CALLS = dict(  # public function -> (call, inputs of two sizes)
     sample_planes=(sampled, planes_and_points),
     certainty=(certain, lambda n, s: (pdfs(0, 3.0, n),)),
+    kept_bins=(kept, lambda n, s: (pdfs(0, 3.0, n),)),
     draw_robust=(drawn, lambda n, s: (pdfs(0, 3.0, n), *rays(n, s))),
     composite=(composited, lambda n, s: samples(n, s, 3)),
     field=(field_of(100.0), march),
@@ -282,11 +295,123 @@ def test_composite_forward_and_backward(backend, size, features):
         close(g.grad, w.grad, 'composite_backward')
 
 
+def answered(f, planes, points, dirs, image=None, impl='torch', how=None):
+    "What a field says and, for asked-for slopes, the gradients of planes and weights."
+    planes = planes.clone().requires_grad_()
+    f = copy.deepcopy(f).requires_grad_()
+    if how:
+        sdf, beta, rgb = F._field(f, planes, points, dirs, image, how)
+    else:
+        sdf, beta, rgb = said(Ops(impl).field(f, planes, points, dirs, image))
+    out = [sdf, beta, rgb]
+    random = torch.Generator().manual_seed(1)
+    asked = [torch.randn(v.shape, generator=random).to(v) for v in out]
+    return out, torch.autograd.grad(out, [planes, *f.parameters()], asked)
+
+
+def agree(got, want):
+    "In what is said, and in each gradient relative to its length."
+    for g, w in zip(got[0], want[0]):
+        close(g, w, 'field')
+    for g, w in zip(got[1], want[1]):
+        apart = (g.cpu().double() - w).norm() / w.norm().clamp_min(1e-9)
+        assert apart <= TOLERANCE['field_backward'], apart
+
+
+def double_all(f, *x):
+    return copy.deepcopy(f).double(), *map(double, x)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 19), (5, 3), (23, 7)], ids=str)
+@pytest.mark.parametrize('sharpness', [100.0, math.inf])
+@pytest.mark.parametrize('combine', ['product', 'sum'])
+def test_the_field_learns_as_torch_does(backend, size, sharpness, combine):
+    f, x = mlp(sharpness), march(*size)
+    f.combine = combine
+    want = answered(*double_all(f, *x))
+    agree(answered(*on(backend, f, *x), impl=backend), want)
+
+
+@pytest.mark.parametrize('rays', [(3, 4), (0, 5), (6, 0), (1, 1)], ids=str)
+def test_the_field_learns_from_rays_of_several_images_in_one_row(backend, rays):
+    "Also where an image has none."
+    f, (planes, x, dirs) = mlp(), march(6, 3)
+    first, second = rays
+    image = torch.tensor([[0] * first + [1] * second])
+    row = []
+    for v in (x, dirs):
+        row.append(torch.cat([v[0, :first], v[1, :second]])[None])
+    want = answered(*double_all(f, planes, *row), image)
+    f, planes, image, *row = on(backend, f, planes, image, *row)
+    agree(answered(f, planes, *row, image, impl=backend), want)
+    if backend == 'cpu' and rays == (3, 4):
+        with pytest.raises(ValueError, match='in the order of their images'):
+            Ops(backend).field(f, planes, *row, image.flip(1))
+
+
+@needs_compiler
+@pytest.mark.parametrize('threads', [1, 3])
+@pytest.mark.parametrize('owned', [True, False])
+@pytest.mark.parametrize('schedule', ['loop', *SCHEDULES])
+def test_gradients_of_planes_are_owned_or_atomic(threads, owned, schedule, monkeypatch):
+    "Whatever share of an image a block has; fibers with the tiles of a GPU."
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    f, x = mlp(), march(23, 7)
+    lanes = How('cpu', 1 if schedule == 'loop' else 32, 64, schedule)
+    how = replace(fibers(lanes), owned=owned)
+    agree(answered(f, *x, how=how), answered(*double_all(f, *x)))
+
+
+@needs_compiler
+@pytest.mark.parametrize('hidden, channels', [(20, 12), (7, 4), (40, 32)])
+def test_widths_that_fill_no_register(hidden, channels):
+    f = Field(FieldConfig(hidden=hidden, geo_features=5, color_hidden=9), channels)
+    _, x, dirs = march(7, 3)
+    planes = torch.randn(2, 3, channels, 8, 5)
+    agree(answered(f, planes, x, dirs, impl='cpu'), answered(*double_all(f, planes, x, dirs)))
+
+
+PLANTED = {
+    'a slope': ('g[i] *= slope<A>(y[i]);', 'g[i] *= 1;'),
+    'a bias': ('sum = sum+*(const Wide*)(g+p*g_stride+o);', ';'),
+    'a plane': ('splat(grad+side, l.k[1], c, PRODUCT ? of*xy*yz : of);', ''),
+    'the last points': ('p < n ? grad_sdf[q.first+p] : 0.f;', 'grad_sdf[q.first+p];'),
+    'the range of beta': ('2*(1-t*t)*range', '2*(1-t*t)'),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize('fault', PLANTED)
+def test_a_fault_planted_in_the_gradient_is_found(fault, monkeypatch):
+    right, wrong = PLANTED[fault]
+    assert right in K.PARTS['field_backward']
+    f, x = mlp(), march(23, 7)
+    want = answered(*double_all(f, *x))
+    agree(answered(f, *x, impl='cpu'), want)
+    monkeypatch.setitem(K.PARTS, 'field_backward', K.PARTS['field_backward'].replace(right, wrong))
+    K.build_cpu.cache_clear()
+    with pytest.raises(AssertionError):
+        agree(answered(f, *x, impl='cpu'), want)
+    K.build_cpu.cache_clear()
+
+
+def test_the_fields_own_gradient_is_right():
+    "The reference of all of these, by finite differences."
+    f = Field(FieldConfig(hidden=6, geo_features=3, color_hidden=4, sharpness=100.0), 4).double()
+    _, x, dirs = [v[:1].double() for v in march(2, 3)]
+    planes = torch.randn(1, 3, 4, 5, 5).double().requires_grad_()
+
+    def answer(*_):
+        return said(f(planes, x, dirs))
+
+    assert torch.autograd.gradcheck(answer, [planes, *f.parameters()])
+
+
 def test_field_on_tensor_cores(backend):
     f, x = mlp(), march(23, 3)
     want = said(copy.deepcopy(f).double()(*map(double, x)))
     f, *x = on(backend, f, *x)
-    for got, w in zip(K._field_mma(f, *x, backend), want):
+    for got, w in zip(F._field_mma(f, *x, None, how_of(backend)), want):
         close(got, w, 'field_mma')
 
 
@@ -309,8 +434,8 @@ def test_what_is_not_a_number_is_nowhere_taken_for_one(backend, what, sharpness)
     want = [v.isnan() for v in said(f(planes, x, dirs))]
     assert any(w.any() for w in want)
     f, *given = on(backend, f, planes, x, dirs)
-    for run in (K._field, K._field_mma):
-        for got, w in zip(run(f, *given, backend), want):
+    for run in (F._field, F._field_mma):
+        for got, w in zip(run(f, *given, None, how_of(backend)), want):
             assert torch.equal(got.isnan().cpu(), w)
     sound = Ops(backend).sample_planes(given[0], given[1].flatten(1, 2)).isfinite().cpu()
     assert torch.equal(sound, triplane.sample_planes(planes, x.flatten(1, 2)).isfinite())
@@ -334,6 +459,7 @@ def test_bins_are_those_of_torch_bit_for_bit(backend, seed, scale, n, tau):
     kept = sampler.smallest_set(take_rays(pdf, index), tau)
     assert torch.equal(counts(got[0]), sampler.allocate(*kept, n))
     assert torch.equal(Ops(backend).certainty(*on(backend, pdf), 16).cpu(), sampler.certainty(pdf, 16))
+    assert torch.equal(Ops(backend).kept_bins(*on(backend, pdf), tau).cpu(), sampler.kept_bins(pdf, tau))
 
 
 def test_masses_beyond_those_of_a_pdf_do_no_harm(backend):
@@ -389,6 +515,8 @@ def test_shapes_must_agree(backend):
         Ops(backend).draw_robust(pdf, index, 4, 0.98, NEAR, FAR, u)
     with pytest.raises(ValueError, match='tau'):
         Ops(backend).draw_robust(pdf, index, 3, 1.5, NEAR, FAR, u)
+    with pytest.raises(ValueError, match='tau must be in .0, 1., got 98'):
+        Ops(backend).kept_bins(pdf, 98)
     with pytest.raises(ValueError, match='^planes must'):
         Ops(backend).field(on(backend, mlp())[0], planes[:1], points, dirs)
     with pytest.raises(ValueError, match='^delta must'):
@@ -424,6 +552,7 @@ def test_the_smallest_tau_keeps_the_largest_bin(backend):
     index = torch.zeros(1, 1, dtype=torch.int64)
     u = torch.full((1, 1, 4), 0.5)
     for impl in (backend, 'torch'):
+        assert Ops(impl).kept_bins(*on(backend, pdf), 1e-46).item() == 1
         t = Ops(impl).draw_robust(*on(backend, pdf, index), 4, 1e-46, 0.0, 3.0, *on(backend, u)).t
         assert torch.allclose(t.cpu(), torch.tensor([1.125, 1.375, 1.625, 1.875]))
 
@@ -434,13 +563,16 @@ def test_more_mass_than_32_bits_hold(backend):
     index = torch.zeros(1, 1, dtype=torch.int64)
     pdf, index, u = on(backend, level, index, 0.5 * level)
     assert Ops(backend).certainty(pdf, 4096).item() == 2**32
+    assert Ops(backend).kept_bins(pdf, 1.0).item() == 4096
     t = Ops(backend).draw_robust(pdf, index, 4096, 1.0, 0.0, 4096.0, u).t
     assert torch.allclose(t[0, 0].cpu(), torch.arange(4096) + 0.5)
 
 
-def test_certainty_of_rays_in_any_shape(backend):
+def test_rays_are_counted_in_any_shape(backend):
     (pdf,) = on(backend, pdfs(0, 3.0))
-    assert torch.equal(Ops(backend).certainty(pdf[0], 16), Ops(backend).certainty(pdf, 16)[0])
+    ops = Ops(backend)
+    assert torch.equal(ops.certainty(pdf[0], 16), ops.certainty(pdf, 16)[0])
+    assert torch.equal(ops.kept_bins(pdf[0], 0.9), ops.kept_bins(pdf, 0.9)[0])
 
 
 def test_planes_must_have_the_channels_of_the_weights(backend):
@@ -454,10 +586,12 @@ ARGUMENTS = dict(
     triplane=8,
     triplane_backward=9,
     certainty=4,
+    kept_bins=4,
     robust=12,
     composite=9,
     composite_backward=12,
     field=15,
+    field_backward=19,
     field_mma=16,
     activate=9,
     activate_backward=11,
@@ -504,7 +638,7 @@ GIVEN = 'planes', 'points', 'dirs', *[n for n, _ in mlp().named_parameters()]
 
 @pytest.mark.parametrize('name', GIVEN)
 def test_no_gradient_is_dropped(backend, name):
-    "Whatever one thing asks for a gradient gets torch's, also where the kernel is insisted on."
+    "Whatever one thing asks for a gradient gets it, also where the kernel is insisted on."
     f, x = mlp(), dict(zip(('planes', 'points', 'dirs'), march(3, 2)))
     f, *x_list = on(backend, f, *x.values())
     x = dict(zip(x, x_list))
@@ -516,7 +650,7 @@ def test_no_gradient_is_dropped(backend, name):
 
     for impl in ('auto', backend):
         grad, want = gradient(Ops(impl).field(f, **x)), gradient(f(**x))
-        assert torch.equal(grad, want)
+        close(grad, want, 'field_backward')
         assert grad.any()
     with torch.no_grad():
         assert not Ops(backend).field(f, **x).sdf.requires_grad
@@ -554,9 +688,9 @@ def test_a_field_without_octaves(backend, freqs):
     for got, w in zip(said(f(*x)), want):
         close(got, w, 'field')
     f, *x = on(backend, f, *x)
-    for got, w in zip(K._field(f, *x, backend), want):
+    for got, w in zip(F._field(f, *x, None, how_of(backend)), want):
         close(got, w, 'field')
-    for got, w in zip(K._field_mma(f, *x, backend), want):
+    for got, w in zip(F._field_mma(f, *x, None, how_of(backend)), want):
         close(got, w, 'field_mma')
 
 
@@ -597,7 +731,7 @@ def test_a_kernel_that_does_not_compile_names_its_cell(backend, monkeypatch):
     misspelt = K.PARTS['sampler'].replace('level<false>(r, top)', 'levle<false>(r, top)')
     monkeypatch.setitem(K.PARTS, 'sampler', misspelt)
     (pdf,) = on(backend, pdfs(0, 1.0, k=9))
-    why = r'(?s)certainty did not compile:.*11_kernels\.ipynb: sampler.*levle'
+    why = r"(?s)certainty did not compile:.*PARTS\['sampler'\].*levle"
     with pytest.raises(K.BuildError, match=why):
         Ops(backend).certainty(pdf, 3)
     with pytest.raises(ValueError, match='unknown kernel .magic.; known: triplane'):
@@ -660,13 +794,27 @@ def robust(how: How):
     return s.t, s.delta
 
 
+def fibers(how: How) -> F.FieldHow:
+    "A block of `lanes` threads; a GPU's tiles where there are several."
+    wide = 16 if how.lanes == 1 else 4
+    return replace(F.FieldHow.forward('cpu'), threads=how.lanes, wide=wide, schedule=how.schedule)
+
+
+def field_with_grad(how: How):
+    f, (planes, *x) = mlp().requires_grad_(), march(5, 3)
+    out = F._field(f, planes.requires_grad_(), *x, None, fibers(how))
+    return torch.autograd.grad(sum(v.square().sum() for v in out), [planes, *f.parameters()])
+
+
 RUNS = dict(  # kernel -> (lanes, its results in some order of threads)
     triplane_backward=(2, triplane_with_grad),
     composite_backward=(16, composite_with_grad),
     certainty=(32, lambda how: [K._certainty(pdfs(0, 3.0), 16, how)]),
+    kept_bins=(32, lambda how: [K._kept_bins(pdfs(0, 3.0), 0.98, how)]),
     draw_robust=(32, robust),
-    field=(32, lambda how: K._field(mlp(), *march(5, 3), 'cpu', how.lanes, how.schedule)),
-    field_mma=(128, lambda how: K._field_mma(mlp(), *march(5, 3), 'cpu', how.schedule, how.lanes)),
+    field=(32, lambda how: F._field(mlp(), *march(5, 3), None, fibers(how))),
+    field_backward=(32, field_with_grad),
+    field_mma=(128, lambda how: F._field_mma(mlp(), *march(5, 3), None, fibers(how))),
 )
 
 
@@ -895,7 +1043,7 @@ def test_a_rendering_is_the_same(backend, scene, fp32):
 
 
 @needs_compiler
-def test_training_on_a_cpu_takes_the_kernels_without_gradient_alone(scene, monkeypatch):
+def test_training_on_a_cpu_takes_the_kernels_that_pay(scene, monkeypatch):
     g, planes, camera = scene
     launch, seen = K.launch_cpu, set()
 
@@ -906,12 +1054,12 @@ def test_training_on_a_cpu_takes_the_kernels_without_gradient_alone(scene, monke
     monkeypatch.setattr(K, 'launch_cpu', watched)
     learned = planes.clone().requires_grad_()
     g.render(learned, camera, 16).rgb.sum().backward()
-    assert seen == {'certainty', 'robust'}
+    assert seen == {'certainty', 'robust', 'field', 'field_backward'}
     assert learned.grad.isfinite().all()
     assert learned.grad.any()
     with torch.no_grad():
         g.render(planes, camera, 16)
-    assert seen == {'certainty', 'robust', 'field', 'composite'}
+    assert seen == {'certainty', 'robust', 'field', 'field_backward', 'composite'}
 
 
 @needs_compiler

@@ -36,7 +36,6 @@ from wysiwyg.results import (
     interval_rows,
     read_results,
     read_study,
-    sample_counts,
     show_compare,
     write_results,
 )
@@ -1222,18 +1221,6 @@ def test_exported_runs_come_back_once(tmp_path, monkeypatch):
         import_runs(other)
     with pytest.raises(ValueError, match='no study'):
         export_runs('nowhere')
-
-
-def test_sample_counts_follow_the_budget():
-    import torch
-    from types import SimpleNamespace
-
-    def group(rays, samples):
-        return torch.tensor([rays]), SimpleNamespace(weights=torch.zeros(1, len(rays), samples))
-
-    rendering = SimpleNamespace(depth=torch.zeros(1, 3))
-    trace = SimpleNamespace(rendering=rendering, groups=(group([0, 2], 16), group([1], 32)))
-    assert sample_counts(trace).tolist() == [[16, 32, 16]]
 
 
 def test_results_carry_where_they_come_from(done):

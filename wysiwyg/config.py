@@ -166,7 +166,7 @@ class ProposalConfig:
     # budget
     background_bin: bool = True
 
-
+# %% ../nbs/01_config.ipynb #b0d9e7a1
 @dataclass(frozen=True)
 class SamplerConfig:
     "Robust sampling (4.4, A3.4, A3.5)."
@@ -181,6 +181,13 @@ class SamplerConfig:
     jitter: bool = True  # random place in the stratum; False: its middle
     # refined: share of the samples drawn from the proposal; the rest follow the distances found there
     first: float = 0.75
+    # who gets how many: as above; that, but few for rays known to be empty; by the bins that a ray keeps (the
+    # last two not in the paper)
+    policy: Literal['paper', 'empty', 'need'] = 'paper'
+    per_bin: float = 2.0  # need: samples for each bin of a ray's smallest set
+    least: int = 4  # need: on a ray
+    most: int = 32  # need: on a ray
+    empty: int = 2  # empty, need: on a ray around which the probe saw nothing; matter may yet appear there
 
 # %% ../nbs/01_config.ipynb #8e64c3b5
 @dataclass(frozen=True)
@@ -413,6 +420,11 @@ LATER: dict[str, object] = {
     'backbone.per_plane': True,
     'backbone.resample': 'bilinear',
     'discriminator.resample': 'bilinear',
+    'sampler.policy': 'paper',
+    'sampler.per_bin': 2.0,
+    'sampler.least': 4,
+    'sampler.most': 32,
+    'sampler.empty': 2,
 }
 
 
@@ -703,6 +715,10 @@ sampler.boost              [1, inf)   uncertain rays get boost * samples
 sampler.boost_fraction     [0, 1]     it is a share of the rays
 sampler.top                [1, inf)   certainty is the mass of so many bins
 sampler.first              (0, 1]     it is a share of the samples
+sampler.per_bin            (0, 1000]  it counts samples for each kept bin
+sampler.least              [1, inf)   a ray without samples sees nothing
+sampler.most               [1, inf)   a ray without samples sees nothing
+sampler.empty              [1, inf)   a ray without samples sees nothing
 """
 
 # %% ../nbs/01_config.ipynb #c7419531
@@ -902,6 +918,11 @@ def _surface_relations(r: Run):
         'sampler.samples sampler.kind',
         lambda: r.sampler.samples >= least,
         f'it needs two for the first look and two for the second; give {least} or more',
+    )
+    yield (
+        'sampler.least sampler.most',
+        lambda: r.sampler.least <= r.sampler.most,
+        f'they bound the samples of a ray; give a least of at most {r.sampler.most}',
     )
     yield (
         'field.beta_min field.beta_init',

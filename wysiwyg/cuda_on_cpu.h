@@ -30,6 +30,7 @@ static inline float sinpif(float x) { return std::sin(3.14159265358979324f*x); }
 static inline float cospif(float x) { return std::cos(3.14159265358979324f*x); }
 static inline int min(int a, int b) { return a < b ? a : b; }
 static inline int max(int a, int b) { return a > b ? a : b; }
+static inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 using std::size_t;
 
 struct Index { int x; };

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from . import kernels
+from .budgets import *
 from .camera import *
 from .config import METHODS, Run, SamplerConfig, check, from_dict, to_dict
 from .core import *
@@ -29,9 +30,16 @@ class Trace:
     "A rendering with everything that led to it."
 
     rendering: Rendering
-    groups: tuple[tuple[Tensor, March], ...]  # (ray index [B, n], its samples), one per budget
+    # (ray index, its samples), one per count; index [B, n], or [1, n] of the B N rays in one row
+    groups: tuple[tuple[Tensor, March], ...]
     probe: Probe = None  # None where the sampler needs no pdf
     pdf: Tensor = None  # [B, K-1, R, R]
+
+    @property
+    def samples(self) -> Tensor:  # [B, 1, R, R]
+        "How many samples of the final pass each pixel got."
+        budgets = [(index, m.weights.shape[-1]) for index, m in self.groups]
+        return to_image(counts_of(budgets, self.rendering.depth.shape))
 
 
 def _exact(method):
@@ -120,9 +128,7 @@ class _Parts(nn.Module):
         return self.ops.synthesize(self.triplane, w)
 
     def field_at(self, planes: Tensor) -> Callable:
-        """The field as a function of points [B, N, S, 3] and directions [B, N, 3].
-
-        And of the rays' `image` [1, N] where one row has rays of several."""
+        "The field: (points [B, N, S, 3], directions [B, N, 3], image [1, N] of rays of several) -> Answer."
 
         def field(points, dirs, image=None):
             self.evaluations += points.shape[:3].numel()
@@ -209,7 +215,7 @@ def _finished(
     p: Probe = None,
     pdf: Tensor = None,
 ) -> Rendering | Trace:
-    out = in_order(groups)
+    out = in_order(groups, rays)
     if normals:
         out = _with_normals(g, planes, rays, out)
     if not trace:
@@ -256,14 +262,15 @@ class Generator(_Parts):
         """
         r = resolution or self.run.resolution
         config = sampler or self.renderer.sampler
-        pdf = None
+        pdf = empty = None
         if config.kind not in WITHOUT_PDF:
             proposed = proposed or self.propose(planes, camera, proposal, r)
             pdf = to_rays(resize_pdf(proposed[1].detach(), r)).contiguous()
+            empty = empty_rays(proposed[0], r)
         else:
             proposed = None, None
-        rays = camera_rays(camera, r)
-        groups = march_rays(self.renderer, self.field_at(planes), rays, config, key, pdf, trace)
+        rays, field = camera_rays(camera, r), self.field_at(planes)
+        groups = march_rays(self.renderer, field, rays, config, key, pdf, trace, empty=empty)
         return _finished(self, planes, rays, groups, normals, trace, *proposed)
 
     def coarse_render(self, planes: Tensor, camera: Camera, resolution: int, key=0) -> Trace:

@@ -240,9 +240,9 @@ def surface_losses(run: Run, trace: Trace, camera: Camera, stage: Stage) -> dict
 def vitals(trace: Trace) -> dict[str, Tensor]:
     "Whether the geometry lives: opacity, share of samples inside, mean beta of what is opaque."
     out = trace.rendering
-    inside = [(expect_distance(m.answer.sdf, 'vitals') < 0).float().mean() for _, m in trace.groups]
+    sdf = [expect_distance(m.answer.sdf, 'vitals').flatten() for _, m in trace.groups]
     return {
         'geometry/opacity': out.opacity.mean(),
-        'geometry/inside': sum(inside) / len(inside),
+        'geometry/inside': (torch.cat(sdf) < 0).float().mean(),
         'geometry/beta': out.beta.sum() / out.opacity.sum().clamp_min(1e-6),
     }

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['read_study', 'studies', 'history', 'curves', 'interval95', 'bootstrap95', 'case_scores', 'compare', 'show_compare',
-           'look', 'sample_counts', 'keep_look', 'differing', 'study_scores', 'heading', 'brief', 'study_report',
-           'bars', 'run_pictures', 'markdown_table', 'scores_page', 'holds', 'write_results', 'read_results',
-           'interval_rows', 'imported', 'runs_file', 'export_runs', 'read_runs', 'import_results', 'import_runs']
+           'look', 'keep_look', 'differing', 'study_scores', 'heading', 'brief', 'study_report', 'bars', 'run_pictures',
+           'markdown_table', 'scores_page', 'holds', 'write_results', 'read_results', 'interval_rows', 'imported',
+           'runs_file', 'export_runs', 'read_runs', 'import_results', 'import_runs']
 
 # %% ../nbs/17a_results.ipynb #6acb2a5a
 import base64, html, io, json, math, re
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from .config import *
 from .core import *
-from .generator import Generator, Trace
+from .generator import Generator
 from .metrics import bare_name, bootstrap, is_distance, metric, same_protocol
 from .tracking import *
 
@@ -287,16 +287,8 @@ def look(g: Generator, n: int = 4, seed: int = 0) -> dict[str, Tensor]:  # each 
         'image': out.image().cpu(),
         'normal': out.normal_colors(camera).cpu(),
         'depth': colorize(out.image('depth'), near + 0.1, far - 0.1, 'magma_r'),
-        'samples': colorize(to_image(sample_counts(trace)), 0, 2 * g.run.sampler.samples),
+        'samples': colorize(trace.samples, 0, 2 * g.run.sampler.samples),
     }
-
-
-def sample_counts(trace: Trace) -> Tensor:  # [B, N]
-    "Samples in the final pass of each ray."
-    out = torch.zeros_like(trace.rendering.depth)
-    for index, march in trace.groups:
-        out.scatter_(1, index, float(march.weights.shape[-1]))
-    return out
 
 
 def keep_look(recorder, g: Generator, step: int = 0, n: int = 4):

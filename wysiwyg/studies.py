@@ -112,8 +112,8 @@ def loosen(g: Generator, factor: float) -> Generator:
     def field_at(planes: Tensor) -> Callable:
         field = g.field_at(planes)
 
-        def softer(points, dirs):
-            answer = field(points, dirs)
+        def softer(*asked):
+            answer = field(*asked)
             return replace(answer, beta=factor * answer.beta)
 
         return softer
