@@ -274,11 +274,19 @@ SAMPLERS = {
 }
 
 
+def by_torch(t: Trainer) -> Trainer:
+    "The same training without a kernel: what others are compared with."
+    t.g = t.g.using(ops=Ops('torch'))
+    for critic in t.d.values():
+        critic.ops = Ops('torch')
+    return t
+
+
 def training(device: str, repeats: int) -> list[dict]:
     """Images/s of a whole step (G, D, both optimisers) in the last stage.
 
-    Proposals, 48 + 48 and 192 samples of the same field; waiting: share of the time in which a step
-    stands still for its pictures.
+    Proposals, 48 + 48 and 192 samples of the same field, the first two without kernels as well.
+    waiting: share of the time in which a step stands still for its pictures.
     """
     rows = []
     batches = dict(small=32, paper=2) if device == 'cuda' else dict(heads64=8)
@@ -293,6 +301,8 @@ def training(device: str, repeats: int) -> list[dict]:
                 return t
 
             trainers = {name: trainer(sampler) for name, sampler in SAMPLERS.items()}
+            for kind in ('proposals 17.6', '48+48'):
+                trainers[f'{kind} torch'] = by_torch(trainer(SAMPLERS[kind]))
 
             def step(trainer):
                 reals, start = trainer.objective.reals, time.perf_counter()
