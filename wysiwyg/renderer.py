@@ -235,21 +235,27 @@ class Renderer:
         return chunked(marcher, rays, (), samples, c.max_points, c.grad_points, keep)
 
     def propose(
-        self, field: Callable, camera: Camera, network: Callable, kind: str = None, resolution: int = 0
+        self,
+        field: Callable,
+        camera: Camera,
+        network: Callable,
+        kind: str = None,
+        resolution: int = 0,
+        seen: Probe = None,
     ) -> tuple[Probe, Tensor]:
         """Probe and pdf [B, K-1, R, R], R = `resolution` rounded down to `scale`s, at least the run's own.
 
-        `kind`: an entry of PROPOSALS (the run's own when None), else a ValueError.
+        `kind`: an entry of PROPOSALS (the run's own when None), else a ValueError. `seen`: an earlier look.
         """
         make = lookup(PROPOSALS, kind or self.proposal.kind, 'proposal')
-        p = self.look(field, camera, resolution)
+        p = seen or self.look(field, camera, resolution)
         side = self.scale * p.rgb.shape[-1]
         width = (self.volume.far - self.volume.near) / (self.probe.samples - 1)
 
         def truth() -> Tensor:
             return self.dense(field, camera_rays(camera, side), self.probe.samples)[0].weights
 
-        return p, make(Clues(p, side, width, network, truth, self.proposal))
+        return p, make(Clues(p, side, width, network, truth, self.proposal, self.ops.sdf_pdf))
 
 # %% ../nbs/11b_renderer.ipynb #f332b619
 Groups = list[tuple[Tensor, March, Rendering]]  # ray index [B, n], its march (or None), what it sees

@@ -16,7 +16,7 @@ from .stylegan import *
 from .triplane import *
 
 # %% ../nbs/11c_synthesis.ipynb #1acbd916
-PARTS['pixels'] = r"""
+PARTS['runs'] = r"""
 struct Run { int image, first, last; };            // pixels of one image, that one item works on
 __device__ Run run_of(int i, int N)
 {
@@ -87,8 +87,8 @@ extern "C" __global__ void activate_backward(const float* x, const float* norm, 
 
 # %% ../nbs/11c_synthesis.ipynb #7eeae599
 KERNELS.update(
-    activate=('lanes', 'chunk', 'pixels', 'activate'),
-    activate_backward=('lanes', 'chunk', 'pixels', 'activate_backward'),
+    activate=('lanes', 'chunk', 'runs', 'activate'),
+    activate_backward=('lanes', 'chunk', 'runs', 'activate_backward'),
 )
 _RUN = dict(cpu=256, cuda=32)  # pixels of an item
 
@@ -222,8 +222,8 @@ extern "C" __global__ void upsample_backward(const float* x, const float* style,
 
 # %% ../nbs/11c_synthesis.ipynb #146991c3
 KERNELS.update(
-    upsample=('lanes', 'chunk', 'pixels', 'sides', 'upsample'),
-    upsample_backward=('lanes', 'chunk', 'pixels', 'taps', 'upsample_backward'),
+    upsample=('lanes', 'chunk', 'runs', 'sides', 'upsample'),
+    upsample_backward=('lanes', 'chunk', 'runs', 'taps', 'upsample_backward'),
 )
 
 
@@ -344,8 +344,8 @@ def synthesize(
     By torch in autocast, and where a width is no multiple of 4 or the networks are others.
     'auto' takes kernels on a CPU, with and without gradients; on a GPU they wait to be asked for.
     """
-    given = w, *triplane.parameters()
-    backend = self.choose(*[x.detach() for x in given])  # with gradients too: kernels make them as well
+    with torch.no_grad():  # these kernels' backward is the faster one too
+        backend = self.choose(w, *triplane.parameters())
     unasked = backend == 'cuda' and self.impl == 'auto'
     if backend == 'torch' or unasked or not _fits(triplane, w):
         return self.layout(triplane(w))
@@ -364,10 +364,9 @@ def arrange(
 
 # %% ../nbs/11c_synthesis.ipynb #aabfabd5
 _PIXELS = dict(C=32, V=4, RUN=_RUN['cuda'], LANES=8)
-_DOUBLED = dict(_PIXELS, REPEAT=1)
 PAPER_SIZES.update(
     activate=_PIXELS,
     activate_backward=_PIXELS,
-    upsample=_DOUBLED,
-    upsample_backward=_DOUBLED,
+    upsample=_PIXELS | dict(REPEAT=1),
+    upsample_backward=_PIXELS | dict(REPEAT=1),
 )
