@@ -19,12 +19,14 @@ from wysiwyg.config import FieldConfig
 from wysiwyg.core import Answer, take_rays
 from wysiwyg.generator import load_generator
 from wysiwyg.kernels import How, Ops
+from wysiwyg.probe import Probe
 from wysiwyg.sdf import Field, density
 
 TOLERANCE = dict(  # largest error against float64, relative to the largest value where that is above 1
     certainty=0,  # whole numbers
     kept_bins=0,
     draw_robust=1e-6,  # distances; their bins are equal
+    sdf_pdf=1e-5,
     composite=5e-7,
     composite_backward=2e-5,
     sample_planes=2e-6,
@@ -151,6 +153,23 @@ def march(n: int, s: int):
     return planes, places, dirs
 
 
+def distances(r: int, bins: int):
+    """[2, K, r, r] of a probe: a ball before a wall, the second image bumpy and nearly flat in places.
+
+    Where there is room a pixel of the first sees nothing, and one is inside everywhere.
+    """
+    side = torch.linspace(-0.4, 0.4, r)
+    z = torch.linspace(-0.5, 0.5, bins + 1)[:, None, None]
+    ball = (side[:, None] ** 2 + side**2 + z**2).sqrt() - 0.25
+    sdf = torch.minimum(ball, 0.45 - z + 0 * ball)
+    bumpy = (8 * sdf).round() / 8 + 0.02 * torch.randn(sdf.shape)
+    sdf = torch.stack([sdf, bumpy])
+    if r > 5:
+        sdf[0, :, :5, :5] = 0.7
+        sdf[0, :, -1, -1] = -0.3
+    return sdf
+
+
 def rays(n: int, s: int):
     """For `pdfs`: rays to draw for [2, N], and places [2, N, S] in their bins.
 
@@ -190,6 +209,13 @@ def certain(impl, pdf):
     return [Ops(impl).certainty(pdf, 16)]
 
 
+def proposed(impl, sdf):
+    b, k, r, _ = sdf.shape
+    weights, rgb, opacity = [sdf.new_zeros(b, n, r, r) for n in (k - 1, 3, 1)]
+    p = Probe(weights, rgb, rgb, sdf, opacity)
+    return [Ops(impl).sdf_pdf(p, 4 * r, 1 / (k - 1))]
+
+
 def kept(impl, pdf):
     return [Ops(impl).kept_bins(pdf, 0.98)]
 
@@ -204,6 +230,7 @@ CALLS = dict(  # public function -> (call, inputs of two sizes)
     certainty=(certain, lambda n, s: (pdfs(0, 3.0, n),)),
     kept_bins=(kept, lambda n, s: (pdfs(0, 3.0, n),)),
     draw_robust=(drawn, lambda n, s: (pdfs(0, 3.0, n), *rays(n, s))),
+    sdf_pdf=(proposed, lambda n, s: (distances(min(n, 9), 2 * s),)),
     composite=(composited, lambda n, s: samples(n, s, 3)),
     field=(field_of(100.0), march),
     field_relu=(field_of(math.inf), march),
@@ -441,6 +468,31 @@ def test_what_is_not_a_number_is_nowhere_taken_for_one(backend, what, sharpness)
     assert torch.equal(sound, triplane.sample_planes(planes, x.flatten(1, 2)).isfinite())
 
 
+def test_a_distance_that_is_not_a_number_spoils_the_pixels_that_it_is_mixed_into(backend):
+    "In any bin: the sum of a ray's probabilities tells a renderer."
+    for k in (0, 17, 48):
+        sdf = distances(9, 48)
+        sdf[1, k, 4, 6] = math.nan
+        (got,), (want,) = proposed(backend, *on(backend, sdf)), proposed('torch', sdf)
+        lost = want.sum(1).isnan()
+        assert lost.any() and not lost.all()
+        assert torch.equal(got.sum(1).isnan().cpu(), lost)
+
+
+def test_rays_of_which_nothing_is_computed_are_empty_in_torch(backend):
+    (got,), (want,) = proposed(backend, *on(backend, distances(9, 48))), proposed('torch', distances(9, 48))
+    empty = got[:, -1].cpu() == 1
+    assert 0.05 < empty[0].float().mean() < 0.9
+    assert (want[:, -1][empty] > 1 - 2**-21).all()
+
+
+def test_interpolated_distances_give_nearly_the_same_sets(backend):
+    sdf = distances(16, 48)[:1]
+    (got,), (want,) = proposed(backend, *on(backend, sdf)), proposed('torch', sdf)
+    kept = [sampler.smallest_set(x.cpu().permute(0, 2, 3, 1), 0.98)[0] for x in (got, want)]
+    assert (kept[0] ^ kept[1]).any(-1).float().mean() < 0.01
+
+
 def counts(t):
     "Samples in each of 48 bins."
     place = ((t.cpu().double() - NEAR) * 48 / (FAR - NEAR)).floor().long()
@@ -470,7 +522,7 @@ def test_masses_beyond_those_of_a_pdf_do_no_harm(backend):
     assert torch.equal(counts(got), counts(want))
 
 
-@CALL
+@pytest.mark.parametrize('name', [name for name in CALLS if name != 'sdf_pdf'])  # a probe has pixels
 def test_nothing_of_nothing(backend, name):
     call, inputs = CALLS[name]
     nothing = [x if x.ndim == 5 else x[:, :0] for x in inputs(6, 3)]  # planes stay
@@ -588,11 +640,16 @@ ARGUMENTS = dict(
     certainty=4,
     kept_bins=4,
     robust=12,
+    sdf_pdf=8,
     composite=9,
     composite_backward=12,
     field=15,
     field_backward=19,
     field_mma=16,
+    activate=9,
+    activate_backward=11,
+    upsample=6,
+    upsample_backward=8,
 )
 
 
@@ -808,6 +865,7 @@ RUNS = dict(  # kernel -> (lanes, its results in some order of threads)
     certainty=(32, lambda how: [K._certainty(pdfs(0, 3.0), 16, how)]),
     kept_bins=(32, lambda how: [K._kept_bins(pdfs(0, 3.0), 0.98, how)]),
     draw_robust=(32, robust),
+    sdf_pdf=(32, lambda how: [K._sdf_pdf(distances(3, 45), 12, 1 / 45, how)]),
     field=(32, lambda how: F._field(mlp(), *march(5, 3), None, fibers(how))),
     field_backward=(32, field_with_grad),
     field_mma=(128, lambda how: F._field_mma(mlp(), *march(5, 3), None, fibers(how))),
@@ -962,6 +1020,16 @@ def test_the_sampler_stays_inside_its_arrays(sanitized, monkeypatch):
     assert done.stdout == "b''\n", done.stderr[:1000]
 
 
+def test_the_proposal_stays_inside_its_arrays(sanitized, monkeypatch):
+    b, r, k = 2, 2, 35
+    path = built(monkeypatch, 'sdf_pdf', extra=ASAN, K=k, LANES=32)
+    columns = [0.1 - i % 36 / 99 for i in range(b * r * r * (k + 1))]
+    skin, clear = [0.01] * len(columns), [-1.0] * (b * r * r)
+    out = [0.0] * (b * 25 * k)
+    done = sanitized(path, 25, 64, 'forward', columns, skin, clear, out, b, r, 5, 1 / k)
+    assert done.stdout == "b''\n", done.stderr[:1000]
+
+
 # ---- building ------------------------------------------------------------------------------------
 
 
@@ -1056,6 +1124,9 @@ def test_training_on_a_cpu_takes_the_kernels_that_pay(scene, monkeypatch):
     with torch.no_grad():
         g.render(planes, camera, 16)
     assert seen == {'certainty', 'robust', 'field', 'field_backward', 'composite'}
+    with torch.no_grad():
+        g.propose(planes, camera, 'sdf', 16)
+    assert 'sdf_pdf' in seen
 
 
 @needs_compiler

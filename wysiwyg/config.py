@@ -147,6 +147,10 @@ class ProbeConfig:
 
     resolution: int = 128  # r
     samples: int = 192  # K, uniform; K - 1 shared bins between them
+    # all of them on each ray; or every `stride`-th, and others where a surface may be (not in the paper)
+    kind: Literal['uniform', 'coarse_to_fine'] = 'uniform'
+    stride: int = 8  # coarse_to_fine
+    slope: float = 2.0  # coarse_to_fine: what a distance changes along a ray, at most; a true one's is 1
 
 # %% ../nbs/01_config.ipynb #f651bb97
 @dataclass(frozen=True)
@@ -420,6 +424,9 @@ LATER: dict[str, object] = {
     'backbone.per_plane': True,
     'backbone.resample': 'bilinear',
     'discriminator.resample': 'bilinear',
+    'probe.kind': 'uniform',
+    'probe.stride': 8,
+    'probe.slope': 2.0,
     'sampler.policy': 'paper',
     'sampler.per_bin': 2.0,
     'sampler.least': 4,
@@ -703,6 +710,8 @@ render.max_points          [1, inf)   a chunk has a point at least
 render.grad_points         [0, inf)   it counts points, 0 for all at once
 probe.resolution           [1, 1024]  pixels per side of the probe
 probe.samples              [2, inf)   K samples have K - 1 bins between them
+probe.stride               [1, inf)   it counts samples
+probe.slope                [1, 1000]  a true distance's is 1
 proposal.width             [1, inf)   a layer has channels
 proposal.kernel            [1, 31]    it is the side of a convolution
 proposal.layers            [1, inf)   each of the three stages needs a layer; give (4, 3, 3)

@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from .core import *
-from . import sampler, triplane, volrend
+from . import proposal, sampler, triplane, volrend
 from .sdf import *
-from .volrend import March, Rendering
+from .probe import Probe
+from .volrend import March, Rendering, expect_distance
 
 # %% ../nbs/11_kernels.ipynb #5500645b
 PARTS = {}  # the pieces that kernels are put together from
@@ -54,11 +55,12 @@ __device__ void lanes_meet() { if (LANES > 1) __syncwarp(); }
 
 # %% ../nbs/11_kernels.ipynb #f2fbb8bc
 KERNELS = dict(
-    triplane=('lanes', 'bilinear', 'triplane'),
-    triplane_backward=('lanes', 'bilinear', 'splat', 'triplane_backward'),
+    triplane=('lanes', 'chunk', 'bilinear', 'triplane'),
+    triplane_backward=('lanes', 'chunk', 'bilinear', 'splat', 'triplane_backward'),
     certainty=('lanes', 'smallest_set', 'sampler'),
     kept_bins=('lanes', 'smallest_set', 'sampler'),
     robust=('lanes', 'smallest_set', 'sampler'),
+    sdf_pdf=('lanes', 'pixels', 'thickness', 'sdf_pdf'),
     composite=('lanes', 'composite'),
     composite_backward=('lanes', 'composite', 'composite_backward'),
 )
@@ -83,8 +85,13 @@ class BuildError(RuntimeError):
 _HEADER = 'cuda_on_cpu.h'
 _WIDE = ['-mprefer-vector-width=512'] if platform.machine() == 'x86_64' else []
 _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fopenmp', '-fPIC', *_WIDE)
-# lets g++ vectorise sines and exponentials, and think that nothing is NaN: the others compare
+# -ffast-math lets g++ vectorise sines and exponentials, and think that nothing is NaN: the others compare
 _FAST = dict.fromkeys(('field', 'field_backward'), ('-ffast-math',))
+_FAST['sdf_pdf'] = (
+    '-fno-math-errno',
+    '-fno-trapping-math',
+    '-D__FAST_MATH__',
+)  # the first, without the second
 
 
 def compiler() -> str | None:
@@ -525,8 +532,8 @@ def _in_front(out: Tensor, far: float, background: tuple[float, float, float]) -
         mean_beta[..., 0],
     )
 
-# %% ../nbs/11_kernels.ipynb #3a3c4a9e
-PARTS['bilinear'] = r"""
+# %% ../nbs/11_kernels.ipynb #5f0c9a31
+PARTS['chunk'] = r"""
 // V channels at a time: a float4 on the GPU, a SIMD register on the CPU.
 #ifdef SHIM
 typedef float Chunk __attribute__((vector_size(4*V), aligned(4)));
@@ -538,6 +545,10 @@ __device__ Chunk operator*(float w, Chunk a) { return make_float4(w*a.x, w*a.y, 
 #endif
 __device__ Chunk load(const float* p) { return *(const Chunk*)p; }
 __device__ void store(float* p, Chunk x) { *(Chunk*)p = x; }
+"""
+
+# %% ../nbs/11_kernels.ipynb #3a3c4a9e
+PARTS['bilinear'] = r"""
 // a place that is NaN; `corners` are inside all the same
 __device__ bool lost(const float* x) { return x[0] != x[0] || x[1] != x[1] || x[2] != x[2]; }
 struct Corners { int at[4]; float w[4]; };         // four texels and their weights
@@ -948,6 +959,125 @@ def _draw_robust(pdf, index, samples, tau, near, far, u, h):
     h.run('robust', b * n, (*inputs, t, delta, b, rays, n, samples, tau, near, width), K=k)
     return Samples(t, delta)
 
+# %% ../nbs/11_kernels.ipynb #5e1f0a11
+PARTS['pixels'] = r"""
+struct Between { int low, high; float share; };    // two pixels of the smaller picture; the second's share
+__device__ Between between(int x, int r, int R)
+{
+    float at = fmaxf((x+.5f)*((float)r/R)-.5f, 0.f); int low = min((int)at, r-1);
+    return {low, min(low+1, r-1), at-low};
+}
+struct Corners { size_t at[4]; float w[4]; };
+// of pixel `ray` among R x R of each image, in pictures of r x r
+__device__ Corners corners(int ray, int r, int R)
+{
+    Between x = between(ray%R, r, R), y = between(ray/R%R, r, R);
+    size_t first = (size_t)(ray/R/R)*r*r, low = first+(size_t)y.low*r, high = first+(size_t)y.high*r;
+    return {{low+x.low, low+x.high, high+x.low, high+x.high},
+        {(1-y.share)*(1-x.share), (1-y.share)*x.share, y.share*(1-x.share), y.share*x.share}};
+}
+// number k of what the corners have `per` of
+__device__ float mixed(const float* of, const Corners& c, int per, int k)
+{
+    const float *p = of+c.at[0]*per, *q = of+c.at[1]*per, *s = of+c.at[2]*per, *t = of+c.at[3]*per;
+    return c.w[0]*p[k]+c.w[1]*q[k]+c.w[2]*s[k]+c.w[3]*t[k];
+}
+"""
+
+# %% ../nbs/11_kernels.ipynb #5e1f0a13
+PARTS['thickness'] = r"""
+__device__ float decay(float x)                    // exp(-|x|)
+{
+    x = fabsf(x);
+    return expf(-(x > 80 ? 80 : x));
+}
+__device__ float density_integral(float x)         // of a distance of x betas
+{
+    return (x < 0 ? x : 0)-.5f*decay(x);
+}
+// of `delta`, along which the distance runs straight from a to b
+__device__ float thickness(float a, float b, float beta, float delta)
+{
+    float per_beta = 1/beta, x = a*per_beta, y = b*per_beta, m = (x+y)/2, h = .5f*decay(m);
+    bool level = fabsf(y-x) < .01f;                // too little change for a quotient
+    float quotient = (density_integral(y)-density_integral(x))/(level ? 1.f : y-x), middle = m > 0 ? h : 1-h;
+    return delta*per_beta*(level ? middle : quotient);
+}
+"""
+
+# %% ../nbs/11_kernels.ipynb #5e1f0a15
+PARTS['sdf_pdf'] = r"""
+#define PER ((K+LANES-1)/LANES)                    // bins of one lane: lane, lane + LANES, ...
+#define BIN(j) (LANES == 1 ? j : min(j*LANES+lane(), K-1))
+extern "C" __global__ void sdf_pdf(
+    const float* sdf, const float* skin,           // [B, r r, K+1] of the probe's pixels
+    const float* clear,                            // [B, r r] above 0: nothing is near
+    float* pdf,                                    // [B, R R, K]
+    int B, int r, int R, float width)
+{
+    int i = item(), ray = min(i, B*R*R-1); Corners c = corners(ray, r, R);
+    float a[PER], front[PER], before = 0, light = 1;
+    #pragma unroll
+    for (int j = 0; j < PER; j++) a[j] = 0;
+    if (!(mixed(clear, c, 1, 0) > 0))
+        #pragma unroll
+        for (int j = 0; j < PER; j++) {
+            int k = BIN(j); float beta = (mixed(skin, c, K+1, k)+mixed(skin, c, K+1, k+1))/2;
+            a[j] = thickness(mixed(sdf, c, K+1, k), mixed(sdf, c, K+1, k+1), beta, width);
+        }
+    #pragma unroll
+    for (int j = 0; j < PER; j++) { a[j] = before+lane_scan(a[j]); before = last_lane(a[j]); }
+    #pragma unroll
+    for (int j = 0; j < PER; j++) a[j] = decay(a[j]);              // the light behind a bin
+    #pragma unroll
+    for (int j = 0; j < PER; j++) { front[j] = lane_before(a[j], light); light = last_lane(a[j]); }
+    #pragma unroll
+    for (int j = 0; j < PER; j++) a[j] = front[j]-a[j];
+    float* out = pdf+(size_t)ray*K;
+    #pragma unroll
+    for (int j = 0; j < PER; j++) {
+        int k = j*LANES+lane();
+        if (i < B*R*R && (LANES == 1 || k < K)) out[k] = k == K-1 ? front[j]+0*light : a[j];
+    }
+}
+"""
+
+# %% ../nbs/11_kernels.ipynb #5e1f0a16
+_CLEAR = 20  # skins: bins of a distance beyond have together less than half of 2^-20
+
+
+@patch_method
+def sdf_pdf(
+    self: Ops,
+    p: Probe,
+    resolution: int,  # R
+    width: float,  # of a bin, world units
+) -> Tensor:  # [B, K-1, R, R]
+    """`proposal.sdf_pdf`; where a gradient is asked for, torch does it.
+
+    ValueError for a probe without distances.
+    """
+    sdf = expect_distance(p.sdf, "proposal 'sdf'")
+    backend = self.choose(sdf)
+    learned = torch.is_grad_enabled() and sdf.requires_grad
+    if backend == 'torch' or learned:
+        return proposal.sdf_pdf(p, resolution, width)
+    return to_image(_sdf_pdf(sdf, resolution, width, _how(backend, 32)))
+
+
+def _sdf_pdf(sdf, resolution, width, h):
+    "Probabilities [B, N, K-1] of the rays."
+    b, edges, r, _ = sdf.shape
+    skin = proposal.proposed_skin(sdf, width)
+    beta = (skin[:, 1:] + skin[:, :-1]) / 2
+    nearest = torch.minimum(sdf[:, 1:], sdf[:, :-1])
+    clear = (nearest - _CLEAR * beta).amin(1)
+    out = sdf.new_empty(b, resolution**2, edges - 1)
+    of_pixels = [to_rays(x).contiguous() for x in (sdf, skin)]
+    sizes = b, r, resolution
+    h.run('sdf_pdf', out.shape[:2].numel(), (*of_pixels, clear, out, *sizes, width), K=edges - 1)
+    return out
+
 # %% ../nbs/11_kernels.ipynb #8dbbceb3
 def nvrtc_report(kernel: str, arch: int, **constants) -> dict[str, int]:
     """Compile for sm_<arch> without a GPU or driver; BuildError where it does not.
@@ -994,6 +1124,7 @@ PAPER_SIZES = dict(  # kernel -> its constants at the paper's sizes
     certainty=_BINS,
     kept_bins=_BINS,
     robust=_BINS,
+    sdf_pdf=_BINS,
     composite=_MARCH,
     composite_backward=_MARCH,
 )

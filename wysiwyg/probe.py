@@ -6,7 +6,8 @@
 __all__ = ['bin_edges', 'bins_march', 'Probe', 'probe']
 
 # %% ../nbs/08_probe.ipynb #92f312e6
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 from .camera import *
@@ -31,6 +32,80 @@ def bins_march(field, rays: Rays, near: float, far: float, k: int) -> tuple[Marc
     raw = march(field, rays, Samples(t, torch.zeros_like(t)))
     return midpoints(raw), raw.answer.sdf
 
+# %% ../nbs/08_probe.ipynb #5eed0003
+_REACH = 3  # betas: density outside falls by a factor of 20 in so many, and inside no light gets further
+
+
+def _undecided(t: Tensor, answer: Answer, slope: float) -> Tensor:  # [S-1, B, N], bool
+    "Of stretches between edges t [S], world units: may there be something inside that light comes to?"
+    sdf, reach = answer.sdf, _REACH * answer.beta  # [S, B, N]
+    most = slope * t.diff()[:, None, None]
+    nearest = (sdf[1:] + sdf[:-1] - most) / 2
+    near = nearest < torch.maximum(reach[1:], reach[:-1])
+    deep = sdf < -reach
+    hidden = deep.cumsum(0)[:-1] > 0
+    return near & ~hidden
+
+# %% ../nbs/08_probe.ipynb #5eed0004
+def _ask_into(guess: Answer, field, rays: Rays, t: Tensor, chosen: Tensor):
+    "Put what the field says at t [S], where B x N rays have chosen [S, B, N] to ask, into `guess` [S, B, N]."
+    image, ray, place = chosen.movedim(0, 2).nonzero(as_tuple=True)  # in the order of the images
+    if not len(ray):
+        return
+    origins, dirs = rays.origins[image, ray], rays.dirs[image, ray]
+    whose = None if len(rays.dirs) == 1 else image[None]
+    asked = Rays(origins[None], dirs[None], whose).ask(field, t[place][None, :, None])
+    for part in fields(guess):
+        values = getattr(guess, part.name)
+        if values is not None:
+            values[place, image, ray] = getattr(asked, part.name)[0, :, 0]
+
+# %% ../nbs/08_probe.ipynb #5eed0005
+def _halve(field, rays: Rays, t: Tensor, edges: list[int], answer: Answer, slope: float):
+    "`answer` [S, B, N] at `edges` of t [K] -> with their middles, asked where undecided; None: no more."
+    gaps = [i for i in range(len(edges) - 1) if edges[i + 1] - edges[i] > 1]
+    if not gaps:
+        return None
+    after = [i + 1 for i in gaps]
+    middles = [(edges[i] + edges[i + 1]) // 2 for i in gaps]
+    begin, end = t[edges][gaps], t[edges][after]
+    share = (t[middles] - begin) / (end - begin)
+
+    def between(x: Tensor) -> Tensor:
+        by_edge = share.reshape(-1, *[1] * (x.ndim - 1))
+        return torch.lerp(x[gaps], x[after], by_edge)
+
+    guess = answer.map(between)
+    chosen = _undecided(t[edges], answer.detach(), slope)[gaps]
+    _ask_into(guess, field, rays, t[middles], chosen)
+    both = edges + middles
+    order = sorted(range(len(both)), key=both.__getitem__)
+    return sorted(both), join([answer, guess], 0).map(lambda x: x[order])
+
+# %% ../nbs/08_probe.ipynb #5eed0006
+def _uniform(field, rays: Rays, config: ProbeConfig, render: RenderConfig) -> tuple[March, Tensor | None]:
+    return bins_march(field, rays, render.near, render.far, config.samples)
+
+
+def _coarse_to_fine(field, rays: Rays, config: ProbeConfig, render: RenderConfig) -> tuple[March, Tensor]:
+    "As `bins_march`, but what no distance makes doubtful is interpolated."
+    k = config.samples
+    t = bin_edges(render.near, render.far, k, rays.dirs.device).to(rays.dirs.dtype)
+    edges = [*range(0, k - 1, config.stride), k - 1]
+    shape = rays.dirs.shape[:2]
+    answer = rays.ask(field, t[edges].expand(*shape, -1))
+    expect_distance(answer.sdf, "probe.kind 'coarse_to_fine', unlike 'uniform',")
+    answer = answer.map(lambda x: x.movedim(2, 0))  # edges first: each is one block of memory
+    while finer := _halve(field, rays, t, edges, answer, config.slope):
+        edges, answer = finer
+    answer = answer.map(lambda x: x.movedim(0, 2))
+    at_edges = March(t.expand(*shape, k), None, answer, None)
+    return midpoints(at_edges), answer.sdf
+
+
+# `probe.kind` -> (field, rays, its configuration, the volume's) -> march over bins, distances [B, N, K]
+_MARCHES: dict[str, Callable] = dict(uniform=_uniform, coarse_to_fine=_coarse_to_fine)
+
 # %% ../nbs/08_probe.ipynb #ec3b0218
 @dataclass(frozen=True)
 class Probe(Record):
@@ -44,14 +119,16 @@ class Probe(Record):
 
 
 def probe(field, camera: Camera, config: ProbeConfig, render: RenderConfig) -> Probe:
-    """Render r x r rays with K uniform samples; ValueError where K is under 2.
+    """Render r x r rays with K samples, of which `config.kind` asks all or some.
 
-    Without gradients at most `render.max_points` of them at once.
+    Without gradients at most `render.max_points` of them at once. ValueError where K is under 2, and for a
+    field without distance where only some are asked.
     """
     rays = camera_rays(camera, config.resolution)
+    march_bins = lookup(_MARCHES, config.kind, 'probe')
 
     def look(rays):
-        m, sdf = bins_march(field, rays, render.near, render.far, config.samples)
+        m, sdf = march_bins(field, rays, config, render)
         out = integrate(m, render.far, render.background)
         return Probe(m.weights, out.rgb, rays.dirs, sdf, out.opacity)
 

@@ -249,7 +249,7 @@ class Renderer:
         def truth() -> Tensor:
             return self.dense(field, camera_rays(camera, side), self.probe.samples)[0].weights
 
-        return p, make(Clues(p, side, width, network, truth, self.proposal))
+        return p, make(Clues(p, side, width, network, truth, self.proposal, self.ops.sdf_pdf))
 
 # %% ../nbs/11b_renderer.ipynb #f332b619
 Groups = list[tuple[Tensor, March, Rendering]]  # ray index [B, n], its march (or None), what it sees

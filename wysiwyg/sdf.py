@@ -224,6 +224,7 @@ def toy_sdf(
 def toy_field(
     points: Tensor,  # [B, N, S, 3]
     dirs: Tensor,  # [B, N, 3], unused: the toy is matte
+    image: Tensor = None,  # [B, N], unused: all see the same head
     beta: float = 0.005,  # width of the surface, world units
 ) -> Answer:
     "The toy head, with skin, eyes and a mouth."
