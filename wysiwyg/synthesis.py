@@ -16,7 +16,7 @@ from .stylegan import *
 from .triplane import *
 
 # %% ../nbs/11c_synthesis.ipynb #1acbd916
-PARTS['pixels'] = r"""
+PARTS['runs'] = r"""
 struct Run { int image, first, last; };            // pixels of one image, that one item works on
 __device__ Run run_of(int i, int N)
 {
@@ -87,8 +87,8 @@ extern "C" __global__ void activate_backward(const float* x, const float* norm, 
 
 # %% ../nbs/11c_synthesis.ipynb #7eeae599
 KERNELS.update(
-    activate=('lanes', 'chunk', 'pixels', 'activate'),
-    activate_backward=('lanes', 'chunk', 'pixels', 'activate_backward'),
+    activate=('lanes', 'chunk', 'runs', 'activate'),
+    activate_backward=('lanes', 'chunk', 'runs', 'activate_backward'),
 )
 _RUN = dict(cpu=256, cuda=32)  # pixels of an item
 
@@ -222,8 +222,8 @@ extern "C" __global__ void upsample_backward(const float* x, const float* style,
 
 # %% ../nbs/11c_synthesis.ipynb #146991c3
 KERNELS.update(
-    upsample=('lanes', 'chunk', 'pixels', 'sides', 'upsample'),
-    upsample_backward=('lanes', 'chunk', 'pixels', 'taps', 'upsample_backward'),
+    upsample=('lanes', 'chunk', 'runs', 'sides', 'upsample'),
+    upsample_backward=('lanes', 'chunk', 'runs', 'taps', 'upsample_backward'),
 )
 
 
