@@ -233,10 +233,10 @@ class Generator(_Parts):
 
     @_exact
     def propose(
-        self, planes: Tensor, camera: Camera, kind: str = None, resolution: int = 0
+        self, planes: Tensor, camera: Camera, kind: str = None, resolution: int = 0, seen: Probe = None
     ) -> tuple[Probe, Tensor]:
         "`Renderer.propose` with this proposal network."
-        return self.renderer.propose(self.field_at(planes), camera, self.predict, kind, resolution)
+        return self.renderer.propose(self.field_at(planes), camera, self.predict, kind, resolution, seen)
 
     @_exact
     def dense_march(self, planes: Tensor, rays: Rays, samples: int) -> March:
