@@ -680,6 +680,7 @@ ARGUMENTS = dict(
     field=15,
     field_backward=19,
     field_mma=16,
+    field_mma_backward=21,
     activate=9,
     activate_backward=11,
     upsample=6,

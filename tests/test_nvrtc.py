@@ -20,6 +20,7 @@ MOST = dict(
     field=96,
     field_backward=144,
     field_mma=128,
+    field_mma_backward=208,
     activate=48,
     activate_backward=64,
     upsample=64,
@@ -30,7 +31,7 @@ MOST = dict(
 @pytest.mark.parametrize('arch', [75, 80, 90, 100])
 @pytest.mark.parametrize('kernel', list(kernels.KERNELS))
 def test_kernel_compiles_and_spills_nothing(kernel, arch):
-    if (kernel, arch) == ('field_mma', 75):
+    if 'mma' in kernel and arch == 75:
         pytest.skip('bf16 tensor cores came with sm_80')
     report = nvrtc_report(kernel, arch, **kernels.PAPER_SIZES[kernel])
     assert report.pop('registers') <= MOST[kernel]

@@ -270,8 +270,8 @@ class TrainConfig:
     seed: int = 0
     batch: int = 32  # images per step, over all processes
     network: str = ''  # generator file to start from, its discriminator beside it; empty: from scratch
-    # bfloat16 in the backbone, the proposal network and D's blocks; fields, mapping, sampler, R1 and D's
-    # last layers stay float32
+    # bfloat16 in the backbone, the proposal network, D's blocks and, on tensor cores, the field; mapping,
+    # sampler, R1 and D's last layers stay float32
     bf16: bool = False
     # images per forward pass and process, where memory is short; 0: a process's whole share
     micro_batch: int = 0

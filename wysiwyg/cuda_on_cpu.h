@@ -23,9 +23,11 @@
 #define SHIM 1
 
 struct uint2 { unsigned x, y; };
+struct float2 { float x, y; };
 #define __logf std::log
 static inline int __float2int_rz(float x) { int i = (int)x; return i == INT32_MIN ? 0 : i; }     // 0 for NaN, as on a GPU
 static inline int __float_as_int(float x) { int i; memcpy(&i, &x, 4); return i; }
+static inline float __int_as_float(int i) { float x; memcpy(&x, &i, 4); return x; }
 static inline float sinpif(float x) { return std::sin(3.14159265358979324f*x); }
 static inline float cospif(float x) { return std::cos(3.14159265358979324f*x); }
 static inline int min(int a, int b) { return a < b ? a : b; }
@@ -63,17 +65,23 @@ static inline void wait_for(Wait what) {
 
 static void entry() { body(body_data); fibers[current].wait = DONE; swapcontext(&fibers[current].context, &scheduler); }
 
-// Let go those who wait at a barrier that everyone has reached; false: nobody can move.
-static bool release(int threads) {
-    bool moved = false, all = true, any = false;
+// Let go those who wait at a barrier that everyone has reached, of warps one at a time: so a warp may be far ahead of the others;
+// false: nobody can move.
+static bool release(int threads, int schedule, uint32_t& random) {
+    bool all = true, any = false;
     for (int i = 0; i < threads; i++) { all &= fibers[i].wait == BLOCK; any |= fibers[i].wait == BLOCK; }
     if (all && any) { for (auto& f : fibers) f.wait = READY; return true; }
-    for (int w = 0; w < threads; w += WARP_SIZE) {
+    int warps = (threads+WARP_SIZE-1)/WARP_SIZE, first = 0;
+    if (schedule >= SEEDED) { random = random*1664525u+1013904223u; first = (random >> 8)%warps; }
+    for (int k = 0; k < warps; k++) {
+        int w = WARP_SIZE*(schedule == REVERSE ? warps-1-k : (first+k)%warps);
         int end = w+WARP_SIZE < threads ? w+WARP_SIZE : threads, waiting = 0;
         for (int i = w; i < end; i++) waiting += fibers[i].wait == WARP;
-        if (waiting == end-w) { for (int i = w; i < end; i++) fibers[i].wait = READY; moved = true; }
+        if (waiting < end-w) continue;
+        for (int i = w; i < end; i++) fibers[i].wait = READY;
+        return true;
     }
-    return moved;
+    return false;
 }
 
 static int pick(int threads, int schedule, uint32_t& random) {
@@ -100,7 +108,7 @@ static void run_fibers(int threads, int schedule) {
     uint32_t random = schedule*2654435761u+blockIdx.x;
     for (;;) {
         int i = pick(threads, schedule, random);
-        if (i < 0 && release(threads)) continue;
+        if (i < 0 && release(threads, schedule, random)) continue;
         if (i < 0) break;
         current = i; threadIdx.x = i;
         swapcontext(&scheduler, &fibers[i].context);
@@ -172,6 +180,19 @@ static inline void mma(float* d, const unsigned* a, uint2 b) {
         int row = g+i/2*8, column = 2*t+i%2;
         for (int k = 0; k < 16; k++) d[i] += value(row%8*4+k%8/2, row/8+k/8*2, k%2)*value(column*4+k%8/2, 4+k/8, k%2);
     }
+    wait_for(WARP);
+}
+
+// Four 8x8 matrices of 16-bit numbers: lane l gives the address of row l%8 of matrix l/8, and takes from each matrix two
+// neighbours of a column, as the PTX manual says for ldmatrix.x4.trans.
+static inline void ldmatrix_trans(unsigned* d, const unsigned short* row) {
+    using namespace shim;
+    int me = threadIdx.x, warp = me/WARP_SIZE*WARP_SIZE, g = me%32/4, t = me%4;
+    if ((uintptr_t)row%16) snprintf(fault, sizeof fault, "ldmatrix: a row must begin at a multiple of 16 bytes");
+    memcpy(&fibers[me].slot, &row, sizeof row);
+    wait_for(WARP);
+    auto value = [&](int lane) { const unsigned short* of; memcpy(&of, &fibers[warp+lane].slot, sizeof of); return of[g]; };
+    for (int m = 0; m < 4; m++) d[m] = value(8*m+2*t) | (unsigned)value(8*m+2*t+1) << 16;
     wait_for(WARP);
 }
 

@@ -20,6 +20,7 @@ from .sdf import *
 # %% ../nbs/11a_fused_field.ipynb #2c4b1d34
 PARTS['mlp'] = r"""
 #define PADDED(n, to) (((n)+(to)-1)/(to)*(to))
+#define LARGER(a, b) ((a) > (b) ? (a) : (b))
 #define FAST_LOG1P(x) __logf(1+(x))
 enum Act { LINEAR, HIDDEN, SOFTPLUS, COLOUR };
 // NaN stays NaN, which fmaxf would not grant: asked of the bits, for -ffast-math believes that there is none
@@ -42,6 +43,12 @@ template<Act A> __device__ float act(float x)
     if (A == HIDDEN)                                   // SHARPNESS 0 stands for ReLU
         return SHARPNESS > 0 ? soft(SHARPNESS*x)*(1.f/(SHARPNESS > 0 ? SHARPNESS : 1)) : relu(x);
     return x;
+}
+template<Act A> __device__ float slope(float y)            // of act<A> where it is y
+{
+    if (A == LINEAR) return 1;
+    if (A == SOFTPLUS) return -expm1f(-y);
+    return SHARPNESS > 0 ? -expm1f(-SHARPNESS*y) : y > 0 ? 1.f : 0.f;
 }
 """
 
@@ -114,7 +121,6 @@ PARTS['answer'] += r"""
 #define INPUT (ENC+C)
 #define DIR (3+6*DIR_FREQS)
 #define VIEWED (GEO+DIR)                               // what the first layer of the colour reads
-#define LARGER(a, b) ((a) > (b) ? (a) : (b))
 // floats in a row: input, hidden, what comes out of MLP_SDF and the direction behind it, colour, rgb
 enum { X = PAD(INPUT), HH = PAD(HIDE), G = LARGER(PAD(2+GEO), PAD(2+VIEWED)), CC = PAD(COLOR), O = PAD(3) };
 struct Rows { float *x, *h, *h2, *g, *c, *o, *planes; };
@@ -210,11 +216,6 @@ __device__ void outer(const float* x, int x_stride, const float* g, int g_stride
         for (int p = 0; p < P; p++) sum = sum+*(const Wide*)(g+p*g_stride+o);
         *to = *to+sum;
     }
-}
-template<Act A> __device__ float slope(float y)            // of act<A> where it is y
-{
-    if (A == SOFTPLUS) return -expm1f(-y);
-    return SHARPNESS > 0 ? -expm1f(-SHARPNESS*y) : y > 0 ? 1.f : 0.f;
 }
 template<Act A> __device__ void through(float* g, const float* y, int n)
 {
@@ -332,7 +333,8 @@ extern "C" __global__ void field_backward(const float* planes,
 KERNELS.update(
     field=('lanes', 'chunk', 'bilinear', 'mlp', 'rows', 'answer', 'field'),
     field_backward=('lanes', 'chunk', 'bilinear', 'splat', 'mlp', 'rows', 'answer', 'field_backward'),
-    field_mma=('lanes', 'chunk', 'bilinear', 'mlp', 'field_mma'),
+    field_mma=('lanes', 'chunk', 'bilinear', 'mlp', 'tiles', 'field_mma'),
+    field_mma_backward=('lanes', 'chunk', 'bilinear', 'splat', 'mlp', 'tiles', 'field_mma_backward'),
 )
 
 
@@ -350,12 +352,15 @@ def _pack(f: Field, wide: int) -> Tensor:
     return torch.cat([layer.flatten() for layer in packed])
 
 
-def _pack_turned(f: Field, wide: int) -> Tensor:
-    "Weights [out, in] in one row, the last layer's first; of the first layer only what planes bring."
-    behind_distance = torch.nn.functional.pad(f.color0.weight, (2, 0))
+def _way_back(f: Field) -> list[Tensor]:
+    "Weights [out, in], the last layer's first; of the first layer only what planes bring."
     of_planes = f.sdf0.weight[:, 3 + 6 * f.config.pos_freqs :]
-    turned = f.color1.weight, behind_distance, f.sdf2.weight, f.sdf1.weight, of_planes
-    return torch.cat([_padded(w, wide).flatten() for w in turned])
+    return [f.color1.weight, _behind_distance(f), f.sdf2.weight, f.sdf1.weight, of_planes]
+
+
+def _behind_distance(f: Field) -> Tensor:
+    "The colour's weights for all that comes out of MLP_SDF: zeros for distance and beta, which come first."
+    return torch.nn.functional.pad(f.color0.weight, (2, 0))
 
 # %% ../nbs/11a_fused_field.ipynb #0e0d0964
 @dataclass(frozen=True)
@@ -369,6 +374,7 @@ class FieldHow:
     wide: int
     owned: bool
     schedule: str = 'loop'  # on a CPU
+    kernel: str = 'field'
 
     @classmethod
     def forward(cls, backend: str) -> 'FieldHow':
@@ -376,9 +382,14 @@ class FieldHow:
             return cls('cpu', 16, 1, 8, 16, True)
         return cls('cuda', 32, 128, 8, 4, torch.are_deterministic_algorithms_enabled())
 
+    def on_tensor_cores(self) -> 'FieldHow':
+        "Four warps of 16 points; weights and their gradient in whole tiles."
+        return replace(self, points=64, threads=128, wide=16, kernel='field_mma')
+
     def backward(self) -> 'FieldHow':
-        "A GPU's shared memory holds the rows of fewer points: there are more of them on the way back."
-        return self if self.backend == 'cpu' else replace(self, points=16, tile=4)
+        "A GPU's shared memory holds the rows of fewer points in fp32: there are more on the way back."
+        few = self.backend == 'cuda' and self.kernel == 'field'
+        return replace(self, points=16, tile=4) if few else self
 
     def parts(self, images: int, device: torch.device) -> int:
         "Blocks for each image, which keep every processor busy."
@@ -408,9 +419,22 @@ def _row_floats(f: Field, channels: int, wide: int) -> dict[str, int]:
     gradients = color + out + max(h, pad(channels))
     return dict(field=forward, field_backward=answers + gradients)
 
+# %% ../nbs/11a_fused_field.ipynb #b2d1000c
+def _tile_floats(f: Field, channels: int) -> dict[str, int]:
+    "The same on tensor cores, where two of bf16 make a float."
+    c = f.config
+
+    def row(n: int) -> int:
+        return -(-n // 16) * 16 + 8
+
+    x = max(row(f.sdf0.in_features), 2 * (row(channels) - 8))
+    answers = row(2 + c.geo_features + f.dir0.in_features) + row(c.color_hidden) + row(3)
+    return dict(field_mma=x // 2, field_mma_backward=(x + 2 * row(c.hidden) + answers) // 2)
+
 
 def _constants(f: Field, channels: int, kernel: str, how: FieldHow) -> dict:
     c = f.config
+    floats = _row_floats(f, channels, how.wide) | _tile_floats(f, channels)
     return dict(
         FREQS=c.pos_freqs,
         DIR_FREQS=c.dir_freqs,
@@ -418,13 +442,13 @@ def _constants(f: Field, channels: int, kernel: str, how: FieldHow) -> dict:
         GEO=c.geo_features,
         COLOR=c.color_hidden,
         SHARPNESS=0.0 if c.sharpness == math.inf else c.sharpness,
-        LOG1P='log1pf',
+        LOG1P='log1pf' if how.kernel == 'field' else 'FAST_LOG1P',
         P=how.points,
         TILE=how.tile,
         WIDE=how.wide,
         THREADS=how.threads,
         OWNED=int(how.owned),
-        SHARED_FLOATS=how.points * _row_floats(f, channels, how.wide)[kernel],
+        SHARED_FLOATS=how.points * floats[kernel],
     )
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f021
@@ -484,34 +508,54 @@ class _Call:
         constants = _constants(self.f, texels.shape[-1], kernel, how) | self.constants
         how.launch(kernel, grid, (texels, *args, *self.sizes(texels)), constants)
 
+# %% ../nbs/11a_fused_field.ipynb #b2d1000b
+@dataclass(frozen=True)
+class _Prepared:
+    "What is the same for all who ask the same planes."
+
+    texels: Tensor
+    packed: Tensor  # whose gradient the weights get
+    there: tuple[Tensor, ...]  # weights as the first kernel reads them
+    back: tuple[Tensor, ...]  # and what the second one reads beside them
+    sink: _Sink
+
+
+def _weights(f: Field, how: FieldHow, packed: Tensor) -> tuple[tuple, tuple]:
+    turned = _way_back(f)
+    if how.kernel == 'field':
+        rows = [_padded(w, how.wide).flatten() for w in turned]
+        return (packed.detach(),), (torch.cat(rows).detach(),)
+    return _pack_tiles(f), (_tiles([w.T for w in turned]),)
+
 # %% ../nbs/11a_fused_field.ipynb #aa11f010
 class _Fused(torch.autograd.Function):
+    "`there` and `back` is what the two kernels read, beside the texels: points, a value a ray, image, ..."
+
     @staticmethod
-    def forward(ctx, texels, packed, turned, points, dirs, image, call):
+    def forward(ctx, texels, packed, there, back, call):
+        points = there[0]
         shape = points.shape[:-1]
         out = [points.new_empty(shape), points.new_empty(shape), torch.empty_like(points)]
         total = shape.numel()
-        inputs = points, dirs, image
         grid = -(-total // call.how.points)
-        call.run('field', call.how, grid, texels, (*inputs, packed, *out, total))
-        ctx.save_for_backward(texels, packed, turned, *inputs)
+        call.run(call.how.kernel, call.how, grid, texels, (*there, *out, total))
+        ctx.save_for_backward(texels, packed, *back)
         ctx.call = call
         return tuple(out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *grads):
-        texels, packed, turned, points, dirs, image = ctx.saved_tensors
-        call, b = ctx.call, len(texels)
+        texels, packed, *back = ctx.saved_tensors
+        call, b, image = ctx.call, len(texels), back[2]
         how = call.how.backward()
         parts = how.parts(b, texels.device)
         of_texels = call.sink.buffer(texels, parts if how.owned else 1)
         of_weights = packed.new_zeros(b * parts, len(packed))
-        starts = _starts(image, b, call.samples)
         asked = [g.contiguous() for g in grads]
-        inputs = points, dirs, image, packed, turned, starts
-        call.run('field_backward', how, b * parts, texels, (*inputs, *asked, of_texels, of_weights, parts))
-        return None, of_weights.sum(0), None, None, None, None, None
+        args = *back, _starts(image, b, call.samples), *asked, of_texels, of_weights, parts
+        call.run(f'{how.kernel}_backward', how, b * parts, texels, args)
+        return None, of_weights.sum(0), None, None, None
 
 
 def _starts(image: Tensor, images: int, samples: int) -> Tensor:
@@ -521,18 +565,18 @@ def _starts(image: Tensor, images: int, samples: int) -> Tensor:
 
 # %% ../nbs/11a_fused_field.ipynb #b8fabc40
 class FieldReader:
-    """`Field.forward` of some planes, (points, dirs, image) -> Answer, in one kernel, its gradient in another.
+    """`Field.forward` of some planes, (points, dirs, image) -> Answer, in a kernel, its gradient in another.
 
-    Differentiable once, in planes and weights. Where nothing is learned, in bf16 on tensor cores; where
-    places or directions want a gradient, by torch.
+    Differentiable once, in planes and weights. In bf16 on tensor cores where nothing is learned or `bf16`
+    says so, else in fp32; where places or directions want a gradient, by torch.
     """
 
-    def __init__(self, ops: Ops, f: Field, planes: Tensor):
+    def __init__(self, ops: Ops, f: Field, planes: Tensor, bf16: bool = False):
         channels = f.sdf0.in_features - 3 - 6 * f.config.pos_freqs
         expect(planes, 'planes', 'B 3 C H W', C=channels)
-        self.ops, self.f, self.planes = ops, f, planes
+        self.ops, self.f, self.planes, self.bf16 = ops, f, planes, bf16
         self.inputs = [planes, *f.parameters()]
-        self.prepared = {}  # with gradients, without
+        self.prepared = {}  # with gradients, without; by kernel
 
     def __call__(
         self,
@@ -551,7 +595,8 @@ class FieldReader:
         if backend == 'torch' or moved:
             return _of_each_image(self.f, self.planes, points, dirs, image)
         learned = learning and any(x.requires_grad for x in self.inputs)
-        run = _field if learned or not _tensor_cores(self.planes) else _field_mma
+        low = _tensor_cores(self.planes) and (self.bf16 or not learned)
+        run = _field_mma if low else _field
         sdf, beta, rgb = run(self, points, dirs, image, FieldHow.forward(backend))
         return Answer(rgb, sdf=sdf, beta=beta)
 
@@ -560,14 +605,14 @@ class FieldReader:
         backend = ops.choose(*[x.detach() for x in (*self.inputs, *asked)])
         return backend if looks_up(self.planes, f.combine, f.padding, ops.impl) else 'torch'
 
-    def prepare(self, wide: int) -> tuple[Tensor, Tensor, Tensor, _Sink]:
-        "Texels, weights, turned weights and sink, for all calls to come."
-        key = torch.is_grad_enabled(), wide
+    def prepare(self, how: FieldHow) -> '_Prepared':
+        "For all calls to come."
+        key = torch.is_grad_enabled(), how.kernel, how.wide
         if key not in self.prepared:
             sink = _Sink()
             texels = _Read.apply(as_texels(self.planes), sink)
-            turned = _pack_turned(self.f, wide).detach()
-            self.prepared[key] = texels, _pack(self.f, wide), turned, sink
+            packed = _pack(self.f, how.wide)
+            self.prepared[key] = _Prepared(texels, packed, *_weights(self.f, how, packed), sink)
         return self.prepared[key]
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f022
@@ -580,10 +625,11 @@ def reader(
     self: Ops,
     f: torch.nn.Module,
     planes: Tensor,  # [B, 3, C, H, W]
+    bf16: bool = False,  # also where something is learned
 ) -> Callable:
     "A `FieldReader`; any other network of planes, points and directions answers for itself."
     if isinstance(f, Field):
-        return FieldReader(self, f, planes)
+        return FieldReader(self, f, planes, bf16)
     return partial(_of_each_image, f, planes)
 
 
@@ -627,15 +673,21 @@ def _whose(image: Tensor | None, points: Tensor) -> Tensor:
 # %% ../nbs/11a_fused_field.ipynb #39ff419d
 def _field(reader, points, dirs, image, how) -> tuple[Tensor, Tensor, Tensor]:
     "In fp32; a block of one thread is a SIMD loop over its points."
-    f, planes = reader.f, reader.planes
-    texels, packed, turned, sink = reader.prepare(how.wide)
+    read = points.contiguous(), dirs.contiguous(), _whose(image, points)
+    return _ask(reader, read, (), how)
+
+
+def _ask(reader, read, also_back, how):
+    "`read` by both kernels, `also_back` by the second alone."
+    f, planes, ready = reader.f, reader.planes, reader.prepare(how)
+    there = *read, *ready.there
+    back = *there, *also_back, *ready.back
     constants = plane_constants(planes, f.combine, how.backend)
-    call = _Call(f, how, points.shape[2], len(planes), constants, sink)
-    inputs = points.contiguous(), dirs.contiguous(), _whose(image, points)
-    return _Fused.apply(texels, packed, turned, *inputs, call)
+    call = _Call(f, how, read[0].shape[2], len(planes), constants, ready.sink)
+    return _Fused.apply(ready.texels, ready.packed, there, back, call)
 
 # %% ../nbs/11a_fused_field.ipynb #2feed0c1
-PARTS['field_mma'] = r"""
+PARTS['tiles'] = r"""
 // bf16 on tensor cores: a warp takes 16 points through every layer.
 // Of a 16 x 16 tile a lane holds rows g, g+8 and columns 2t, 2t+1, 2t+8, 2t+9
 // (g = lane/4, t = lane%4), before a product as after it:
@@ -643,6 +695,7 @@ PARTS['field_mma'] = r"""
 #define ENC (3+6*FREQS)
 #define INPUT (ENC+C)
 #define TILES(n) (PADDED(n, 16)/16)
+#define ROW(n) (PADDED(n, 16)+8)                       // in shared memory: no two lanes meet in a bank
 #ifndef SHIM
 __device__ void mma(float* d, const unsigned* a, uint2 b)
 {
@@ -661,7 +714,16 @@ __device__ unsigned short bf16(float x) { return bf16x2(x, 0.f) & 0xffff; }
 """
 
 # %% ../nbs/11a_fused_field.ipynb #23fda6a8
-PARTS['field_mma'] += r"""
+PARTS['tiles'] += r"""
+// sum += 16 columns of in W
+template<int IN> __device__ void multiply(const unsigned (*in)[4], const uint2* weight, float (*sum)[4])
+{
+    #pragma unroll
+    for (int h = 0; h < 2; h++)
+        #pragma unroll
+        for (int k = 0; k < TILES(IN); k++)
+            mma(sum[h], in[k], weight[(h*TILES(IN)+k)*32+threadIdx.x%32]);
+}
 // out = act(in W + row), 16 columns at a time; `head`: the first four sums of this lane, in full precision
 template<int IN, int OUT, Act A>
 __device__ const uint2* layer(const unsigned (*in)[4], const uint2* weight,
@@ -676,10 +738,8 @@ __device__ const uint2* layer(const unsigned (*in)[4], const uint2* weight,
             int column = 16*j+8*h+2*t;
             acc[h][0] = row_g[column]; acc[h][1] = row_g[column+1];
             acc[h][2] = row_g8[column]; acc[h][3] = row_g8[column+1];
-            #pragma unroll
-            for (int k = 0; k < TILES(IN); k++)
-                mma(acc[h], in[k], weight[((2*j+h)*TILES(IN)+k)*32+threadIdx.x%32]);
         }
+        multiply<IN>(in, weight+2*j*TILES(IN)*32, acc);
         if (j == 0 && head) for (int i = 0; i < 4; i++) head[i] = acc[0][i];
         #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -692,63 +752,108 @@ __device__ const uint2* layer(const unsigned (*in)[4], const uint2* weight,
 """
 
 # %% ../nbs/11a_fused_field.ipynb #8c124139
-PARTS['field_mma'] += r"""
+PARTS['tiles'] += r"""
 // sin 2^f x and cos 2^f x, by doubling the angle
-template<class Store> __device__ void octaves(float x, Store store)
+template<int F, class Store> __device__ void octaves(float x, Store store)
 {
     float s = sinpif(x*.318309886183790672f), c = cospif(x*.318309886183790672f);
     #pragma unroll
-    for (int f = 0; f < FREQS; f++) { store(f, s, c); float s2 = 2*s*c; c = 1-2*s*s; s = s2; }
+    for (int f = 0; f < F; f++) { store(f, s, c); float s2 = 2*s*c; c = 1-2*s*s; s = s2; }
 }
-// rows: [16][TILES(INPUT)*16]
+// rows: [16][XROW], which the way back takes for floats once they are read
+enum { XROW = LARGER(ROW(INPUT), 2*PADDED(C, 16)) };
 __device__ void stage(const float* planes, const float* points, const long long* image,
     size_t first, size_t total, int S, int H, int W, float scale, unsigned short* rows)
 {
-    const int WIDTH = TILES(INPUT)*16; int l = threadIdx.x%32;
+    int l = threadIdx.x%32;
     for (int job = l; job < 16*3; job += 32) {
         int p = job/3, d = job%3; float x = points[3*(first+p < total ? first+p : total-1)+d];
-        unsigned short* row = rows+p*WIDTH;
+        unsigned short* row = rows+p*XROW;
         row[d] = bf16(x);
-        octaves(x, [=](int f, float s, float c) { row[3+3*f+d] = bf16(s); row[3+3*FREQS+3*f+d] = bf16(c); });
+        octaves<FREQS>(x, [=](int f, float s, float c) {
+            row[3+3*f+d] = bf16(s); row[3+3*FREQS+3*f+d] = bf16(c);
+        });
     }
     for (int job = l; job < 16*(C/V); job += 32) {
         int p = job/(C/V), c = job%(C/V)*V; size_t i = first+p < total ? first+p : total-1;
         Chunk f = feature(look_up(planes, points+3*i, (int)image[i/S], H, W, scale), c);
-        for (int q = 0; q < V; q++) rows[p*WIDTH+ENC+c+q] = bf16(((float*)&f)[q]);
+        for (int q = 0; q < V; q++) rows[p*XROW+ENC+c+q] = bf16(((float*)&f)[q]);
     }
-    for (int job = l; job < 16*(WIDTH-INPUT); job += 32)
-        rows[job/(WIDTH-INPUT)*WIDTH+INPUT+job%(WIDTH-INPUT)] = 0;
+    const int REST = TILES(INPUT)*16-INPUT;
+    for (int job = l; job < 16*REST; job += 32) rows[job/REST*XROW+INPUT+job%REST] = 0;
 }
 """
 
 # %% ../nbs/11a_fused_field.ipynb #18cefcdd
-PARTS['field_mma'] += r"""
-extern "C" __global__ void field_mma(
-    const float* planes, const float* points, const long long* image, const float* view,
-    const uint2* weights, const float* bias,
+PARTS['tiles'] += r"""
+// the part of a 16 x 16 tile that this lane holds; i: which of its four pairs
+__device__ unsigned* held(unsigned short* rows, int stride, int tile, int i)
+{
+    int l = threadIdx.x%32, row = l/4+i%2*8, column = 16*tile+2*(l%4)+i/2*8;
+    return (unsigned*)(rows+row*stride+column);
+}
+template<int N> __device__ void read(unsigned short* rows, int stride, unsigned (*x)[4])
+{
+    #pragma unroll
+    for (int k = 0; k < TILES(N); k++) for (int i = 0; i < 4; i++) x[k][i] = *held(rows, stride, k, i);
+}
+template<int N> __device__ void keep(unsigned short* rows, int stride, const unsigned (*x)[4])
+{
+    #pragma unroll
+    for (int k = 0; k < TILES(N); k++) for (int i = 0; i < 4; i++) *held(rows, stride, k, i) = x[k][i];
+}
+"""
+
+# %% ../nbs/11a_fused_field.ipynb #b2d10001
+PARTS['tiles'] += r"""
+// rows of the input, the hidden layers, MLP_SDF's answer with the direction behind it, colour, and rgb
+struct Rows { unsigned short *x, *h, *h2, *g, *c, *o; };
+enum { HROW = ROW(HIDE), GROW = ROW(2+GEO+3+6*DIR_FREQS), CROW = ROW(COLOR), OROW = ROW(3) };
+// what the direction of a point adds to its colour; view: [rays, TILES(COLOR)*16]
+__device__ const float* of_ray(const float* view, size_t point, size_t total, int S)
+{
+    return view+(point < total ? point : total-1)/S*TILES(COLOR)*16;
+}
+// v, v8: what the direction adds for rows g and g+8.
+// Out: the sums before the ranges of A3.3, `head` of distance and beta, `tail` of rgb
+template<bool KEEP> __device__ void answer(const uint2* w, const float* bias,
+    const float* v, const float* v8, const Rows& r, float* head, float* tail)
+{
+    unsigned x[TILES(INPUT)][4], h[TILES(HIDE)][4], h2[TILES(HIDE)][4], geo[TILES(2+GEO)][4],
+        color[TILES(COLOR)][4], last[1][4];
+    read<INPUT>(r.x, XROW, x);
+    w = layer<INPUT, HIDE, HIDDEN>(x, w, bias, bias, h, nullptr); bias += TILES(HIDE)*16;
+    if (KEEP) keep<HIDE>(r.h, HROW, h);
+    w = layer<HIDE, HIDE, HIDDEN>(h, w, bias, bias, h2, nullptr); bias += TILES(HIDE)*16;
+    if (KEEP) keep<HIDE>(r.h2, HROW, h2);
+    w = layer<HIDE, 2+GEO, LINEAR>(h2, w, bias, bias, geo, head); bias += TILES(2+GEO)*16;
+    if (KEEP) keep<2+GEO>(r.g, GROW, geo);
+    // columns 0 and 1, distance and beta, meet weights of zero
+    w = layer<2+GEO, COLOR, SOFTPLUS>(geo, w, v, v8, color, nullptr);
+    if (KEEP) keep<COLOR>(r.c, CROW, color);
+    layer<COLOR, 3, LINEAR>(color, w, bias, bias, last, tail);
+}
+"""
+
+# %% ../nbs/11a_fused_field.ipynb #b2d10002
+PARTS['field_mma'] = r"""
+extern "C" __global__ void field_mma(const float* planes,  // [B, 3, H, W, C]
+    const float* points, const float* view,                // [M, 3]; of rays, see of_ray
+    const long long* image,                                // [M/S]
+    const uint2* weights, const float* bias,               // see _pack_tiles
     float* sdf, float* beta, float* rgb, int M, int S, int H, int W,
     float scale, float beta_init, float beta_min)
 {
     extern __shared__ float shared[];
-    const int WIDTH = TILES(INPUT)*16; int l = threadIdx.x%32, g = l/4, t = l%4;
+    int l = threadIdx.x%32, g = l/4, t = l%4;
     size_t first = (blockIdx.x*(size_t)(THREADS/32)+threadIdx.x/32)*16, total = M;
-    unsigned short* rows = (unsigned short*)shared+threadIdx.x/32*16*WIDTH;
+    unsigned short* rows = (unsigned short*)shared+threadIdx.x/32*16*XROW;
     stage(planes, points, image, first, total, S, H, W, scale, rows);
     __syncwarp();
-    unsigned x[TILES(INPUT)][4], h[TILES(HIDE)][4], h2[TILES(HIDE)][4], geo[TILES(2+GEO)][4],
-        color[TILES(COLOR)][4], last[1][4];
-    #pragma unroll
-    for (int k = 0; k < TILES(INPUT); k++)
-        for (int i = 0; i < 4; i++) x[k][i] = *(unsigned*)(rows+(g+i%2*8)*WIDTH+16*k+2*t+i/2*8);
     float head[4], tail[4];
-    const uint2* w = layer<INPUT, HIDE, HIDDEN>(x, weights, bias, bias, h, nullptr); bias += TILES(HIDE)*16;
-    w = layer<HIDE, HIDE, HIDDEN>(h, w, bias, bias, h2, nullptr); bias += TILES(HIDE)*16;
-    w = layer<HIDE, 2+GEO, LINEAR>(h2, w, bias, bias, geo, head); bias += TILES(2+GEO)*16;
     size_t i = first+g, i8 = first+g+8;
-    const float *v = view+(i < total ? i : total-1)/S*COLOR, *v8 = view+(i8 < total ? i8 : total-1)/S*COLOR;
-    // columns 0 and 1, distance and beta, meet weights of zero
-    w = layer<2+GEO, COLOR, SOFTPLUS>(geo, w, v, v8, color, nullptr);
-    layer<COLOR, 3, LINEAR>(color, w, bias, bias, last, tail);
+    const float *v = of_ray(view, i, total, S), *v8 = of_ray(view, i8, total, S);
+    answer<false>(weights, bias, v, v8, {rows}, head, tail);
     for (int r = 0; r < 2; r++) {
         size_t p = r ? i8 : i;
         if (p >= total) continue;
@@ -761,12 +866,246 @@ extern "C" __global__ void field_mma(
 }
 """
 
+# %% ../nbs/11a_fused_field.ipynb #b2d10004
+PARTS['field_mma_backward'] = r"""
+#ifndef SHIM
+// four 8 x 8 matrices: lane l names row l%8 of matrix l/8, and gets of each rows 2t, 2t+1 of column g
+__device__ void ldmatrix_trans(unsigned* d, const unsigned short* row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+        : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+}
+#endif
+__device__ void turned_tile(const unsigned short* rows, int stride, int p, int column, unsigned* d)
+{
+    int l = threadIdx.x%32;
+    ldmatrix_trans(d, rows+(16*p+l%16)*stride+16*column+l/16*8);
+}
+// 16 inputs of all points as left tiles; behind the last input there is a one
+template<int TILES_IN>
+__device__ void inputs(const unsigned short* x, int stride, int tile, unsigned (*left)[4])
+{
+    #pragma unroll
+    for (int p = 0; p < P/16; p++) {
+        unsigned d[4] = {0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80};
+        if (tile < TILES_IN) turned_tile(x, stride, p, tile, d);
+        left[p][0] = d[0]; left[p][1] = d[2]; left[p][2] = d[1]; left[p][3] = d[3];
+    }
+}
+"""
+
+# %% ../nbs/11a_fused_field.ipynb #b2d10005
+PARTS['field_mma_backward'] += r"""
+__device__ void add_pair(float* to, float a, float b)
+{
+    float2* pair = (float2*)to;
+    *pair = {pair->x+a, pair->y+b};
+}
+// grad[i][o] += sum_p x[p][SKIP+i] g[p][o]; behind it, for the bias, sum_p g[p][o]
+template<int IN, int OUT, int SKIP>
+__device__ void outer(const unsigned short* x, int x_row, const unsigned short* g, int g_row, float* grad)
+{
+    const int ONES = TILES(SKIP+IN), JOBS = (ONES+1)*TILES(OUT), WARPS = THREADS/32;
+    int l = threadIdx.x%32, warp = threadIdx.x/32, begin = JOBS*warp/WARPS, end = JOBS*(warp+1)/WARPS;
+    unsigned left[P/16][4];
+    __syncthreads();
+    for (int job = begin; job < end; job++) {
+        int i = job/TILES(OUT), o = job%TILES(OUT);
+        if (job == begin || o == 0) inputs<ONES>(x, x_row, i, left);
+        float sum[2][4] = {};
+        #pragma unroll
+        for (int p = 0; p < P/16; p++) {
+            unsigned d[4]; turned_tile(g, g_row, p, o, d);
+            mma(sum[0], left[p], {d[0], d[1]});
+            mma(sum[1], left[p], {d[2], d[3]});
+        }
+        #pragma unroll
+        for (int r = 0; r < 2; r++) {
+            int k = 16*i+l/4+8*r, row = k == 16*ONES ? IN : k-SKIP;
+            if (row < 0 || (row >= IN && k != 16*ONES)) continue;
+            float* to = grad+row*PADDED(OUT, 16)+16*o+2*(l%4);
+            add_pair(to, sum[0][2*r], sum[0][2*r+1]);
+            add_pair(to+8, sum[1][2*r], sum[1][2*r+1]);
+        }
+    }
+    __syncthreads();
+}
+"""
+
+# %% ../nbs/11a_fused_field.ipynb #b2d10006
+PARTS['field_mma_backward'] += r"""
+__device__ float low(unsigned pair) { return __int_as_float(pair << 16); }
+__device__ float high(unsigned pair) { return __int_as_float(pair & 0xffff0000); }
+// y = g W^T slope(y), what act<A> gave; the first four sums of this lane begin with `first`
+template<int OUT, int IN, Act A> __device__ const uint2* back(unsigned short* g, int g_row,
+    const uint2* turned, unsigned short* y, int y_row, const float* first)
+{
+    unsigned left[TILES(OUT)][4];
+    read<OUT>(g, g_row, left);
+    #pragma unroll
+    for (int j = 0; j < TILES(IN); j++) {
+        float sum[2][4] = {};
+        if (first && j == 0) for (int i = 0; i < 4; i++) sum[0][i] = first[i];
+        multiply<OUT>(left, turned+2*j*TILES(OUT)*32, sum);
+        #pragma unroll
+        for (int i = 0; i < 4; i++) {
+            unsigned* pair = held(y, y_row, j, i);
+            const float* s = sum[i/2]+i%2*2;
+            *pair = bf16x2(s[0]*slope<A>(low(*pair)), s[1]*slope<A>(high(*pair)));
+        }
+    }
+    return turned+2*TILES(IN)*TILES(OUT)*32;
+}
+// the gradient of the planes' product, in floats: rows [16][XROW/2]
+__device__ void of_product(unsigned short* g, const uint2* turned, float* rows)
+{
+    int l = threadIdx.x%32;
+    unsigned left[TILES(HIDE)][4];
+    read<HIDE>(g, HROW, left);
+    #pragma unroll
+    for (int j = 0; j < TILES(C); j++) {
+        float sum[2][4] = {};
+        multiply<HIDE>(left, turned+2*j*TILES(HIDE)*32, sum);
+        for (int i = 0; i < 8; i++) rows[(l/4+i/2%2*8)*(XROW/2)+16*j+i/4*8+2*(l%4)+i%2] = sum[i/4][i%4];
+    }
+}
+"""
+
+# %% ../nbs/11a_fused_field.ipynb #b2d10007
+PARTS['field_mma_backward'] += r"""
+struct Points { const float *points, *dirs; unsigned first, end, S; };
+struct Asked { const float *sdf, *beta, *rgb; float range; };
+// the octaves of the direction, behind MLP_SDF's answer
+__device__ void stage_direction(const Points& q, unsigned short* rows)
+{
+    for (int job = threadIdx.x%32; job < 16*3; job += 32) {
+        int p = job/3, d = job%3; unsigned i = min(q.first+p, q.end-1);
+        float x = q.dirs[3*(size_t)(i/q.S)+d];
+        unsigned short* row = rows+p*GROW+2+GEO+d;
+        row[0] = bf16(x);
+        octaves<DIR_FREQS>(x, [=](int f, float s, float c) {
+            row[3+3*f] = bf16(s); row[3+3*DIR_FREQS+3*f] = bf16(c);
+        });
+    }
+}
+// what is asked of the last sums, as a left tile; of distance and beta, as they begin the way back
+__device__ void of_answer(const Points& q, const Asked& a, const float* head, const float* tail,
+    unsigned* color, float* first)
+{
+    int l = threadIdx.x%32, t = l%4;
+    for (int r = 0; r < 2; r++) {
+        unsigned p = q.first+l/4+8*r; bool there = p < q.end, geometry = there && t == 0;
+        float pair[2], th = tanhf(2*head[2*r+1]);
+        for (int i = 0; i < 2; i++) {
+            int d = 2*t+i; float y = 1/(1+expf(-tail[2*r+i]));         // the sigmoid
+            pair[i] = there && d < 3 ? a.rgb[3*(size_t)p+d]*1.002f*y*(1-y) : 0.f;
+        }
+        color[r] = bf16x2(pair[0], pair[1]); color[2+r] = 0;
+        first[2*r] = geometry ? a.sdf[p] : 0.f;
+        first[2*r+1] = geometry ? a.beta[p]*2*(1-th*th)*a.range : 0.f;
+    }
+}
+"""
+
+# %% ../nbs/11a_fused_field.ipynb #b2d10008
+PARTS['field_mma_backward'] += r"""
+// as `splat_planes`; the features of the planes are read once more rather than kept. grad: [3, H, W, C]
+__device__ void splat_product(const Points& q, const float* planes, int b, const float* g,
+    int H, int W, float scale, float* grad)
+{
+    size_t side = (size_t)H*W*C;
+    int n = min(q.end-q.first, (unsigned)P), jobs = OWNED ? C/V : n*(C/V), step = OWNED ? 1 : n;
+    for (int job = threadIdx.x; job < jobs; job += THREADS)
+        for (int p = OWNED ? 0 : job/(C/V); p < n; p += step) {
+            int c = job%(C/V)*V;
+            const float* x = q.points+3*(size_t)(q.first+p);
+            if (lost(x)) continue;
+            Lookup l = look_up(planes, x, b, H, W, scale);
+            Chunk of = load(g+p*(XROW/2)+c);
+            Chunk xy = plane_feature(l, 0, c), xz = plane_feature(l, 1, c), yz = plane_feature(l, 2, c);
+            splat(grad, l.k[0], c, PRODUCT ? of*xz*yz : of);
+            splat(grad+side, l.k[1], c, PRODUCT ? of*xy*yz : of);
+            splat(grad+2*side, l.k[2], c, PRODUCT ? of*xy*xz : of);
+        }
+}
+"""
+
+# %% ../nbs/11a_fused_field.ipynb #b2d10009
+PARTS['field_mma_backward'] += r"""
+#define DIR (3+6*DIR_FREQS)
+// floats of a layer's gradient: a row for each input, and one for the bias
+enum { W1 = (INPUT+1)*PADDED(HIDE, 16), W2 = (HIDE+1)*PADDED(HIDE, 16), W3 = (HIDE+1)*PADDED(2+GEO, 16),
+    W4 = (GEO+DIR+1)*PADDED(COLOR, 16), W5 = (COLOR+1)*16 };
+// `all`: the rows of the block, `r`: of this warp
+__device__ void all_back(const Rows& all, const Rows& r, const uint2* turned, const float* first,
+    float* grad)
+{
+    grad += W1+W2+W3+W4;
+    outer<COLOR, 3, 0>(all.c, CROW, all.o, OROW, grad); grad -= W4;
+    turned = back<3, COLOR, SOFTPLUS>(r.o, OROW, turned, r.c, CROW, nullptr);
+    outer<GEO+DIR, COLOR, 2>(all.g, GROW, all.c, CROW, grad); grad -= W3;
+    turned = back<COLOR, 2+GEO, LINEAR>(r.c, CROW, turned, r.g, GROW, first);
+    outer<HIDE, 2+GEO, 0>(all.h2, HROW, all.g, GROW, grad); grad -= W2;
+    turned = back<2+GEO, HIDE, HIDDEN>(r.g, GROW, turned, r.h2, HROW, nullptr);
+    outer<HIDE, HIDE, 0>(all.h, HROW, all.h2, HROW, grad); grad -= W1;
+    turned = back<HIDE, HIDE, HIDDEN>(r.h2, HROW, turned, r.h, HROW, nullptr);
+    outer<INPUT, HIDE, 0>(all.x, XROW, all.h, HROW, grad);
+    of_product(r.h, turned, (float*)r.x);
+    __syncthreads();
+}
+__device__ Rows rows_of(unsigned short* x, int from)       // of P points, from one of them on
+{
+    unsigned short *h = x+P*XROW, *h2 = h+P*HROW, *g = h2+P*HROW, *c = g+P*GROW, *o = c+P*CROW;
+    return {x+from*XROW, h+from*HROW, h2+from*HROW, g+from*GROW, c+from*CROW, o+from*OROW};
+}
+"""
+
+# %% ../nbs/11a_fused_field.ipynb #b2d1000a
+PARTS['field_mma_backward'] += r"""
+extern "C" __global__ void field_mma_backward(const float* planes,
+    const float* points, const float* view, const long long* image,
+    const uint2* weights, const float* bias,
+    const float* dirs, const uint2* turned,
+    const long long* starts, const float* grad_sdf, const float* grad_beta, const float* grad_rgb,
+    float* grad_planes, float* grad_weights,               // as in field_backward
+    int parts, int S, int H, int W, float scale, float beta_init, float beta_min)
+{
+    extern __shared__ float shared[];
+    int slot = blockIdx.x, b = slot/parts, from = threadIdx.x/32*16, row = threadIdx.x%32/4;
+    size_t owner = OWNED ? slot : b;
+    unsigned begin = starts[b], end = starts[b+1], share = PADDED((end-begin+parts-1)/parts, P);
+    unsigned first = begin+slot%parts*share, last = min(first+share, end);
+    Rows all = rows_of((unsigned short*)shared, 0), r = rows_of((unsigned short*)shared, from);
+    grad_planes += owner*3*H*W*C; grad_weights += (size_t)slot*(W1+W2+W3+W4+W5);
+    for (; first < last; first += P) {
+        Points q = {points, dirs, first+from, last, (unsigned)S};
+        float head[4], tail[4], of_geometry[4]; unsigned of_color[1][4];
+        stage(planes, points, image, q.first, last, S, H, W, scale, r.x);
+        __syncwarp();
+        answer<true>(weights, bias, of_ray(view, q.first+row, last, S), of_ray(view, q.first+row+8, last, S),
+            r, head, tail);
+        __syncwarp();
+        stage_direction(q, r.g);
+        of_answer(q, {grad_sdf, grad_beta, grad_rgb, beta_init-beta_min}, head, tail, *of_color, of_geometry);
+        keep<3>(r.o, OROW, of_color);
+        all_back(all, r, turned, of_geometry, grad_weights);
+        q.first = first;
+        splat_product(q, planes, b, (float*)all.x, H, W, scale, grad_planes);
+        __syncthreads();
+    }
+}
+"""
+
 # %% ../nbs/11a_fused_field.ipynb #20f98ecf
-def _tiles(w: Tensor) -> Tensor:
-    "[out, in] -> [n tile, k tile, lane g t, half, pair], in one row."
-    w = _padded(_padded(w, 16).T, 16).T
-    tiled = w.reshape(w.shape[0] // 8, 8, w.shape[1] // 16, 2, 4, 2)
-    return tiled.permute(0, 2, 1, 4, 3, 5).flatten()
+def _tiles(weights: list[Tensor]) -> Tensor:
+    "Of each [out, in]: [n tile, k tile, lane g t, half, pair], in one row of bf16."
+    rows = []
+    for w in weights:
+        padded = _padded(_padded(w, 16).T, 16).T
+        tiled = padded.reshape(padded.shape[0] // 8, 8, padded.shape[1] // 16, 2, 4, 2)
+        rows.append(tiled.permute(0, 2, 1, 4, 3, 5).flatten())
+    return torch.cat(rows).detach().to(torch.bfloat16)
 
 
 def _pack_tiles(f: Field) -> tuple[Tensor, Tensor]:
@@ -774,29 +1113,18 @@ def _pack_tiles(f: Field) -> tuple[Tensor, Tensor]:
 
     Both are padded to multiples of 16.
     """
-    skip = torch.nn.functional.pad(f.color0.weight, (2, 0))  # distance and beta come before the features
-    weights = [f.sdf0.weight, f.sdf1.weight, f.sdf2.weight, skip, f.color1.weight]
+    weights = [f.sdf0.weight, f.sdf1.weight, f.sdf2.weight, _behind_distance(f), f.color1.weight]
     biases = [l.bias for l in (f.sdf0, f.sdf1, f.sdf2, f.color1)]
-    tiles = torch.cat([_tiles(w) for w in weights])
-    return tiles.to(torch.bfloat16), torch.cat([_padded(b, 16) for b in biases])
+    return _tiles(weights), torch.cat([_padded(b, 16) for b in biases]).detach()
 
 # %% ../nbs/11a_fused_field.ipynb #53241e66
 def _field_mma(reader, points, dirs, image, how) -> tuple[Tensor, Tensor, Tensor]:
     "bf16 tensor cores, sm_80 and later; a CPU emulates them. The direction's part is made in fp32."
-    f, planes, threads = reader.f, reader.planes, 128
-    how = replace(how, points=threads // 2, threads=threads)
-    width = -(-f.sdf0.in_features // 16) * 16
-    constants = _constants(f, planes.shape[2], 'field', how) | plane_constants(planes, f.combine, how.backend)
-    constants |= dict(LOG1P='FAST_LOG1P', SHARED_FLOATS=threads // 32 * 16 * width // 2)
-    with torch.autocast(points.device.type, enabled=False):
+    f = reader.f
+    with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
         view = split_linear(f.dir0, *octaves(dirs, f.config.dir_freqs))
-    shape, read = points.shape[:-1], as_texels(planes)
-    out = points.new_empty(shape), points.new_empty(shape), points.new_empty(points.shape)
-    inputs = read, points.contiguous(), _whose(image, points), view.contiguous(), *_pack_tiles(f)
-    c, m = f.config, shape.numel()
-    sizes = m, points.shape[2], *read.shape[2:4], 2 / f.box, c.beta_init, c.beta_min
-    how.launch('field_mma', -(-m // how.points), (*inputs, *out, *sizes), constants)
-    return out
+    read = points.contiguous(), _padded(view, 16).contiguous(), _whose(image, points)
+    return _ask(reader, read, (dirs.contiguous(),), how.on_tensor_cores())
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f002
 def _at_paper_size(kernel: str, how: FieldHow) -> dict:
@@ -808,5 +1136,6 @@ _ON_GPU = FieldHow('cuda', 32, 128, 8, 4, False)
 PAPER_SIZES.update(
     field=_at_paper_size('field', _ON_GPU),
     field_backward=_at_paper_size('field_backward', _ON_GPU.backward()),
-    field_mma=_at_paper_size('field', _ON_GPU) | dict(LOG1P='FAST_LOG1P'),
+    field_mma=_at_paper_size('field_mma', _ON_GPU.on_tensor_cores()),
+    field_mma_backward=_at_paper_size('field_mma_backward', _ON_GPU.on_tensor_cores()),
 )

@@ -128,7 +128,7 @@ class _Parts(nn.Module):
     def field_at(self, planes: Tensor) -> Callable:
         "The field: (points [B, N, S, 3], directions [B, N, 3], image [1, N] of rays of several) -> Answer."
 
-        read = self.ops.reader(self.field, planes)
+        read = self.ops.reader(self.field, planes, self.run.train.bf16)
 
         def field(points, dirs, image=None):
             self.evaluations += points.shape[:3].numel()

@@ -184,7 +184,7 @@ def _check_sizes(run: Run):
 
 def autocast(run: Run, device: torch.device) -> torch.autocast:
     """bfloat16 where it holds, if the run wants it: backbone, proposal network, critics' blocks.
-    Mapping, field, sampler and critics' last layers are outside."""
+    Mapping, sampler and critics' last layers are outside; for the field `Generator.field_at` sees to it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=run.train.bf16)
 
 # %% ../nbs/14b_method.ipynb #7711b055
