@@ -687,6 +687,10 @@ ARGUMENTS = dict(
     field=15,
     field_backward=19,
     field_mma=16,
+    activate=9,
+    activate_backward=11,
+    upsample=6,
+    upsample_backward=8,
 )
 
 

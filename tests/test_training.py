@@ -949,11 +949,12 @@ def test_fine_tuning_starts_from_a_pair(data, tmp_path):
         train(tuned, tmp_path / 'none', data, progress=False)
 
 
-def test_half_precision_is_where_it_holds(data):
+def test_half_precision_is_where_it_holds(data, monkeypatch):
     """bfloat16 in the backbone, the proposal network and D's blocks.
 
     float32 in mapping, field, D's last layers, and everywhere in D where R1 looks.
     """
+    monkeypatch.setenv('WYSIWYG_IMPL', 'torch')  # whose parts can be watched
     t, seen = Trainer(WYSIWYG, override(RUN, **{'train.bf16': True}), data), {}
     d = t.d['image']
 

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from .config import AugmentConfig, DiscriminatorConfig
 from .core import *
+from .kernels import Ops
 from .stylegan import *
+from .synthesis import *
 
 # %% ../nbs/13_discriminator.ipynb #d1e76173
 def _label_embedding(label_dim: int, map_dim: int) -> nn.Module | None:
@@ -34,6 +36,7 @@ class Discriminator(nn.Module):
         def width(side: int) -> int:
             return channels(side, config.channel_base, config.channel_max)
 
+        self.ops = Ops()
         self.resolution = resolution
         self.group = config.group
         self.from_rgb = EqualConv(3, width(resolution), 1)
@@ -56,6 +59,7 @@ class Discriminator(nn.Module):
         sizes = expect(images, 'images', f'B 3 {self.resolution} {self.resolution}')
         if self.embed is not None:
             expect(label, 'label', 'B L', B=sizes['B'], L=self.label_dim)
+        images = self.ops.arrange(images)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             x = self.blocks(leaky(self.from_rgb(images)))
         x = x.to(images.dtype)

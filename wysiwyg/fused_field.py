@@ -328,9 +328,9 @@ extern "C" __global__ void field_backward(const float* planes,
 
 # %% ../nbs/11a_fused_field.ipynb #e5a841ae
 KERNELS.update(
-    field=('lanes', 'bilinear', 'mlp', 'rows', 'answer', 'field'),
-    field_backward=('lanes', 'bilinear', 'splat', 'mlp', 'rows', 'answer', 'field_backward'),
-    field_mma=('lanes', 'bilinear', 'mlp', 'field_mma'),
+    field=('lanes', 'chunk', 'bilinear', 'mlp', 'rows', 'answer', 'field'),
+    field_backward=('lanes', 'chunk', 'bilinear', 'splat', 'mlp', 'rows', 'answer', 'field_backward'),
+    field_mma=('lanes', 'chunk', 'bilinear', 'mlp', 'field_mma'),
 )
 
 

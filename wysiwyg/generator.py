@@ -21,6 +21,7 @@ from .core import *
 from .probe import *
 from .proposal import *
 from .renderer import *
+from .synthesis import *
 from .volrend import *
 
 # %% ../nbs/12_generator.ipynb #38be263d
@@ -124,7 +125,7 @@ class _Parts(nn.Module):
     def synthesize(self, w: Tensor) -> Tensor:
         "w -> planes [B, 3, C, H, W]."
         self.syntheses += len(w)
-        return self.ops.layout(self.triplane(w))
+        return self.ops.synthesize(self.triplane, w)
 
     def field_at(self, planes: Tensor) -> Callable:
         "The field: (points [B, N, S, 3], directions [B, N, 3], image [1, N] of rays of several) -> Answer."
@@ -232,10 +233,10 @@ class Generator(_Parts):
 
     @_exact
     def propose(
-        self, planes: Tensor, camera: Camera, kind: str = None, resolution: int = 0
+        self, planes: Tensor, camera: Camera, kind: str = None, resolution: int = 0, seen: Probe = None
     ) -> tuple[Probe, Tensor]:
         "`Renderer.propose` with this proposal network."
-        return self.renderer.propose(self.field_at(planes), camera, self.predict, kind, resolution)
+        return self.renderer.propose(self.field_at(planes), camera, self.predict, kind, resolution, seen)
 
     @_exact
     def dense_march(self, planes: Tensor, rays: Rays, samples: int) -> March:

@@ -55,8 +55,8 @@ __device__ void lanes_meet() { if (LANES > 1) __syncwarp(); }
 
 # %% ../nbs/11_kernels.ipynb #f2fbb8bc
 KERNELS = dict(
-    triplane=('lanes', 'bilinear', 'triplane'),
-    triplane_backward=('lanes', 'bilinear', 'splat', 'triplane_backward'),
+    triplane=('lanes', 'chunk', 'bilinear', 'triplane'),
+    triplane_backward=('lanes', 'chunk', 'bilinear', 'splat', 'triplane_backward'),
     certainty=('lanes', 'smallest_set', 'sampler'),
     kept_bins=('lanes', 'smallest_set', 'sampler'),
     robust=('lanes', 'smallest_set', 'sampler'),
@@ -533,8 +533,8 @@ def _in_front(out: Tensor, far: float, background: tuple[float, float, float]) -
         mean_beta[..., 0],
     )
 
-# %% ../nbs/11_kernels.ipynb #3a3c4a9e
-PARTS['bilinear'] = r"""
+# %% ../nbs/11_kernels.ipynb #5f0c9a31
+PARTS['chunk'] = r"""
 // V channels at a time: a float4 on the GPU, a SIMD register on the CPU.
 #ifdef SHIM
 typedef float Chunk __attribute__((vector_size(4*V), aligned(4)));
@@ -546,6 +546,10 @@ __device__ Chunk operator*(float w, Chunk a) { return make_float4(w*a.x, w*a.y, 
 #endif
 __device__ Chunk load(const float* p) { return *(const Chunk*)p; }
 __device__ void store(float* p, Chunk x) { *(Chunk*)p = x; }
+"""
+
+# %% ../nbs/11_kernels.ipynb #3a3c4a9e
+PARTS['bilinear'] = r"""
 // a place that is NaN; `corners` are inside all the same
 __device__ bool lost(const float* x) { return x[0] != x[0] || x[1] != x[1] || x[2] != x[2]; }
 struct Corners { int at[4]; float w[4]; };         // four texels and their weights

@@ -150,8 +150,10 @@ class Wysiwyg:
         with autocast(run, w.device):
             planes = g.synthesize(w)
         planes = planes.to(w.dtype)
-        if stage.supervise and torch.is_grad_enabled():
-            proposed = _propose_and_learn(g, planes, camera, stage, losses)
+        supervise = stage.supervise and run.proposal.kind == 'cnn'  # the others have nothing to learn
+        if torch.is_grad_enabled() and (supervise or stage.propose):
+            proposed = _look_and_propose(g, planes, camera, stage, losses)
+        if torch.is_grad_enabled() and supervise:
             patch = _sampler_loss(g, planes, camera, proposed[1], batch.random('patch'))
             losses['sampler'] = run.loss.sampler * patch
         if stage.propose:
@@ -186,7 +188,7 @@ def autocast(run: Run, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=run.train.bf16)
 
 # %% ../nbs/14b_method.ipynb #7711b055
-def _propose_and_learn(
+def _look_and_propose(
     g: Generator,
     planes: Tensor,  # [b, 3, C, H, W]
     camera: Camera,
@@ -201,7 +203,8 @@ def _propose_and_learn(
     if decide:
         losses['decision'] = run.loss.decision * decision_loss(p.sdf)
     if run.proposal.kind != 'cnn':
-        return p, g.propose(planes.detach(), camera)[1]
+        with torch.no_grad():
+            return p, g.propose(planes, camera, seen=p.detach())[1]
     with autocast(run, planes.device):
         return p, g.proposal(p.detach()).to(p.weights.dtype)
 

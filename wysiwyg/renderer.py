@@ -235,14 +235,20 @@ class Renderer:
         return chunked(marcher, rays, (), samples, c.max_points, c.grad_points, keep)
 
     def propose(
-        self, field: Callable, camera: Camera, network: Callable, kind: str = None, resolution: int = 0
+        self,
+        field: Callable,
+        camera: Camera,
+        network: Callable,
+        kind: str = None,
+        resolution: int = 0,
+        seen: Probe = None,
     ) -> tuple[Probe, Tensor]:
         """Probe and pdf [B, K-1, R, R], R = `resolution` rounded down to `scale`s, at least the run's own.
 
-        `kind`: an entry of PROPOSALS (the run's own when None), else a ValueError.
+        `kind`: an entry of PROPOSALS (the run's own when None), else a ValueError. `seen`: an earlier look.
         """
         make = lookup(PROPOSALS, kind or self.proposal.kind, 'proposal')
-        p = self.look(field, camera, resolution)
+        p = seen or self.look(field, camera, resolution)
         side = self.scale * p.rgb.shape[-1]
         width = (self.volume.far - self.volume.near) / (self.probe.samples - 1)
 
