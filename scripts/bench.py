@@ -1,12 +1,12 @@
 """Time the kernels and the frame beside their alternatives, with the error of each in the same run.
 
-    python scripts/bench.py [--device cpu|cuda] [--resolution 256] [--repeats 5] [--out data/results]
+    python scripts/bench.py [--device cpu|cuda] [--resolutions 128 256 512] [--repeats 5] [--out data/results]
 
 Writes data/results/bench_<cpu|gpu>.json. Variants take turns, so that a disturbance hits all of them;
 the least and the median time are given. Errors are against 384 uniform samples.
 """
 
-import argparse, ctypes, json, os, statistics, sys, tempfile, time
+import argparse, ctypes, itertools, json, os, statistics, sys, tempfile, time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from wysiwyg import kernels
 from wysiwyg.camera import orbit
-from wysiwyg.config import FieldConfig, SamplerConfig, override, preset
+from wysiwyg.config import FieldConfig, Run, SamplerConfig, override, preset
 from wysiwyg.core import Answer, atomic, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator, load_generator
@@ -100,12 +100,14 @@ def summary(ms: list[float]) -> dict[str, float]:
 
 
 def against(reference):
-    "Mean and worst-5-% error of a rendering, dB."
+    "Mean and worst-5-% error of a rendering, dB, and its evaluations of the field for a pixel."
 
     def error(out) -> dict[str, float]:
-        whole = psnr(out.rgb, reference.rgb)
-        worst = worst_psnr(out.rgb, reference.rgb)
-        return dict(psnr=round(whole, 2), psnr_worst5=round(worst, 2))
+        seen, evaluations = out
+        whole = psnr(seen.rgb, reference.rgb)
+        worst = worst_psnr(seen.rgb, reference.rgb)
+        a_pixel = evaluations / seen.opacity.numel()
+        return dict(psnr=round(whole, 2), psnr_worst5=round(worst, 2), evaluations=round(a_pixel, 2))
 
     return error
 
@@ -118,64 +120,88 @@ def scene(g: Generator, device: str):
     return g.synthesize(g.map(z, front)), aside
 
 
-def equal_error(g: Generator, resolution: int, repeats: int, device: str, target: float = 35.0) -> list[dict]:
-    """Frames of at least `target` dB: the two-pass torch renderer at every split, and ours.
+SPLITS = [(n // 4 * k, n - n // 4 * k) for n in (24, 28, 32, 36, 40, 44, 48) for k in (1, 2, 3)]
+POLICIES = {  # name -> of the sampler
+    'paper 17.6': {},
+    'paper 8.8': dict(samples=8),
+    'empty 17.6': dict(policy='empty'),
+    'need 1': dict(policy='need', per_bin=1.0),
+    'need 1.5': dict(policy='need', per_bin=1.5),
+    'need 2': dict(policy='need'),
+    'need 3': dict(policy='need', per_bin=3.0),
+}
+PROPOSALS = dict(cnn='uniform', maxpool='uniform', sdf='uniform') | {'sdf, few': 'coarse_to_fine'}
 
-    The fastest three of each.
+
+def one_pass(g: Generator, side: int) -> dict[str, SamplerConfig]:
+    "Samplers that look once along the whole ray."
+    few = [(12, 12), (24, 24), (48, 48)]
+    splits = few + (SPLITS if side == 256 else [])
+    both = {f'two-pass {a}+{b}': (a, b) for a, b in splits}
+    root = SamplerConfig(kind='root', samples=16)
+    return both | dict(uniform=SamplerConfig(kind='uniform', samples=48), root=root)
+
+
+def renderers(g: Generator, planes, camera, side: int) -> dict[str, tuple[dict, object]]:
+    "Name -> what is known of it, and a call: every sampler by every proposal and policy."
+    rows = {}
+    for name, how in one_pass(g, side).items():
+        if isinstance(how, tuple):
+            call = partial(g.two_pass, planes, camera, *how, side)
+        else:
+            call = partial(g.render, planes, camera, side, how)
+        rows[name] = dict(sampler=name.split()[0]), call
+    for (proposal, probe), (policy, changes) in itertools.product(PROPOSALS.items(), POLICIES.items()):
+        looking = replace(g.renderer, probe=replace(g.renderer.probe, kind=probe))
+        by = g.using(renderer=looking)
+        for kind in ('robust', 'refined'):
+            sampler = replace(g.run.sampler, kind=kind, **changes)
+            call = partial(by.render, planes, camera, side, sampler, proposal.split(',')[0])
+            known = dict(sampler=kind, proposal=proposal, policy=policy)
+            rows[f'{kind}, {proposal}, {policy}'] = known, counted(by, call)
+    return rows
+
+
+def counted(g: Generator, call):
+    "Of a call also its evaluations of the field."
+
+    def run():
+        before = g.evaluations
+        return call(), g.evaluations - before
+
+    return run
+
+
+def frames(g: Generator, side: int, repeats: int, device: str, few: bool = False) -> list[dict]:
+    """Whole frames from cached planes, everything counted: time, evaluations a pixel, and the error.
+
+    `few`: those alone that somebody would take, where a frame costs seconds.
     """
     planes, camera = scene(g, device)
-    plain = g.using(ops=Ops('torch'))
-
-    def two_pass(coarse, fine):
-        return plain.two_pass(planes, camera, coarse, fine, resolution)
-
-    def robust(samples, proposal):
-        return g.render(planes, camera, resolution, replace(g.run.sampler, samples=samples), proposal)
-
-    variants = {}
-    for n in (24, 28, 32, 36, 40, 44, 48):
-        for c in (n // 4, n // 2, 3 * n // 4):
-            variants[f'two-pass {c}+{n - c} torch'] = partial(two_pass, c, n - c)
-    for kind in ('cnn', 'maxpool'):
-        for n in (4, 5, 6, 8):
-            variants[f'robust {kind} {1.1 * n:.1f}'] = partial(robust, n, kind)
-    reference = g.dense(planes, camera, resolution, 384)
-    rows = compare(variants, repeats, device, against(reference))
-    good = sorted((r for r in rows if r.get('psnr', 0) >= target), key=lambda r: r['ms'])
-    theirs = [r for r in good if r['name'].startswith('two-pass')]
-    ours = [r for r in good if r['name'].startswith('robust')]
-    return theirs[:3] + ours[:3]
-
-
-def frames(g: Generator, resolution: int, repeats: int, device: str) -> list[dict]:
-    "Whole frames from cached planes: the proposal network is counted."
-    planes, camera = scene(g, device)
-    ours = g.run.sampler
-    fewer = replace(ours, samples=8)
-
-    def render(impl, sampler, proposal=None):
-        by = g.using(ops=Ops(impl))
-        return lambda: by.render(planes, camera, resolution, sampler, proposal)
-
     best = 'cuda' if device == 'cuda' else kernels.choose('auto', planes)
-    variants = {}
-    for impl in dict.fromkeys((best, 'torch')):
-        for coarse in (12, 24, 48):
-            both = SamplerConfig(kind='two_pass', samples=2 * coarse)
-            variants[f'two-pass {coarse}+{coarse} {impl}'] = render(impl, both)
-        variants[f'robust cnn 17.6 {impl}'] = render(impl, ours)
-        variants[f'robust cnn 8.8 {impl}'] = render(impl, fewer)
-        variants[f'robust max-pool 17.6 {impl}'] = render(impl, ours, 'maxpool')
-        variants[f'robust max-pool 8.8 {impl}'] = render(impl, fewer, 'maxpool')
-        variants[f'root 16 {impl}'] = render(impl, SamplerConfig(kind='root', samples=16))
-        variants[f'uniform 48 {impl}'] = render(impl, SamplerConfig(kind='uniform', samples=48))
+    reference = g.dense(planes, camera, side, 384)
+    known, calls = {}, {}
+    for backend in dict.fromkeys((best, 'torch')):
+        by = g.using(ops=Ops(backend))
+        for name, (row, call) in renderers(by, planes, camera, side).items():
+            wanted = row['sampler'] == 'two-pass' or row.get('policy') in ('paper 17.6', 'need 2')
+            if wanted or not few:
+                known[f'{name}, {backend}'] = row | dict(backend=backend, side=side)
+                calls[f'{name}, {backend}'] = call if row.get('policy') else counted(by, call)
     if device == 'cuda':
-        compiled = g.using(ops=Ops('torch'))
-        compiled.field.forward = torch.compile(compiled.field.forward)
+        calls |= compiled(g, planes, camera, side)
+    rows = compare(calls, repeats, device, against(reference))
+    return [row | known.get(row['name'], {}) for row in rows]
 
-        go = partial(compiled.two_pass, planes, camera, 48, 48, resolution)
-        variants['two-pass 48+48 torch, field compiled'] = go
-    return compare(variants, repeats, device, against(g.dense(planes, camera, resolution, 384)))
+
+def compiled(g: Generator, planes, camera, side: int) -> dict:
+    by = g.using(ops=Ops('torch'))
+    by.field.forward = torch.compile(by.field.forward)
+    return {
+        'two-pass 48+48, torch, field compiled': counted(
+            by, partial(by.two_pass, planes, camera, 48, 48, side)
+        )
+    }
 
 
 def floors(
@@ -267,45 +293,63 @@ def noise(folder: str, resolution: int, n: int = 32) -> Dataset:
     return made
 
 
-SAMPLERS = {
-    'proposals 17.6': {},
-    '48+48': {'sampler.kind': 'two_pass', 'sampler.samples': 96},
-    'dense 192': {'sampler.kind': 'uniform', 'sampler.samples': 192},
+OURS = {'sampler.policy': 'need', 'proposal.kind': 'sdf', 'probe.kind': 'coarse_to_fine'}
+TWO_PASS = {'sampler.kind': 'two_pass', 'sampler.samples': 96}
+STEPS = {  # name -> operations, and changes of the preset
+    'published sampler, torch': ('torch', {}),
+    'published sampler': ('auto', {}),
+    'ours': ('auto', OURS),
+    '48+48, torch': ('torch', TWO_PASS),
+    '48+48': ('auto', TWO_PASS),
+    'dense 192, torch': ('torch', {'sampler.kind': 'uniform', 'sampler.samples': 192}),
 }
 
 
 def training(device: str, repeats: int) -> list[dict]:
     """Images/s of a whole step (G, D, both optimisers) in the last stage.
 
-    Proposals, 48 + 48 and 192 samples of the same field; waiting: share of the time in which a step
-    stands still for its pictures.
+    The published sampler and ours, 48 + 48 and 192 samples, of the same field; by torch and by kernels.
+    waiting: share of the time in which a step stands still for its pictures.
     """
     rows = []
     batches = dict(small=32, paper=2) if device == 'cuda' else dict(heads64=8)
     for name, batch in batches.items():
         run = preset(name, **{'train.batch': batch})
+        published = override(run, **PUBLISHED)
         with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
             data = noise(folder, run.resolution)
-
-            def trainer(sampler: dict) -> Trainer:
-                t = Trainer(WYSIWYG, override(run, **sampler), data, torch.device(device))
-                t.images = int(run.schedule.total)
-                return t
-
-            trainers = {name: trainer(sampler) for name, sampler in SAMPLERS.items()}
-
-            def step(trainer):
-                reals, start = trainer.objective.reals, time.perf_counter()
-                before = reals.waited
-                trainer.step()
-                return dict(waiting=round((reals.waited - before) / (time.perf_counter() - start), 4))
-
+            trainers = {k: trainer(override(published, **c), i, data, device) for k, (i, c) in STEPS.items()}
             steps = {name: partial(step, t) for name, t in trainers.items()}
             of_run = dict(preset=name, batch=batch, resolution=run.resolution)
             for row in compare(steps, repeats, device, lambda out: out):
                 rate = dict(images_per_s=round(1e3 * batch / row['ms'], 2)) if 'ms' in row else {}
                 rows.append(of_run | row | rate)
     return rows
+
+
+PUBLISHED = {
+    'sampler.kind': 'robust',
+    'sampler.policy': 'paper',
+    'proposal.kind': 'cnn',
+    'probe.kind': 'uniform',
+}
+
+
+def trainer(run: Run, impl: str, data: Dataset, device: str) -> Trainer:
+    "In its last stage, by the operations that are asked for."
+    os.environ['WYSIWYG_IMPL'] = impl
+    t = Trainer(WYSIWYG, run, data, torch.device(device))
+    del os.environ['WYSIWYG_IMPL']
+    t.images = int(run.schedule.total)
+    return t
+
+
+def step(t: Trainer) -> dict[str, float]:
+    "One step; which share of it was waiting for pictures."
+    reals, start = t.objective.reals, time.perf_counter()
+    before = reals.waited
+    t.step()
+    return dict(waiting=round((reals.waited - before) / (time.perf_counter() - start), 4))
 
 
 class Operations(TorchDispatchMode):
@@ -365,7 +409,7 @@ def save(folder: Path, name: str, **content):
 def main():
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument('--device', default='cpu', choices=('cpu', 'cuda'))
-    ask.add_argument('--resolution', type=int, default=0)
+    ask.add_argument('--resolutions', type=int, nargs='+', default=(128, 256, 512), metavar='N')
     ask.add_argument('--repeats', type=int, default=5)
     ask.add_argument('--train', action='store_true', help='training throughput instead')
     ask.add_argument(
@@ -385,28 +429,33 @@ def main():
         rows = training(a.device, a.repeats)
         table(rows)
         return save(a.out, f'bench_train_{"gpu" if cuda else "cpu"}', training=rows)
-    resolution = a.resolution or (512 if cuda else 256)
     bandwidth, flops = peaks(a.device)
     side = 512 if cuda else 64
     measured = f'{bandwidth / 1e9:.0f} GB/s and {flops / 1e12:.2f} Tflop/s as measured here'
     print(f'operations at {side}x{side} x 20; floors from {measured}')
     ops = operations(a.device, a.repeats, side, (bandwidth, flops))
     table(ops)
-    print(f'\nframes of the shipped generator at {resolution}x{resolution}, from cached planes')
-    g = load_generator(device=torch.device(a.device))
-    rows = frames(g, resolution, a.repeats, a.device)
-    table(rows)
-    print('\nthe fastest frames of at least 35 dB')
-    equal = equal_error(g, resolution, max(1, a.repeats // 2), a.device)
-    table(equal)
+    g, rows = load_generator(device=torch.device(a.device)), []
+    for side in a.resolutions:
+        few = not cuda and side > 256
+        print(f'\nframes of the shipped generator at {side}x{side}, from cached planes')
+        made = frames(g, side, 1 if few else a.repeats, a.device, few)
+        table([shown(r) for r in made])
+        rows += made
     paper = []
     if cuda:
         print('\nframes at the sizes of the paper (untrained: times only)')
         untrained = WYSIWYG.generator(preset('paper'), start=False).to(a.device).eval().requires_grad_(False)
-        paper = frames(untrained, 512, a.repeats, a.device)
-        table(paper)
-    results = dict(operations=ops, frames=rows, equal_error=equal, paper=paper)
-    save(a.out, f'bench_{"gpu" if cuda else "cpu"}', resolution=resolution, **results)
+        paper = frames(untrained, 512, a.repeats, a.device, True)
+        table([shown(r) for r in paper])
+        print('others, from what they publish: the paper 222 ms (A100), Gaussian splats 6 to 7 ms (RTX 4090)')
+    save(a.out, f'bench_{"gpu" if cuda else "cpu"}', operations=ops, frames=rows, paper=paper)
+
+
+def shown(row: dict) -> dict:
+    "What a terminal has room for."
+    columns = 'name', 'psnr', 'psnr_worst5', 'evaluations', 'ms', 'median_ms', 'peak_mib'
+    return {k: row[k] for k in columns if k in row}
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@
 And faults planted in kernels, which the CPU backend must catch.
 """
 
-import copy, ctypes, json, math, multiprocessing, os, subprocess, sys
+import copy, ctypes, json, math, multiprocessing, os, re, subprocess, sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -568,6 +568,15 @@ def test_nothing_of_nothing(backend, name):
     nothing = [x if x.ndim == 5 else x[:, :0] for x in inputs(6, 3)]  # planes stay
     for out in call(backend, *on(backend, *nothing)):
         assert out.numel() == 0
+
+
+def test_no_part_of_a_kernel_is_written_over():
+    "Several notebooks add parts to one table."
+    modules = Path(K.__file__).parent.glob('*.py')
+    texts = [module.read_text(encoding='utf8') for module in modules]
+    parts = [name for text in texts for name in re.findall(r"PARTS\['(\w+)'\] = ", text)]
+    assert set(parts) <= set(K.PARTS)
+    assert sorted(parts) == sorted(set(parts))
 
 
 # ---- errors --------------------------------------------------------------------------------------
