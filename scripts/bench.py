@@ -340,6 +340,8 @@ def trainer(run: Run, impl: str, data: Dataset, device: str) -> Trainer:
     os.environ['WYSIWYG_IMPL'] = impl
     t = Trainer(WYSIWYG, run, data, torch.device(device))
     del os.environ['WYSIWYG_IMPL']
+    if run.name == 'heads64':  # as its last stage has it: surfaces, not the fog that a field begins with
+        t.g.load_state_dict(load_generator().state_dict())
     t.images = int(run.schedule.total)
     return t
 

@@ -347,7 +347,7 @@ def answered(f, planes, points, dirs, image=None, impl='torch', how=None):
     planes = planes.clone().requires_grad_()
     f = copy.deepcopy(f).requires_grad_()
     if how:
-        sdf, beta, rgb = F._field(f, planes, points, dirs, image, how)
+        sdf, beta, rgb = F._field(Ops('cpu').reader(f, planes), points, dirs, image, how)
     else:
         sdf, beta, rgb = said(Ops(impl).field(f, planes, points, dirs, image))
     out = [sdf, beta, rgb]
@@ -409,6 +409,31 @@ def test_gradients_of_planes_are_owned_or_atomic(threads, owned, schedule, monke
     agree(answered(f, *x, how=how), answered(*double_all(f, *x)))
 
 
+def test_all_who_read_the_same_planes_share_one_gradient(backend):
+    "Also after a pass that was abandoned before it came to the planes, and when a graph is used twice."
+    f, (planes, x, dirs) = mlp().requires_grad_(), march(6, 3)
+    f, planes, x, dirs = on(backend, f, planes, x, dirs)
+
+    def gradients(ask, planes, x, dirs, f):
+        with torch.no_grad():
+            ask(x, dirs)
+        asked = [ask(scale * x, dirs) for scale in (1, 0.5, 0.3)]
+        total = sum(a.sdf.square().sum() + a.rgb.sum() for a in asked)
+        torch.autograd.grad(total, f.color1.weight, retain_graph=True)
+        first = torch.autograd.grad(total, [planes, *f.parameters()], retain_graph=True)
+        second = torch.autograd.grad(total, [planes, *f.parameters()])
+        assert all(map(torch.equal, first, second)) or backend == 'cuda'
+        return first
+
+    read = planes.clone().requires_grad_()
+    got = gradients(Ops(backend).reader(f, read), read, x, dirs, f)
+    exact = copy.deepcopy(f).cpu().double()
+    wide = planes.cpu().double().requires_grad_()
+    asked = x.cpu().double(), dirs.cpu().double()
+    want = gradients(lambda *a: exact(wide, *a), wide, *asked, exact)
+    agree(((), got), ((), want))
+
+
 @needs_compiler
 @pytest.mark.parametrize('hidden, channels', [(20, 12), (7, 4), (40, 32)])
 def test_widths_that_fill_no_register(hidden, channels):
@@ -458,7 +483,7 @@ def test_field_on_tensor_cores(backend):
     f, x = mlp(), march(23, 3)
     want = said(copy.deepcopy(f).double()(*map(double, x)))
     f, *x = on(backend, f, *x)
-    for got, w in zip(F._field_mma(f, *x, None, how_of(backend)), want):
+    for got, w in zip(F._field_mma(Ops(backend).reader(f, x[0]), *x[1:], None, how_of(backend)), want):
         close(got, w, 'field_mma')
 
 
@@ -482,7 +507,7 @@ def test_what_is_not_a_number_is_nowhere_taken_for_one(backend, what, sharpness)
     assert any(w.any() for w in want)
     f, *given = on(backend, f, planes, x, dirs)
     for run in (F._field, F._field_mma):
-        for got, w in zip(run(f, *given, None, how_of(backend)), want):
+        for got, w in zip(run(Ops(backend).reader(f, given[0]), *given[1:], None, how_of(backend)), want):
             assert torch.equal(got.isnan().cpu(), w)
     sound = Ops(backend).sample_planes(given[0], given[1].flatten(1, 2)).isfinite().cpu()
     assert torch.equal(sound, triplane.sample_planes(planes, x.flatten(1, 2)).isfinite())
@@ -791,9 +816,9 @@ def test_a_field_without_octaves(backend, freqs):
     for got, w in zip(said(f(*x)), want):
         close(got, w, 'field')
     f, *x = on(backend, f, *x)
-    for got, w in zip(F._field(f, *x, None, how_of(backend)), want):
+    for got, w in zip(F._field(Ops(backend).reader(f, x[0]), *x[1:], None, how_of(backend)), want):
         close(got, w, 'field')
-    for got, w in zip(F._field_mma(f, *x, None, how_of(backend)), want):
+    for got, w in zip(F._field_mma(Ops(backend).reader(f, x[0]), *x[1:], None, how_of(backend)), want):
         close(got, w, 'field_mma')
 
 
@@ -903,9 +928,14 @@ def fibers(how: How) -> F.FieldHow:
     return replace(F.FieldHow.forward('cpu'), threads=how.lanes, wide=wide, schedule=how.schedule)
 
 
+def once(run, how: How):
+    planes, *x = march(5, 3)
+    return run(Ops('cpu').reader(mlp(), planes), *x, None, fibers(how))
+
+
 def field_with_grad(how: How):
     f, (planes, *x) = mlp().requires_grad_(), march(5, 3)
-    out = F._field(f, planes.requires_grad_(), *x, None, fibers(how))
+    out = F._field(Ops('cpu').reader(f, planes.requires_grad_()), *x, None, fibers(how))
     return torch.autograd.grad(sum(v.square().sum() for v in out), [planes, *f.parameters()])
 
 
@@ -922,9 +952,9 @@ RUNS = dict(  # kernel -> (lanes, its results in some order of threads)
     draw_robust=(32, robust),
     look_again=(1, lambda how: looks(*first_looks(9, 6), how)),
     sdf_pdf=(32, lambda how: [K._sdf_pdf(distances(3, 45), 12, 1 / 45, how)]),
-    field=(32, lambda how: F._field(mlp(), *march(5, 3), None, fibers(how))),
+    field=(32, lambda how: once(F._field, how)),
     field_backward=(32, field_with_grad),
-    field_mma=(128, lambda how: F._field_mma(mlp(), *march(5, 3), None, fibers(how))),
+    field_mma=(128, lambda how: once(F._field_mma, how)),
 )
 
 

@@ -75,10 +75,8 @@ class _Parts(nn.Module):
         self._run = run
         self.renderer = renderer
         self.view = view
-        self.mapping = mapping
-        self.triplane = triplane
-        self.field = field
-        self.proposal = proposal
+        self.mapping, self.triplane = mapping, triplane
+        self.field, self.proposal = field, proposal
         self.evaluations = self.syntheses = 0
 
     def _apply(self, fn, recurse: bool = True):
@@ -130,11 +128,13 @@ class _Parts(nn.Module):
     def field_at(self, planes: Tensor) -> Callable:
         "The field: (points [B, N, S, 3], directions [B, N, 3], image [1, N] of rays of several) -> Answer."
 
+        read = self.ops.reader(self.field, planes)
+
         def field(points, dirs, image=None):
             self.evaluations += points.shape[:3].numel()
             if self.renderer.volume.frontal_color and not self.training:
                 dirs = torch.zeros_like(dirs) - dirs.new_tensor([0, 0, 1])
-            return self.ops.field(self.field, planes, points, dirs, image)
+            return read(points, dirs, image)
 
         return field
 
