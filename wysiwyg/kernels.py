@@ -513,7 +513,8 @@ def composite(
     there = {name: x for name, x in others.items() if x is not None}
     for name, x in there.items():
         expect(x, name, 'B N S', **sizes)
-    backend = self.choose(t, answer.rgb, *there.values())
+    given = t, answer.rgb, *there.values()
+    backend = self.choose(*[x.detach() for x in given])  # its gradient is the faster one too
     learned_places = t.requires_grad or delta.requires_grad
     if backend == 'torch' or learned_places or answer.sigma is not None:
         return volrend.composite(t, delta, answer, far, background)
