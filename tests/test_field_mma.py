@@ -19,6 +19,7 @@ from test_kernels import (
     mlp,
     needs_compiler,
     on,
+    on_tensor_cores,
     poisoned,
     said,
     small_field,
@@ -44,13 +45,12 @@ def rounded(x):
 
 
 class Product(torch.autograd.Function):
-    "x W^T + b; `exact` on the way there."
+    "x W^T + b"
 
     @staticmethod
-    def forward(ctx, x, weight, bias, exact=False):
-        operands = rounded(x), rounded(weight)
-        ctx.save_for_backward(*operands)
-        x, weight = (x, weight) if exact else operands
+    def forward(ctx, x, weight, bias):
+        x, weight = rounded(x), rounded(weight)
+        ctx.save_for_backward(x, weight)
         return x @ weight.T + bias
 
     @staticmethod
@@ -58,7 +58,7 @@ class Product(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         g = rounded(g)
         flat = g.flatten(0, -2)
-        return g @ weight, flat.T @ x.flatten(0, -2), flat.sum(0), None
+        return g @ weight, flat.T @ x.flatten(0, -2), flat.sum(0)
 
 
 class Bent(torch.autograd.Function):
@@ -87,9 +87,8 @@ def in_bf16(f: Field, planes, points, dirs) -> Answer:
     out = Product.apply(x, f.sdf2.weight, f.sdf2.bias)
     sdf, pre, geo = out.split([1, 1, c.geo_features], -1)
     encoded = torch.cat(octaves(dirs, c.dir_freqs), -1)[:, :, None]
-    of_points = encoded.expand(*points.shape[:3], -1)
-    seen = Product.apply(of_points, f.dir0.weight, f.dir0.bias, True)
-    color = Product.apply(geo, f.color0.weight, torch.zeros_like(f.dir0.bias)) + seen
+    seen = torch.cat([geo, encoded.expand(*points.shape[:3], -1)], -1)
+    color = Product.apply(seen, torch.cat([f.color0.weight, f.dir0.weight], 1), f.dir0.bias)
     color = Product.apply(Bent.apply(color, 1.0), f.color1.weight, f.color1.bias)
     beta = c.beta_init + torch.tanh(2 * pre) * (c.beta_init - c.beta_min)
     return Answer(color.sigmoid() * 1.002 - 0.001, sdf=sdf[..., 0], beta=beta[..., 0])
@@ -109,7 +108,10 @@ def asked_of(ask, f, planes, image=None):
 
 
 def by_kernel(how: F.FieldHow, points, dirs):
-    return lambda f, planes, image: F._field_mma(Ops(how.backend).reader(f, planes), points, dirs, image, how)
+    def ask(f, planes, image):
+        return on_tensor_cores(Ops(how.backend).reader(f, planes), points, dirs, image, how)
+
+    return ask
 
 
 def by_torch(answer, points, dirs):
@@ -222,7 +224,7 @@ PLANTED = {
     'a plane': ('splat(grad+side, l.k[1], c, PRODUCT ? of*xy*yz : of);', ''),
     'the last points': ('there = p < q.end,', 'there = true,'),
     'the range of beta': ('2*(1-th*th)*a.range', '2*(1-th*th)'),
-    'the direction': ('stage_direction(q, r.g);', ''),
+    'the direction': ('(all.d, DROW, all.c, CROW, grad+GEO*', '(all.d, DROW, all.c, CROW, grad+'),
     'a share': ('turned_tile(g, g_row, p, o, d);', 'turned_tile(g, g_row, p/2, o, d);'),
     'rows not yet there': ('unsigned left[P/16][4];\n    __syncthreads();', 'unsigned left[P/16][4];'),
     'rows written too early': ('    }\n    __syncthreads();\n}', '    }\n}'),

@@ -89,10 +89,15 @@ template<Act A> __device__ void activate(float* rows, int n)
 """
 
 # %% ../nbs/11a_fused_field.ipynb #701925a7
-PARTS['answer'] = r"""
+PARTS['points'] = r"""
+#define ENC (3+6*FREQS)
+#define INPUT (ENC+C)
+#define DIR (3+6*DIR_FREQS)
 struct Points { const float *points, *dirs; const long long* image; unsigned first, end, S; };
 // the last block is filled up with its last point
 __device__ unsigned place(const Points& q, int p) { return q.first+p < q.end ? q.first+p : q.end-1; }
+"""
+PARTS['answer'] = r"""
 // x itself, its sines, its cosines. One loop for each: so a CPU makes sixteen sines at once
 template<int FREQ, bool DIRS> __device__ void encode(const Points& q, float* rows, int stride, float* scratch)
 {
@@ -117,9 +122,6 @@ template<int FREQ, bool DIRS> __device__ void encode(const Points& q, float* row
 
 # %% ../nbs/11a_fused_field.ipynb #e52fcf43
 PARTS['answer'] += r"""
-#define ENC (3+6*FREQS)
-#define INPUT (ENC+C)
-#define DIR (3+6*DIR_FREQS)
 #define VIEWED (GEO+DIR)                               // what the first layer of the colour reads
 // floats in a row: input, hidden, what comes out of MLP_SDF and the direction behind it, colour, rgb
 enum { X = PAD(INPUT), HH = PAD(HIDE), G = LARGER(PAD(2+GEO), PAD(2+VIEWED)), CC = PAD(COLOR), O = PAD(3) };
@@ -331,10 +333,14 @@ extern "C" __global__ void field_backward(const float* planes,
 
 # %% ../nbs/11a_fused_field.ipynb #e5a841ae
 KERNELS.update(
-    field=('lanes', 'chunk', 'bilinear', 'mlp', 'rows', 'answer', 'field'),
-    field_backward=('lanes', 'chunk', 'bilinear', 'splat', 'mlp', 'rows', 'answer', 'field_backward'),
-    field_mma=('lanes', 'chunk', 'bilinear', 'mlp', 'tiles', 'field_mma'),
-    field_mma_backward=('lanes', 'chunk', 'bilinear', 'splat', 'mlp', 'tiles', 'field_mma_backward'),
+    field=('lanes', 'chunk', 'bilinear', 'mlp', 'rows', 'points', 'answer', 'field'),
+    field_backward=(
+        *('lanes', 'chunk', 'bilinear', 'splat', 'mlp', 'rows', 'points', 'answer', 'field_backward'),
+    ),
+    field_mma=('lanes', 'chunk', 'bilinear', 'mlp', 'points', 'tiles', 'field_mma'),
+    field_mma_backward=(
+        *('lanes', 'chunk', 'bilinear', 'splat', 'mlp', 'points', 'tiles', 'field_mma_backward'),
+    ),
 )
 
 
@@ -383,7 +389,7 @@ class FieldHow:
         return cls('cuda', 32, 128, 8, 4, torch.are_deterministic_algorithms_enabled())
 
     def on_tensor_cores(self) -> 'FieldHow':
-        "Four warps of 16 points; weights and their gradient in whole tiles."
+        "In bf16: four warps of 16 points; weights and their gradient in whole tiles."
         return replace(self, points=64, threads=128, wide=16, kernel='field_mma')
 
     def backward(self) -> 'FieldHow':
@@ -427,9 +433,9 @@ def _tile_floats(f: Field, channels: int) -> dict[str, int]:
     def row(n: int) -> int:
         return -(-n // 16) * 16 + 8
 
-    x = max(row(f.sdf0.in_features), 2 * (row(channels) - 8))
-    answers = row(2 + c.geo_features + f.dir0.in_features) + row(c.color_hidden) + row(3)
-    return dict(field_mma=x // 2, field_mma_backward=(x + 2 * row(c.hidden) + answers) // 2)
+    inputs = max(row(f.sdf0.in_features), 2 * (row(channels) - 8)) + row(f.dir0.in_features)
+    kept = 2 * row(c.hidden) + row(2 + c.geo_features) + row(c.color_hidden) + row(3)
+    return dict(field_mma=inputs // 2, field_mma_backward=(inputs + kept) // 2)
 
 
 def _constants(f: Field, channels: int, kernel: str, how: FieldHow) -> dict:
@@ -453,40 +459,25 @@ def _constants(f: Field, channels: int, kernel: str, how: FieldHow) -> dict:
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f021
 class _Sink:
-    "The gradient of the texels that a backward pass has gathered so far."
+    "What a backward pass has asked of points so far: places, directions, images, and three slopes for each."
 
     def __init__(self):
-        self.task = self.gathered = None
+        self.task, self.asked = None, []
 
-    def buffer(self, texels: Tensor, parts: int) -> Tensor:
-        "[B*parts, 3, H, W, C] to add to; zeros at the beginning of a pass."
-        task = torch._C._current_graph_task_id()  # what an abandoned pass left does not count
-        if self.gathered is None or task != self.task:
-            self.task = task
-            self.gathered = texels.new_zeros(len(texels) * parts, *texels.shape[1:])
-        return self.gathered
+    def leave(self, *asked: Tensor):
+        task = torch._C._current_graph_task_id()
+        if task != self.task:  # what an abandoned pass left does not count
+            self.task, self.asked = task, []
+        self.asked.append(asked)
 
-    def take(self, images: int) -> Tensor | None:
-        "[B, 3, H, W, C]; None where nobody has asked."
-        gathered, self.gathered = self.gathered, None
-        if gathered is None or len(gathered) == images:
-            return gathered
-        return gathered.unflatten(0, (images, -1)).sum(1)
-
-
-class _Read(torch.autograd.Function):
-    "Texels as they are. Their gradient is what their readers have put into the sink."
-
-    @staticmethod
-    def forward(ctx, texels, sink):
-        ctx.set_materialize_grads(False)
-        ctx.sink, ctx.images = sink, len(texels)
-        return texels.view_as(texels)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        return ctx.sink.take(ctx.images), None
+    def take(self) -> list[Tensor]:
+        "All of it, in the order of the images."
+        asked, self.asked = self.asked, []
+        whole = [torch.cat(parts) for parts in zip(*asked)]
+        if len(asked) < 2:
+            return whole
+        order = whole[2].argsort(stable=True)
+        return [x[order] for x in whole]
 
 # %% ../nbs/11a_fused_field.ipynb #6e56b53b
 @dataclass(frozen=True)
@@ -495,73 +486,74 @@ class _Call:
 
     f: Field
     how: FieldHow
-    samples: int  # S
-    images: int  # B
     constants: dict  # of the look-up
+    weights: tuple[Tensor, ...]  # as the kernels read them
+    turned: Tensor  # and as the second reads them besides
     sink: _Sink
 
-    def sizes(self, texels: Tensor) -> tuple:
+    def run(self, kernel: str, how: FieldHow, grid: int, texels: Tensor, args: tuple, samples: int):
+        "`samples`: points for each direction and image."
         c = self.f.config
-        return self.samples, *texels.shape[2:4], 2 / self.f.box, c.beta_init, c.beta_min
-
-    def run(self, kernel: str, how: FieldHow, grid: int, texels: Tensor, args: tuple):
         constants = _constants(self.f, texels.shape[-1], kernel, how) | self.constants
-        how.launch(kernel, grid, (texels, *args, *self.sizes(texels)), constants)
-
-# %% ../nbs/11a_fused_field.ipynb #b2d1000b
-@dataclass(frozen=True)
-class _Prepared:
-    "What is the same for all who ask the same planes."
-
-    texels: Tensor
-    packed: Tensor  # whose gradient the weights get
-    there: tuple[Tensor, ...]  # weights as the first kernel reads them
-    back: tuple[Tensor, ...]  # and what the second one reads beside them
-    sink: _Sink
-
-
-def _weights(f: Field, how: FieldHow, packed: Tensor) -> tuple[tuple, tuple]:
-    turned = _way_back(f)
-    if how.kernel == 'field':
-        rows = [_padded(w, how.wide).flatten() for w in turned]
-        return (packed.detach(),), (torch.cat(rows).detach(),)
-    return _pack_tiles(f), (_tiles([w.T for w in turned]),)
+        sizes = samples, *texels.shape[2:4], 2 / self.f.box, c.beta_init, c.beta_min
+        how.launch(kernel, grid, (texels, *args, *sizes), constants)
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f010
-class _Fused(torch.autograd.Function):
-    "`there` and `back` is what the two kernels read, beside the texels: points, a value a ray, image, ..."
+class _Read(torch.autograd.Function):
+    "Texels and packed weights as they are; back, the gradients of all that was asked of them."
 
     @staticmethod
-    def forward(ctx, texels, packed, there, back, call):
-        points = there[0]
+    def forward(ctx, texels, packed, call):
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(texels, packed)
+        ctx.call = call
+        return texels.view_as(texels), packed.view_as(packed)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *_):
+        texels, packed = ctx.saved_tensors
+        call, b, how = ctx.call, len(texels), ctx.call.how.backward()
+        parts = how.parts(b, texels.device)
+        points, dirs, image, *asked = call.sink.take()
+        of_texels = texels.new_zeros(b * parts if how.owned else b, *texels.shape[1:])
+        of_weights = packed.new_zeros(b * parts, len(packed))
+        inputs = points, dirs, image, *call.weights, call.turned, _starts(image, b), *asked
+        args = *inputs, of_texels, of_weights, parts
+        call.run(f'{how.kernel}_backward', how, b * parts, texels, args, 1)
+        if len(of_texels) > b:
+            of_texels = of_texels.unflatten(0, (b, parts)).sum(1)
+        return of_texels, of_weights.sum(0), None
+
+
+def _starts(image: Tensor, images: int) -> Tensor:
+    "[B+1]: where the points of each image begin; `image` [M] is sorted."
+    counts = torch.bincount(image, minlength=images)
+    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+
+# %% ../nbs/11a_fused_field.ipynb #aa11f023
+class _Fused(torch.autograd.Function):
+    "The field at points [B, N, S, 3] in one launch; on the way back what is asked of them goes to the sink."
+
+    @staticmethod
+    def forward(ctx, texels, packed, points, dirs, image, call):
         shape = points.shape[:-1]
         out = [points.new_empty(shape), points.new_empty(shape), torch.empty_like(points)]
-        total = shape.numel()
-        grid = -(-total // call.how.points)
-        call.run(call.how.kernel, call.how, grid, texels, (*there, *out, total))
-        ctx.save_for_backward(texels, packed, *back)
-        ctx.call = call
+        total, how = shape.numel(), call.how
+        args = points, dirs, image, *call.weights, *out, total
+        call.run(how.kernel, how, -(-total // how.points), texels, args, shape[-1])
+        ctx.save_for_backward(points, dirs, image)
+        ctx.sink = call.sink
         return tuple(out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, *grads):
-        texels, packed, *back = ctx.saved_tensors
-        call, b, image = ctx.call, len(texels), back[2]
-        how = call.how.backward()
-        parts = how.parts(b, texels.device)
-        of_texels = call.sink.buffer(texels, parts if how.owned else 1)
-        of_weights = packed.new_zeros(b * parts, len(packed))
-        asked = [g.contiguous() for g in grads]
-        args = *back, _starts(image, b, call.samples), *asked, of_texels, of_weights, parts
-        call.run(f'{how.kernel}_backward', how, b * parts, texels, args)
-        return None, of_weights.sum(0), None, None, None
-
-
-def _starts(image: Tensor, images: int, samples: int) -> Tensor:
-    "[B+1]: where the points of each image begin, rays being in the order of their images."
-    counts = torch.bincount(image.flatten(), minlength=images)
-    return samples * torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    def backward(ctx, of_sdf, of_beta, of_rgb):
+        points, dirs, image = ctx.saved_tensors
+        samples = points.shape[2]
+        each = dirs.flatten(0, 1).repeat_interleave(samples, 0), image.flatten().repeat_interleave(samples)
+        ctx.sink.leave(points.view(-1, 3), *each, of_sdf.flatten(), of_beta.flatten(), of_rgb.reshape(-1, 3))
+        return (None,) * 6
 
 # %% ../nbs/11a_fused_field.ipynb #b8fabc40
 class FieldReader:
@@ -576,7 +568,7 @@ class FieldReader:
         expect(planes, 'planes', 'B 3 C H W', C=channels)
         self.ops, self.f, self.planes, self.bf16 = ops, f, planes, bf16
         self.inputs = [planes, *f.parameters()]
-        self.prepared = {}  # with gradients, without; by kernel
+        self.prepared = {}  # with gradients, without
 
     def __call__(
         self,
@@ -595,9 +587,10 @@ class FieldReader:
         if backend == 'torch' or moved:
             return _of_each_image(self.f, self.planes, points, dirs, image)
         learned = learning and any(x.requires_grad for x in self.inputs)
-        low = _tensor_cores(self.planes) and (self.bf16 or not learned)
-        run = _field_mma if low else _field
-        sdf, beta, rgb = run(self, points, dirs, image, FieldHow.forward(backend))
+        how = FieldHow.forward(backend)
+        if _tensor_cores(self.planes) and (self.bf16 or not learned):
+            how = how.on_tensor_cores()
+        sdf, beta, rgb = _field(self, points, dirs, image, how)
         return Answer(rgb, sdf=sdf, beta=beta)
 
     def backend(self, *asked: Tensor) -> str:
@@ -605,14 +598,15 @@ class FieldReader:
         backend = ops.choose(*[x.detach() for x in (*self.inputs, *asked)])
         return backend if looks_up(self.planes, f.combine, f.padding, ops.impl) else 'torch'
 
-    def prepare(self, how: FieldHow) -> '_Prepared':
-        "For all calls to come."
-        key = torch.is_grad_enabled(), how.kernel, how.wide
+    def prepare(self, how: FieldHow) -> tuple[Tensor, Tensor, _Call]:
+        "Texels and weights, for all calls to come."
+        key = torch.is_grad_enabled(), how
         if key not in self.prepared:
-            sink = _Sink()
-            texels = _Read.apply(as_texels(self.planes), sink)
-            packed = _pack(self.f, how.wide)
-            self.prepared[key] = _Prepared(texels, packed, *_weights(self.f, how, packed), sink)
+            f, planes = self.f, self.planes
+            packed = _pack(f, how.wide)
+            constants = plane_constants(planes, f.combine, how.backend)
+            call = _Call(f, how, constants, *_weights(f, how, packed), _Sink())
+            self.prepared[key] = *_Read.apply(as_texels(planes), packed, call), call
         return self.prepared[key]
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f022
@@ -672,19 +666,10 @@ def _whose(image: Tensor | None, points: Tensor) -> Tensor:
 
 # %% ../nbs/11a_fused_field.ipynb #39ff419d
 def _field(reader, points, dirs, image, how) -> tuple[Tensor, Tensor, Tensor]:
-    "In fp32; a block of one thread is a SIMD loop over its points."
-    read = points.contiguous(), dirs.contiguous(), _whose(image, points)
-    return _ask(reader, read, (), how)
-
-
-def _ask(reader, read, also_back, how):
-    "`read` by both kernels, `also_back` by the second alone."
-    f, planes, ready = reader.f, reader.planes, reader.prepare(how)
-    there = *read, *ready.there
-    back = *there, *also_back, *ready.back
-    constants = plane_constants(planes, f.combine, how.backend)
-    call = _Call(f, how, read[0].shape[2], len(planes), constants, ready.sink)
-    return _Fused.apply(ready.texels, ready.packed, there, back, call)
+    "A block of one thread is a SIMD loop over its points."
+    texels, packed, call = reader.prepare(how)
+    inputs = points.contiguous(), dirs.contiguous(), _whose(image, points)
+    return _Fused.apply(texels, packed, *inputs, call)
 
 # %% ../nbs/11a_fused_field.ipynb #2feed0c1
 PARTS['tiles'] = r"""
@@ -692,8 +677,6 @@ PARTS['tiles'] = r"""
 // Of a 16 x 16 tile a lane holds rows g, g+8 and columns 2t, 2t+1, 2t+8, 2t+9
 // (g = lane/4, t = lane%4), before a product as after it:
 // what one layer leaves in registers is what the next one multiplies.
-#define ENC (3+6*FREQS)
-#define INPUT (ENC+C)
 #define TILES(n) (PADDED(n, 16)/16)
 #define ROW(n) (PADDED(n, 16)+8)                       // in shared memory: no two lanes meet in a bank
 #ifndef SHIM
@@ -724,21 +707,16 @@ template<int IN> __device__ void multiply(const unsigned (*in)[4], const uint2* 
         for (int k = 0; k < TILES(IN); k++)
             mma(sum[h], in[k], weight[(h*TILES(IN)+k)*32+threadIdx.x%32]);
 }
-// out = act(in W + row), 16 columns at a time; `head`: the first four sums of this lane, in full precision
-template<int IN, int OUT, Act A>
-__device__ const uint2* layer(const unsigned (*in)[4], const uint2* weight,
-    const float* row_g, const float* row_g8, unsigned (*out)[4], float* head)
+// out = act(in W + bias), 16 columns at a time; `head`: the first four sums of this lane, in full precision
+template<int IN, int OUT, Act A> __device__ const uint2* layer(const unsigned (*in)[4], const uint2* weight,
+    const float* bias, unsigned (*out)[4], float* head)
 {
     int t = threadIdx.x%4;
     #pragma unroll
     for (int j = 0; j < TILES(OUT); j++) {
         float acc[2][4];
         #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            int column = 16*j+8*h+2*t;
-            acc[h][0] = row_g[column]; acc[h][1] = row_g[column+1];
-            acc[h][2] = row_g8[column]; acc[h][3] = row_g8[column+1];
-        }
+        for (int i = 0; i < 8; i++) acc[i/4][i%4] = bias[16*j+i/4*8+2*t+i%2];
         multiply<IN>(in, weight+2*j*TILES(IN)*32, acc);
         if (j == 0 && head) for (int i = 0; i < 4; i++) head[i] = acc[0][i];
         #pragma unroll
@@ -753,34 +731,41 @@ __device__ const uint2* layer(const unsigned (*in)[4], const uint2* weight,
 
 # %% ../nbs/11a_fused_field.ipynb #8c124139
 PARTS['tiles'] += r"""
-// sin 2^f x and cos 2^f x, by doubling the angle
-template<int F, class Store> __device__ void octaves(float x, Store store)
+// rows of 16 points: the input (which the way back takes for floats once it is read) and the direction
+enum { XROW = LARGER(ROW(INPUT), 2*PADDED(C, 16)), DROW = ROW(DIR) };
+// coordinate d: x itself, and sin 2^f x and cos 2^f x by doubling the angle
+template<int F> __device__ void octaves(float x, int d, unsigned short* row)
 {
     float s = sinpif(x*.318309886183790672f), c = cospif(x*.318309886183790672f);
+    row[d] = bf16(x);
     #pragma unroll
-    for (int f = 0; f < F; f++) { store(f, s, c); float s2 = 2*s*c; c = 1-2*s*s; s = s2; }
+    for (int f = 0; f < F; f++) {
+        row[3+3*f+d] = bf16(s); row[3+3*F+3*f+d] = bf16(c);
+        float s2 = 2*s*c; c = 1-2*s*s; s = s2;
+    }
 }
-// rows: [16][XROW], which the way back takes for floats once they are read
-enum { XROW = LARGER(ROW(INPUT), 2*PADDED(C, 16)) };
-__device__ void stage(const float* planes, const float* points, const long long* image,
-    size_t first, size_t total, int S, int H, int W, float scale, unsigned short* rows)
+template<int N> __device__ void zeros_behind(unsigned short* rows, int stride)
+{
+    for (int job = threadIdx.x%32; job < 16*16; job += 32) {
+        int column = 16*(TILES(N)-1)+job%16;
+        if (column >= N) rows[job/16*stride+column] = 0;
+    }
+}
+__device__ void stage(const float* planes, const Points& q, int H, int W, float scale,
+    unsigned short* x, unsigned short* seen)
 {
     int l = threadIdx.x%32;
     for (int job = l; job < 16*3; job += 32) {
-        int p = job/3, d = job%3; float x = points[3*(first+p < total ? first+p : total-1)+d];
-        unsigned short* row = rows+p*XROW;
-        row[d] = bf16(x);
-        octaves<FREQS>(x, [=](int f, float s, float c) {
-            row[3+3*f+d] = bf16(s); row[3+3*FREQS+3*f+d] = bf16(c);
-        });
+        int p = job/3, d = job%3; size_t i = place(q, p);
+        octaves<FREQS>(q.points[3*i+d], d, x+p*XROW);
+        octaves<DIR_FREQS>(q.dirs[3*(i/q.S)+d], d, seen+p*DROW);
     }
     for (int job = l; job < 16*(C/V); job += 32) {
-        int p = job/(C/V), c = job%(C/V)*V; size_t i = first+p < total ? first+p : total-1;
-        Chunk f = feature(look_up(planes, points+3*i, (int)image[i/S], H, W, scale), c);
-        for (int q = 0; q < V; q++) rows[p*XROW+ENC+c+q] = bf16(((float*)&f)[q]);
+        int p = job/(C/V), c = job%(C/V)*V; size_t i = place(q, p);
+        Chunk f = feature(look_up(planes, q.points+3*i, (int)q.image[i/q.S], H, W, scale), c);
+        for (int k = 0; k < V; k++) x[p*XROW+ENC+c+k] = bf16(((float*)&f)[k]);
     }
-    const int REST = TILES(INPUT)*16-INPUT;
-    for (int job = l; job < 16*REST; job += 32) rows[job/REST*XROW+INPUT+job%REST] = 0;
+    zeros_behind<INPUT>(x, XROW); zeros_behind<DIR>(seen, DROW);
 }
 """
 
@@ -806,57 +791,51 @@ template<int N> __device__ void keep(unsigned short* rows, int stride, const uns
 
 # %% ../nbs/11a_fused_field.ipynb #b2d10001
 PARTS['tiles'] += r"""
-// rows of the input, the hidden layers, MLP_SDF's answer with the direction behind it, colour, and rgb
-struct Rows { unsigned short *x, *h, *h2, *g, *c, *o; };
-enum { HROW = ROW(HIDE), GROW = ROW(2+GEO+3+6*DIR_FREQS), CROW = ROW(COLOR), OROW = ROW(3) };
-// what the direction of a point adds to its colour; view: [rays, TILES(COLOR)*16]
-__device__ const float* of_ray(const float* view, size_t point, size_t total, int S)
+// rows of input and direction, hidden layers, MLP_SDF's answer, colour and rgb; tiles of what colour reads
+struct Rows { unsigned short *x, *d, *h, *h2, *g, *c, *o; };
+enum { HROW = ROW(HIDE), GROW = ROW(2+GEO), CROW = ROW(COLOR), OROW = ROW(3),
+    SEEN = TILES(2+GEO)+TILES(DIR) };
+// out: the sums before the ranges of A3.3, `head` of distance and beta, `tail` of rgb; all rows if KEEP
+template<bool KEEP> __device__ void answer(const uint2* w, const float* bias, const Rows& r,
+    float* head, float* tail)
 {
-    return view+(point < total ? point : total-1)/S*TILES(COLOR)*16;
-}
-// v, v8: what the direction adds for rows g and g+8.
-// Out: the sums before the ranges of A3.3, `head` of distance and beta, `tail` of rgb
-template<bool KEEP> __device__ void answer(const uint2* w, const float* bias,
-    const float* v, const float* v8, const Rows& r, float* head, float* tail)
-{
-    unsigned x[TILES(INPUT)][4], h[TILES(HIDE)][4], h2[TILES(HIDE)][4], geo[TILES(2+GEO)][4],
+    unsigned x[TILES(INPUT)][4], h[TILES(HIDE)][4], h2[TILES(HIDE)][4], geo[SEEN][4],
         color[TILES(COLOR)][4], last[1][4];
     read<INPUT>(r.x, XROW, x);
-    w = layer<INPUT, HIDE, HIDDEN>(x, w, bias, bias, h, nullptr); bias += TILES(HIDE)*16;
+    w = layer<INPUT, HIDE, HIDDEN>(x, w, bias, h, nullptr); bias += TILES(HIDE)*16;
     if (KEEP) keep<HIDE>(r.h, HROW, h);
-    w = layer<HIDE, HIDE, HIDDEN>(h, w, bias, bias, h2, nullptr); bias += TILES(HIDE)*16;
+    w = layer<HIDE, HIDE, HIDDEN>(h, w, bias, h2, nullptr); bias += TILES(HIDE)*16;
     if (KEEP) keep<HIDE>(r.h2, HROW, h2);
-    w = layer<HIDE, 2+GEO, LINEAR>(h2, w, bias, bias, geo, head); bias += TILES(2+GEO)*16;
+    w = layer<HIDE, 2+GEO, LINEAR>(h2, w, bias, geo, head); bias += TILES(2+GEO)*16;
     if (KEEP) keep<2+GEO>(r.g, GROW, geo);
+    read<DIR>(r.d, DROW, geo+TILES(2+GEO));
     // columns 0 and 1, distance and beta, meet weights of zero
-    w = layer<2+GEO, COLOR, SOFTPLUS>(geo, w, v, v8, color, nullptr);
+    w = layer<16*SEEN, COLOR, SOFTPLUS>(geo, w, bias, color, nullptr); bias += TILES(COLOR)*16;
     if (KEEP) keep<COLOR>(r.c, CROW, color);
-    layer<COLOR, 3, LINEAR>(color, w, bias, bias, last, tail);
+    layer<COLOR, 3, LINEAR>(color, w, bias, last, tail);
 }
 """
 
 # %% ../nbs/11a_fused_field.ipynb #b2d10002
 PARTS['field_mma'] = r"""
-extern "C" __global__ void field_mma(const float* planes,  // [B, 3, H, W, C]
-    const float* points, const float* view,                // [M, 3]; of rays, see of_ray
-    const long long* image,                                // [M/S]
+extern "C" __global__ void field_mma(const float* planes,  // as `field`
+    const float* points, const float* dirs, const long long* image,
     const uint2* weights, const float* bias,               // see _pack_tiles
     float* sdf, float* beta, float* rgb, int M, int S, int H, int W,
     float scale, float beta_init, float beta_min)
 {
     extern __shared__ float shared[];
-    int l = threadIdx.x%32, g = l/4, t = l%4;
-    size_t first = (blockIdx.x*(size_t)(THREADS/32)+threadIdx.x/32)*16, total = M;
-    unsigned short* rows = (unsigned short*)shared+threadIdx.x/32*16*XROW;
-    stage(planes, points, image, first, total, S, H, W, scale, rows);
+    int l = threadIdx.x%32, g = l/4, t = l%4, warp = threadIdx.x/32;
+    unsigned first = blockIdx.x*(unsigned)P+16*warp;
+    unsigned short *x = (unsigned short*)shared+16*warp*(XROW+DROW), *d = x+16*XROW;
+    Points q = {points, dirs, image, first, (unsigned)M, (unsigned)S};
+    stage(planes, q, H, W, scale, x, d);
     __syncwarp();
     float head[4], tail[4];
-    size_t i = first+g, i8 = first+g+8;
-    const float *v = of_ray(view, i, total, S), *v8 = of_ray(view, i8, total, S);
-    answer<false>(weights, bias, v, v8, {rows}, head, tail);
+    answer<false>(weights, bias, {x, d}, head, tail);
     for (int r = 0; r < 2; r++) {
-        size_t p = r ? i8 : i;
-        if (p >= total) continue;
+        size_t p = first+g+8*r;
+        if (p >= M) continue;
         if (t == 0) {
             sdf[p] = head[2*r]; beta[p] = to_beta(head[2*r+1], beta_init, beta_min);
             rgb[3*p] = to_color(tail[2*r]); rgb[3*p+1] = to_color(tail[2*r+1]);
@@ -902,11 +881,11 @@ __device__ void add_pair(float* to, float a, float b)
     float2* pair = (float2*)to;
     *pair = {pair->x+a, pair->y+b};
 }
-// grad[i][o] += sum_p x[p][SKIP+i] g[p][o]; behind it, for the bias, sum_p g[p][o]
-template<int IN, int OUT, int SKIP>
+// grad[i][o] += sum_p x[p][SKIP+i] g[p][o]; behind it, if there is a BIAS, sum_p g[p][o]
+template<int IN, int OUT, int SKIP, bool BIAS>
 __device__ void outer(const unsigned short* x, int x_row, const unsigned short* g, int g_row, float* grad)
 {
-    const int ONES = TILES(SKIP+IN), JOBS = (ONES+1)*TILES(OUT), WARPS = THREADS/32;
+    const int ONES = TILES(SKIP+IN), JOBS = (ONES+BIAS)*TILES(OUT), WARPS = THREADS/32;
     int l = threadIdx.x%32, warp = threadIdx.x/32, begin = JOBS*warp/WARPS, end = JOBS*(warp+1)/WARPS;
     unsigned left[P/16][4];
     __syncthreads();
@@ -974,21 +953,7 @@ __device__ void of_product(unsigned short* g, const uint2* turned, float* rows)
 
 # %% ../nbs/11a_fused_field.ipynb #b2d10007
 PARTS['field_mma_backward'] += r"""
-struct Points { const float *points, *dirs; unsigned first, end, S; };
 struct Asked { const float *sdf, *beta, *rgb; float range; };
-// the octaves of the direction, behind MLP_SDF's answer
-__device__ void stage_direction(const Points& q, unsigned short* rows)
-{
-    for (int job = threadIdx.x%32; job < 16*3; job += 32) {
-        int p = job/3, d = job%3; unsigned i = min(q.first+p, q.end-1);
-        float x = q.dirs[3*(size_t)(i/q.S)+d];
-        unsigned short* row = rows+p*GROW+2+GEO+d;
-        row[0] = bf16(x);
-        octaves<DIR_FREQS>(x, [=](int f, float s, float c) {
-            row[3+3*f] = bf16(s); row[3+3*DIR_FREQS+3*f] = bf16(c);
-        });
-    }
-}
 // what is asked of the last sums, as a left tile; of distance and beta, as they begin the way back
 __device__ void of_answer(const Points& q, const Asked& a, const float* head, const float* tail,
     unsigned* color, float* first)
@@ -1033,7 +998,6 @@ __device__ void splat_product(const Points& q, const float* planes, int b, const
 
 # %% ../nbs/11a_fused_field.ipynb #b2d10009
 PARTS['field_mma_backward'] += r"""
-#define DIR (3+6*DIR_FREQS)
 // floats of a layer's gradient: a row for each input, and one for the bias
 enum { W1 = (INPUT+1)*PADDED(HIDE, 16), W2 = (HIDE+1)*PADDED(HIDE, 16), W3 = (HIDE+1)*PADDED(2+GEO, 16),
     W4 = (GEO+DIR+1)*PADDED(COLOR, 16), W5 = (COLOR+1)*16 };
@@ -1042,56 +1006,55 @@ __device__ void all_back(const Rows& all, const Rows& r, const uint2* turned, co
     float* grad)
 {
     grad += W1+W2+W3+W4;
-    outer<COLOR, 3, 0>(all.c, CROW, all.o, OROW, grad); grad -= W4;
+    outer<COLOR, 3, 0, true>(all.c, CROW, all.o, OROW, grad); grad -= W4;
     turned = back<3, COLOR, SOFTPLUS>(r.o, OROW, turned, r.c, CROW, nullptr);
-    outer<GEO+DIR, COLOR, 2>(all.g, GROW, all.c, CROW, grad); grad -= W3;
+    outer<GEO, COLOR, 2, false>(all.g, GROW, all.c, CROW, grad);
+    outer<DIR, COLOR, 0, true>(all.d, DROW, all.c, CROW, grad+GEO*PADDED(COLOR, 16)); grad -= W3;
     turned = back<COLOR, 2+GEO, LINEAR>(r.c, CROW, turned, r.g, GROW, first);
-    outer<HIDE, 2+GEO, 0>(all.h2, HROW, all.g, GROW, grad); grad -= W2;
+    outer<HIDE, 2+GEO, 0, true>(all.h2, HROW, all.g, GROW, grad); grad -= W2;
     turned = back<2+GEO, HIDE, HIDDEN>(r.g, GROW, turned, r.h2, HROW, nullptr);
-    outer<HIDE, HIDE, 0>(all.h, HROW, all.h2, HROW, grad); grad -= W1;
+    outer<HIDE, HIDE, 0, true>(all.h, HROW, all.h2, HROW, grad); grad -= W1;
     turned = back<HIDE, HIDE, HIDDEN>(r.h2, HROW, turned, r.h, HROW, nullptr);
-    outer<INPUT, HIDE, 0>(all.x, XROW, all.h, HROW, grad);
+    outer<INPUT, HIDE, 0, true>(all.x, XROW, all.h, HROW, grad);
     of_product(r.h, turned, (float*)r.x);
     __syncthreads();
 }
-__device__ Rows rows_of(unsigned short* x, int from)       // of P points, from one of them on
+// of P points, from one of them on
+__device__ Rows rows_of(unsigned short* x, int from)
 {
-    unsigned short *h = x+P*XROW, *h2 = h+P*HROW, *g = h2+P*HROW, *c = g+P*GROW, *o = c+P*CROW;
-    return {x+from*XROW, h+from*HROW, h2+from*HROW, g+from*GROW, c+from*CROW, o+from*OROW};
+    unsigned short *d = x+P*XROW, *h = d+P*DROW, *h2 = h+P*HROW, *g = h2+P*HROW, *c = g+P*GROW, *o = c+P*CROW;
+    return {x+from*XROW, d+from*DROW, h+from*HROW, h2+from*HROW, g+from*GROW, c+from*CROW, o+from*OROW};
 }
 """
 
 # %% ../nbs/11a_fused_field.ipynb #b2d1000a
 PARTS['field_mma_backward'] += r"""
-extern "C" __global__ void field_mma_backward(const float* planes,
-    const float* points, const float* view, const long long* image,
-    const uint2* weights, const float* bias,
-    const float* dirs, const uint2* turned,
+extern "C" __global__ void field_mma_backward(const float* planes,     // as `field_backward`
+    const float* points, const float* dirs, const long long* image,
+    const uint2* weights, const float* bias, const uint2* turned,
     const long long* starts, const float* grad_sdf, const float* grad_beta, const float* grad_rgb,
-    float* grad_planes, float* grad_weights,               // as in field_backward
+    float* grad_planes, float* grad_weights,
     int parts, int S, int H, int W, float scale, float beta_init, float beta_min)
 {
     extern __shared__ float shared[];
-    int slot = blockIdx.x, b = slot/parts, from = threadIdx.x/32*16, row = threadIdx.x%32/4;
+    int slot = blockIdx.x, b = slot/parts, from = threadIdx.x/32*16;
     size_t owner = OWNED ? slot : b;
     unsigned begin = starts[b], end = starts[b+1], share = PADDED((end-begin+parts-1)/parts, P);
     unsigned first = begin+slot%parts*share, last = min(first+share, end);
     Rows all = rows_of((unsigned short*)shared, 0), r = rows_of((unsigned short*)shared, from);
+    Asked asked = {grad_sdf, grad_beta, grad_rgb, beta_init-beta_min};
     grad_planes += owner*3*H*W*C; grad_weights += (size_t)slot*(W1+W2+W3+W4+W5);
     for (; first < last; first += P) {
-        Points q = {points, dirs, first+from, last, (unsigned)S};
+        Points block = {points, dirs, image, first, last, (unsigned)S}, q = block;
         float head[4], tail[4], of_geometry[4]; unsigned of_color[1][4];
-        stage(planes, points, image, q.first, last, S, H, W, scale, r.x);
+        q.first += from;
+        stage(planes, q, H, W, scale, r.x, r.d);
         __syncwarp();
-        answer<true>(weights, bias, of_ray(view, q.first+row, last, S), of_ray(view, q.first+row+8, last, S),
-            r, head, tail);
-        __syncwarp();
-        stage_direction(q, r.g);
-        of_answer(q, {grad_sdf, grad_beta, grad_rgb, beta_init-beta_min}, head, tail, *of_color, of_geometry);
+        answer<true>(weights, bias, r, head, tail);
+        of_answer(q, asked, head, tail, *of_color, of_geometry);
         keep<3>(r.o, OROW, of_color);
         all_back(all, r, turned, of_geometry, grad_weights);
-        q.first = first;
-        splat_product(q, planes, b, (float*)all.x, H, W, scale, grad_planes);
+        splat_product(block, planes, b, (float*)all.x, H, W, scale, grad_planes);
         __syncthreads();
     }
 }
@@ -1113,18 +1076,19 @@ def _pack_tiles(f: Field) -> tuple[Tensor, Tensor]:
 
     Both are padded to multiples of 16.
     """
-    weights = [f.sdf0.weight, f.sdf1.weight, f.sdf2.weight, _behind_distance(f), f.color1.weight]
-    biases = [l.bias for l in (f.sdf0, f.sdf1, f.sdf2, f.color1)]
-    return _tiles(weights), torch.cat([_padded(b, 16) for b in biases]).detach()
+    viewed = torch.cat([_padded(_behind_distance(f), 16), f.dir0.weight], 1)
+    weights = [f.sdf0.weight, f.sdf1.weight, f.sdf2.weight, viewed, f.color1.weight]
+    biases = [_padded(l.bias, 16) for l in (f.sdf0, f.sdf1, f.sdf2, f.dir0, f.color1)]
+    return _tiles(weights), torch.cat(biases).detach()
 
 # %% ../nbs/11a_fused_field.ipynb #53241e66
-def _field_mma(reader, points, dirs, image, how) -> tuple[Tensor, Tensor, Tensor]:
-    "bf16 tensor cores, sm_80 and later; a CPU emulates them. The direction's part is made in fp32."
-    f = reader.f
-    with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
-        view = split_linear(f.dir0, *octaves(dirs, f.config.dir_freqs))
-    read = points.contiguous(), _padded(view, 16).contiguous(), _whose(image, points)
-    return _ask(reader, read, (dirs.contiguous(),), how.on_tensor_cores())
+def _weights(f: Field, how: FieldHow, packed: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    "What `field` or `field_mma` reads of a field, and what the way back reads besides."
+    turned = _way_back(f)
+    if how.kernel == 'field':
+        rows = [_padded(w, how.wide).flatten() for w in turned]
+        return (packed.detach(),), torch.cat(rows).detach()
+    return _pack_tiles(f), _tiles([w.T for w in turned])
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f002
 def _at_paper_size(kernel: str, how: FieldHow) -> dict:
