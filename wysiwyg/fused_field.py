@@ -525,7 +525,7 @@ class _Fused(torch.autograd.Function):
 
 # %% ../nbs/11a_fused_field.ipynb #b8fabc40
 class FieldReader:
-    """`Field.forward` of some planes, (points, dirs, image) -> Answer, in one kernel, its gradient in another.
+    """`Field.forward` of some planes, (points, dirs, image) -> Answer: in one kernel, its gradient in one.
 
     Differentiable once, in planes and weights. Where nothing is learned, in bf16 on tensor cores; where
     places or directions want a gradient, by torch.
