@@ -457,6 +457,15 @@ def _constants(f: Field, channels: int, kernel: str, how: FieldHow) -> dict:
         SHARED_FLOATS=how.points * floats[kernel],
     )
 
+# %% ../nbs/11a_fused_field.ipynb #53241e66
+def _weights(f: Field, how: FieldHow, packed: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    "What `field` or `field_mma` reads of a field, and what the way back reads besides."
+    turned = _way_back(f)
+    if how.kernel == 'field':
+        rows = [_padded(w, how.wide).flatten() for w in turned]
+        return (packed.detach(),), torch.cat(rows).detach()
+    return _pack_tiles(f), _tiles([w.T for w in turned])
+
 # %% ../nbs/11a_fused_field.ipynb #aa11f021
 class _Sink:
     "What a backward pass has asked of points so far: places, directions, images, and three slopes for each."
@@ -557,7 +566,7 @@ class _Fused(torch.autograd.Function):
 
 # %% ../nbs/11a_fused_field.ipynb #b8fabc40
 class FieldReader:
-    """`Field.forward` of some planes, (points, dirs, image) -> Answer, in a kernel, its gradient in another.
+    """`Field.forward` of some planes, (points, dirs, image) -> Answer: in one kernel, its gradient in one.
 
     Differentiable once, in planes and weights. In bf16 on tensor cores where nothing is learned or `bf16`
     says so, else in fp32; where places or directions want a gradient, by torch.
@@ -1080,15 +1089,6 @@ def _pack_tiles(f: Field) -> tuple[Tensor, Tensor]:
     weights = [f.sdf0.weight, f.sdf1.weight, f.sdf2.weight, viewed, f.color1.weight]
     biases = [_padded(l.bias, 16) for l in (f.sdf0, f.sdf1, f.sdf2, f.dir0, f.color1)]
     return _tiles(weights), torch.cat(biases).detach()
-
-# %% ../nbs/11a_fused_field.ipynb #53241e66
-def _weights(f: Field, how: FieldHow, packed: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    "What `field` or `field_mma` reads of a field, and what the way back reads besides."
-    turned = _way_back(f)
-    if how.kernel == 'field':
-        rows = [_padded(w, how.wide).flatten() for w in turned]
-        return (packed.detach(),), torch.cat(rows).detach()
-    return _pack_tiles(f), _tiles([w.T for w in turned])
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f002
 def _at_paper_size(kernel: str, how: FieldHow) -> dict:
