@@ -537,6 +537,11 @@ class _FieldReader:
         self.ops, self.f, self.planes = ops, f, planes
         self.inputs = [planes, *f.parameters()]
         self.prepared = {}  # with gradients, without
+        backend = self.backend()
+        if (
+            torch.is_grad_enabled() and backend != 'torch'
+        ):  # a checkpoint must not find it done the second time
+            self.prepare(FieldHow.forward(backend))
 
     def __call__(
         self,
