@@ -311,5 +311,5 @@ def test_a_generator_reads_as_its_run_says(bf16, monkeypatch):
     g = WYSIWYG.generator(tiny(), start=False)
     g = g.using(run=override(g.run, **{'train.bf16': bf16}))
     reader = g.field_at(torch.zeros(1, 3, g.run.backbone.plane_channels, 4, 4)).__closure__
-    (read,) = [c.cell_contents for c in reader if isinstance(c.cell_contents, F.FieldReader)]
+    (read,) = [c.cell_contents for c in reader if isinstance(c.cell_contents, F._FieldReader)]
     assert read.bf16 is bf16
