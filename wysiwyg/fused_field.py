@@ -19,7 +19,9 @@ from .sdf import *
 
 # %% ../nbs/11a_fused_field.ipynb #2c4b1d34
 PARTS['mlp'] = r"""
+#define THREAD (THREADS == 1 ? 0 : (int)threadIdx.x)
 #define PADDED(n, to) (((n)+(to)-1)/(to)*(to))
+#define PAD(n) PADDED(n, WIDE)
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
 #define FAST_LOG1P(x) __logf(1+(x))
 enum Act { LINEAR, HIDDEN, SOFTPLUS, COLOUR };
@@ -54,8 +56,6 @@ template<Act A> __device__ float slope(float y)            // of act<A> where it
 
 # %% ../nbs/11a_fused_field.ipynb #e675bf05
 PARTS['rows'] = r"""
-#define THREAD (THREADS == 1 ? 0 : (int)threadIdx.x)
-#define PAD(n) PADDED(n, WIDE)
 #ifdef SHIM
 typedef float Wide __attribute__((vector_size(4*WIDE), aligned(4)));
 #else
@@ -89,10 +89,11 @@ template<Act A> __device__ void activate(float* rows, int n)
 """
 
 # %% ../nbs/11a_fused_field.ipynb #701925a7
-PARTS['points'] = r"""
+PARTS['mlp'] += r"""
 #define ENC (3+6*FREQS)
 #define INPUT (ENC+C)
 #define DIR (3+6*DIR_FREQS)
+#define VIEWED (GEO+DIR)                               // what the first layer of the colour reads
 struct Points { const float *points, *dirs; const long long* image; unsigned first, end, S; };
 // the last block is filled up with its last point
 __device__ unsigned place(const Points& q, int p) { return q.first+p < q.end ? q.first+p : q.end-1; }
@@ -122,7 +123,6 @@ template<int FREQ, bool DIRS> __device__ void encode(const Points& q, float* row
 
 # %% ../nbs/11a_fused_field.ipynb #e52fcf43
 PARTS['answer'] += r"""
-#define VIEWED (GEO+DIR)                               // what the first layer of the colour reads
 // floats in a row: input, hidden, what comes out of MLP_SDF and the direction behind it, colour, rgb
 enum { X = PAD(INPUT), HH = PAD(HIDE), G = LARGER(PAD(2+GEO), PAD(2+VIEWED)), CC = PAD(COLOR), O = PAD(3) };
 struct Rows { float *x, *h, *h2, *g, *c, *o, *planes; };
@@ -144,9 +144,12 @@ template<bool KEEP> __device__ void gather(const float* planes, const Points& q,
 """
 
 # %% ../nbs/11a_fused_field.ipynb #38901f00
-PARTS['answer'] += r"""
+PARTS['mlp'] += r"""
 // floats of a layer: a row for each input, and one for the bias
-enum { W1 = (INPUT+1)*HH, W2 = (HIDE+1)*HH, W3 = (HIDE+1)*PAD(2+GEO), W4 = (VIEWED+1)*CC, W5 = (COLOR+1)*O };
+enum { W1 = (INPUT+1)*PAD(HIDE), W2 = (HIDE+1)*PAD(HIDE), W3 = (HIDE+1)*PAD(2+GEO),
+    W4 = (VIEWED+1)*PAD(COLOR), W5 = (COLOR+1)*PAD(3), ALL = W1+W2+W3+W4+W5 };
+"""
+PARTS['answer'] += r"""
 template<bool KEEP> __device__ void answer(const float* planes, const Points& q, const float* w,
     int H, int W, float scale, const Rows& r)
 {
@@ -227,20 +230,23 @@ template<Act A> __device__ void through(float* g, const float* y, int n)
 """
 
 # %% ../nbs/11a_fused_field.ipynb #9c009442
-PARTS['field_backward'] += r"""
-// grad: [3, H, W, C]
-__device__ void splat_planes(const Points& q, int n, const float* kept, const float* g,
-    int H, int W, float scale, float* grad)
+PARTS['way_back'] = r"""
+// g: [P][stride] of the planes' features together. of_planes: if KEPT the features of each, [P][C/V][3][V];
+// else the planes, to be read once more. of_planes and grad of one image: [3, H, W, C]
+template<bool KEPT> __device__ void splat_planes(const Points& q, int n, const float* of_planes,
+    const float* g, int stride, int H, int W, float scale, float* grad)
 {
     size_t side = (size_t)H*W*C;
     int jobs = OWNED ? C/V : n*(C/V), step = OWNED ? 1 : n;
     for (int job = THREAD; job < jobs; job += THREADS)
         for (int p = OWNED ? 0 : job/(C/V); p < n; p += step) {
             int c = job%(C/V)*V;
-            const float *x = q.points+3*(size_t)(q.first+p), *k = kept+3*(p*C+c);
+            const float *x = q.points+3*(size_t)(q.first+p), *kept = of_planes+3*(p*C+c);
             if (lost(x)) continue;
-            Lookup l = look_up(grad, x, 0, H, W, scale);
-            Chunk of = load(g+p*PAD(C)+c), xy = load(k), xz = load(k+V), yz = load(k+2*V);
+            Lookup l = look_up(of_planes, x, 0, H, W, scale);
+            Chunk of = load(g+p*stride+c), xy = KEPT ? load(kept) : plane_feature(l, 0, c),
+                xz = KEPT ? load(kept+V) : plane_feature(l, 1, c),
+                yz = KEPT ? load(kept+2*V) : plane_feature(l, 2, c);
             splat(grad, l.k[0], c, PRODUCT ? of*xz*yz : of);
             splat(grad+side, l.k[1], c, PRODUCT ? of*xy*yz : of);
             splat(grad+2*side, l.k[2], c, PRODUCT ? of*xy*xz : of);
@@ -298,11 +304,21 @@ __device__ void back(const Points& q, int n, const float* turned, const Rows& r,
     through<HIDDEN>(r.h2, r.h, P*HH);
     outer<INPUT, HIDE>(r.x, X, r.h2, HH, to);
     dense<HIDE, C, false>(r.h2, HH, turned, g.dh, PAD(C));
-    splat_planes(q, n, r.planes, g.dh, H, W, scale, g.planes);
+    splat_planes<true>(q, n, r.planes, g.dh, PAD(C), H, W, scale, g.planes);
 }
 """
 
 # %% ../nbs/11a_fused_field.ipynb #9c809ce0
+PARTS['way_back'] += r"""
+struct Share { int b; size_t owner; unsigned first, last; };       // of image b; whose gradient of planes
+__device__ Share share_of(const long long* starts, int parts)
+{
+    int slot = blockIdx.x, b = slot/parts;
+    unsigned begin = starts[b], end = starts[b+1], size = PADDED((end-begin+parts-1)/parts, P);
+    unsigned first = begin+slot%parts*size;
+    return {b, (size_t)(OWNED ? slot : b), first, min(first+size, end)};
+}
+"""
 PARTS['field_backward'] += r"""
 extern "C" __global__ void field_backward(const float* planes,
     const float* points, const float* dirs, const long long* image,
@@ -316,31 +332,26 @@ extern "C" __global__ void field_backward(const float* planes,
     extern __shared__ float shared[];
     float *x = shared, *h = x+P*X, *h2 = h+P*HH, *g = h2+P*HH, *c = g+P*G, *o = c+P*CC, *kept = o+P*O;
     float *dc = kept+3*P*C, *dg = dc+P*CC, *dh = dg+P*PAD(2+GEO);
-    int slot = blockIdx.x, b = slot/parts;
-    size_t owner = OWNED ? slot : b;
-    unsigned begin = starts[b], end = starts[b+1], share = PADDED((end-begin+parts-1)/parts, P);
-    unsigned first = begin+slot%parts*share, last = min(first+share, end);
+    Share s = share_of(starts, parts);
     Rows r = {x, h, h2, g, c, o, kept};
-    Grads to = {grad_sdf, grad_beta, grad_rgb, beta_init-beta_min, grad_planes+owner*3*H*W*C,
-        grad_weights+(size_t)slot*(W1+W2+W3+W4+W5), dc, dg, dh};
-    for (; first < last; first += P) {
-        Points q = {points, dirs, image, first, last, (unsigned)S};
+    Grads to = {grad_sdf, grad_beta, grad_rgb, beta_init-beta_min, grad_planes+s.owner*3*H*W*C,
+        grad_weights+(size_t)blockIdx.x*ALL, dc, dg, dh};
+    for (unsigned first = s.first; first < s.last; first += P) {
+        Points q = {points, dirs, image, first, s.last, (unsigned)S};
         answer<true>(planes, q, weights, H, W, scale, r);
-        back(q, min(last-first, (unsigned)P), turned, r, to, H, W, scale);
+        back(q, min(s.last-first, (unsigned)P), turned, r, to, H, W, scale);
     }
 }
 """
 
 # %% ../nbs/11a_fused_field.ipynb #e5a841ae
+_LOOK_UP = 'lanes', 'chunk', 'bilinear', 'mlp'
+_WAY_BACK = 'splat', 'way_back'
 KERNELS.update(
-    field=('lanes', 'chunk', 'bilinear', 'mlp', 'rows', 'points', 'answer', 'field'),
-    field_backward=(
-        *('lanes', 'chunk', 'bilinear', 'splat', 'mlp', 'rows', 'points', 'answer', 'field_backward'),
-    ),
-    field_mma=('lanes', 'chunk', 'bilinear', 'mlp', 'points', 'tiles', 'field_mma'),
-    field_mma_backward=(
-        *('lanes', 'chunk', 'bilinear', 'splat', 'mlp', 'points', 'tiles', 'field_mma_backward'),
-    ),
+    field=(*_LOOK_UP, 'rows', 'answer', 'field'),
+    field_backward=(*_LOOK_UP, 'rows', 'answer', *_WAY_BACK, 'field_backward'),
+    field_mma=(*_LOOK_UP, 'tiles', 'field_mma'),
+    field_mma_backward=(*_LOOK_UP, 'tiles', *_WAY_BACK, 'field_mma_backward'),
 )
 
 
@@ -360,7 +371,7 @@ def _pack(f: Field, wide: int) -> Tensor:
 
 def _way_back(f: Field) -> list[Tensor]:
     "Weights [out, in], the last layer's first; of the first layer only what planes bring."
-    of_planes = f.sdf0.weight[:, 3 + 6 * f.config.pos_freqs :]
+    of_planes = f.sdf0.weight[:, _encoded(f.config.pos_freqs) :]
     return [f.color1.weight, _behind_distance(f), f.sdf2.weight, f.sdf1.weight, of_planes]
 
 
@@ -410,37 +421,41 @@ class FieldHow:
         how.run(kernel, grid * self.threads, args, **constants)
 
 # %% ../nbs/11a_fused_field.ipynb #f316499f
-def _row_floats(f: Field, channels: int, wide: int) -> dict[str, int]:
+def _row_floats(c: FieldConfig, channels: int, wide: int) -> dict[str, int]:
     "Floats of shared memory that a point takes, forward and backward."
-    c = f.config
 
     def pad(n: int) -> int:
         return -(-n // wide) * wide
 
-    x, h, color, o = pad(f.sdf0.in_features), pad(c.hidden), pad(c.color_hidden), pad(3)
+    x, h = pad(_encoded(c.pos_freqs) + channels), pad(c.hidden)
+    color, o = pad(c.color_hidden), pad(3)
     out = pad(2 + c.geo_features)
-    geo = max(out, pad(2 + c.geo_features + f.dir0.in_features))
+    geo = max(out, pad(2 + c.geo_features + _encoded(c.dir_freqs)))
     forward = max(x, h, o) + max(h, color, 6) + geo
     answers = x + 2 * h + geo + color + o + 3 * channels
     gradients = color + out + max(h, pad(channels))
     return dict(field=forward, field_backward=answers + gradients)
 
 # %% ../nbs/11a_fused_field.ipynb #b2d1000c
-def _tile_floats(f: Field, channels: int) -> dict[str, int]:
+def _tile_floats(c: FieldConfig, channels: int) -> dict[str, int]:
     "The same on tensor cores, where two of bf16 make a float."
-    c = f.config
 
     def row(n: int) -> int:
         return -(-n // 16) * 16 + 8
 
-    inputs = max(row(f.sdf0.in_features), 2 * (row(channels) - 8)) + row(f.dir0.in_features)
+    x = max(row(_encoded(c.pos_freqs) + channels), 2 * (row(channels) - 8))
+    inputs = x + row(_encoded(c.dir_freqs))
     kept = 2 * row(c.hidden) + row(2 + c.geo_features) + row(c.color_hidden) + row(3)
     return dict(field_mma=inputs // 2, field_mma_backward=(inputs + kept) // 2)
 
 
-def _constants(f: Field, channels: int, kernel: str, how: FieldHow) -> dict:
-    c = f.config
-    floats = _row_floats(f, channels, how.wide) | _tile_floats(f, channels)
+def _encoded(freqs: int) -> int:
+    "Numbers that three coordinates become."
+    return 3 + 6 * freqs
+
+
+def _constants(c: FieldConfig, channels: int, kernel: str, how: FieldHow) -> dict:
+    floats = _row_floats(c, channels, how.wide) | _tile_floats(c, channels)
     return dict(
         FREQS=c.pos_freqs,
         DIR_FREQS=c.dir_freqs,
@@ -503,7 +518,7 @@ class _Call:
     def run(self, kernel: str, how: FieldHow, grid: int, texels: Tensor, args: tuple, samples: int):
         "`samples`: points for each direction and image."
         c = self.f.config
-        constants = _constants(self.f, texels.shape[-1], kernel, how) | self.constants
+        constants = _constants(c, texels.shape[-1], kernel, how) | self.constants
         sizes = samples, *texels.shape[2:4], 2 / self.f.box, c.beta_init, c.beta_min
         how.launch(kernel, grid, (texels, *args, *sizes), constants)
 
@@ -573,14 +588,14 @@ class _FieldReader:
     """
 
     def __init__(self, ops: Ops, f: Field, planes: Tensor, bf16: bool = False):
-        channels = f.sdf0.in_features - 3 - 6 * f.config.pos_freqs
+        channels = f.sdf0.in_features - _encoded(f.config.pos_freqs)
         expect(planes, 'planes', 'B 3 C H W', C=channels)
         self.ops, self.f, self.planes, self.bf16 = ops, f, planes, bf16
         self.inputs = [planes, *f.parameters()]
-        self.prepared = {}  # with gradients, without
+        self.prepared = {}  # with gradients, and without
         backend = self.backend()
         if torch.is_grad_enabled() and backend != 'torch':
-            self.prepare(self.how(backend))  # a checkpoint must not find it done the second time
+            self.prepare(self.how(backend))  # now: a checkpoint must not find it done the second time
 
     def __call__(
         self,
@@ -603,7 +618,7 @@ class _FieldReader:
 
     def backend(self, *asked: Tensor) -> str:
         f, ops = self.f, self.ops
-        backend = ops.choose(*[x.detach() for x in (*self.inputs, *asked)])
+        backend = ops.choose(*self.inputs, *asked)
         return backend if looks_up(self.planes, f.combine, f.padding, ops.impl) else 'torch'
 
     def how(self, backend: str) -> FieldHow:
@@ -613,15 +628,17 @@ class _FieldReader:
         return how.on_tensor_cores() if low else how
 
     def prepare(self, how: FieldHow) -> tuple[Tensor, Tensor, _Call]:
-        "Texels and weights, for all calls to come."
+        "Texels and weights, for all calls until somebody changes them."
         key = torch.is_grad_enabled(), how
-        if key not in self.prepared:
+        versions = [x._version for x in self.inputs]
+        if self.prepared.get(key, (None,))[0] != versions:
             f, planes = self.f, self.planes
             packed = _pack(f, how.wide)
             constants = plane_constants(planes, f.combine, how.backend)
             call = _Call(f, how, constants, *_weights(f, how, packed), _Sink())
-            self.prepared[key] = *_Read.apply(as_texels(planes), packed, call), call
-        return self.prepared[key]
+            read = _Read.apply(as_texels(planes), packed, call)
+            self.prepared[key] = versions, (*read, call)
+        return self.prepared[key][1]
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f022
 def _tensor_cores(x: Tensor) -> bool:
@@ -917,7 +934,7 @@ __device__ void outer(const unsigned short* x, int x_row, const unsigned short* 
         for (int r = 0; r < 2; r++) {
             int k = 16*i+l/4+8*r, row = k == 16*ONES ? IN : k-SKIP;
             if (row < 0 || (row >= IN && k != 16*ONES)) continue;
-            float* to = grad+row*PADDED(OUT, 16)+16*o+2*(l%4);
+            float* to = grad+row*PAD(OUT)+16*o+2*(l%4);
             add_pair(to, sum[0][2*r], sum[0][2*r+1]);
             add_pair(to+8, sum[1][2*r], sum[1][2*r+1]);
         }
@@ -987,34 +1004,8 @@ __device__ void of_answer(const Points& q, const Asked& a, const float* head, co
 }
 """
 
-# %% ../nbs/11a_fused_field.ipynb #b2d10008
-PARTS['field_mma_backward'] += r"""
-// as `splat_planes`; the features of the planes are read once more rather than kept. grad: [3, H, W, C]
-__device__ void splat_product(const Points& q, const float* planes, int b, const float* g,
-    int H, int W, float scale, float* grad)
-{
-    size_t side = (size_t)H*W*C;
-    int n = min(q.end-q.first, (unsigned)P), jobs = OWNED ? C/V : n*(C/V), step = OWNED ? 1 : n;
-    for (int job = threadIdx.x; job < jobs; job += THREADS)
-        for (int p = OWNED ? 0 : job/(C/V); p < n; p += step) {
-            int c = job%(C/V)*V;
-            const float* x = q.points+3*(size_t)(q.first+p);
-            if (lost(x)) continue;
-            Lookup l = look_up(planes, x, b, H, W, scale);
-            Chunk of = load(g+p*(XROW/2)+c);
-            Chunk xy = plane_feature(l, 0, c), xz = plane_feature(l, 1, c), yz = plane_feature(l, 2, c);
-            splat(grad, l.k[0], c, PRODUCT ? of*xz*yz : of);
-            splat(grad+side, l.k[1], c, PRODUCT ? of*xy*yz : of);
-            splat(grad+2*side, l.k[2], c, PRODUCT ? of*xy*xz : of);
-        }
-}
-"""
-
 # %% ../nbs/11a_fused_field.ipynb #b2d10009
 PARTS['field_mma_backward'] += r"""
-// floats of a layer's gradient: a row for each input, and one for the bias
-enum { W1 = (INPUT+1)*PADDED(HIDE, 16), W2 = (HIDE+1)*PADDED(HIDE, 16), W3 = (HIDE+1)*PADDED(2+GEO, 16),
-    W4 = (GEO+DIR+1)*PADDED(COLOR, 16), W5 = (COLOR+1)*16 };
 // `all`: the rows of the block, `r`: of this warp
 __device__ void all_back(const Rows& all, const Rows& r, const uint2* turned, const float* first,
     float* grad)
@@ -1023,7 +1014,7 @@ __device__ void all_back(const Rows& all, const Rows& r, const uint2* turned, co
     outer<COLOR, 3, 0, true>(all.c, CROW, all.o, OROW, grad); grad -= W4;
     turned = back<3, COLOR, SOFTPLUS>(r.o, OROW, turned, r.c, CROW, nullptr);
     outer<GEO, COLOR, 2, false>(all.g, GROW, all.c, CROW, grad);
-    outer<DIR, COLOR, 0, true>(all.d, DROW, all.c, CROW, grad+GEO*PADDED(COLOR, 16)); grad -= W3;
+    outer<DIR, COLOR, 0, true>(all.d, DROW, all.c, CROW, grad+GEO*PAD(COLOR)); grad -= W3;
     turned = back<COLOR, 2+GEO, LINEAR>(r.c, CROW, turned, r.g, GROW, first);
     outer<HIDE, 2+GEO, 0, true>(all.h2, HROW, all.g, GROW, grad); grad -= W2;
     turned = back<2+GEO, HIDE, HIDDEN>(r.g, GROW, turned, r.h2, HROW, nullptr);
@@ -1051,15 +1042,13 @@ extern "C" __global__ void field_mma_backward(const float* planes,     // as `fi
     int parts, int S, int H, int W, float scale, float beta_init, float beta_min)
 {
     extern __shared__ float shared[];
-    int slot = blockIdx.x, b = slot/parts, from = threadIdx.x/32*16;
-    size_t owner = OWNED ? slot : b;
-    unsigned begin = starts[b], end = starts[b+1], share = PADDED((end-begin+parts-1)/parts, P);
-    unsigned first = begin+slot%parts*share, last = min(first+share, end);
+    int from = threadIdx.x/32*16;
+    Share s = share_of(starts, parts);
     Rows all = rows_of((unsigned short*)shared, 0), r = rows_of((unsigned short*)shared, from);
     Asked asked = {grad_sdf, grad_beta, grad_rgb, beta_init-beta_min};
-    grad_planes += owner*3*H*W*C; grad_weights += (size_t)slot*(W1+W2+W3+W4+W5);
-    for (; first < last; first += P) {
-        Points block = {points, dirs, image, first, last, (unsigned)S}, q = block;
+    grad_planes += s.owner*3*H*W*C; grad_weights += (size_t)blockIdx.x*ALL;
+    for (unsigned first = s.first; first < s.last; first += P) {
+        Points block = {points, dirs, image, first, s.last, (unsigned)S}, q = block;
         float head[4], tail[4], of_geometry[4]; unsigned of_color[1][4];
         q.first += from;
         stage(planes, q, H, W, scale, r.x, r.d);
@@ -1068,8 +1057,8 @@ extern "C" __global__ void field_mma_backward(const float* planes,     // as `fi
         of_answer(q, asked, head, tail, *of_color, of_geometry);
         keep<3>(r.o, OROW, of_color);
         all_back(all, r, turned, of_geometry, grad_weights);
-        splat_product(block, planes, b, (float*)all.x, H, W, scale, grad_planes);
-        __syncthreads();
+        splat_planes<false>(block, min(s.last-first, (unsigned)P), planes+(size_t)s.b*3*H*W*C,
+            (float*)all.x, XROW/2, H, W, scale, grad_planes);
     }
 }
 """
@@ -1098,7 +1087,7 @@ def _pack_tiles(f: Field) -> tuple[Tensor, Tensor]:
 # %% ../nbs/11a_fused_field.ipynb #aa11f002
 def _at_paper_size(kernel: str, how: FieldHow) -> dict:
     features = dict(C=32, V=4, PRODUCT=1, LANES=1)
-    return _constants(Field(FieldConfig(), 32), 32, kernel, how) | features
+    return _constants(FieldConfig(), 32, kernel, how) | features
 
 
 _ON_GPU = FieldHow('cuda', 32, 128, 8, 4, False)
