@@ -244,9 +244,10 @@ template<bool KEPT> __device__ void splat_planes(const Points& q, int n, const f
             const float *x = q.points+3*(size_t)(q.first+p), *kept = of_planes+3*(p*C+c);
             if (lost(x)) continue;
             Lookup l = look_up(of_planes, x, 0, H, W, scale);
-            Chunk of = load(g+p*stride+c), xy = KEPT ? load(kept) : plane_feature(l, 0, c),
-                xz = KEPT ? load(kept+V) : plane_feature(l, 1, c),
-                yz = KEPT ? load(kept+2*V) : plane_feature(l, 2, c);
+            Chunk of = load(g+p*stride+c);
+            Chunk xy = KEPT ? load(kept) : plane_feature(l, 0, c);
+            Chunk xz = KEPT ? load(kept+V) : plane_feature(l, 1, c);
+            Chunk yz = KEPT ? load(kept+2*V) : plane_feature(l, 2, c);
             splat(grad, l.k[0], c, PRODUCT ? of*xz*yz : of);
             splat(grad+side, l.k[1], c, PRODUCT ? of*xy*yz : of);
             splat(grad+2*side, l.k[2], c, PRODUCT ? of*xy*xz : of);
@@ -326,7 +327,7 @@ extern "C" __global__ void field_backward(const float* planes,
     const long long* starts,                               // [B+1] where the points of an image begin
     const float* grad_sdf, const float* grad_beta, const float* grad_rgb,
     float* grad_planes,                                    // [B*parts, 3, H, W, C] if OWNED, else [B, ...]
-    float* grad_weights,                                   // [B*parts, all]
+    float* grad_weights,                                   // [B*parts, ALL]
     int parts, int S, int H, int W, float scale, float beta_init, float beta_min)
 {
     extern __shared__ float shared[];
