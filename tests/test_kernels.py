@@ -444,6 +444,7 @@ PLANTED = {
     'a slope': ('g[i] *= slope<A>(y[i]);', 'g[i] *= 1;'),
     'a bias': ('sum = sum+*(const Wide*)(g+p*g_stride+o);', ';'),
     'a plane': ('splat(grad+side, l.k[1], c, PRODUCT ? of*xy*yz : of);', ''),
+    'the colour of the last points': ('i < 3*n ? grad[', 'true ? grad['),
     'the last points': ('p < n ? grad_sdf[q.first+p] : 0.f;', 'grad_sdf[q.first+p];'),
     'the range of beta': ('2*(1-t*t)*range', '2*(1-t*t)'),
 }
@@ -1028,6 +1029,23 @@ def test_a_barrier_in_a_loop_is_told():
 def test_shared_memory_starts_as_nan_in_every_block():
     for schedule in SCHEDULES:
         assert turned('UNWRITTEN', schedule).isnan().all()
+
+
+HALVE = """
+extern "C" __global__ void halve(const float* x, float* y, int n)
+{
+    for (int i = 0; i < n; i++) y[i] = x[i]*.5f;
+}
+"""
+
+
+@needs_compiler
+def test_a_kernel_flushes_subnormals_and_leaves_the_process_as_it_was():
+    smallest = torch.finfo(torch.float32).tiny
+    x, y = torch.full((5,), smallest), torch.ones(5)
+    K.launch_cpu('halve', 1, 1, (x, y, 5), 'loop', text=HALVE)
+    assert torch.equal(y, torch.zeros(5))
+    assert (x * 0.5 > 0).all()
 
 
 def built(monkeypatch, kernel: str, **kw) -> str:

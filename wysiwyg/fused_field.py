@@ -261,10 +261,9 @@ PARTS['field_backward'] += r"""
 // rows of rgb become their gradient
 __device__ void of_color(const Points& q, int n, const float* grad, float* o)
 {
-    for (int i = THREAD; i < P*O; i += THREADS) {
-        int p = i/O, d = i%O;
-        float y = (o[i]+.001f)/1.002f;                     // the sigmoid
-        o[i] = d < 3 && p < n ? grad[3*(size_t)(q.first+p)+d]*1.002f*y*(1-y) : 0.f;
+    for (int i = THREAD; i < 3*P; i += THREADS) {
+        float& at = o[i/3*O+i%3], y = (at+.001f)/1.002f;   // the sigmoid
+        at = i < 3*n ? grad[3*(size_t)q.first+i]*1.002f*y*(1-y) : 0.f;
     }
     __syncthreads();
 }
