@@ -120,7 +120,7 @@ def scene(g: Generator, device: str):
     return g.synthesize(g.map(z, front)), aside
 
 
-SPLITS = [(n // 4 * k, n - n // 4 * k) for n in (24, 28, 32, 36, 40, 44, 48) for k in (1, 2, 3)]
+SPLITS = [(7, 21), (14, 14), (21, 7), (8, 24), (16, 16), (24, 8), (9, 27), (18, 18), (27, 9), (20, 20)]
 POLICIES = {  # name -> of the sampler
     'paper 17.6': {},
     'paper 8.8': dict(samples=8),
@@ -131,6 +131,9 @@ POLICIES = {  # name -> of the sampler
     'need 3': dict(policy='need', per_bin=3.0),
 }
 PROPOSALS = dict(cnn='uniform', maxpool='uniform', sdf='uniform') | {'sdf, few': 'coarse_to_fine'}
+
+
+FEW = {'two-pass 48+48', 'robust, cnn, paper 17.6', 'robust, sdf, paper 17.6', 'robust, sdf, few, need 2'}
 
 
 def one_pass(g: Generator, side: int) -> dict[str, SamplerConfig]:
@@ -184,10 +187,10 @@ def frames(g: Generator, side: int, repeats: int, device: str, few: bool = False
     for backend in dict.fromkeys((best, 'torch')):
         by = g.using(ops=Ops(backend))
         for name, (row, call) in renderers(by, planes, camera, side).items():
-            wanted = row['sampler'] == 'two-pass' or row.get('policy') in ('paper 17.6', 'need 2')
-            if wanted or not few:
-                known[f'{name}, {backend}'] = row | dict(backend=backend, side=side)
-                calls[f'{name}, {backend}'] = call if row.get('policy') else counted(by, call)
+            if few and name not in FEW:
+                continue
+            known[f'{name}, {backend}'] = row | dict(backend=backend, side=side)
+            calls[f'{name}, {backend}'] = call if row.get('policy') else counted(by, call)
     if device == 'cuda':
         calls |= compiled(g, planes, camera, side)
     rows = compare(calls, repeats, device, against(reference))

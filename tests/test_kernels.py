@@ -27,6 +27,7 @@ TOLERANCE = dict(  # largest error against float64, relative to the largest valu
     kept_bins=0,
     draw_robust=1e-6,  # distances; their bins are equal
     sdf_pdf=1e-5,
+    look_again=5e-4,  # distances, to where there is next to no light; nearly all are right to 1e-6
     composite=5e-7,
     composite_backward=2e-5,
     sample_planes=2e-6,
@@ -170,6 +171,19 @@ def distances(r: int, bins: int):
     return sdf
 
 
+def first_looks(n: int, s: int):
+    "t, sdf, beta [2, N, S] around walls, for which a place has one answer, and u [2, N, M]."
+    wall = NEAR + 0.2 + 0.6 * torch.rand(2, n, 1)
+    t = (wall + 0.1 * torch.rand(2, n, s) - 0.05).sort(-1)[0]
+    sdf = (0.3 + torch.rand(2, n, 1)) * (wall - t) + 0.002 * torch.randn(2, n, s)
+    if n > 3:
+        sdf[:, 0] = 0.5  # nothing near
+        sdf[:, 1] = -0.5  # inside throughout
+        sdf[:, 2] = 0.001  # level
+    beta = 0.002 + 0.006 * torch.rand(2, n, s)
+    return t, sdf, beta, torch.rand(2, n, 1 + s // 3)
+
+
 def rays(n: int, s: int):
     """For `pdfs`: rays to draw for [2, N], and places [2, N, S] in their bins.
 
@@ -220,6 +234,11 @@ def kept(impl, pdf):
     return [Ops(impl).kept_bins(pdf, 0.98)]
 
 
+def looked_again(impl, *x):
+    looks = Ops(impl).look_again(*x, NEAR, FAR, 1 / 48)
+    return looks.more, looks.t, looks.delta
+
+
 def composited(impl, t, delta, sdf, beta, rgb):
     answer = Answer(rgb, sdf=sdf, beta=beta)
     return rendered(Ops(impl).composite(t, delta, answer, FAR, (0.1, 0.2, 0.3)))
@@ -231,6 +250,7 @@ CALLS = dict(  # public function -> (call, inputs of two sizes)
     kept_bins=(kept, lambda n, s: (pdfs(0, 3.0, n),)),
     draw_robust=(drawn, lambda n, s: (pdfs(0, 3.0, n), *rays(n, s))),
     sdf_pdf=(proposed, lambda n, s: (distances(min(n, 9), 2 * s),)),
+    look_again=(looked_again, first_looks),
     composite=(composited, lambda n, s: samples(n, s, 3)),
     field=(field_of(100.0), march),
     field_relu=(field_of(math.inf), march),
@@ -518,6 +538,26 @@ def test_interpolated_distances_give_nearly_the_same_sets(backend):
     assert (kept[0] ^ kept[1]).any(-1).float().mean() < 0.01
 
 
+def test_second_looks_are_sorted_and_nearly_all_exact(backend):
+    x = first_looks(500, 6)
+    looks = Ops(backend).look_again(*on(backend, *x), NEAR, FAR, 1 / 48)
+    got, t = looks.more.cpu(), looks.t.cpu()
+    want = looked_again('torch', *map(double, x))[0]
+    assert (got - want).abs().flatten().quantile(0.99) < 1e-6
+    order = looks.order.cpu()
+    assert torch.equal(torch.cat([x[0], got], -1).gather(-1, order), t)
+    assert torch.equal(order.sort(-1)[0], torch.arange(9).expand_as(order))
+    assert (t.diff() >= 0).all()
+
+
+def test_second_looks_at_what_is_not_a_number_stay_inside(backend):
+    "A place may be NaN, but each of both looks is there once."
+    t, sdf, beta, u = first_looks(8, 6)
+    sdf[0, 0, 2], beta[0, 1, 0], t[0, 2, 5] = math.nan, math.nan, math.nan
+    order = Ops(backend).look_again(*on(backend, t, sdf, beta, u), NEAR, FAR, 1 / 48).order.cpu()
+    assert torch.equal(order.sort(-1)[0], torch.arange(9).expand_as(order))
+
+
 def counts(t):
     "Samples in each of 48 bins."
     place = ((t.cpu().double() - NEAR) * 48 / (FAR - NEAR)).floor().long()
@@ -675,6 +715,7 @@ ARGUMENTS = dict(
     kept_bins=4,
     robust=12,
     sdf_pdf=8,
+    look_again=15,
     composite=9,
     composite_backward=12,
     field=15,
@@ -898,12 +939,18 @@ def field_with_grad(how: How):
     return torch.autograd.grad(sum(v.square().sum() for v in out), [planes, *f.parameters()])
 
 
+def looks(t, sdf, beta, u, how: How):
+    out = K._look_again(t, sdf, beta, u, NEAR, FAR, 1 / 48, how)
+    return out.more, out.t, out.delta, out.order
+
+
 RUNS = dict(  # kernel -> (lanes, its results in some order of threads)
     triplane_backward=(2, triplane_with_grad),
     composite_backward=(16, composite_with_grad),
     certainty=(32, lambda how: [K._certainty(pdfs(0, 3.0), 16, how)]),
     kept_bins=(32, lambda how: [K._kept_bins(pdfs(0, 3.0), 0.98, how)]),
     draw_robust=(32, robust),
+    look_again=(1, lambda how: looks(*first_looks(9, 6), how)),
     sdf_pdf=(32, lambda how: [K._sdf_pdf(distances(3, 45), 12, 1 / 45, how)]),
     field=(32, lambda how: once(F._field, how)),
     field_backward=(32, field_with_grad),
@@ -1059,6 +1106,17 @@ def test_the_sampler_stays_inside_its_arrays(sanitized, monkeypatch):
     assert done.stdout == "b''\n", done.stderr[:1000]
 
 
+def test_the_second_look_stays_inside_its_arrays(sanitized, monkeypatch):
+    n, s, m = 3, 4, 2
+    path = built(monkeypatch, 'look_again', extra=ASAN, LANES=1)
+    t = [2.5, 2.52, 2.54, 2.56] * n
+    sdf = [0.03, 0.01, -0.01, -0.03, 0.5, 0.5, 0.5, 0.5, *[math.inf] * 4]
+    u, out = [0.5] * (n * m), [0.0] * (n * (s + m))
+    arrays = t, sdf, [0.004] * (n * s), u, u, out, out, [0] * len(out)
+    done = sanitized(path, 1, 64, 'forward', *arrays, n, s, m, NEAR, FAR, 0.02, 0.001)
+    assert done.stdout == "b''\n", done.stderr[:1000]
+
+
 def test_the_proposal_stays_inside_its_arrays(sanitized, monkeypatch):
     b, r, k = 2, 2, 35
     path = built(monkeypatch, 'sdf_pdf', extra=ASAN, K=k, LANES=32)
@@ -1157,12 +1215,13 @@ def test_training_on_a_cpu_takes_the_kernels_that_pay(scene, monkeypatch):
     monkeypatch.setattr(K, 'launch_cpu', watched)
     learned = planes.clone().requires_grad_()
     g.render(learned, camera, 16).rgb.sum().backward()
-    assert seen == {'certainty', 'robust', 'field', 'field_backward'}
+    learned_by = {'field', 'field_backward', 'composite', 'composite_backward'}
+    assert seen == {'certainty', 'robust', *learned_by}
     assert learned.grad.isfinite().all()
     assert learned.grad.any()
     with torch.no_grad():
         g.render(planes, camera, 16)
-    assert seen == {'certainty', 'robust', 'field', 'field_backward', 'composite'}
+    assert seen == {'certainty', 'robust', *learned_by}
     with torch.no_grad():
         g.propose(planes, camera, 'sdf', 16)
     assert 'sdf_pdf' in seen

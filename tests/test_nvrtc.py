@@ -15,6 +15,7 @@ MOST = dict(
     kept_bins=32,
     robust=56,
     sdf_pdf=56,
+    look_again=56,
     composite=40,
     composite_backward=48,
     field=96,

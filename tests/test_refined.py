@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from wysiwyg.camera import camera_rays, orbit
 from wysiwyg.config import preset
 from wysiwyg.core import Answer, Rays, rng
+from wysiwyg.kernels import Ops
 from wysiwyg.method import WYSIWYG
 from wysiwyg.probe import Probe
 from wysiwyg.proposal import maxpool_pdf, sdf_pdf
@@ -63,7 +64,11 @@ def test_thickness_is_the_integral_along_a_linear_distance(slope, start, beta):
 def test_second_look_divides_the_light_of_a_wall_evenly(slope, at, samples):
     t = torch.tensor([2.25, at - 0.05, at + 0.07, 3.15]).sort()[0].expand(1, 1, 4)
     sdf = slope * (at - t)
-    more = second_look(t, sdf, BETA.expand_as(t), halves(1, 1, samples), NEAR, FAR, WIDTH, idle=0.0)
+    beta, u = BETA.expand_as(t), halves(1, 1, samples)
+    more = second_look(t, sdf, beta, u, NEAR, FAR, WIDTH, idle=0.0)
+    by_any = Ops().look_again(t, sdf, beta, u, NEAR, FAR, WIDTH)
+    like = second_look(t, sdf, beta, u, NEAR, FAR, WIDTH)
+    assert torch.allclose(by_any.more, like, atol=1e-4)
 
     def f(t):
         return density_integral(slope * (at - t), BETA)

@@ -429,40 +429,25 @@ def _constants(f: Field, channels: int, kernel: str, how: FieldHow) -> dict:
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f021
 class _Sink:
-    "The gradient of the texels that a backward pass has gathered so far."
+    "What a backward pass has asked of points so far: places, directions, images, and three slopes for each."
 
     def __init__(self):
-        self.task = self.gathered = None
+        self.task, self.asked = None, []
 
-    def buffer(self, texels: Tensor, parts: int) -> Tensor:
-        "[B*parts, 3, H, W, C] to add to; zeros at the beginning of a pass."
-        task = torch._C._current_graph_task_id()  # what an abandoned pass left does not count
-        if self.gathered is None or task != self.task:
-            self.task = task
-            self.gathered = texels.new_zeros(len(texels) * parts, *texels.shape[1:])
-        return self.gathered
+    def leave(self, *asked: Tensor):
+        task = torch._C._current_graph_task_id()
+        if task != self.task:  # what an abandoned pass left does not count
+            self.task, self.asked = task, []
+        self.asked.append(asked)
 
-    def take(self, images: int) -> Tensor | None:
-        "[B, 3, H, W, C]; None where nobody has asked."
-        gathered, self.gathered = self.gathered, None
-        if gathered is None or len(gathered) == images:
-            return gathered
-        return gathered.unflatten(0, (images, -1)).sum(1)
-
-
-class _Read(torch.autograd.Function):
-    "Texels as they are. Their gradient is what their readers have put into the sink."
-
-    @staticmethod
-    def forward(ctx, texels, sink):
-        ctx.set_materialize_grads(False)
-        ctx.sink, ctx.images = sink, len(texels)
-        return texels.view_as(texels)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        return ctx.sink.take(ctx.images), None
+    def take(self) -> list[Tensor]:
+        "All of it, in the order of the images."
+        asked, self.asked = self.asked, []
+        whole = [torch.cat(parts) for parts in zip(*asked)]
+        if len(asked) < 2:
+            return whole
+        order = whole[2].argsort(stable=True)
+        return [x[order] for x in whole]
 
 # %% ../nbs/11a_fused_field.ipynb #6e56b53b
 @dataclass(frozen=True)
@@ -471,57 +456,76 @@ class _Call:
 
     f: Field
     how: FieldHow
-    samples: int  # S
-    images: int  # B
     constants: dict  # of the look-up
     sink: _Sink
 
-    def sizes(self, texels: Tensor) -> tuple:
+    def run(self, kernel: str, how: FieldHow, grid: int, texels: Tensor, args: tuple, samples: int):
+        "`samples`: points for each direction and image."
         c = self.f.config
-        return self.samples, *texels.shape[2:4], 2 / self.f.box, c.beta_init, c.beta_min
-
-    def run(self, kernel: str, how: FieldHow, grid: int, texels: Tensor, args: tuple):
         constants = _constants(self.f, texels.shape[-1], kernel, how) | self.constants
-        how.launch(kernel, grid, (texels, *args, *self.sizes(texels)), constants)
+        sizes = samples, *texels.shape[2:4], 2 / self.f.box, c.beta_init, c.beta_min
+        how.launch(kernel, grid, (texels, *args, *sizes), constants)
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f010
-class _Fused(torch.autograd.Function):
+class _Read(torch.autograd.Function):
+    "Texels and packed weights as they are; back, the gradients of all that was asked of them."
+
     @staticmethod
-    def forward(ctx, texels, packed, turned, points, dirs, image, call):
+    def forward(ctx, texels, packed, turned, call):
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(texels, packed, turned)
+        ctx.call = call
+        return texels.view_as(texels), packed.view_as(packed)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *_):
+        texels, packed, turned = ctx.saved_tensors
+        b, how = len(texels), ctx.call.how.backward()
+        parts = how.parts(b, texels.device)
+        points, dirs, image, *asked = ctx.call.sink.take()
+        of_texels = texels.new_zeros(b * parts if how.owned else b, *texels.shape[1:])
+        of_weights = packed.new_zeros(b * parts, len(packed))
+        inputs = points, dirs, image, packed, turned, _starts(image, b), *asked
+        args = *inputs, of_texels, of_weights, parts
+        ctx.call.run('field_backward', how, b * parts, texels, args, 1)
+        if len(of_texels) > b:
+            of_texels = of_texels.unflatten(0, (b, parts)).sum(1)
+        return of_texels, of_weights.sum(0), None, None
+
+
+def _starts(image: Tensor, images: int) -> Tensor:
+    "[B+1]: where the points of each image begin; `image` [M] is sorted."
+    counts = torch.bincount(image, minlength=images)
+    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+
+# %% ../nbs/11a_fused_field.ipynb #aa11f023
+class _Fused(torch.autograd.Function):
+    "The field at points [B, N, S, 3] in one launch; on the way back what is asked of them goes to the sink."
+
+    @staticmethod
+    def forward(ctx, texels, packed, points, dirs, image, call):
         shape = points.shape[:-1]
         out = [points.new_empty(shape), points.new_empty(shape), torch.empty_like(points)]
         total = shape.numel()
-        inputs = points, dirs, image
-        grid = -(-total // call.how.points)
-        call.run('field', call.how, grid, texels, (*inputs, packed, *out, total))
-        ctx.save_for_backward(texels, packed, turned, *inputs)
-        ctx.call = call
+        args = points, dirs, image, packed, *out, total
+        call.run('field', call.how, -(-total // call.how.points), texels, args, shape[-1])
+        ctx.save_for_backward(points, dirs, image)
+        ctx.sink = call.sink
         return tuple(out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, *grads):
-        texels, packed, turned, points, dirs, image = ctx.saved_tensors
-        call, b = ctx.call, len(texels)
-        how = call.how.backward()
-        parts = how.parts(b, texels.device)
-        of_texels = call.sink.buffer(texels, parts if how.owned else 1)
-        of_weights = packed.new_zeros(b * parts, len(packed))
-        starts = _starts(image, b, call.samples)
-        asked = [g.contiguous() for g in grads]
-        inputs = points, dirs, image, packed, turned, starts
-        call.run('field_backward', how, b * parts, texels, (*inputs, *asked, of_texels, of_weights, parts))
-        return None, of_weights.sum(0), None, None, None, None, None
-
-
-def _starts(image: Tensor, images: int, samples: int) -> Tensor:
-    "[B+1]: where the points of each image begin, rays being in the order of their images."
-    counts = torch.bincount(image.flatten(), minlength=images)
-    return samples * torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    def backward(ctx, of_sdf, of_beta, of_rgb):
+        points, dirs, image = ctx.saved_tensors
+        samples = points.shape[2]
+        each = dirs.flatten(0, 1).repeat_interleave(samples, 0), image.flatten().repeat_interleave(samples)
+        ctx.sink.leave(points.view(-1, 3), *each, of_sdf.flatten(), of_beta.flatten(), of_rgb.reshape(-1, 3))
+        return (None,) * 6
 
 # %% ../nbs/11a_fused_field.ipynb #b8fabc40
 class FieldReader:
-    """`Field.forward` of some planes, (points, dirs, image) -> Answer, in one kernel, its gradient in another.
+    """`Field.forward` of some planes, (points, dirs, image) -> Answer: in one kernel, its gradient in one.
 
     Differentiable once, in planes and weights. Where nothing is learned, in bf16 on tensor cores; where
     places or directions want a gradient, by torch.
@@ -560,14 +564,15 @@ class FieldReader:
         backend = ops.choose(*[x.detach() for x in (*self.inputs, *asked)])
         return backend if looks_up(self.planes, f.combine, f.padding, ops.impl) else 'torch'
 
-    def prepare(self, wide: int) -> tuple[Tensor, Tensor, Tensor, _Sink]:
-        "Texels, weights, turned weights and sink, for all calls to come."
-        key = torch.is_grad_enabled(), wide
+    def prepare(self, how: FieldHow) -> tuple[Tensor, Tensor, _Call]:
+        "Texels and weights, for all calls to come."
+        key = torch.is_grad_enabled(), how
         if key not in self.prepared:
-            sink = _Sink()
-            texels = _Read.apply(as_texels(self.planes), sink)
-            turned = _pack_turned(self.f, wide).detach()
-            self.prepared[key] = texels, _pack(self.f, wide), turned, sink
+            f, planes = self.f, self.planes
+            call = _Call(f, how, plane_constants(planes, f.combine, how.backend), _Sink())
+            turned = _pack_turned(f, how.wide).detach()
+            read = _Read.apply(as_texels(planes), _pack(f, how.wide), turned, call)
+            self.prepared[key] = *read, call
         return self.prepared[key]
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f022
@@ -627,12 +632,9 @@ def _whose(image: Tensor | None, points: Tensor) -> Tensor:
 # %% ../nbs/11a_fused_field.ipynb #39ff419d
 def _field(reader, points, dirs, image, how) -> tuple[Tensor, Tensor, Tensor]:
     "In fp32; a block of one thread is a SIMD loop over its points."
-    f, planes = reader.f, reader.planes
-    texels, packed, turned, sink = reader.prepare(how.wide)
-    constants = plane_constants(planes, f.combine, how.backend)
-    call = _Call(f, how, points.shape[2], len(planes), constants, sink)
+    texels, packed, call = reader.prepare(how)
     inputs = points.contiguous(), dirs.contiguous(), _whose(image, points)
-    return _Fused.apply(texels, packed, turned, *inputs, call)
+    return _Fused.apply(texels, packed, *inputs, call)
 
 # %% ../nbs/11a_fused_field.ipynb #2feed0c1
 PARTS['field_mma'] = r"""

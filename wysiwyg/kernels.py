@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from .core import *
-from . import proposal, sampler, triplane, volrend
+from . import proposal, sampler, samplers, triplane, volrend
 from .sdf import *
 from .probe import Probe
 from .volrend import March, Rendering, expect_distance
@@ -61,6 +61,7 @@ KERNELS = dict(
     kept_bins=('lanes', 'smallest_set', 'sampler'),
     robust=('lanes', 'smallest_set', 'sampler'),
     sdf_pdf=('lanes', 'pixels', 'thickness', 'sdf_pdf'),
+    look_again=('lanes', 'thickness', 'stretch', 'look_again'),
     composite=('lanes', 'composite'),
     composite_backward=('lanes', 'composite', 'composite_backward'),
 )
@@ -512,7 +513,8 @@ def composite(
     there = {name: x for name, x in others.items() if x is not None}
     for name, x in there.items():
         expect(x, name, 'B N S', **sizes)
-    backend = self.choose(t, answer.rgb, *there.values())
+    given = t, answer.rgb, *there.values()
+    backend = self.choose(*[x.detach() for x in given])  # its gradient is the faster one too
     learned_places = t.requires_grad or delta.requires_grad
     if backend == 'torch' or learned_places or answer.sigma is not None:
         return volrend.composite(t, delta, answer, far, background)
@@ -998,10 +1000,12 @@ __device__ float density_integral(float x)         // of a distance of x betas
 // of `delta`, along which the distance runs straight from a to b
 __device__ float thickness(float a, float b, float beta, float delta)
 {
-    float per_beta = 1/beta, x = a*per_beta, y = b*per_beta, m = (x+y)/2, h = .5f*decay(m);
-    bool level = fabsf(y-x) < .01f;                // too little change for a quotient
-    float quotient = (density_integral(y)-density_integral(x))/(level ? 1.f : y-x), middle = m > 0 ? h : 1-h;
-    return delta*per_beta*(level ? middle : quotient);
+    float per_beta = 1/beta, x = a*per_beta, y = b*per_beta, m = (x+y)/2, dense;
+    if (fabsf(y-x) < .01f) {                       // too little change for a quotient
+        float h = .5f*decay(m);
+        dense = m > 0 ? h : 1-h;
+    } else dense = (density_integral(y)-density_integral(x))/(y-x);
+    return delta*per_beta*dense;
 }
 """
 
@@ -1078,6 +1082,120 @@ def _sdf_pdf(sdf, resolution, width, h):
     h.run('sdf_pdf', out.shape[:2].numel(), (*of_pixels, clear, out, *sizes, width), K=edges - 1)
     return out
 
+# %% ../nbs/11_kernels.ipynb #5e1f0b11
+PARTS['stretch'] = r"""
+struct Stretch { float begin, gap, a, b, beta; };                  // where, how long, distances at its ends
+// number i of S+1 of a ray: before, between and after its places
+__device__ Stretch stretch(const float* t, const float* sdf, const float* beta, int S, int i,
+    float near, float far, float width)
+{
+    int l = max(i-1, 0), r = min(i, S-1);
+    float begin = i > 0 ? t[l] : fmaxf(t[0]-fmaxf(2*fabsf(sdf[0]), width), near),
+        end = i < S ? t[r] : fminf(t[l]+fmaxf(2*fabsf(sdf[l]), width), far);
+    Stretch x = {begin, end-begin, sdf[l], sdf[r], (beta[l]+beta[r])/2};
+    if (i == 0) x.a = sdf[0]+x.gap;                                // slope -1
+    if (i == S) x.b = sdf[l]-x.gap;
+    return x;
+}
+__device__ float invert_integral(float y)          // the distance, in betas, whose integral is y
+{
+    if (!(y < -.5f)) return -logf(fmaxf(-2*y, 1e-12f));
+    float x = fminf(y+.25f, 0.f);
+    for (int k = 0; k < 3; k++) {                                  // Newton: x - exp(x)/2 = y
+        float e = .5f*expf(x);
+        x = fminf(x-(x-e-y)/(1-e), 0.f);
+    }
+    return x;
+}
+// before which lies the share f of its light
+__device__ float place_in(const Stretch& x, float thick, float f)
+{
+    float ds = x.b-x.a, reached = log1pf(f*expm1f(-thick));        // minus the thickness
+    float y = density_integral(x.a/x.beta)-reached*ds/fmaxf(x.gap, 1e-9f);
+    bool level = fabsf(ds) < .01f*x.beta;
+    float share = level ? f : (x.beta*invert_integral(y)-x.a)/(level ? 1.f : ds);
+    return x.begin+x.gap*fminf(fmaxf(share, 0.f), 1.f);
+}
+"""
+
+# %% ../nbs/11_kernels.ipynb #5e1f0b12
+PARTS['look_again'] = r"""
+extern "C" __global__ void look_again(
+    const float* t, const float* sdf, const float* beta,           // [N, S]
+    const float* u,                                                // [N, M]
+    float* more,                                                   // [N, M]
+    float* places, float* delta, long long* order,                 // [N, S+M]
+    int N, int S, int M, float near, float far, float width, float idle)
+{
+    int ray = item(); if (ray >= N) return;
+    size_t first = (size_t)ray*S, second = (size_t)ray*M, both = first+second;
+    t += first; sdf += first; beta += first; u += second;
+    more += second; places += both; delta += both; order += both;
+    float thick = 0, total = 0;                                    // up to here, of it all
+    for (int i = 0; i <= S; i++) {
+        Stretch x = stretch(t, sdf, beta, S, i, near, far, width);
+        float a = thickness(x.a, x.b, x.beta, x.gap);
+        delta[M-1+i] = a; thick += a; total += idle*x.gap;
+    }
+    total += 1-decay(thick); thick = 0;
+    float upto = 0, light = 1, half = width/2, last = 0;
+    for (int i = 0, m = 0, n = 0; i <= S; i++) {
+        Stretch x = stretch(t, sdf, beta, S, i, near, far, width);
+        float a = m < M ? delta[M-1+i] : 0, after = decay(thick += a), mass = light-after+idle*x.gap;
+        upto += mass; light = after;
+        for (bool own = false; !own; n++) {                        // places in this stretch, then its end
+            float v = m < M ? (m+u[m])/M*total : 0;
+            own = m == M || (i < S && upto < v);
+            if (own && i == S) break;
+            float f = fminf(fmaxf(1-(upto-v)/fmaxf(mass, 1e-12f), 0.f), 1.f);
+            float at = own ? t[i] : place_in(x, a, f);
+            if (!own) more[m] = at;
+            places[n] = at; order[n] = own ? i : S+m++;
+            float gap = n > 0 ? fminf((at-last)/2, half) : half;
+            if (n > 0) delta[n-1] += gap;
+            delta[n] = gap; last = at;
+        }
+    }
+    delta[S+M-1] += half;
+}
+"""
+
+# %% ../nbs/11_kernels.ipynb #5e1f0b13
+@patch_method
+def look_again(
+    self: Ops,
+    t: Tensor,  # [B, N, S] sorted places of the first look, world units as all lengths here
+    sdf: Tensor,  # [B, N, S]
+    beta: Tensor,  # [B, N, S]
+    u: Tensor,  # [B, N, M] in [0, 1)
+    near: float,
+    far: float,
+    width: float,  # of a bin
+) -> samplers.SecondLook:
+    "`samplers.look_again`; where a gradient is asked for, torch does it. ValueError for other shapes."
+    given = t, sdf, beta, u
+    backend = self.choose(*[x.detach() for x in given])
+    learned = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    if backend == 'torch' or learned:
+        return samplers.look_again(*given, near, far, width)
+    sizes = expect(t, 't', 'B N S')
+    expect(sdf, 'sdf', 'B N S', **sizes)
+    expect(beta, 'beta', 'B N S', **sizes)
+    expect(u, 'u', 'B N M', B=sizes['B'], N=sizes['N'])
+    return _look_again(*given, near, far, width, _how(backend, 1))
+
+
+def _look_again(t, sdf, beta, u, near, far, width, h, idle=1e-3):
+    *rays, s = t.shape
+    m = u.shape[-1]
+    more, places, delta = [t.new_empty(*rays, n) for n in (m, s + m, s + m)]
+    order = torch.empty_like(places, dtype=torch.int64)
+    inputs = [x.contiguous() for x in (t, sdf, beta, u)]
+    n = t.shape[:2].numel()
+    outputs = more, places, delta, order
+    h.run('look_again', n, (*inputs, *outputs, n, s, m, near, far, width, idle))
+    return samplers.SecondLook(*outputs)
+
 # %% ../nbs/11_kernels.ipynb #8dbbceb3
 def nvrtc_report(kernel: str, arch: int, **constants) -> dict[str, int]:
     """Compile for sm_<arch> without a GPU or driver; BuildError where it does not.
@@ -1125,6 +1243,7 @@ PAPER_SIZES = dict(  # kernel -> its constants at the paper's sizes
     kept_bins=_BINS,
     robust=_BINS,
     sdf_pdf=_BINS,
+    look_again=dict(LANES=1),
     composite=_MARCH,
     composite_backward=_MARCH,
 )

@@ -128,7 +128,7 @@ def _refined(group: RayGroup):
     first = group.ops.draw_robust(group.pdf, group.index, n, config.tau, c.near, c.far, of_first)
 
     def marcher(rays, t, u):
-        looks = refine(group.field, rays, t, u, c.near, c.far, width)
+        looks = refine(group.field, rays, t, u, c.near, c.far, width, group.ops.look_again)
         return group.ops.composite(*looks, c.far, c.background)
 
     return marcher, (first.t, group.u[..., n:])

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'draw_unstratified', 'draw_unfiltered', 'two_pass', 'secant_surface', 'invert_integral', 'second_look',
-           'refine']
+           'SecondLook', 'look_again', 'refine']
 
 # %% ../nbs/10a_samplers.ipynb #12354da0
+from collections.abc import Callable
+from dataclasses import dataclass
 import torch
 from torch import Tensor
 from .core import *
@@ -83,21 +85,27 @@ def two_pass(field, rays: Rays, near: float, far: float, coarse: int, fine: int,
         return midpoints(first)
     more = _importance(midpoints(first).weights.detach(), s.t, u[..., coarse:])
     second = march(field, rays, Samples(more, torch.zeros_like(more)))
-    t, answer = _merge(first.t, second.t, first.answer, second.answer)
+    t, order = _sorted_together(first.t, second.t)
+    answer = _in_order(first.answer, second.answer, order)
     return midpoints(weigh(t, torch.zeros_like(t), answer))
 
 
-def _merge(t: Tensor, more: Tensor, first: Answer, second: Answer) -> tuple[Tensor, Answer]:
-    "Places t [B, N, S] and more [B, N, M] and what was said there, as one in the order of distance."
+def _sorted_together(t: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+    "Places t [B, N, S] and more [B, N, M] as one in the order of distance, and that order, int64."
     places = torch.cat([t, more], -1)
     order = places.argsort(-1)
+    return places.gather(2, order), order
+
+
+def _in_order(first: Answer, second: Answer, order: Tensor) -> Answer:
+    "What was said at S and at M places, as one in `order` [B, N, S+M]."
 
     def pick(x: Tensor) -> Tensor:
         if x.ndim == 3:
             return x.gather(2, order)
         return x.gather(2, order[..., None].expand(*order.shape, x.shape[-1]))
 
-    return pick(places), join([first, second], 2).map(pick)
+    return join([first, second], 2).map(pick)
 
 # %% ../nbs/10a_samplers.ipynb #5157e793
 def _first_inside(sdf: Tensor) -> Tensor:
@@ -223,6 +231,31 @@ def _centred(t: Tensor, width: float) -> Tensor:
     return torch.cat([end, half], -1) + torch.cat([half, end], -1)
 
 
+@dataclass(frozen=True)
+class SecondLook(Record):
+    "Where to look again, and both looks as one in the order of distance."
+
+    more: Tensor  # [B, N, M] world units
+    t: Tensor  # [B, N, S+M] world units
+    delta: Tensor  # [B, N, S+M] world units
+    order: Tensor  # [B, N, S+M], int64: numbers below S are of the first look
+
+
+def look_again(
+    t: Tensor,  # [B, N, S] sorted places of the first look, world units as all lengths here
+    sdf: Tensor,  # [B, N, S]
+    beta: Tensor,  # [B, N, S]
+    u: Tensor,  # [B, N, M] in [0, 1)
+    near: float,
+    far: float,
+    width: float,  # of a bin
+) -> SecondLook:
+    "`second_look`, and the places of both in order."
+    more = second_look(t, sdf, beta, u, near, far, width)
+    places, order = _sorted_together(t, more)
+    return SecondLook(more, places, _centred(places, width), order)
+
+# %% ../nbs/10a_samplers.ipynb #72a245b0
 def refine(
     field,
     rays: Rays,
@@ -231,6 +264,7 @@ def refine(
     near: float,  # world units
     far: float,  # world units
     width: float,  # of a bin, world units
+    look: Callable[..., SecondLook] = look_again,  # or one that gives the same
 ) -> tuple[Tensor, Tensor, Answer]:  # t and delta [B, N, S+M], and what was said there
     """Ask at t, then where the answers put the light; ValueError for a field without distance.
 
@@ -238,7 +272,8 @@ def refine(
     """
     first = rays.ask(field, t)
     sdf = expect_distance(first.sdf, 'a second look').detach()
-    more = second_look(t, sdf, first.beta.detach(), u, near, far, width)
-    second = rays.ask(field, more)
-    t, answer = _merge(t, more, first, second)
-    return t, _centred(t, width), answer
+    if u.shape[-1] == 0:
+        return t, _centred(t, width), first
+    both = look(t, sdf, first.beta.detach(), u, near, far, width)
+    second = rays.ask(field, both.more)
+    return both.t, both.delta, _in_order(first, second, both.order)
