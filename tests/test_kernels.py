@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from hypothesis import given, settings, strategies as st
 
 from wysiwyg import kernels as K, fused_field as F, sampler, triplane, volrend
@@ -432,6 +433,24 @@ def test_all_who_read_the_same_planes_share_one_gradient(backend):
     asked = x.cpu().double(), dirs.cpu().double()
     want = gradients(lambda *a: exact(wide, *a), wide, *asked, exact)
     agree(((), got), ((), want))
+
+
+def test_planes_may_be_read_under_a_checkpoint(backend):
+    "Where points are asked again on the way back; the planes are prepared before."
+    f, planes, x, dirs = on(backend, mlp().requires_grad_(), *march(6, 3))
+    read = planes.clone().requires_grad_()
+    ask = Ops(backend).reader(f, read)
+    again = torch.utils.checkpoint.checkpoint
+
+    def said_at(scale):
+        return again(lambda: said(ask(scale * x, dirs)), use_reentrant=False)
+
+    total = sum(v.sum() for scale in (1, 0.5) for v in said_at(scale))
+    (got,) = torch.autograd.grad(total, read)
+    plain = planes.clone().requires_grad_()
+    total = sum(v.sum() for scale in (1, 0.5) for v in said(f(plain, scale * x, dirs)))
+    (want,) = torch.autograd.grad(total, plain)
+    close(got, want.cpu(), 'field_backward')
 
 
 @needs_compiler
