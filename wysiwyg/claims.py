@@ -289,14 +289,14 @@ _FRAMES = (
     Claim(
         'A frame of 128 pixels reaches 45 dB',
         *_OURS,
-        'eval/psnr: frame of 128 pixels, ours',
+        'eval/psnr: frame of 128 pixels, ours, 3 a bin',
         expects='larger',
         margin=45.0,
     ),
     Claim(
         'It takes at most 8 field evaluations a ray, the probe counted',
         *_OURS,
-        'eval/evaluations: frame of 128 pixels, ours',
+        'eval/evaluations: frame of 128 pixels, ours, 3 a bin',
         expects='better',
         margin=-8.0,
     ),
