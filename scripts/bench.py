@@ -7,6 +7,7 @@ the least and the median time are given. Errors are against 384 uniform samples.
 """
 
 import argparse, ctypes, itertools, json, os, statistics, sys, tempfile, time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -130,47 +131,47 @@ POLICIES = {  # name -> of the sampler
     'need 2': dict(policy='need'),
     'need 3': dict(policy='need', per_bin=3.0),
 }
-PROPOSALS = dict(cnn='uniform', maxpool='uniform', sdf='uniform') | {'sdf, few': 'coarse_to_fine'}
-
-
+PROPOSALS = {  # name -> probe
+    'cnn': 'uniform',
+    'maxpool': 'uniform',
+    'sdf': 'uniform',
+    'sdf, few': 'coarse_to_fine',
+}
 FEW = {'two-pass 48+48', 'robust, cnn, paper 17.6', 'robust, sdf, paper 17.6', 'robust, sdf, few, need 2'}
 
 
-def one_pass(g: Generator, side: int) -> dict[str, SamplerConfig]:
-    "Samplers that look once along the whole ray."
-    few = [(12, 12), (24, 24), (48, 48)]
-    splits = few + (SPLITS if side == 256 else [])
-    both = {f'two-pass {a}+{b}': (a, b) for a, b in splits}
-    root = SamplerConfig(kind='root', samples=16)
-    return both | dict(uniform=SamplerConfig(kind='uniform', samples=48), root=root)
-
-
-def renderers(g: Generator, planes, camera, side: int) -> dict[str, tuple[dict, object]]:
-    "Name -> what is known of it, and a call: every sampler by every proposal and policy."
+def one_pass(g: Generator, side: int) -> dict[str, tuple[dict, Callable]]:
+    "Renderers without a proposal."
     rows = {}
-    for name, how in one_pass(g, side).items():
-        if isinstance(how, tuple):
-            call = partial(g.two_pass, planes, camera, *how, side)
-        else:
-            call = partial(g.render, planes, camera, side, how)
-        rows[name] = dict(sampler=name.split()[0]), call
-    for (proposal, probe), (policy, changes) in itertools.product(PROPOSALS.items(), POLICIES.items()):
-        looking = replace(g.renderer, probe=replace(g.renderer.probe, kind=probe))
-        by = g.using(renderer=looking)
-        for kind in ('robust', 'refined'):
-            sampler = replace(g.run.sampler, kind=kind, **changes)
-            call = partial(by.render, planes, camera, side, sampler, proposal.split(',')[0])
-            known = dict(sampler=kind, proposal=proposal, policy=policy)
-            rows[f'{kind}, {proposal}, {policy}'] = known, counted(by, call)
+    for coarse, fine in [(12, 12), (24, 24), (48, 48)] + (SPLITS if side == 256 else []):
+        call = partial(g.two_pass, coarse=coarse, fine=fine, resolution=side)
+        rows[f'two-pass {coarse}+{fine}'] = dict(sampler='two-pass'), call
+    for kind, samples in (('uniform', 48), ('root', 16)):
+        call = partial(g.render, resolution=side, sampler=SamplerConfig(kind=kind, samples=samples))
+        rows[kind] = dict(sampler=kind), call
     return rows
 
 
-def counted(g: Generator, call):
-    "Of a call also its evaluations of the field."
+def proposed(g: Generator, side: int) -> dict[str, tuple[dict, Callable]]:
+    "Every sampler by every proposal and policy."
+    rows = {}
+    every = itertools.product(('robust', 'refined'), PROPOSALS.items(), POLICIES.items())
+    for kind, (proposal, probe), (policy, changes) in every:
+        by = g.using(renderer=replace(g.renderer, probe=replace(g.renderer.probe, kind=probe)))
+        sampler = replace(g.run.sampler, kind=kind, **changes)
+        call = partial(by.render, resolution=side, sampler=sampler, proposal=proposal.split(',')[0])
+        known = dict(sampler=kind, proposal=proposal, policy=policy)
+        rows[f'{kind}, {proposal}, {policy}'] = known, call
+    return rows
+
+
+def counted(call: partial, *seen):
+    "Of a frame also its evaluations of the field."
+    g = call.func.__self__
 
     def run():
         before = g.evaluations
-        return call(), g.evaluations - before
+        return call(*seen), g.evaluations - before
 
     return run
 
@@ -178,33 +179,24 @@ def counted(g: Generator, call):
 def frames(g: Generator, side: int, repeats: int, device: str, few: bool = False) -> list[dict]:
     """Whole frames from cached planes, everything counted: time, evaluations a pixel, and the error.
 
-    `few`: those alone that somebody would take, where a frame costs seconds.
+    `few`: those of FEW alone, where a frame costs seconds.
     """
-    planes, camera = scene(g, device)
+    planes, camera = seen = scene(g, device)
     best = 'cuda' if device == 'cuda' else kernels.choose('auto', planes)
-    reference = g.dense(planes, camera, side, 384)
     known, calls = {}, {}
     for backend in dict.fromkeys((best, 'torch')):
         by = g.using(ops=Ops(backend))
-        for name, (row, call) in renderers(by, planes, camera, side).items():
-            if few and name not in FEW:
-                continue
-            known[f'{name}, {backend}'] = row | dict(backend=backend, side=side)
-            calls[f'{name}, {backend}'] = call if row.get('policy') else counted(by, call)
+        for name, (row, call) in (one_pass(by, side) | proposed(by, side)).items():
+            if name in FEW or not few:
+                known[f'{name}, {backend}'] = row | dict(backend=backend, side=side)
+                calls[f'{name}, {backend}'] = counted(call, *seen)
     if device == 'cuda':
-        calls |= compiled(g, planes, camera, side)
-    rows = compare(calls, repeats, device, against(reference))
+        by = g.using(ops=Ops('torch'))
+        by.field.forward = torch.compile(by.field.forward)
+        call = partial(by.two_pass, coarse=48, fine=48, resolution=side)
+        calls['two-pass 48+48, torch, field compiled'] = counted(call, *seen)
+    rows = compare(calls, repeats, device, against(g.dense(planes, camera, side, 384)))
     return [row | known.get(row['name'], {}) for row in rows]
-
-
-def compiled(g: Generator, planes, camera, side: int) -> dict:
-    by = g.using(ops=Ops('torch'))
-    by.field.forward = torch.compile(by.field.forward)
-    return {
-        'two-pass 48+48, torch, field compiled': counted(
-            by, partial(by.two_pass, planes, camera, 48, 48, side)
-        )
-    }
 
 
 def floors(

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / 'scripts'))
 import hypothesis
 import pytest
 import torch
+from backends import BACKENDS
 
 hypothesis.settings.register_profile('house', deadline=None, derandomize=True, max_examples=25, database=None)
 hypothesis.settings.load_profile('house')
@@ -53,3 +54,18 @@ def same_seed():
 @pytest.fixture(scope='session')
 def root() -> Path:
     return ROOT
+
+
+@pytest.fixture(scope='module', params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+@pytest.fixture(scope='module')
+def poisoned():
+    "Memory that nobody wrote to holds NaN, and the environment's choice of backend does not matter."
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv('WYSIWYG_IMPL', raising=False)
+        yield
+    torch.use_deterministic_algorithms(False)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from backends import needs_compiler
 from hypothesis import given, settings, strategies as st
 
 from wysiwyg import sampler
@@ -13,7 +14,7 @@ from wysiwyg.camera import camera_rays, orbit
 from wysiwyg.config import SamplerConfig, override, tiny
 from wysiwyg.core import take_rays, to_rays
 from wysiwyg.generator import load_generator
-from wysiwyg.kernels import Ops, compiler
+from wysiwyg.kernels import Ops
 from wysiwyg.losses import hinge_loss, surface_loss
 from wysiwyg.method import vitals
 from wysiwyg.probe import Probe
@@ -23,7 +24,6 @@ from wysiwyg.studies import loosen
 CONFIG = SamplerConfig()
 RAGGED = 'empty', 'need'
 KINDS = 'robust', 'unstratified', 'unfiltered', 'refined'
-needs_compiler = pytest.mark.skipif(not compiler(), reason='no g++')
 
 
 def some_pdf(seed: int, b: int, n: int, k: int = 16) -> torch.Tensor:  # [B, N, K]

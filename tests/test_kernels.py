@@ -5,13 +5,13 @@ And faults planted in kernels, which the CPU backend must catch.
 
 import copy, ctypes, json, math, multiprocessing, os, re, subprocess, sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.utils.checkpoint
+from backends import SCHEDULES, needs_compiler, on
 from hypothesis import given, settings, strategies as st
 
 from wysiwyg import kernels as K, fused_field as F, sampler, triplane, volrend
@@ -39,40 +39,13 @@ TOLERANCE = dict(  # largest error against float64, relative to the largest valu
     field_mma=2e-2,
 )  # fp32, fp32, bf16
 NEAR, FAR = 2.2, 3.2
-NO_GPU = not (torch.cuda.is_available() and find_spec('cupy'))
-needs_compiler = pytest.mark.skipif(not K.compiler(), reason='no g++')
-needs_gpu = pytest.mark.skipif(NO_GPU, reason='no CUDA device with CuPy')
-BACKENDS = [
-    pytest.param('cpu', marks=needs_compiler),
-    pytest.param('cuda', marks=[pytest.mark.cuda, needs_gpu]),
-]
-SCHEDULES = 'forward', 'reverse', 'seeded'
-
-
-@pytest.fixture(scope='module', params=BACKENDS)
-def backend(request):
-    return request.param
-
-
-@pytest.fixture(autouse=True, scope='module')
-def poisoned():
-    "Memory that nobody wrote to holds NaN, and the environment's choice of backend does not matter."
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv('WYSIWYG_IMPL', raising=False)
-        yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures('poisoned')
 
 
 @pytest.fixture
 def fp32(monkeypatch):
     "Tensor cores, which `field` takes where there are any, have a test of their own."
     monkeypatch.setattr(F, '_field_mma', F._field)
-
-
-def on(backend: str, *values):
-    "Tensors and modules where the backend wants them."
-    return [v.to('cuda' if backend == 'cuda' else 'cpu') for v in values]
 
 
 def how_of(backend: str) -> F.FieldHow:
@@ -897,11 +870,9 @@ def test_without_a_compiler_torch_does_it(monkeypatch, capsys):
 
 @needs_compiler
 def test_what_auto_takes(monkeypatch):
-    x, g = torch.zeros(1), torch.zeros(1, requires_grad=True)
-    assert K.choose('auto', x) == 'cpu'
-    assert K.choose('auto', x, g) == K.choose('auto', x.double()) == 'torch'
-    with torch.no_grad():
-        assert K.choose('auto', g) == 'cpu'
+    x = torch.zeros(1)
+    assert K.choose('auto', x) == K.choose('auto', x, x.clone().requires_grad_()) == 'cpu'
+    assert K.choose('auto', x.double()) == 'torch'
     monkeypatch.setenv('WYSIWYG_IMPL', 'torch')
     assert Ops().choose(x) == 'torch'
     assert Ops('cpu').choose(x) == 'cpu'
@@ -1220,6 +1191,17 @@ def test_a_rendering_is_the_same(backend, scene, fp32):
 
     differs = (rgb('torch') - rgb(backend)).abs().amax(-1) > 1e-4
     assert differs.sum() <= 8  # a probe's rounding may flip a bin at the edge of the set
+
+
+@needs_compiler
+def test_planes_that_learn_on_a_cpu_are_looked_up_by_torch(monkeypatch):
+    "Whose gradient is the faster one there; without one, or where the kernel is insisted on, it is taken."
+    planes, x = torch.randn(1, 3, 8, 4, 4, requires_grad=True), points(1, 5)
+    monkeypatch.setattr(K, 'launch_cpu', None)
+    assert torch.equal(Ops('auto').sample_planes(planes, x), triplane.sample_planes(planes, x))
+    for impl, learned in (('auto', planes.detach()), ('cpu', planes)):
+        with pytest.raises(TypeError):
+            Ops(impl).sample_planes(learned, x)
 
 
 @needs_compiler

@@ -2,8 +2,11 @@
 
 import pytest
 
-from wysiwyg.generator import kernels  # which needs every kernel there is
+from wysiwyg import kernels
+from wysiwyg.generator import Generator
 from wysiwyg.kernels import BuildError, nvrtc_report
+
+assert Generator  # which brings every kernel into the tables
 
 pytest.importorskip(
     'cuda.bindings.nvrtc', reason='NVRTC is not installed: pip install nvidia-cuda-nvrtc cuda-bindings'

@@ -1,10 +1,10 @@
 "The backbone's kernels against `06_triplane` in float64: values, every gradient, schedules, and fallbacks."
 
 import copy
-from importlib.util import find_spec
 
 import pytest
 import torch
+from backends import needs_compiler
 from torch.autograd import gradcheck
 
 from wysiwyg import kernels as K, synthesis
@@ -16,29 +16,10 @@ from wysiwyg.method import WYSIWYG
 from wysiwyg.stylegan import leaky, up2
 from wysiwyg.triplane import Triplane
 
-NO_GPU = not (torch.cuda.is_available() and find_spec('cupy'))
-needs_compiler = pytest.mark.skipif(not K.compiler(), reason='no g++')
-needs_gpu = pytest.mark.skipif(NO_GPU, reason='no CUDA device with CuPy')
-BACKENDS = [
-    pytest.param('cpu', marks=needs_compiler),
-    pytest.param('cuda', marks=[pytest.mark.cuda, needs_gpu]),
-]
 MOST = 1e-5  # relative error
 
 
-@pytest.fixture(scope='module', params=BACKENDS)
-def backend(request):
-    return request.param
-
-
-@pytest.fixture(autouse=True, scope='module')
-def poisoned():
-    "Memory that nobody wrote to holds NaN, and the environment's choice of backend does not matter."
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv('WYSIWYG_IMPL', raising=False)
-        yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures('poisoned')
 
 
 def error(ours, exact) -> float:

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from .config import AugmentConfig, DiscriminatorConfig
 from .core import *
-from .kernels import Ops
 from .stylegan import *
-from .synthesis import *
+from .synthesis import Ops
 
 # %% ../nbs/13_discriminator.ipynb #d1e76173
 def _label_embedding(label_dim: int, map_dim: int) -> nn.Module | None:

@@ -353,7 +353,7 @@ def _pack(f: Field, wide: int) -> Tensor:
 def _pack_turned(f: Field, wide: int) -> Tensor:
     "Weights [out, in] in one row, the last layer's first; of the first layer only what planes bring."
     behind_distance = torch.nn.functional.pad(f.color0.weight, (2, 0))
-    of_planes = f.sdf0.weight[:, 3 + 6 * f.config.pos_freqs :]
+    of_planes = f.sdf0.weight[:, _encoded(f.config.pos_freqs) :]
     turned = f.color1.weight, behind_distance, f.sdf2.weight, f.sdf1.weight, of_planes
     return torch.cat([_padded(w, wide).flatten() for w in turned])
 
@@ -393,24 +393,28 @@ class FieldHow:
         how.run(kernel, grid * self.threads, args, **constants)
 
 # %% ../nbs/11a_fused_field.ipynb #f316499f
-def _row_floats(f: Field, channels: int, wide: int) -> dict[str, int]:
+def _row_floats(c: FieldConfig, channels: int, wide: int) -> dict[str, int]:
     "Floats of shared memory that a point takes, forward and backward."
-    c = f.config
 
     def pad(n: int) -> int:
         return -(-n // wide) * wide
 
-    x, h, color, o = pad(f.sdf0.in_features), pad(c.hidden), pad(c.color_hidden), pad(3)
+    x, h = pad(_encoded(c.pos_freqs) + channels), pad(c.hidden)
+    color, o = pad(c.color_hidden), pad(3)
     out = pad(2 + c.geo_features)
-    geo = max(out, pad(2 + c.geo_features + f.dir0.in_features))
+    geo = max(out, pad(2 + c.geo_features + _encoded(c.dir_freqs)))
     forward = max(x, h, o) + max(h, color, 6) + geo
     answers = x + 2 * h + geo + color + o + 3 * channels
     gradients = color + out + max(h, pad(channels))
     return dict(field=forward, field_backward=answers + gradients)
 
 
-def _constants(f: Field, channels: int, kernel: str, how: FieldHow) -> dict:
-    c = f.config
+def _encoded(freqs: int) -> int:
+    "Numbers that three coordinates become."
+    return 3 + 6 * freqs
+
+
+def _constants(c: FieldConfig, channels: int, kernel: str, how: FieldHow) -> dict:
     return dict(
         FREQS=c.pos_freqs,
         DIR_FREQS=c.dir_freqs,
@@ -424,7 +428,7 @@ def _constants(f: Field, channels: int, kernel: str, how: FieldHow) -> dict:
         WIDE=how.wide,
         THREADS=how.threads,
         OWNED=int(how.owned),
-        SHARED_FLOATS=how.points * _row_floats(f, channels, how.wide)[kernel],
+        SHARED_FLOATS=how.points * _row_floats(c, channels, how.wide)[kernel],
     )
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f021
@@ -462,7 +466,7 @@ class _Call:
     def run(self, kernel: str, how: FieldHow, grid: int, texels: Tensor, args: tuple, samples: int):
         "`samples`: points for each direction and image."
         c = self.f.config
-        constants = _constants(self.f, texels.shape[-1], kernel, how) | self.constants
+        constants = _constants(c, texels.shape[-1], kernel, how) | self.constants
         sizes = samples, *texels.shape[2:4], 2 / self.f.box, c.beta_init, c.beta_min
         how.launch(kernel, grid, (texels, *args, *sizes), constants)
 
@@ -532,16 +536,14 @@ class _FieldReader:
     """
 
     def __init__(self, ops: Ops, f: Field, planes: Tensor):
-        channels = f.sdf0.in_features - 3 - 6 * f.config.pos_freqs
+        channels = f.sdf0.in_features - _encoded(f.config.pos_freqs)
         expect(planes, 'planes', 'B 3 C H W', C=channels)
         self.ops, self.f, self.planes = ops, f, planes
         self.inputs = [planes, *f.parameters()]
-        self.prepared = {}  # with gradients, without
+        self.prepared = {}  # with gradients, and without
         backend = self.backend()
-        if (
-            torch.is_grad_enabled() and backend != 'torch'
-        ):  # a checkpoint must not find it done the second time
-            self.prepare(FieldHow.forward(backend))
+        if torch.is_grad_enabled() and backend != 'torch':
+            self.prepare(FieldHow.forward(backend))  # now: a checkpoint must not find it done the second time
 
     def __call__(
         self,
@@ -566,19 +568,20 @@ class _FieldReader:
 
     def backend(self, *asked: Tensor) -> str:
         f, ops = self.f, self.ops
-        backend = ops.choose(*[x.detach() for x in (*self.inputs, *asked)])
+        backend = ops.choose(*self.inputs, *asked)
         return backend if looks_up(self.planes, f.combine, f.padding, ops.impl) else 'torch'
 
     def prepare(self, how: FieldHow) -> tuple[Tensor, Tensor, _Call]:
-        "Texels and weights, for all calls to come."
+        "Texels and weights, for all calls until somebody changes them."
         key = torch.is_grad_enabled(), how
-        if key not in self.prepared:
+        versions = [x._version for x in self.inputs]
+        if self.prepared.get(key, (None,))[0] != versions:
             f, planes = self.f, self.planes
             call = _Call(f, how, plane_constants(planes, f.combine, how.backend), _Sink())
             turned = _pack_turned(f, how.wide).detach()
             read = _Read.apply(as_texels(planes), _pack(f, how.wide), turned, call)
-            self.prepared[key] = *read, call
-        return self.prepared[key]
+            self.prepared[key] = versions, (*read, call)
+        return self.prepared[key][1]
 
 # %% ../nbs/11a_fused_field.ipynb #aa11f022
 def _tensor_cores(x: Tensor) -> bool:
@@ -793,7 +796,8 @@ def _field_mma(reader, points, dirs, image, how) -> tuple[Tensor, Tensor, Tensor
     f, planes, threads = reader.f, reader.planes, 128
     how = replace(how, points=threads // 2, threads=threads)
     width = -(-f.sdf0.in_features // 16) * 16
-    constants = _constants(f, planes.shape[2], 'field', how) | plane_constants(planes, f.combine, how.backend)
+    constants = _constants(f.config, planes.shape[2], 'field', how)
+    constants |= plane_constants(planes, f.combine, how.backend)
     constants |= dict(LOG1P='FAST_LOG1P', SHARED_FLOATS=threads // 32 * 16 * width // 2)
     with torch.autocast(points.device.type, enabled=False):
         view = split_linear(f.dir0, *octaves(dirs, f.config.dir_freqs))
@@ -808,7 +812,7 @@ def _field_mma(reader, points, dirs, image, how) -> tuple[Tensor, Tensor, Tensor
 # %% ../nbs/11a_fused_field.ipynb #aa11f002
 def _at_paper_size(kernel: str, how: FieldHow) -> dict:
     features = dict(C=32, V=4, PRODUCT=1, LANES=1)
-    return _constants(Field(FieldConfig(), 32), 32, kernel, how) | features
+    return _constants(FieldConfig(), 32, kernel, how) | features
 
 
 _ON_GPU = FieldHow('cuda', 32, 128, 8, 4, False)

@@ -13,7 +13,6 @@ from functools import partial, wraps
 from pathlib import Path
 import torch
 from torch import Tensor, nn
-from . import kernels
 from .budgets import *
 from .camera import *
 from .config import METHODS, Run, SamplerConfig, check, from_dict, to_dict
@@ -21,7 +20,7 @@ from .core import *
 from .probe import *
 from .proposal import *
 from .renderer import *
-from .synthesis import *
+from .synthesis import Ops
 from .volrend import *
 
 # %% ../nbs/12_generator.ipynb #38be263d
@@ -93,7 +92,7 @@ class _Parts(nn.Module):
         self.renderer = replace(Renderer.of(run), ops=self.ops)
 
     @property
-    def ops(self) -> kernels.Ops:
+    def ops(self) -> Ops:
         return self.renderer.ops
 
     @property
@@ -190,9 +189,9 @@ def _set_parts(g: _Parts, **parts):
         _set_ops(g, parts.get('ops', g.ops))
 
 
-def _set_ops(g: _Parts, ops: kernels.Ops | str):
-    if not isinstance(ops, kernels.Ops):
-        ops = kernels.Ops(ops)
+def _set_ops(g: _Parts, ops: Ops | str):
+    if not isinstance(ops, Ops):
+        ops = Ops(ops)
     g.renderer = replace(g.renderer, ops=ops)
     look_up = getattr(g.field, 'look_up', None)
     if getattr(look_up, '__self__', None) != ops:

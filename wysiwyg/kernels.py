@@ -312,7 +312,7 @@ def _has_cupy() -> bool:
 def choose(impl: str, *tensors: Tensor) -> str:
     """'torch', 'cpu' or 'cuda' for these tensors; ValueError where what `impl` names is not to be had.
 
-    'auto': kernels where they can be had and pay, else torch. The choice is said once, on stderr.
+    'auto': kernels where they can be had, else torch. The choice is said once, on stderr.
     """
     _check_impl(impl)
     if impl in ('cpu', 'cuda'):
@@ -322,8 +322,8 @@ def choose(impl: str, *tensors: Tensor) -> str:
     where = {t.device.type for t in tensors}
     if where == {'cuda'}:
         return _prefer('cuda', _has_cupy(), 'torch on the GPU; for kernels install cupy-cuda13x')
-    if where != {'cpu'} or torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return 'torch'  # torch's backward is the faster one on a CPU
+    if where != {'cpu'}:
+        return 'torch'
     can_build = _can_build(compiler() and shlex.join(_cxx()))
     return _prefer('cpu', can_build, 'torch on the CPU; for kernels install g++ with OpenMP')
 
@@ -513,8 +513,7 @@ def composite(
     there = {name: x for name, x in others.items() if x is not None}
     for name, x in there.items():
         expect(x, name, 'B N S', **sizes)
-    given = t, answer.rgb, *there.values()
-    backend = self.choose(*[x.detach() for x in given])  # its gradient is the faster one too
+    backend = self.choose(t, answer.rgb, *there.values())
     learned_places = t.requires_grad or delta.requires_grad
     if backend == 'torch' or learned_places or answer.sigma is not None:
         return volrend.composite(t, delta, answer, far, background)
@@ -750,6 +749,9 @@ def sample_planes(
     Where x or a second derivative is asked for, torch does it.
     """
     backend = self.choose(planes, x)
+    learned = torch.is_grad_enabled() and planes.requires_grad
+    if backend == 'cpu' and learned and self.impl == 'auto':
+        backend = 'torch'  # whose backward is the faster one there
     if backend == 'torch' or x.requires_grad or not looks_up(planes, combine, padding, self.impl):
         return triplane.sample_planes(planes, x, box, combine, padding)
     sizes = expect(planes, 'planes', 'B 3 C H W')
@@ -1174,7 +1176,7 @@ def look_again(
 ) -> samplers.SecondLook:
     "`samplers.look_again`; where a gradient is asked for, torch does it. ValueError for other shapes."
     given = t, sdf, beta, u
-    backend = self.choose(*[x.detach() for x in given])
+    backend = self.choose(*given)
     learned = torch.is_grad_enabled() and any(x.requires_grad for x in given)
     if backend == 'torch' or learned:
         return samplers.look_again(*given, near, far, width)

@@ -59,9 +59,7 @@ def chunked(
 class RayGroup:
     "Rays of one count, and what a sampler may use of them."
 
-    field: (
-        Callable  # (points [B, n, S, 3], dirs [B, n, 3]) -> Answer; of several images in a row: `image` too
-    )
+    field: Callable  # (points [B, n, S, 3], dirs [B, n, 3], image of rays of several) -> Answer
     rays: Rays  # B x n rays
     u: Tensor  # [B, n, S] in [0, 1): places in the strata; S is what a ray may spend
     config: SamplerConfig

@@ -344,8 +344,7 @@ def synthesize(
     By torch in autocast, and where a width is no multiple of 4 or the networks are others.
     'auto' takes kernels on a CPU, with and without gradients; on a GPU they wait to be asked for.
     """
-    with torch.no_grad():  # these kernels' backward is the faster one too
-        backend = self.choose(w, *triplane.parameters())
+    backend = self.choose(w, *triplane.parameters())
     unasked = backend == 'cuda' and self.impl == 'auto'
     if backend == 'torch' or unasked or not _fits(triplane, w):
         return self.layout(triplane(w))
