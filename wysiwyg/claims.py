@@ -285,21 +285,20 @@ def ledger_table(claims: tuple[Claim, ...] = CLAIMS) -> str:
 # %% ../nbs/23_claims.ipynb #e11c0002
 _STUDY = 'a11_training_budget'
 _OURS = 'not in it', '', _STUDY  # source, published numbers, study
-_FRAMES = (
-    Claim(
-        'A frame of 128 pixels reaches 45 dB',
-        *_OURS,
-        'eval/psnr: frame of 128 pixels, ours, 3 a bin',
-        expects='larger',
-        margin=45.0,
-    ),
-    Claim(
-        'It takes at most 8 field evaluations a ray, the probe counted',
-        *_OURS,
-        'eval/evaluations: frame of 128 pixels, ours, 3 a bin',
-        expects='better',
-        margin=-8.0,
-    ),
+_FRAME = 'frame of 128 pixels, ours, 3 a bin'
+_SHARP = Claim(
+    'A frame of 128 pixels with three samples a bin reaches 45 dB',
+    *_OURS,
+    f'eval/psnr: {_FRAME}',
+    expects='larger',
+    margin=45.0,
+)
+_CHEAP = Claim(
+    'Such a frame takes at most 8 field evaluations a ray, the probe counted',
+    *_OURS,
+    f'eval/evaluations: {_FRAME}',
+    expects='better',
+    margin=-8.0,
 )
 _GRADIENT = Claim(
     'A gradient in empty space is nearer to the dense one',
@@ -321,7 +320,7 @@ def _training_claim(kind: str, start: str, budget: str) -> Claim:
 
 
 _CASES = product(('image', 'normal'), ('shipped', 'nothing'), _BUDGETS)
-BEYOND = (*_FRAMES, _GRADIENT, *[_training_claim(*case) for case in _CASES])
+BEYOND = (_SHARP, _CHEAP, _GRADIENT, *[_training_claim(*case) for case in _CASES])
 
 # %% ../nbs/23_claims.ipynb #1d461cb0
 _NEAREST = {
