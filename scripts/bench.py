@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from wysiwyg import kernels
 from wysiwyg.camera import orbit
-from wysiwyg.config import FieldConfig, Run, SamplerConfig, override, preset
+from wysiwyg.config import PUBLISHED, BY_NEED, FieldConfig, Run, SamplerConfig
+from wysiwyg.config import override, preset
 from wysiwyg.core import Answer, atomic, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator, load_generator
@@ -288,12 +289,11 @@ def noise(folder: str, resolution: int, n: int = 32) -> Dataset:
     return made
 
 
-OURS = {'sampler.policy': 'need', 'proposal.kind': 'sdf', 'probe.kind': 'coarse_to_fine'}
 TWO_PASS = {'sampler.kind': 'two_pass', 'sampler.samples': 96}
 STEPS = {  # name -> operations, and changes of the preset
     'published sampler, torch': ('torch', {}),
     'published sampler': ('auto', {}),
-    'ours': ('auto', OURS),
+    'ours': ('auto', BY_NEED),
     '48+48, torch': ('torch', TWO_PASS),
     '48+48': ('auto', TWO_PASS),
     'dense 192, torch': ('torch', {'sampler.kind': 'uniform', 'sampler.samples': 192}),
@@ -320,14 +320,6 @@ def training(device: str, repeats: int) -> list[dict]:
                 rate = dict(images_per_s=round(1e3 * batch / row['ms'], 2)) if 'ms' in row else {}
                 rows.append(of_run | row | rate)
     return rows
-
-
-PUBLISHED = {
-    'sampler.kind': 'robust',
-    'sampler.policy': 'paper',
-    'proposal.kind': 'cnn',
-    'probe.kind': 'uniform',
-}
 
 
 def trainer(run: Run, impl: str, data: Dataset, device: str) -> Trainer:
