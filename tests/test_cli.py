@@ -175,6 +175,12 @@ def test_the_dry_run_refuses_what_training_would(line, why, capsys, tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('cfg, supervised', [('tiny', '0 (0-4.16), 1 (4.16-13)'), ('heads64', '0 (0-60)')])
+def test_proposals_that_learn_nothing_are_not_supervised(cfg, supervised, capsys):
+    out = called(f'train --dry-run --cfg {cfg}', capsys)[1]
+    assert f'supervise proposals     {supervised}\n' in out
+
+
 def test_a_reader_who_leaves_is_no_error():
     with program('train', '--dry-run') as job:
         job.stdout.close()

@@ -397,7 +397,10 @@ def _plan(a: Train, folder: Path) -> dict:
             trainer = Trainer(method_of(a.run), a.run, data, torch.device('cpu'))
             find_checkpoint(trainer, folder, a.resume)
     if not a.json:
-        print(schedule_text(a.run.schedule), schedule_plot(a.run.schedule), sep='\n\n', end='\n\n')
+        course = a.run.schedule
+        if a.run.proposal.kind != 'cnn':  # nothing learns
+            course = replace(course, supervise_from=math.inf)
+        print(schedule_text(course), schedule_plot(course), sep='\n\n', end='\n\n')
     return flat(a.run) | {'outdir': str(folder)}
 
 
