@@ -76,7 +76,7 @@ record: $(STAMP)  ## train tiny, measure it, the shipped generator and its ablat
 	@$(BIN)/wysiwyg ablate --study a08_loss_weights --images 32 --n 64 --seeds 0,1,2 --set few=4 --set factors=0,.1,10 --record a08_loss_weights
 	@$(BIN)/wysiwyg ablate --study a09_lighting --images 64 --n 64 --heads 400 --views 2 --seeds 0,1,2 --record a09_lighting
 	@$(BIN)/wysiwyg ablate --study a10_beyond --views 12 --repeats 3 --images 400 --n 64 --seeds 0,1,2 --set side=128 --record a10_beyond
-	@$(BIN)/wysiwyg ablate --study a11_training_budget --images 96 --n 64 --heads 4000 --seeds 0,1,2 --repeats 2 --set scratch=2400 --set few=4 --set batch=8 --set side=128 --record a11_training_budget
+	@$(BIN)/wysiwyg ablate --study a11_training_budget --images 96 --n 64 --heads 4000 --seeds 0,1,2 --repeats 2 --set scratch=800 --set few=4 --set batch=8 --set side=128 --record a11_training_budget
 
 bench: $(STAMP)   ## kernels, frames and training steps on the CPU beside their alternatives (data/results/bench_*cpu.json), minutes
 	@$(BIN)/python scripts/bench.py
