@@ -180,7 +180,7 @@ def counted(call: partial, *seen):
 def frames(g: Generator, side: int, repeats: int, device: str, few: bool = False) -> list[dict]:
     """Whole frames from cached planes, everything counted: time, evaluations a pixel, and the error.
 
-    `few`: those of FEW alone, where a frame costs seconds.
+    `few`: by torch those of FEW alone, where a frame costs seconds.
     """
     planes, camera = seen = scene(g, device)
     best = 'cuda' if device == 'cuda' else kernels.choose('auto', planes)
@@ -188,7 +188,7 @@ def frames(g: Generator, side: int, repeats: int, device: str, few: bool = False
     for backend in dict.fromkeys((best, 'torch')):
         by = g.using(ops=Ops(backend))
         for name, (row, call) in (one_pass(by, side) | proposed(by, side)).items():
-            if name in FEW or not few:
+            if name in FEW or not few or backend != 'torch':
                 known[f'{name}, {backend}'] = row | dict(backend=backend, side=side)
                 calls[f'{name}, {backend}'] = counted(call, *seen)
     if device == 'cuda':
