@@ -12,12 +12,12 @@ out="${OUT:-data/results}"; mkdir -p "$out"
 $python -c 'import torch; assert torch.cuda.is_available(), "no GPU that torch can use"; print(torch.cuda.get_device_name(), torch.__version__)' || exit 1
 
 echo "[1/5] parity of the kernels"
-$python -m pytest tests/test_kernels.py tests/test_synthesis.py tests/test_nvrtc.py -q -k 'cuda or nvrtc' 2>&1 | tee "$out/gpu_tests.log"; status=$?
+$python -m pytest tests/test_kernels.py tests/test_field_mma.py tests/test_synthesis.py tests/test_nvrtc.py -q -k 'cuda or nvrtc' 2>&1 | tee "$out/gpu_tests.log"; status=$?
 
 echo "[2/5] compute-sanitizer"
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
-        timeout 240 compute-sanitizer --tool $tool --error-exitcode 9 $python -m pytest tests/test_kernels.py tests/test_synthesis.py -q -x -k cuda 2>&1 | tail -n 15 | tee "$out/sanitizer_$tool.log" || status=1
+        timeout 240 compute-sanitizer --tool $tool --error-exitcode 9 $python -m pytest tests/test_kernels.py tests/test_field_mma.py tests/test_synthesis.py -q -x -k cuda 2>&1 | tail -n 15 | tee "$out/sanitizer_$tool.log" || status=1
     done
 else echo "compute-sanitizer is not installed: skipped"; fi
 

@@ -3,7 +3,7 @@
 And faults planted in kernels, which the CPU backend must catch.
 """
 
-import copy, ctypes, json, math, multiprocessing, os, re, subprocess, sys
+import copy, ctypes, json, math, multiprocessing, os, platform, re, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -411,6 +411,13 @@ def test_all_who_read_the_same_planes_share_one_gradient(backend):
     asked = x.cpu().double(), dirs.cpu().double()
     want = gradients(lambda *a: exact(wide, *a), wide, *asked, exact)
     agree(((), got), ((), want))
+
+
+def test_a_frame_may_be_rendered_in_inference_mode(backend):
+    f, planes, x, dirs = on(backend, mlp(), *march(5, 3))
+    with torch.inference_mode():
+        seen = Ops(backend).reader(f, planes.clone())(x, dirs)
+    assert seen.rgb.isfinite().all()
 
 
 def test_planes_may_be_read_under_a_checkpoint(backend):
@@ -1040,6 +1047,7 @@ extern "C" __global__ void halve(const float* x, float* y, int n)
 
 
 @needs_compiler
+@pytest.mark.skipif(platform.machine() != 'x86_64', reason='flags of an x86 CPU')
 def test_a_kernel_flushes_subnormals_and_leaves_the_process_as_it_was():
     smallest = torch.finfo(torch.float32).tiny
     x, y = torch.full((5,), smallest), torch.ones(5)

@@ -1,4 +1,4 @@
-"""Forty steps of `tiny` and of the last stage of `heads64`, bit for bit as they were recorded.
+"""Forty steps of `tiny` and of the last stage of `heads64`, by the published sampler, bit for bit.
 
 python tests/test_same_curves.py    records them again in curves.json: only where new numbers are meant
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wysiwyg.config import override, preset
+from wysiwyg.config import PUBLISHED, override, preset
 from wysiwyg.data import Dataset
 from wysiwyg.heads import render_heads
 from wysiwyg.method import WYSIWYG
@@ -43,7 +43,8 @@ def arithmetic() -> str:
 def course(name: str, folder: Path) -> list[list[str]]:
     "Both losses of each step, exactly, and a digest of G's weights at the end, by WYSIWYG_IMPL=torch."
     start, images = COURSES[name]
-    run = override(preset(start), **{'heads.n': 8, 'heads.workers': 1, 'train.batch': 4})
+    few = {'heads.n': 8, 'heads.workers': 1, 'train.batch': 4}
+    run = override(preset(start), **PUBLISHED, **few)
     heads = render_heads(run.heads, folder / f'{name}.zip', False)
     t = Trainer(WYSIWYG, run, Dataset(heads, resolution=run.resolution), torch.device('cpu'))
     t.images = images

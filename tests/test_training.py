@@ -928,7 +928,7 @@ def test_fine_tuning_starts_from_a_pair(data, tmp_path):
     assert distance_to(first) < 0.05
     assert distance_to(Trainer(WYSIWYG, tuned, data)) > 0.05
     for field, ours in (('field.hidden', 16), ('discriminator.channel_base', 512)):
-        other = override(tuned, **{field: ours})
+        other = override(tuned, **{field: ours, 'probe.kind': 'coarse_to_fine', 'sampler.kind': 'refined'})
         why = rf'has other sizes than this run: give --{field} \d+$'
         with pytest.raises(ValueError, match=why):
             check_start(other, tmp_path / 'other')  # before anything is rendered or written

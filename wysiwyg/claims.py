@@ -309,7 +309,7 @@ _GRADIENT = Claim(
 )
 
 # %% ../nbs/23_claims.ipynb #e11c0003
-_BUDGETS = {'equal images': ('no more than a tenth worse', 0.9), 'equal time': ('better', 1.0)}
+_BUDGETS = {'equal images': ('no more than a tenth worse', 1 / 1.1), 'equal time': ('better', 1.0)}
 
 
 def _training_claim(kind: str, start: str, budget: str) -> Claim:

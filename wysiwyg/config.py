@@ -545,7 +545,6 @@ PUBLISHED = {
     'probe.kind': 'uniform',
     'sampler.kind': 'robust',
     'sampler.policy': 'paper',
-    'sampler.per_bin': 2.0,
 }
 # not in the paper (10b_budgets): interpolated distances propose, samples go by the bins that a ray keeps
 BY_NEED = {
@@ -553,7 +552,6 @@ BY_NEED = {
     'probe.kind': 'coarse_to_fine',
     'sampler.kind': 'refined',
     'sampler.policy': 'need',
-    'sampler.per_bin': 1.5,
 }
 
 # %% ../nbs/01_config.ipynb #cb0b981c

@@ -630,7 +630,7 @@ class _FieldReader:
     def prepare(self, how: FieldHow) -> tuple[Tensor, Tensor, _Call]:
         "Texels and weights, for all calls until somebody changes them."
         key = torch.is_grad_enabled(), how
-        versions = [x._version for x in self.inputs]
+        versions = [None if x.is_inference() else x._version for x in self.inputs]
         if self.prepared.get(key, (None,))[0] != versions:
             f, planes = self.f, self.planes
             packed = _pack(f, how.wide)

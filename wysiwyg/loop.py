@@ -306,7 +306,8 @@ def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, G
     return path, judge, g, d
 
 # %% ../nbs/15a_loop.ipynb #7c1e9a34
-_NO_SIZES = 'proposal.patch', 'proposal.blur', 'proposal.kind', 'field.beta_init', 'field.beta_min'
+_PROBE = 'probe.kind', 'probe.stride', 'probe.slope'
+_NO_SIZES = 'field.beta', *_PROBE, 'proposal.kind', 'proposal.patch', 'proposal.blur', 'sampler.'
 
 
 def _sizes(theirs: Run, ours: Run) -> str:
@@ -314,17 +315,17 @@ def _sizes(theirs: Run, ours: Run) -> str:
     if theirs.system != ours.system:
         return f'it is of the system {theirs.system}, this run is of {ours.system}'
     differ = _differing_parts(theirs, ours)
-    sizes = differ.keys() - set(_NO_SIZES)
-    options = [f'--{k} {_as_option(value)}' for k, value in differ.items() if k in sizes]
+    sizes = {k: v for k, v in differ.items() if not k.startswith(_NO_SIZES)}
+    options = [f'--{k} {_as_option(value)}' for k, value in sizes.items()]
     if theirs.resolution != ours.resolution:
         options.append(f'a schedule.resolution that ends at {theirs.resolution}')
     return f'give {", ".join(options)}' if options else 'it is of another pair'
 
 
 def _differing_parts(theirs: Run, ours: Run) -> dict:
-    "What their configuration says of the networks, where ours says something else."
+    "What their configuration says of the networks and of samples, where ours says something else."
     new, old = flat(theirs), flat(ours)
-    parts = 'backbone', 'field', 'probe', 'proposal', 'discriminator'
+    parts = 'backbone', 'field', 'probe', 'proposal', 'sampler', 'discriminator'
     names = [k for k in new if k.split('.')[0] in parts]
     return {k: new[k] for k in names if new[k] != old[k]}
 
