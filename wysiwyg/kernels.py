@@ -94,10 +94,15 @@ _FAST['sdf_pdf'] = (
     '-D__FAST_MATH__',
 )  # the first, without the second
 
-
+# %% ../nbs/11_kernels.ipynb #1252aea7
 def compiler() -> str | None:
     "The C++ compiler's path: the first word of CXX, else g++; None where there is none."
-    return shutil.which(_cxx()[0])
+    return _found(_cxx()[0], os.environ.get('PATH'))
+
+
+@functools.cache
+def _found(program: str, path: str | None) -> str | None:
+    return shutil.which(program, path=path)
 
 
 def _cxx() -> list[str]:
