@@ -556,7 +556,7 @@ BY_NEED = {
 
 # %% ../nbs/01_config.ipynb #cb0b981c
 def small(resolution: int = 128, total: float = 400_000) -> Run:
-    """One GPU, under half an hour; sizes are ours, and the generator stays below 16 MB.
+    """One GPU, about half an hour; sizes are ours, and the generator stays below 16 MB.
 
     ValueError unless `total` images are above 0; `resolution` is in pixels per side."""
     low, mid = resolution // 4, resolution // 2
