@@ -388,6 +388,13 @@ with_probe           -  per ray      samples with those of the probe
 ms*                  -  ms           time of a frame or of a training step
 best_ms              -  ms           least time of several rounds
 mib                  -  MiB          memory kept for one backward pass
+missed               -  % of rays    rays called empty that a dense frame sees
+cosine_*             +               direction of the planes' gradient beside that of many samples
+length_*             0               length of that gradient over that of many samples
+surface_*            0               surface loss: of the samples seen, or of many
+decision_*           0               decision loss: by its own probe, or by one that asks everywhere
+course_seconds       -  s            a whole training, by steps timed in turns
+train_seconds        0  s            a whole training as it ran
 images_per_s*        +  images/s     throughput of training
 memory_gib           -  GiB          most memory of the process, or of its GPU
 """
