@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import torch
 from backends import SCHEDULES, needs_compiler, on, planted
-from test_kernels import double_all, how_of, march, mlp, on_tensor_cores, said, small_field
+from test_kernels import double_all, how_of, in_one_row, march, mlp, on_tensor_cores, said, small_field
 
 from wysiwyg import fused_field as F, kernels as K
 from wysiwyg.config import FieldConfig, override, tiny
@@ -149,12 +149,8 @@ def test_the_field_learns_on_tensor_cores_as_rounded_torch_does(backend, size, s
 @pytest.mark.parametrize('rays', [(3, 4), (0, 5), (6, 0), (1, 1)], ids=str)
 def test_rays_of_several_images_in_one_row(backend, rays):
     "Also where an image has none."
-    f, (planes, x, dirs) = mlp(), march(6, 3)
-    first, second = rays
-    image = torch.tensor([[0] * first + [1] * second])
-    row = []
-    for v in (x, dirs):
-        row.append(torch.cat([v[0, :first], v[1, :second]])[None])
+    f, (planes, *x) = mlp(), march(6, 3)
+    image, *row = in_one_row(rays, *x)
     learned, read, *asked = on(backend, f, planes, *row)
     got = asked_of(by_kernel(how_of(backend), *asked), learned, read, *on(backend, image))
     agree(got, f, planes, *row, image)

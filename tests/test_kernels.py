@@ -133,6 +133,14 @@ def march(n: int, s: int):
     return planes, places, dirs
 
 
+def in_one_row(rays: tuple[int, int], *x):
+    "The first rays of either image in a row: whose they are [1, N], and of each x [2, ...] what is theirs."
+    first, second = rays
+    image = torch.tensor([[0] * first + [1] * second])
+    rows = [torch.cat([v[0, :first], v[1, :second]]) for v in x]
+    return image, *[row[None] for row in rows]
+
+
 def distances(r: int, bins: int):
     """[2, K, r, r] of a probe: a ball before a wall, the second image bumpy and nearly flat in places.
 
@@ -361,12 +369,8 @@ def test_the_field_learns_as_torch_does(backend, size, sharpness, combine):
 @pytest.mark.parametrize('rays', [(3, 4), (0, 5), (6, 0), (1, 1)], ids=str)
 def test_the_field_learns_from_rays_of_several_images_in_one_row(backend, rays):
     "Also where an image has none."
-    f, (planes, x, dirs) = mlp(), march(6, 3)
-    first, second = rays
-    image = torch.tensor([[0] * first + [1] * second])
-    row = []
-    for v in (x, dirs):
-        row.append(torch.cat([v[0, :first], v[1, :second]])[None])
+    f, (planes, *x) = mlp(), march(6, 3)
+    image, *row = in_one_row(rays, *x)
     want = answered(*double_all(f, planes, *row), image)
     f, planes, image, *row = on(backend, f, planes, image, *row)
     agree(answered(f, planes, *row, image, impl=backend), want)
