@@ -417,6 +417,32 @@ def test_all_who_read_the_same_planes_share_one_gradient(backend):
     agree(((), got), ((), want))
 
 
+def test_a_pass_within_another_takes_its_own(backend):
+    "The inner one comes when the outer one has asked for the second and not yet for the first."
+    f, planes, x, dirs = on(backend, mlp(), *march(6, 3))
+    planes.requires_grad_()
+    ask, inner = Ops(backend).reader(f, planes), []
+    first, second, third = [ask(scale * x, dirs).sdf for scale in (1, 0.5, 0.3)]
+
+    def gradient(of):
+        return torch.autograd.grad(of, planes, torch.ones_like(of), retain_graph=True)[0]
+
+    want, want_inner = gradient(first) + gradient(second), gradient(third)
+    first.register_hook(lambda _: inner.append(gradient(third)))
+    got = gradient(torch.cat([first, second]))
+    assert torch.allclose(inner[0], want_inner)
+    assert torch.allclose(got, want, atol=1e-6)
+
+
+def test_planes_that_begin_to_learn_are_noticed(backend):
+    f, planes, x, dirs = on(backend, mlp().requires_grad_(False), *march(6, 3))
+    ask = Ops(backend).reader(f, planes)
+    assert not ask(x, dirs).sdf.requires_grad
+    planes.requires_grad_()
+    (got,) = torch.autograd.grad(ask(x, dirs).sdf.sum(), planes)
+    assert got.abs().sum() > 0
+
+
 def test_a_frame_may_be_rendered_in_inference_mode(backend):
     f, planes, x, dirs = on(backend, mlp(), *march(5, 3))
     with torch.inference_mode():

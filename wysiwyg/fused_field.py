@@ -487,17 +487,14 @@ class _Sink:
     "What a backward pass has asked of points so far: places, directions, images, and three slopes for each."
 
     def __init__(self):
-        self.task, self.asked = None, []
+        self.asked = {}  # by pass: one may run within another
 
     def leave(self, *asked: Tensor):
-        task = torch._C._current_graph_task_id()
-        if task != self.task:  # what an abandoned pass left does not count
-            self.task, self.asked = task, []
-        self.asked.append(asked)
+        self.asked.setdefault(torch._C._current_graph_task_id(), []).append(asked)
 
     def take(self, images: int) -> list[Tensor]:
         "All of it, in the order of the images: each call is, so its share of every image is one piece."
-        asked, self.asked = self.asked, []
+        asked = self.asked.pop(torch._C._current_graph_task_id())
         counts = torch.stack([torch.bincount(image, minlength=images) for _, _, image, *_ in asked])
         pieces = [[x.split(of_call) for x in call] for call, of_call in zip(asked, counts.tolist())]
         by_quantity = zip(*pieces)  # calls of images
@@ -630,7 +627,7 @@ class _FieldReader:
     def prepare(self, how: FieldHow) -> tuple[Tensor, Tensor, _Call]:
         "Texels and weights, for all calls until somebody changes them."
         key = torch.is_grad_enabled(), how
-        versions = [None if x.is_inference() else x._version for x in self.inputs]
+        versions = [(x.requires_grad, None if x.is_inference() else x._version) for x in self.inputs]
         if self.prepared.get(key, (None,))[0] != versions:
             f, planes = self.f, self.planes
             packed = _pack(f, how.wide)
