@@ -72,7 +72,7 @@ record: $(STAMP)  ## train tiny, measure it, the shipped generator and its ablat
 	@$(BIN)/wysiwyg ablate --study a04_tightness --images 64 --n 64 --seeds 0,1,2 --set few=4 --set betas=.0008,.0015,.003,.015 --set weights=0,100,10000 --record a04_tightness
 	@$(BIN)/wysiwyg ablate --study a05_cost --repeats 5 --set sides=128,256,512 --set train_sides=64,128 --record a05_cost
 	@$(BIN)/wysiwyg ablate --study a06_generalisation --views 2 --seeds 0,1,2 --record a06_generalisation
-	@$(BIN)/wysiwyg ablate --study a07_sampler_knobs --views 4 --seeds 0,1,2 --set taus=.8,.9,.95,.98,.995,1 --set blurs=0,.5,1,2,4 --set bins=24,96,192 --record a07_sampler_knobs
+	@$(BIN)/wysiwyg ablate --study a07_sampler_knobs --views 4 --seeds 0,1,2 --set taus=.8,.9,.95,.98,.995,1 --set blurs=0,.5,1,2,4 --set bins=24,96,192 --set slopes=1,1.5,2,4 --record a07_sampler_knobs
 	@$(BIN)/wysiwyg ablate --study a08_loss_weights --images 32 --n 64 --seeds 0,1,2 --set few=4 --set factors=0,.1,10 --record a08_loss_weights
 	@$(BIN)/wysiwyg ablate --study a09_lighting --images 64 --n 64 --heads 400 --views 2 --seeds 0,1,2 --record a09_lighting
 	@$(BIN)/wysiwyg ablate --study a10_beyond --views 12 --repeats 3 --images 400 --n 64 --seeds 0,1,2 --set side=128 --record a10_beyond
