@@ -24,13 +24,18 @@ from .method import *
 from .world import *
 
 # %% ../nbs/15_training.ipynb #584825de
-def make_optimizers(g: nn.Module, d: nn.Module, c: TrainConfig) -> tuple[torch.optim.Adam, torch.optim.Adam]:
-    "Adam for G's `groups()`, and for all of D, rate and moments corrected for lazy R1."
-    fused = next(d.parameters()).is_cuda or None  # one launch instead of a dozen for each group
+def make_optimizers(
+    g: nn.Module, critics: nn.ModuleDict, c: TrainConfig
+) -> tuple[torch.optim.Adam, torch.optim.Adam]:
+    "Adam for G's `groups()`, and for every critic, rate and moments corrected where lazy R1 keeps it flat."
+
+    def group(critic: nn.Module) -> dict:
+        lazy = c.r1_every / (c.r1_every + 1) if critic.penalised else 1.0
+        return dict(params=[*critic.parameters()], lr=c.d_lr * lazy, betas=(0.0, 0.99**lazy))
+
+    fused = next(critics.parameters()).is_cuda or None  # one launch instead of a dozen for each group
     g_opt = torch.optim.Adam(g.groups(), betas=(0.0, 0.99), eps=1e-8, fused=fused)
-    lazy = c.r1_every / (c.r1_every + 1)
-    betas = 0.0, 0.99**lazy
-    return g_opt, torch.optim.Adam(d.parameters(), lr=c.d_lr * lazy, betas=betas, eps=1e-8, fused=fused)
+    return g_opt, torch.optim.Adam(map(group, critics.values()), eps=1e-8, fused=fused)
 
 
 @torch.no_grad()
@@ -135,7 +140,7 @@ class Objective:
         return self.batches.run
 
     def logits(self, critic: str, kind: str, images: Tensor, label: Tensor, part: int, now: Moment) -> Tensor:
-        "[b] for images [b, 3, R, R], labels [b, L]: augmented, each by numbers of its own; R1 in float32."
+        "[b, ...] for images [b, 3, R, R], labels [b, L]: augmented, each by its own numbers; R1 in float32."
         keys, name = [], kind if critic == next(iter(self.critics)) else f'{kind} {critic}'
         if self.ada.p:
             rows = self.batches.rows(part).tolist()
@@ -152,31 +157,36 @@ class Objective:
         for i, (critic, real) in enumerate(self.method.real(self.run, images, stage).items()):
             pair = (real, label), (fake.images[critic].detach(), fake.label)
             loss, said = self.one_critic(critic, *pair, part, now, stage.gamma)
-            losses.append(loss)
+            losses.append(fake.weights.get(critic, 1.0) * loss)
             values |= {f'{k}/{critic}' if i else k: v for k, v in said.items()}
         return sum(losses), values
 
     def one_critic(
         self, critic: str, real: tuple, fake: tuple, part: int, now: Moment, gamma: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """softplus(-D(x)) + softplus(D(G(z))), and now and then gamma/2 of D's squared slope at the reals.
+        """Its game's loss, and now and then gamma/2 of its squared slope at the reals, if it is penalised.
         `real`, `fake`: images [b, 3, R, R] and labels [b, L]."""
-        every = self.run.train.r1_every
-        lazy = now.step % every == 0
-        on_real = self.logits(critic, 'real', real[0].requires_grad_(lazy), real[1], part, now)
+        every, net = self.run.train.r1_every, self.critics[critic]
+        lazy = net.penalised and now.step % every == 0
+        images = real[0].detach().requires_grad_(lazy)
+        on_real = self.logits(critic, 'real', images, real[1], part, now)
         on_fake = self.logits(critic, 'fake', *fake, part, now)
-        loss = d_adversarial(on_real, on_fake)
+        loss = ADVERSARIAL[net.loss].critic(on_real, on_fake)
         values = {'loss/D': loss, 'D/real': on_real.mean(), 'D/fake': on_fake.mean()}
         values['D/sign'] = on_real.sign().mean()
         if not lazy:
             return loss, values
-        r1 = r1_penalty(on_real, real[0])
+        r1 = r1_penalty(on_real, images)
         return loss + gamma / 2 * every * r1, values | {'loss/r1': r1}
 
     def g_loss(self, part: int, fake: Fake, now: Moment) -> tuple[Tensor, dict[str, Tensor]]:
         "What the generator minimises [] (Eq. 12), and what a curve wants."
-        seen = [self.logits(k, 'made', x, fake.label, part, now) for k, x in fake.images.items()]
-        losses = fake.losses | {'adversarial': sum(map(g_adversarial, seen))}
+        losses = dict(fake.losses)
+        for i, (critic, images) in enumerate(fake.images.items()):
+            seen = self.logits(critic, 'made', images, fake.label, part, now)
+            won = ADVERSARIAL[self.critics[critic].loss].generator(seen)
+            name = f'adversarial/{critic}' if i else 'adversarial'
+            losses[name] = fake.weights.get(critic, 1.0) * won
         return sum(losses.values()), {f'loss/{k}': v for k, v in losses.items()} | fake.vitals
 
 # %% ../nbs/15_training.ipynb #475fd33e
