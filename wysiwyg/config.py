@@ -205,6 +205,9 @@ class DiscriminatorConfig:
     map_dim: int = 512  # width of the camera projection
     group: int = 4  # mini-batch statistics over this many images
     resample: Literal['bilinear', 'fir'] = 'bilinear'  # how a block halves: 2x2 means, or StyleGAN2's filter
+    # the game: as in StyleGAN2, or on what a real and a fake of one row differ by (not in the paper)
+    loss: Literal['softplus', 'relativistic'] = 'softplus'
+    penalty: Literal['real', 'both'] = 'real'  # D is flat at reals (R1); at fakes too (R2, not in the paper)
 
 
 @dataclass(frozen=True)
@@ -439,6 +442,8 @@ LATER: dict[str, object] = {
     'backbone.per_plane': True,
     'backbone.resample': 'bilinear',
     'discriminator.resample': 'bilinear',
+    'discriminator.loss': 'softplus',
+    'discriminator.penalty': 'real',
     'probe.kind': 'uniform',
     'probe.stride': 8,
     'probe.slope': 2.0,
@@ -454,7 +459,7 @@ LATER: dict[str, object] = {
     'schedule.features': [[0, 0]],
 }
 
-
+# %% ../nbs/01_config.ipynb #5c1e90a8
 def identity(params: dict) -> dict:
     """Dotted parameters without the `LATER` fields that say what was meant before them.
 

@@ -29,15 +29,14 @@ def label_embedding(label_dim: int, map_dim: int) -> nn.Module | None:
 class Discriminator(nn.Module):
     "Images [B, 3, R, R] in [-1, 1], labels [B, L] -> logits [B]; ValueError for images of another shape."
 
-    loss = 'softplus'  # an entry of `losses.ADVERSARIAL`
-    penalised = True  # by R1
-
     def __init__(self, config: DiscriminatorConfig, resolution: int, label_dim: int = 25):
         super().__init__()
 
         def width(side: int) -> int:
             return channels(side, config.channel_base, config.channel_max)
 
+        self.loss = config.loss
+        self.penalised = ('real', 'fake') if config.penalty == 'both' else ('real',)
         self.ops = Ops()
         self.resolution = resolution
         self.group = config.group

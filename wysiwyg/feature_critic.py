@@ -119,7 +119,7 @@ class FeatureCritic(nn.Module):
     What is frozen is drawn when it is made, and saved. ValueError for labels of another shape."""
 
     loss = 'hinge'  # an entry of `losses.ADVERSARIAL`
-    penalised = False  # frozen layers cannot be made flat; spectral norms bound the heads
+    penalised = ()  # frozen layers cannot be made flat; spectral norms bound the heads
 
     def __init__(self, config: FeatureConfig, label_dim: int = 25):
         super().__init__()

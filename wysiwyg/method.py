@@ -81,7 +81,7 @@ class Fake:
 # %% ../nbs/14b_method.ipynb #3a440ebd
 class Method(Protocol):
     """What a system is. Its critics take (images, label, half) and answer logits [b, ...]; each says which
-    game it plays (`loss`, of `ADVERSARIAL`) and whether R1 keeps it flat (`penalised`)."""
+    game it plays (`loss`, of `ADVERSARIAL`) and where it is kept flat (`penalised`: 'real' R1, 'fake' R2)."""
 
     name: str
     label_kinds: tuple[str, ...]  # of sets it learns from: 'camera', 'class', 'none'

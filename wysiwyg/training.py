@@ -134,6 +134,7 @@ class Objective:
     def __init__(self, method: Method, critics: nn.ModuleDict, ada: Ada, batches: Batches):
         self.method, self.critics, self.ada, self.batches = method, critics, ada, batches
         self.reals = Reals(batches)
+        self.shown = {}  # part -> what critics saw of its real pictures, and their labels
 
     @property
     def run(self) -> Run:
@@ -146,7 +147,7 @@ class Objective:
             rows = self.batches.rows(part).tolist()
             keys = [rng(self.run.train.seed, 'augment', name, now.step, i) for i in rows]
         seen = augment(images, self.ada.p, self.run.augment, keys)
-        half = self.run.train.bf16 and not (kind == 'real' and images.requires_grad)
+        half = self.run.train.bf16 and (kind == 'made' or not images.requires_grad)
         return self.critics[critic](seen, label, half=half)
 
     def d_loss(self, part: int, fake: Fake, now: Moment) -> tuple[Tensor, dict[str, Tensor]]:
@@ -154,8 +155,9 @@ class Objective:
         stage = self.method.stage(self.run, now.images)
         images, label = self.reals.part(part, now)
         losses, values = [], {}
-        for i, (critic, real) in enumerate(self.method.real(self.run, images, stage).items()):
-            pair = (real, label), (fake.images[critic].detach(), fake.label)
+        self.shown[part] = self.method.real(self.run, images, stage), label
+        for i, (critic, real) in enumerate(self.shown[part][0].items()):
+            pair = (real, label), (fake.images[critic], fake.label)
             loss, said = self.one_critic(critic, *pair, part, now, stage.gamma)
             losses.append(fake.weights.get(critic, 1.0) * loss)
             values |= {f'{k}/{critic}' if i else k: v for k, v in said.items()}
@@ -164,27 +166,32 @@ class Objective:
     def one_critic(
         self, critic: str, real: tuple, fake: tuple, part: int, now: Moment, gamma: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Its game's loss, and now and then gamma/2 of its squared slope at the reals, if it is penalised.
+        """Its game's loss, and now and then gamma/2 of its squared slope where it is penalised.
         `real`, `fake`: images [b, 3, R, R] and labels [b, L]."""
         every, net = self.run.train.r1_every, self.critics[critic]
-        lazy = net.penalised and now.step % every == 0
-        images = real[0].detach().requires_grad_(lazy)
-        on_real = self.logits(critic, 'real', images, real[1], part, now)
-        on_fake = self.logits(critic, 'fake', *fake, part, now)
-        loss = ADVERSARIAL[net.loss].critic(on_real, on_fake)
-        values = {'loss/D': loss, 'D/real': on_real.mean(), 'D/fake': on_fake.mean()}
-        values['D/sign'] = on_real.sign().mean()
-        if not lazy:
-            return loss, values
-        r1 = r1_penalty(on_real, images)
-        return loss + gamma / 2 * every * r1, values | {'loss/r1': r1}
+        images, on = {}, {}
+        for kind, (x, label) in (('real', real), ('fake', fake)):
+            images[kind] = x.detach().requires_grad_(kind in net.penalised and now.step % every == 0)
+            on[kind] = self.logits(critic, kind, images[kind], label, part, now)
+        loss = ADVERSARIAL[net.loss].critic(on['real'], on['fake'])
+        values = {'loss/D': loss, 'D/real': on['real'].mean(), 'D/fake': on['fake'].mean()}
+        values['D/sign'] = on['real'].sign().mean()
+        for kind, name in (('real', 'loss/r1'), ('fake', 'loss/r2')):
+            if images[kind].requires_grad:
+                values[name] = r1_penalty(on[kind], images[kind])
+                loss = loss + gamma / 2 * every * values[name]
+        return loss, values
 
     def g_loss(self, part: int, fake: Fake, now: Moment) -> tuple[Tensor, dict[str, Tensor]]:
         "What the generator minimises [] (Eq. 12), and what a curve wants."
         losses = dict(fake.losses)
         for i, (critic, images) in enumerate(fake.images.items()):
-            seen = self.logits(critic, 'made', images, fake.label, part, now)
-            won = ADVERSARIAL[self.critics[critic].loss].generator(seen)
+            seen = [self.logits(critic, 'made', images, fake.label, part, now)]
+            game = ADVERSARIAL[self.critics[critic].loss]
+            if game.relative:
+                reals, label = self.shown[part]
+                seen.append(self.logits(critic, 'real', reals[critic], label, part, now))
+            won = game.generator(*seen)
             name = f'adversarial/{critic}' if i else 'adversarial'
             losses[name] = fake.weights.get(critic, 1.0) * won
         return sum(losses.values()), {f'loss/{k}': v for k, v in losses.items()} | fake.vitals

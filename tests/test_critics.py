@@ -1,7 +1,8 @@
-"The critic on frozen features: what is frozen, what is saved, and how it enters a training."
+"Critics as values: the one on frozen features, and the games that critics play."
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.feature_critic import FeatureCritic, Mixing, lite0_network, pyramid
 from wysiwyg.generator import load_generator
 from wysiwyg.loop import _check_network, save_pair, start_from
-from wysiwyg.losses import ADVERSARIAL
+from wysiwyg.losses import ADVERSARIAL, r1_penalty
 from wysiwyg.method import WYSIWYG, stage_at
 from wysiwyg.training import Trainer, make_optimizers
 
@@ -230,3 +231,55 @@ def test_the_shipped_generator_reaches_it():
     images.requires_grad_()
     FeatureCritic(FeatureConfig())(images, camera.label).mean().backward()
     assert images.grad.isfinite().all() and (images.grad != 0).float().mean() > 0.99
+
+
+def test_a_relativistic_game_sees_differences_alone():
+    game, g = ADVERSARIAL['relativistic'], rng(0)
+    real, fake = torch.randn(2, 8, generator=g)
+    lifted = game.critic(real + 3, fake + 3)
+    assert torch.allclose(lifted, game.critic(real, fake), atol=1e-6)
+    by_hand = np.log1p(np.exp(fake.numpy() - real.numpy())).mean()
+    assert game.critic(real, fake).item() == pytest.approx(by_hand, rel=1e-6)
+    assert game.generator(fake, real) == game.critic(fake, real)  # the same game from the other side
+
+
+R3 = override(PLAIN, **{'discriminator.loss': 'relativistic', 'discriminator.penalty': 'both'})
+
+
+def test_a_training_plays_it(data):
+    t = trainer(R3, data)
+    first, second = t.step(), t.step()
+    assert {'loss/r1', 'loss/r2'} <= first.keys()
+    assert not {'loss/r1', 'loss/r2'} & second.keys()  # lazily
+    fake = t.fake(0)
+    t.objective.d_loss(0, fake, t.now)
+    _, said = t.objective.g_loss(0, fake, t.now)
+    (reals, label) = t.objective.shown[0]
+    made = t.d['image'](fake.images['image'], fake.label)
+    real = t.d['image'](reals['image'], label)
+    expected = nn.functional.softplus(real - made).mean()
+    assert said['loss/adversarial'].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_slopes_at_fakes_are_r2(data):
+    "The slope of D at what G made, by central differences along the gradient's direction."
+    t = trainer(R3, data)
+    d, fake = t.d['image'].double(), t.fake(0)
+    x = fake.images['image'].detach().double().requires_grad_()
+    label = fake.label.double()
+    (slope,) = torch.autograd.grad(d(x, label).sum(), x)
+    way = slope / slope.norm()
+    with torch.no_grad():
+        rise = (d(x + 1e-6 * way, label) - d(x - 1e-6 * way, label)).sum() / 2e-6
+    r2 = r1_penalty(d(x, label), x)
+    assert (rise.square() / len(x)).item() == pytest.approx(r2.item(), rel=1e-4)
+
+
+def test_parts_of_a_batch_play_it_as_the_whole(data):
+    "Each part compares with reals of its own."
+    small = {'discriminator.group': 2, 'train.batch': 8}
+    whole = trainer(override(R3, **small), data)
+    parts = trainer(override(R3, **small, **{'train.micro_batch': 4}), data)
+    a, b = whole.step(), parts.step()
+    for name in ('loss/D', 'loss/r1', 'loss/r2'):
+        assert a[name] == pytest.approx(b[name], rel=1e-4), name
