@@ -26,7 +26,7 @@ from wysiwyg.generator import load_generator
 from wysiwyg.loop import _check_network, save_pair, start_from
 from wysiwyg.losses import ADVERSARIAL, r1_penalty
 from wysiwyg.method import WYSIWYG, stage_at
-from wysiwyg.training import Trainer, make_optimizers
+from wysiwyg.training import Moment, Trainer, make_optimizers
 
 CPU = torch.device('cpu')
 LABELS = orbit(torch.linspace(-0.5, 0.5, 4), torch.zeros(4)).label
@@ -283,3 +283,25 @@ def test_parts_of_a_batch_play_it_as_the_whole(data):
     a, b = whole.step(), parts.step()
     for name in ('loss/D', 'loss/r1', 'loss/r2'):
         assert a[name] == pytest.approx(b[name], rel=1e-4), name
+
+
+@pytest.mark.parametrize('batch, group, views', [(8, 4, 2), (8, 2, 4), (12, 3, 2), (4, 4, 1)])
+def test_views_of_a_person_lie_in_groups_of_their_own(data, batch, group, views):
+    "By brute force over what mini-batch statistics compare."
+    changes = {'train.batch': batch, 'discriminator.group': group, 'train.views': views}
+    batches = trainer(override(PLAIN, **changes), data).batches
+    z, label, condition = batches.whole(Moment(step=1, images=4, swap=1.0))
+    people = [tuple(row) for row in torch.cat([z, condition], 1).tolist()]
+    assert sorted(people.count(person) for person in set(people)) == [views] * (batch // views)
+    groups = batch // group
+    for k in range(groups):
+        compared = people[k::groups]
+        assert len(set(compared)) == group
+    assert len(label.unique(dim=0)) > 1  # seen from several sides
+
+
+def test_views_are_shared_out_as_the_whole(data):
+    changes = {'train.batch': 8, 'discriminator.group': 2, 'train.views': 2}
+    whole = trainer(override(PLAIN, **changes), data).step()
+    parts = trainer(override(PLAIN, **changes, **{'train.micro_batch': 4}), data).step()
+    assert whole['loss/D'] == pytest.approx(parts['loss/D'], rel=1e-4)

@@ -1358,5 +1358,6 @@ d = { 'settings': { 'branch': 'main',
                                'wysiwyg.world._join_patient': ('world.html#_join_patient', 'wysiwyg/world.py'),
                                'wysiwyg.world._own_gpu': ('world.html#_own_gpu', 'wysiwyg/world.py'),
                                'wysiwyg.world._together': ('world.html#_together', 'wysiwyg/world.py'),
+                               'wysiwyg.world.first_views': ('world.html#first_views', 'wysiwyg/world.py'),
                                'wysiwyg.world.join_world': ('world.html#join_world', 'wysiwyg/world.py'),
                                'wysiwyg.world.rows_of': ('world.html#rows_of', 'wysiwyg/world.py')}}}

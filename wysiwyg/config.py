@@ -286,6 +286,8 @@ class TrainConfig:
 
     seed: int = 0
     batch: int = 32  # images per step, over all processes
+    # pictures of each person in a batch, each in another group of mini-batch statistics (not in the paper)
+    views: int = 1
     network: str = ''  # generator file to start from, its discriminator beside it; empty: from scratch
     # bfloat16 in the backbone, the proposal network, D's blocks and, on tensor cores, the field; mapping,
     # sampler, R1 and D's last layers stay float32
@@ -452,6 +454,7 @@ LATER: dict[str, object] = {
     'sampler.least': 4,
     'sampler.most': 32,
     'sampler.empty': 2,
+    'train.views': 1,
     'features.side': 96,
     'features.finest': 4,
     'features.width': 96,
@@ -817,6 +820,7 @@ schedule.swap              [0, 1]     its values are probabilities; give .5
 schedule.features          [0, inf)   its values are weights; give .3
 train.seed                 [0, 4294967295] it seeds random numbers
 train.batch                [1, inf)   a step needs images
+train.views                [1, inf)   a person is seen in one picture at least
 train.micro_batch          [0, inf)   it counts images, 0 for a whole share
 train.g_lr                 [0, inf)   it is a learning rate
 train.d_lr                 [0, inf)   it is a learning rate
@@ -1006,6 +1010,7 @@ def _surface_relations(r: Run):
 def _course_relations(r: Run):
     "Rows about the course of training."
     s, batch, group = r.schedule, r.train.batch, r.discriminator.group
+    group_of = max(1, min(group, batch))  # of no images the ranges tell
     drawn = r.sampler.kind not in ('uniform', 'two_pass', 'root') and r.proposal.kind == 'cnn'
     begin = _shown(s.supervise_from)
     yield (
@@ -1015,8 +1020,14 @@ def _course_relations(r: Run):
     )
     yield (
         'train.batch discriminator.group',
-        lambda: batch % min(group, batch) == 0,
+        lambda: batch % group_of == 0,
         f'statistics compare whole groups; make the batch a multiple of {group}',
+    )
+    groups, most = batch // group_of, group_of * r.train.views
+    yield (
+        'train.views train.batch discriminator.group',
+        lambda: groups % r.train.views == 0,
+        f'a person is once in a group, and there are {groups}; make the batch a multiple of {most}',
     )
     yield (
         'train.batch train.micro_batch',
@@ -1024,7 +1035,7 @@ def _course_relations(r: Run):
         f'its parts are of equal size; make the batch a multiple of {r.train.micro_batch}',
     )
 
-
+# %% ../nbs/01_config.ipynb #02ca77a5
 def _heads_relations(r: Run, side: int):
     "Rows about the heads that a run without `data.path` renders; near >= far is said elsewhere."
     near, far = fitting(r.heads.radius, r.heads.radius, r.render.box)

@@ -73,11 +73,12 @@ class Batches:
     def whole(self, now: Moment) -> tuple[Tensor, Tensor, Tensor]:
         "z [B, z_dim] of the whole batch, labels [B, L] of what is made, and those that the mapping sees."
         b, random = self.run.train.batch, partial(rng, self.run.train.seed)
+        person = first_views(b, self.run.discriminator.group, self.run.train.views)
         z = torch.randn(b, self.run.backbone.z_dim, generator=random('z', now.step))
         pick = torch.randint(len(self.data), (b,), generator=random('camera', now.step))
         label = self.data.labels[pick]
         condition = swap_labels(label, now.swap, random('swap', now.step))
-        return z.to(self.device), label.to(self.device), condition.to(self.device)
+        return z[person].to(self.device), label.to(self.device), condition[person].to(self.device)
 
     def part(self, part: int, now: Moment) -> Batch:
         "What part `part` is made from."
