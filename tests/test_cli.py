@@ -335,6 +335,18 @@ def test_scores_are_a_table_with_floors_and_intervals():
     assert lines[2].split()[1] == '31.23'
 
 
+def test_a_number_whose_network_was_a_critic_says_so(monkeypatch):
+    from wysiwyg import cli
+
+    scores = {'eval/fd_efflite0at96_8': 12.5, 'eval/fd_headnet1_8': 3.0}
+    monkeypatch.setattr(cli, 'flat', lambda run: {'schedule.features': [[0, 0.3]]})
+    said = 'lower is better; a critic of the training read the same network'
+    lines = _eval_text(Eval(), scores).splitlines()
+    assert [line.endswith(said) for line in lines[1:3]] == [True, False]
+    lines = _eval_text(Eval(untrained=True), scores).splitlines()
+    assert not any(line.endswith(said) for line in lines)
+
+
 def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, capsys, store):
     options = ' '.join(SMALL).replace('--no-track', '')
     code, out, err = called(f'train --data {own} --kimg .008 --outdir {tmp_path}/a {options}', capsys)

@@ -93,6 +93,18 @@ def test_a_comparison_stars_what_it_knows(study):
     assert text.loc['a', 'psnr_within_20_evaluations'] == '40 ± 0 ★'
 
 
+def test_a_judge_that_a_critic_shares_gets_no_star(store):
+    "An arm that learned from a network's features is not best by them, and no other arm is best beside it."
+    for arm, weight, fd in (('plain', 0.0, 300.0), ('features', 0.3, 200.0)):
+        with Recorder('shared', arm, 0, {'schedule.features': [[0, 0.0], [900, weight]]}) as r:
+            r.metrics({'eval/fd_efflite0at96_8': fd, 'eval/fd_headnet1_8': fd / 100})
+    table = compare('shared', 'plain')
+    assert not table['eval/fd_efflite0at96_8', 'best'].any()
+    assert table['eval/fd_headnet1_8', 'best'].tolist() == [False, True]
+    alone = compare('shared', 'plain', arms=['plain'])
+    assert alone['eval/fd_efflite0at96_8', 'best'].all()
+
+
 def test_a_study_without_scores_has_nothing_to_compare(store, tmp_path):
     for arm in 'ab':
         with Recorder('times', arm) as r:

@@ -555,6 +555,7 @@ def _open_generator(network: str) -> Generator:
 
 def _eval_command(a: Eval) -> dict:
     "Every metric, with floors; or one published protocol."
+    from wysiwyg.judges import judge_heads
     from wysiwyg.metrics import evaluate
     from wysiwyg.tracking import safe
 
@@ -567,7 +568,9 @@ def _eval_command(a: Eval) -> dict:
     if a.protocol:
         scores = _protocol_scores(a, g)
     else:
-        scores = evaluate(g, _eval_data(a, g), n=a.n, seed=a.seed, progress=True)
+        data = _eval_data(a, g)
+        scores = evaluate(g, data, n=a.n, seed=a.seed, progress=True)
+        scores |= judge_heads(g, data, n=a.n, seed=a.seed, progress=True)
     if a.record:
         _record_scores(a, scores)
     if a.track and not a.untrained:
@@ -690,7 +693,13 @@ def _eval_text(a: Eval, scores: dict[str, float]) -> str:
 
     Below it what each of them means.
     """
+    from wysiwyg.judges import shares_features
     from wysiwyg.metrics import metric
+
+    trained = {} if a.untrained else flat(_open_generator(a.network).run)
+
+    def remark(name):
+        return '; a critic of the training read the same network' if shares_features(name, trained) else ''
 
     def short(key):
         return f'{scores[key]:.4g}' if key in scores else ''
@@ -699,7 +708,9 @@ def _eval_text(a: Eval, scores: dict[str, float]) -> str:
     for name in _metric_names(scores):
         ends = [short(f'eval_{end}/{name}') for end in ('low', 'high')]
         interval = ' to '.join(ends) if all(ends) else ''
-        rows.append((name, short(f'eval/{name}'), interval, short(f'floor/{name}'), _better(name)))
+        rows.append(
+            (name, short(f'eval/{name}'), interval, short(f'floor/{name}'), _better(name) + remark(name))
+        )
     meanings = [f'{name}: {metric(name).meaning}' for name in _metric_names(scores)]
     return '\n'.join([_columns_text(rows), '', *meanings])
 

@@ -304,8 +304,11 @@ def is_distance(name: str) -> bool:
     return bool(_parts(name)) or bool(re.fullmatch(r'(normal_)?[fk]id\d+k.*', name.split('/')[-1]))
 
 
+_PARTS = r'(?P<kind>(?:normal_|shape_)?[fk]d)_(?P<extractor>.+)_(?P<count>\d+)(?P<pose>(?:_random)?)'
+
+
 def _parts(name: str):
-    return re.fullmatch(r'(?P<kind>(?:normal_)?[fk]d)_(?P<extractor>.+)_(?P<count>\d+)', name.split('/')[-1])
+    return re.fullmatch(_PARTS, name.split('/')[-1])
 
 
 def _difference(a: str, b: str) -> str:
@@ -313,7 +316,9 @@ def _difference(a: str, b: str) -> str:
     if not left or not right:
         return 'they are different metrics'
     differ = [part for part in left.groupdict() if left[part] != right[part]]
-    return ', '.join(f'{part} {left[part]} against {right[part]}' for part in differ)
+    return ', '.join(
+        f'{part} {left[part] or "its own"} against {right[part] or "its own"}' for part in differ
+    )
 
 # %% ../nbs/16_metrics.ipynb #57f7417b
 @dataclass(frozen=True)
@@ -345,6 +350,9 @@ fd                   -               a Frechet distance whose name tells no prot
 fid50k_full          -               FID: canonical Inception, 50 000 fakes against every real picture
 normal_fid10k        -               FID of normal maps: canonical Inception, 10 000 fakes
 non_flatness*        0  bins         depth bins that frontal pictures use, 1 (flat) to 64 (noise): no best
+*coverage_*          +  share        true heads with a fake within their fifth true neighbour
+*precision_*         +  share        fakes within the third true neighbour of a true head
+silhouette_overlap*  +  share        how often pixels are covered from the front, fakes and true heads alike
 render_psnr          +  dB           an ordinary frame against a dense one: judges the sampler
 render_psnr_worst5   +  dB           the same over the worst 5 % of pixels
 render_depth_error   -  world units  depth of an ordinary frame against a dense one, on surfaces
@@ -444,11 +452,15 @@ def bare_name(name: str) -> str:
     return re.sub(f'^{_GROUPS}', '', re.sub('^train/train/', '', name))
 
 
-def _distance(name: str, kind: str, extractor: str, count: str) -> Metric:
-    of = 'normal maps' if kind.startswith('normal_') else 'pictures'
-    kind = kind.removeprefix('normal_')
-    sets = f'{count} generated and {count} real {of}'
+_JUDGED = {'': 'pictures', 'normal': 'normal maps', 'shape': 'reliefs from the front'}
+
+
+def _distance(name: str, kind: str, extractor: str, count: str, pose: str) -> Metric:
+    of, _, kind = kind.rpartition('_')
+    sets = f'{count} generated and {count} real {_JUDGED[of]}'
     said = f'{_DISTANCE[kind]} between {sets}, in features of {extractor}; compare only at equal {count}'
+    if pose:
+        said += '; each is seen from another pose than the mapping was told'
     return Metric(name, '', -1, said)
 
 # %% ../nbs/16_metrics.ipynb #7c2272eb

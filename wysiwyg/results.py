@@ -19,6 +19,7 @@ from torch import Tensor
 from .config import *
 from .core import *
 from .generator import Generator
+from .judges import shares_features
 from .metrics import bare_name, bootstrap, is_distance, metric, same_protocol
 from .tracking import *
 
@@ -217,9 +218,15 @@ def _compare_one(runs, m: str, baseline: str, arms: list[str]) -> dict:
     noise = pd.Series(noise, dtype=object)
     better = metric(m).better
     best = pd.Series(False, arms)
-    if better:
+    if better and not _learned_from(runs, m, arms):
         best = mean[arms] == (mean[arms] * better).max() * better
     return {'mean': mean, '±': half, 'Δ': change, 'Δ±': wide, 'Δ± cases': over, 'noise': noise, 'best': best}
+
+
+def _learned_from(runs, m: str, arms: list[str]) -> bool:
+    "Did a critic of any of these arms read the metric's own network?"
+    rows = runs[runs.arm.isin(arms)].to_dict('records')
+    return any(shares_features(m, row) for row in rows)
 
 
 def _over_cases(cases, arm: str, baseline: str) -> float:
