@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['METHODS', 'LATER', 'PUBLISHED', 'BY_NEED', 'PRESETS', 'RANGES', 'MOST_FAULTS', 'Schedule', 'constant', 'HeadsConfig',
            'DataConfig', 'BackboneConfig', 'FieldConfig', 'RenderConfig', 'ProbeConfig', 'ProposalConfig',
-           'SamplerConfig', 'DiscriminatorConfig', 'AugmentConfig', 'LossConfig', 'ScheduleConfig', 'TrainConfig',
-           'Run', 'to_dict', 'flat', 'from_dict', 'override', 'identity', 'sha', 'compressed', 'scaled', 'final_stage',
-           'paper', 'cats', 'small', 'tiny', 'heads64', 'preset', 'fitting', 'check', 'spans', 'courses',
+           'SamplerConfig', 'DiscriminatorConfig', 'AugmentConfig', 'FeatureConfig', 'LossConfig', 'ScheduleConfig',
+           'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'identity', 'sha', 'compressed', 'scaled',
+           'final_stage', 'paper', 'cats', 'small', 'tiny', 'heads64', 'preset', 'fitting', 'check', 'spans', 'courses',
            'schedule_table', 'schedule_text', 'schedule_plot', 'suggest_gamma']
 
 # %% ../nbs/01_config.ipynb #17419144
@@ -205,6 +205,9 @@ class DiscriminatorConfig:
     map_dim: int = 512  # width of the camera projection
     group: int = 4  # mini-batch statistics over this many images
     resample: Literal['bilinear', 'fir'] = 'bilinear'  # how a block halves: 2x2 means, or StyleGAN2's filter
+    # the game: as in StyleGAN2, or on what a real and a fake of one row differ by (not in the paper)
+    loss: Literal['softplus', 'relativistic'] = 'softplus'
+    penalty: Literal['real', 'both'] = 'real'  # D is flat at reals (R1); at fakes too (R2, not in the paper)
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,18 @@ class AugmentConfig:
     hue: float = 1.0  # half turns, up to
     saturation: float = 1.0  # std of log2
     cutout: float = 0.0  # probability of a grey square, relative to p; off, as in StyleGAN2-ADA
+
+# %% ../nbs/01_config.ipynb #8e64c3b6
+@dataclass(frozen=True)
+class FeatureConfig:
+    """A second critic, on frozen ImageNet features (`13a_feature_critic`); not in the paper.
+
+    It is there where `schedule.features`, its weight, is ever above 0."""
+
+    side: int = 96  # pixels; what the frozen network sees, a multiple of 32
+    finest: int = 4  # stride of its finest map that is judged; 8, 16 or 32 leave fine texture alone
+    width: int = 96  # channels of the heads
+    map_dim: int = 64  # width of the camera projection
 
 # %% ../nbs/01_config.ipynb #a3732dfe
 @dataclass(frozen=True)
@@ -261,6 +276,8 @@ class ScheduleConfig:
     g_lr: Schedule = Schedule(((0, 1),))
     # probability that the mapping sees another image's camera (EG3D)
     swap: Schedule = Schedule(((0, 1), (1e6, 0.5)))
+    # weight of the critic on frozen features (not in the paper); 0: there is none
+    features: Schedule = Schedule(((0, 0),))
 
 # %% ../nbs/01_config.ipynb #e63d2db1
 @dataclass(frozen=True)
@@ -269,6 +286,8 @@ class TrainConfig:
 
     seed: int = 0
     batch: int = 32  # images per step, over all processes
+    # pictures of each person in a batch, each in another group of mini-batch statistics (not in the paper)
+    views: int = 1
     network: str = ''  # generator file to start from, its discriminator beside it; empty: from scratch
     # bfloat16 in the backbone, the proposal network, D's blocks and, on tensor cores, the field; mapping,
     # sampler, R1 and D's last layers stay float32
@@ -306,6 +325,7 @@ class Run:
     proposal: ProposalConfig = ProposalConfig()
     sampler: SamplerConfig = SamplerConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    features: FeatureConfig = FeatureConfig()
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -424,6 +444,8 @@ LATER: dict[str, object] = {
     'backbone.per_plane': True,
     'backbone.resample': 'bilinear',
     'discriminator.resample': 'bilinear',
+    'discriminator.loss': 'softplus',
+    'discriminator.penalty': 'real',
     'probe.kind': 'uniform',
     'probe.stride': 8,
     'probe.slope': 2.0,
@@ -432,9 +454,15 @@ LATER: dict[str, object] = {
     'sampler.least': 4,
     'sampler.most': 32,
     'sampler.empty': 2,
+    'train.views': 1,
+    'features.side': 96,
+    'features.finest': 4,
+    'features.width': 96,
+    'features.map_dim': 64,
+    'schedule.features': [[0, 0]],
 }
 
-
+# %% ../nbs/01_config.ipynb #5c1e90a8
 def identity(params: dict) -> dict:
     """Dotted parameters without the `LATER` fields that say what was meant before them.
 
@@ -448,6 +476,7 @@ def sha(config) -> str:
     for name in named.keys() - identity(named).keys():
         *path, last = name.split('.')
         reduce(dict.get, path, d).pop(last)
+    d = {name: part for name, part in d.items() if part != {}}  # of a section that came later nothing is left
     text = json.dumps(d, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -753,6 +782,10 @@ discriminator.channel_base [1, inf)   the width at side r is channel_base / r
 discriminator.channel_max  [1, inf)   a layer has channels
 discriminator.map_dim      [1, inf)   the camera is projected to so many numbers
 discriminator.group        [1, inf)   statistics compare so many images
+features.side              [32, 1024] pixels per side; a multiple of 32
+features.finest            [4, 32]    it is the stride of a map
+features.width             [1, inf)   a layer has channels
+features.map_dim           [1, inf)   the camera is projected to so many numbers
 augment.p                  [0, 1]     it is a probability
 augment.target             [-1, 1]    it is a mean of signs
 augment.every              [1, inf)   p moves once in so many steps
@@ -784,8 +817,10 @@ schedule.gamma             [0, inf)   its values are weights; give 1
 schedule.color_lr          [0, inf)   its values multiply a learning rate; give 1
 schedule.g_lr              [0, inf)   its values multiply learning rates; give 1
 schedule.swap              [0, 1]     its values are probabilities; give .5
+schedule.features          [0, inf)   its values are weights; give .3
 train.seed                 [0, 4294967295] it seeds random numbers
 train.batch                [1, inf)   a step needs images
+train.views                [1, inf)   a person is seen in one picture at least
 train.micro_batch          [0, inf)   it counts images, 0 for a whole share
 train.g_lr                 [0, inf)   it is a learning rate
 train.d_lr                 [0, inf)   it is a learning rate
@@ -925,6 +960,16 @@ def _detail_relations(r: Run, side: int):
         f'the patch lies in the picture; give at most {side}',
     )
     yield (
+        'features.side',
+        lambda: r.features.side % 32 == 0,
+        'the coarsest map is 32 times smaller; give a multiple of 32, such as 96',
+    )
+    yield (
+        'features.finest',
+        lambda: r.features.finest in (4, 8, 16, 32),
+        'it is the stride of a map; give 4, 8, 16 or 32',
+    )
+    yield (
         'augment.blit resolution',
         lambda: r.augment.blit < side,
         f'a picture does not leave its frame; give less than {side}',
@@ -965,6 +1010,7 @@ def _surface_relations(r: Run):
 def _course_relations(r: Run):
     "Rows about the course of training."
     s, batch, group = r.schedule, r.train.batch, r.discriminator.group
+    group_of = max(1, min(group, batch))  # of no images the ranges tell
     drawn = r.sampler.kind not in ('uniform', 'two_pass', 'root') and r.proposal.kind == 'cnn'
     begin = _shown(s.supervise_from)
     yield (
@@ -974,8 +1020,14 @@ def _course_relations(r: Run):
     )
     yield (
         'train.batch discriminator.group',
-        lambda: batch % min(group, batch) == 0,
+        lambda: batch % group_of == 0,
         f'statistics compare whole groups; make the batch a multiple of {group}',
+    )
+    groups, most = batch // group_of, group_of * r.train.views
+    yield (
+        'train.views train.batch discriminator.group',
+        lambda: groups % r.train.views == 0,
+        f'a person is once in a group, and there are {groups}; make the batch a multiple of {most}',
     )
     yield (
         'train.batch train.micro_batch',
@@ -983,7 +1035,7 @@ def _course_relations(r: Run):
         f'its parts are of equal size; make the batch a multiple of {r.train.micro_batch}',
     )
 
-
+# %% ../nbs/01_config.ipynb #02ca77a5
 def _heads_relations(r: Run, side: int):
     "Rows about the heads that a run without `data.path` renders; near >= far is said elsewhere."
     near, far = fitting(r.heads.radius, r.heads.radius, r.render.box)
@@ -1074,6 +1126,7 @@ def spans(s: Schedule, total: float) -> list[tuple[float, float, float, float]]:
 
 def courses(s: ScheduleConfig) -> dict[str, Schedule]:
     "Quantity of Table A3 -> its course, by images."
+    ours = {'weight of frozen features': s.features} if s.features != constant(0) else {}
     return {
         'rendering resolution': s.resolution,
         'B_target': s.beta_target,
@@ -1082,6 +1135,7 @@ def courses(s: ScheduleConfig) -> dict[str, Schedule]:
         'R1 gamma': s.gamma,
         'LR multiplier of MLP_c': s.color_lr,
         'swapped conditions': s.swap,
+        **ours,
     }
 
 

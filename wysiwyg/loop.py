@@ -262,8 +262,13 @@ def start_from(t: Trainer, network: str | Path) -> Trainer:
     path, judge, g, d = _read_pair(network, t.device)
     for k, value in _differing_parts(g.run, t.run).items():
         print(f'note: {path.name} was trained with {k} = {value}, this run has another', file=sys.stderr)
-    critics = _critics_of(t.d)
-    told = (path.name, (t.g, t.ema), g.state_dict()), (judge.name, (critics,), d)
+    told = [(path.name, (t.g, t.ema), g.state_dict())]
+    for critic, net in t.d.items():
+        state = _of_critic(critic, t.d, d)
+        if state is None:
+            print(f'note: {judge.name} has no critic {critic!r}; it begins anew', file=sys.stderr)
+        else:
+            told.append((judge.name, (net,), state))
     for name, nets, state in told:
         if _misfit(state, nets[0].state_dict(), name):
             raise ValueError(f'{name} has other sizes than this run: {_sizes(g.run, t.run)}')
@@ -277,6 +282,15 @@ def start_from(t: Trainer, network: str | Path) -> Trainer:
 def _critics_of(critics: nn.ModuleDict) -> nn.Module:
     "What `discriminator.safetensors` holds: the critic, or all of them by name where there are several."
     return next(iter(critics.values())) if len(critics) == 1 else critics
+
+
+def _of_critic(name: str, critics: nn.ModuleDict, saved: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    "A critic's weights in what `discriminator.safetensors` holds; None where it is not among them."
+    first = next(iter(critics))
+    if not any(key.startswith(f'{first}.') for key in saved):  # of a single critic, without its name
+        return saved if name == first else None
+    mine = {key.removeprefix(f'{name}.'): x for key, x in saved.items() if key.startswith(f'{name}.')}
+    return mine or None
 
 # %% ../nbs/15a_loop.ipynb #fede920b
 def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, Generator, dict[str, Tensor]]:
@@ -325,7 +339,7 @@ def _sizes(theirs: Run, ours: Run) -> str:
 def _differing_parts(theirs: Run, ours: Run) -> dict:
     "What their configuration says of the networks and of samples, where ours says something else."
     new, old = flat(theirs), flat(ours)
-    parts = 'backbone', 'field', 'probe', 'proposal', 'sampler', 'discriminator'
+    parts = 'backbone', 'field', 'probe', 'proposal', 'sampler', 'discriminator', 'features'
     names = [k for k in new if k.split('.')[0] in parts]
     return {k: new[k] for k in names if new[k] != old[k]}
 
@@ -339,9 +353,11 @@ def _check_network(run: Run):
     path, judge, g, d = _read_pair(run.train.network, torch.device('cpu'))
     method = method_of(run)
     with torch.device('meta'):
-        ours = method.generator(run, start=False), _critics_of(nn.ModuleDict(method.critics(run)))
-    for name, net, state in zip((path.name, judge.name), ours, (g.state_dict(), d)):
-        if _misfit(state, net.state_dict(), name):
+        generator, critics = method.generator(run, start=False), nn.ModuleDict(method.critics(run))
+    told = [(path.name, generator, g.state_dict())]
+    told += [(judge.name, net, _of_critic(critic, critics, d)) for critic, net in critics.items()]
+    for name, net, state in told:
+        if state is not None and _misfit(state, net.state_dict(), name):
             raise ValueError(f'{name} has other sizes than this run: {_sizes(g.run, run)}')
 
 # %% ../nbs/15a_loop.ipynb #d26e8f91

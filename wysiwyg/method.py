@@ -7,7 +7,7 @@ __all__ = ['WYSIWYG', 'Stage', 'stage_at', 'Batch', 'Fake', 'Method', 'Wysiwyg',
 
 # %% ../nbs/14b_method.ipynb #34069edf
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from .camera import *
 from .config import *
 from .core import *
 from .discriminator import *
+from .feature_critic import *
 from .generator import *
 from .losses import *
 from .probe import *
@@ -38,6 +39,7 @@ class Stage:
     color_lr: float  # multiplier
     g_lr: float  # multiplier
     swap: float  # probability of a swapped condition
+    features: float = 0.0  # weight of the critic on frozen features
 
 
 def stage_at(s: ScheduleConfig, images: float) -> Stage:
@@ -51,6 +53,7 @@ def stage_at(s: ScheduleConfig, images: float) -> Stage:
         color_lr=s.color_lr(images),
         g_lr=s.g_lr(images),
         swap=s.swap(images),
+        features=s.features(images),
     )
 
 # %% ../nbs/14b_method.ipynb #474e5bf2
@@ -73,10 +76,12 @@ class Fake:
     label: Tensor  # [b, L] that critics see beside them
     losses: dict[str, Tensor]  # weighted, those that need no critic
     vitals: dict[str, Tensor]  # for the curves
+    weights: dict[str, float] = field(default_factory=dict)  # critic -> its weight; 1 where it has none
 
 # %% ../nbs/14b_method.ipynb #3a440ebd
 class Method(Protocol):
-    "What a system is. Its critics take (images, label, half) and answer logits [b]."
+    """What a system is. Its critics take (images, label, half) and answer logits [b, ...]; each says which
+    game it plays (`loss`, of `ADVERSARIAL`) and where it is kept flat (`penalised`: 'real' R1, 'fake' R2)."""
 
     name: str
     label_kinds: tuple[str, ...]  # of sets it learns from: 'camera', 'class', 'none'
@@ -95,7 +100,7 @@ class Method(Protocol):
         "Learning rates of the generator's `groups()`, by name."
 
     def real(self, run: Run, images: Tensor, stage: Stage) -> dict[str, Tensor]:
-        "What each critic sees of real pictures [b, 3, R, R] in [-1, 1]."
+        "What each critic of this stage sees of real pictures [b, 3, R, R] in [-1, 1]."
 
     def fake(self, g: nn.Module, batch: Batch, stage: Stage) -> Fake:
         "One part of a step's fakes, with their graph where gradients are on."
@@ -122,8 +127,13 @@ class Wysiwyg:
         view = run.heads.radius, run.heads.focal
         return Generator(run, renderer, view, mapping, triplane, field, proposal)
 
-    def critics(self, run: Run) -> dict[str, Discriminator]:
-        return {'image': Discriminator(run.discriminator, run.resolution, run.backbone.label_dim)}
+    def critics(self, run: Run) -> dict[str, nn.Module]:
+        "StyleGAN2's discriminator; beside it one on frozen features where the schedule ever gives it weight."
+        labels, weights = run.backbone.label_dim, [weight for _, weight in run.schedule.features.knots]
+        critics = {'image': Discriminator(run.discriminator, run.resolution, labels)}
+        if any(weights):
+            critics['features'] = FeatureCritic(run.features, labels)
+        return critics
 
     def stage(self, run: Run, images: float) -> Stage:
         return stage_at(run.schedule, images)
@@ -140,7 +150,7 @@ class Wysiwyg:
 
     def real(self, run: Run, images: Tensor, stage: Stage) -> dict[str, Tensor]:
         "As blurred as the fakes."
-        return {'image': match_blur(images, stage.resolution)}
+        return _judged(match_blur(images, stage.resolution), stage)
 
     def fake(self, g: Generator, batch: Batch, stage: Stage) -> Fake:
         "Weighted losses: sampler (Eq. 8), decision (Eq. 11), surface (Eq. 10), hinge and smooth (ours)."
@@ -163,10 +173,16 @@ class Wysiwyg:
             trace = g.coarse_render(planes, camera, stage.resolution, batch.keys)
         losses |= surface_losses(run, trace, camera, stage)
         image = enlarge(2 * trace.rendering.image() - 1, run.resolution)
-        return Fake({'image': image}, batch.label, losses, vitals(trace))
+        weights = {'features': stage.features}
+        return Fake(_judged(image, stage), batch.label, losses, vitals(trace), weights)
 
 # %% ../nbs/14b_method.ipynb #5e54caa9
 WYSIWYG = Wysiwyg()
+
+
+def _judged(images: Tensor, stage: Stage) -> dict[str, Tensor]:
+    "Critic -> the pictures [b, 3, R, R] that it sees: all the same; one without weight is not asked."
+    return {'image': images, 'features': images} if stage.features else {'image': images}
 
 
 def _check_sizes(run: Run):

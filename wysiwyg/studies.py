@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['semi_opaque', 'speckle', 'tightness', 'loosen', 'study_data', 'short_base', 'fine_tuned', 'train_to_end',
-           'step_means', 'best_within', 'proposal_examples', 'fit_proposal']
+           'step_means', 'seconds_of_step', 'least_seconds', 'best_within', 'proposal_examples', 'fit_proposal']
 
 # %% ../nbs/22_studies.ipynb #f78f97a4
-import math, os
+import math, os, time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -175,6 +175,22 @@ def step_means(values: list[dict[str, float]]) -> dict[str, float]:
         is_state = name.startswith(('schedule/', 'train/'))
         out[name] = told[-1] if is_state else float(np.mean(told))
     return {name.removeprefix('train/'): value for name, value in out.items()}
+
+# %% ../nbs/22_studies.ipynb #e12a2202
+def seconds_of_step(t: Trainer, images: float, lazy: bool = False) -> float:
+    "At a place of the schedule; `lazy`: with R1. The trainer is of no other use afterwards."
+    t.images, t.step_count = int(images), 0 if lazy else 1
+    begun = time.perf_counter()
+    t.step()
+    return time.perf_counter() - begun
+
+
+def least_seconds(
+    trainers: dict[str, Trainer], images: float, repeats: int = 1, lazy: bool = False
+) -> dict[str, float]:
+    "Of a step of each, in turns, `repeats` times."
+    turns = [[seconds_of_step(t, images, lazy) for t in trainers.values()] for _ in range(repeats)]
+    return dict(zip(trainers, map(min, zip(*turns))))
 
 # %% ../nbs/22_studies.ipynb #a6fbef91
 def best_within(budget: float, spent, quality) -> float:  # [settings], [settings]

@@ -24,13 +24,18 @@ from .method import *
 from .world import *
 
 # %% ../nbs/15_training.ipynb #584825de
-def make_optimizers(g: nn.Module, d: nn.Module, c: TrainConfig) -> tuple[torch.optim.Adam, torch.optim.Adam]:
-    "Adam for G's `groups()`, and for all of D, rate and moments corrected for lazy R1."
-    fused = next(d.parameters()).is_cuda or None  # one launch instead of a dozen for each group
+def make_optimizers(
+    g: nn.Module, critics: nn.ModuleDict, c: TrainConfig
+) -> tuple[torch.optim.Adam, torch.optim.Adam]:
+    "Adam for G's `groups()`, and for every critic, rate and moments corrected where lazy R1 keeps it flat."
+
+    def group(critic: nn.Module) -> dict:
+        lazy = c.r1_every / (c.r1_every + 1) if critic.penalised else 1.0
+        return dict(params=[*critic.parameters()], lr=c.d_lr * lazy, betas=(0.0, 0.99**lazy))
+
+    fused = next(critics.parameters()).is_cuda or None  # one launch instead of a dozen for each group
     g_opt = torch.optim.Adam(g.groups(), betas=(0.0, 0.99), eps=1e-8, fused=fused)
-    lazy = c.r1_every / (c.r1_every + 1)
-    betas = 0.0, 0.99**lazy
-    return g_opt, torch.optim.Adam(d.parameters(), lr=c.d_lr * lazy, betas=betas, eps=1e-8, fused=fused)
+    return g_opt, torch.optim.Adam(map(group, critics.values()), eps=1e-8, fused=fused)
 
 
 @torch.no_grad()
@@ -68,11 +73,12 @@ class Batches:
     def whole(self, now: Moment) -> tuple[Tensor, Tensor, Tensor]:
         "z [B, z_dim] of the whole batch, labels [B, L] of what is made, and those that the mapping sees."
         b, random = self.run.train.batch, partial(rng, self.run.train.seed)
+        person = first_views(b, self.run.discriminator.group, self.run.train.views)
         z = torch.randn(b, self.run.backbone.z_dim, generator=random('z', now.step))
         pick = torch.randint(len(self.data), (b,), generator=random('camera', now.step))
         label = self.data.labels[pick]
         condition = swap_labels(label, now.swap, random('swap', now.step))
-        return z.to(self.device), label.to(self.device), condition.to(self.device)
+        return z[person].to(self.device), label.to(self.device), condition[person].to(self.device)
 
     def part(self, part: int, now: Moment) -> Batch:
         "What part `part` is made from."
@@ -129,19 +135,20 @@ class Objective:
     def __init__(self, method: Method, critics: nn.ModuleDict, ada: Ada, batches: Batches):
         self.method, self.critics, self.ada, self.batches = method, critics, ada, batches
         self.reals = Reals(batches)
+        self.shown = {}  # part -> what critics saw of its real pictures, and their labels
 
     @property
     def run(self) -> Run:
         return self.batches.run
 
     def logits(self, critic: str, kind: str, images: Tensor, label: Tensor, part: int, now: Moment) -> Tensor:
-        "[b] for images [b, 3, R, R], labels [b, L]: augmented, each by numbers of its own; R1 in float32."
+        "[b, ...] for images [b, 3, R, R], labels [b, L]: augmented, each by its own numbers; R1 in float32."
         keys, name = [], kind if critic == next(iter(self.critics)) else f'{kind} {critic}'
         if self.ada.p:
             rows = self.batches.rows(part).tolist()
             keys = [rng(self.run.train.seed, 'augment', name, now.step, i) for i in rows]
         seen = augment(images, self.ada.p, self.run.augment, keys)
-        half = self.run.train.bf16 and not (kind == 'real' and images.requires_grad)
+        half = self.run.train.bf16 and (kind == 'made' or not images.requires_grad)
         return self.critics[critic](seen, label, half=half)
 
     def d_loss(self, part: int, fake: Fake, now: Moment) -> tuple[Tensor, dict[str, Tensor]]:
@@ -149,34 +156,45 @@ class Objective:
         stage = self.method.stage(self.run, now.images)
         images, label = self.reals.part(part, now)
         losses, values = [], {}
-        for i, (critic, real) in enumerate(self.method.real(self.run, images, stage).items()):
-            pair = (real, label), (fake.images[critic].detach(), fake.label)
+        self.shown[part] = self.method.real(self.run, images, stage), label
+        for i, (critic, real) in enumerate(self.shown[part][0].items()):
+            pair = (real, label), (fake.images[critic], fake.label)
             loss, said = self.one_critic(critic, *pair, part, now, stage.gamma)
-            losses.append(loss)
+            losses.append(fake.weights.get(critic, 1.0) * loss)
             values |= {f'{k}/{critic}' if i else k: v for k, v in said.items()}
         return sum(losses), values
 
     def one_critic(
         self, critic: str, real: tuple, fake: tuple, part: int, now: Moment, gamma: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """softplus(-D(x)) + softplus(D(G(z))), and now and then gamma/2 of D's squared slope at the reals.
+        """Its game's loss, and now and then gamma/2 of its squared slope where it is penalised.
         `real`, `fake`: images [b, 3, R, R] and labels [b, L]."""
-        every = self.run.train.r1_every
-        lazy = now.step % every == 0
-        on_real = self.logits(critic, 'real', real[0].requires_grad_(lazy), real[1], part, now)
-        on_fake = self.logits(critic, 'fake', *fake, part, now)
-        loss = d_adversarial(on_real, on_fake)
-        values = {'loss/D': loss, 'D/real': on_real.mean(), 'D/fake': on_fake.mean()}
-        values['D/sign'] = on_real.sign().mean()
-        if not lazy:
-            return loss, values
-        r1 = r1_penalty(on_real, real[0])
-        return loss + gamma / 2 * every * r1, values | {'loss/r1': r1}
+        every, net = self.run.train.r1_every, self.critics[critic]
+        images, on = {}, {}
+        for kind, (x, label) in (('real', real), ('fake', fake)):
+            images[kind] = x.detach().requires_grad_(kind in net.penalised and now.step % every == 0)
+            on[kind] = self.logits(critic, kind, images[kind], label, part, now)
+        loss = ADVERSARIAL[net.loss].critic(on['real'], on['fake'])
+        values = {'loss/D': loss, 'D/real': on['real'].mean(), 'D/fake': on['fake'].mean()}
+        values['D/sign'] = on['real'].sign().mean()
+        for kind, name in (('real', 'loss/r1'), ('fake', 'loss/r2')):
+            if images[kind].requires_grad:
+                values[name] = r1_penalty(on[kind], images[kind])
+                loss = loss + gamma / 2 * every * values[name]
+        return loss, values
 
     def g_loss(self, part: int, fake: Fake, now: Moment) -> tuple[Tensor, dict[str, Tensor]]:
         "What the generator minimises [] (Eq. 12), and what a curve wants."
-        seen = [self.logits(k, 'made', x, fake.label, part, now) for k, x in fake.images.items()]
-        losses = fake.losses | {'adversarial': sum(map(g_adversarial, seen))}
+        losses = dict(fake.losses)
+        for i, (critic, images) in enumerate(fake.images.items()):
+            seen = [self.logits(critic, 'made', images, fake.label, part, now)]
+            game = ADVERSARIAL[self.critics[critic].loss]
+            if game.relative:
+                reals, label = self.shown[part]
+                seen.append(self.logits(critic, 'real', reals[critic], label, part, now))
+            won = game.generator(*seen)
+            name = f'adversarial/{critic}' if i else 'adversarial'
+            losses[name] = fake.weights.get(critic, 1.0) * won
         return sum(losses.values()), {f'loss/{k}': v for k, v in losses.items()} | fake.vitals
 
 # %% ../nbs/15_training.ipynb #475fd33e
