@@ -18,9 +18,9 @@ CLAIM = Claim('x is worse', 'here', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y
     'change, word',
     [
         ({}, 'shown at toy scale'),
-        ({'eval/fd_x_9: y': 6.0}, 'not reproduced'),
-        ({'eval/fd_x_9: x': -10.0}, 'not reproduced'),
-        ({'eval/fd_x_9: x Δ±': 7.0}, 'not reproduced'),
+        ({'eval/fd_x_9: y': 6.0}, 'undecided'),
+        ({'eval/fd_x_9: x': -10.0}, 'contradicted at toy scale'),
+        ({'eval/fd_x_9: x Δ±': 7.0}, 'undecided'),
         ({'eval/fd_x_9: y': 6.0, 'eval/fd_x_9: x Δ±': 1.0}, 'shown at toy scale'),
     ],
 )
@@ -37,8 +37,8 @@ def test_independent_intervals_add_in_squares():
     [
         ('worse', 0.0, 'shown'),
         ('larger', 0.0, 'shown'),
-        ('worse', 2.0, 'not reproduced'),
-        ('better', 0.0, 'not reproduced'),
+        ('worse', 2.0, 'undecided'),
+        ('better', 0.0, 'contradicted'),
         ('better', -12.0, 'shown'),
     ],
 )
@@ -158,8 +158,8 @@ def test_claims_read_as_before():
     "Words and reasons of recorded numbers, read by hand."
     rows = {'eval/psnr: a': 34.5, 'eval/psnr: b': 41.7, 'eval/psnr: a Δ±': 4.8}
     v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', 'better', -1.0), rows)
-    assert (v.word, v.reason) == ('not reproduced', '-7.2 ± 4.8, below -1')
+    assert (v.word, v.reason) == ('contradicted at toy scale', '-7.2 ± 4.8, below -1')
     v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b'), rows)
     assert (v.word, v.reason) == ('shown at toy scale', '7.2 ± 4.8')
     v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', margin=5.0), rows)
-    assert (v.word, v.reason) == ('not reproduced', '7.2 ± 4.8, within noise of 5')
+    assert (v.word, v.reason) == ('undecided', '7.2 ± 4.8, within noise of 5')

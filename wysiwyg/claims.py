@@ -68,7 +68,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    "`word` is one of 'shown', 'shown at toy scale', 'not reproduced', 'not measured'."
+    "`word`: 'shown' or 'contradicted' (each also 'at toy scale'), 'undecided', or 'not measured'."
 
     claim: Claim
     word: str
@@ -109,10 +109,15 @@ def judge(claim: Claim, rows: dict[str, float], toy: bool = True) -> Verdict:
     if math.isnan(half):
         reason = f'{_number(difference)}, but no interval was recorded'
         return Verdict(claim, 'not measured', reason, difference)
-    word = 'not reproduced'
-    if difference - half > claim.margin:
-        word = 'shown at toy scale' if toy else 'shown'
+    word = _word(difference, half, claim.margin, toy)
     return Verdict(claim, word, _comparison(difference, half, claim.margin), difference, half)
+
+
+def _word(difference: float, half: float, margin: float, toy: bool) -> str:
+    scale = ' at toy scale' if toy else ''
+    if difference - half > margin:
+        return f'shown{scale}'
+    return 'undecided' if difference + half > margin else f'contradicted{scale}'
 
 
 def _comparison(difference: float, half: float, margin: float) -> str:
