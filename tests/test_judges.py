@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import headnet as script
 import numpy as np
 import pytest
 import torch
@@ -371,6 +372,39 @@ def test_what_cannot_be_judged_is_said(g, data, tmp_path, capsys):
     own = Dataset(write_zip(tmp_path / 'own.zip', rows))
     assert judge_heads(g, own, n=2, cache=tmp_path) == {}
     assert '0 true heads beside own.zip' in capsys.readouterr().err
+
+
+# ---- the script that trains them -----------------------------------------------------------------
+
+
+def test_training_repeats_and_scales_features(data, monkeypatch):
+    monkeypatch.setattr(script, 'render_heads', lambda config: data.path)
+    monkeypatch.setattr(script, 'KEPT', 8)
+    monkeypatch.setattr(script, 'BATCH', 8)
+    heads = script.Heads(HeadsConfig(n=24, resolution=64, seed=78, yaw_std=0.6))
+    for kind in ('picture', 'normal'):
+        one, again = [script.train(heads, kind, 2, seed=5).eval().state_dict() for _ in range(2)]
+        assert all(torch.equal(one[name], again[name]) for name in one)
+        net = judges.HeadNet().eval()
+        net.load_state_dict(one)
+        with torch.no_grad():
+            spread = net(heads.batch(kind, torch.arange(16), False)).var(0).sum()
+        assert spread.item() == pytest.approx(100, rel=1e-3)
+
+
+def test_the_basis_is_of_the_largest_components():
+    made = script.basis(78, 40)
+    rows = made['front.basis'] / made['front.basis'].norm(dim=1, keepdim=True)
+    assert torch.allclose(rows @ rows.T, torch.eye(32), atol=1e-4)
+    model = load_head_model()
+    depths = [true_depth(model, sample_person(model, 78, i), front_camera()) for i in range(40)]
+    x = torch.cat([relief(*seen).flatten(1) for seen in depths])
+    codes = (x - made['front.mean']) @ made['front.basis'].T
+    assert codes.var(0).sum().item() == pytest.approx(100, rel=1e-3)
+    centred = (x - x.mean(0)).double().numpy()
+    values = np.linalg.eigvalsh(centred @ centred.T)[::-1]  # of the Gram matrix: the variances' own
+    kept = (rows.double().numpy() @ centred.T) ** 2
+    assert kept.sum() == pytest.approx(values[:32].sum(), rel=1e-3)
 
 
 # ---- names ---------------------------------------------------------------------------------------

@@ -173,7 +173,8 @@ def compare(
 ):
     """Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best') (pandas).
 
-    noise: an interval of the difference holds zero, None without any.
+    noise: an interval of the difference holds zero, None without any. best: nobody in a metric whose network
+    a critic of any of these arms has read (`shares_features`).
     ValueError for an arm or a metric that the study does not have, and for runs that are not alike.
     """
     import pandas as pd
