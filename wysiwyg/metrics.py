@@ -398,6 +398,7 @@ length_*             0               length of that gradient over that of many s
 surface_*            0               surface loss: of the samples seen, or of many
 decision_*           0               decision loss: by its own probe, or by one that asks everywhere
 course_seconds       -  s            a whole training, by steps timed in turns
+step_seconds         -  s            a training step, arms timed in turns
 train_seconds        0  s            a whole training as it ran
 images_per_s*        +  images/s     throughput of training
 memory_gib           -  GiB          most memory of the process, or of its GPU
@@ -406,14 +407,18 @@ memory_gib           -  GiB          most memory of the process, or of its GPU
 # %% ../nbs/16_metrics.ipynb #2914adf7
 _TRAINING = """
 loss/r1              0               slope of the critic at real pictures, squared
+loss/r2              0               slope of the critic at fakes, squared
 loss/D               0  nats         adversarial loss of the critic
 loss/adversarial     0  nats         adversarial loss of the generator
 loss/sampler         -  nats         cross-entropy of the proposal network
 loss/*               0               a term of the training loss, with its weight
 cross_entropy        -  nats         cross-entropy of the proposal network
 D/real               0  logit        what the critic says of real pictures
+D/real/*             0  logit        what another critic says of real pictures
 D/fake               0  logit        what the critic says of fakes
+D/fake/*             0  logit        what another critic says of fakes
 D/sign               0               real pictures called real, less those called fake, as a share
+D/sign/*             0               the same of another critic
 geometry/opacity     0  share        mean opacity of training frames
 geometry/inside      0  share        samples with a negative distance
 geometry/beta        0  world units  mean softness of what is opaque
