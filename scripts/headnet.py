@@ -5,6 +5,8 @@ beside them go the principal components of frontal reliefs. Set HEADNET_SHA of 1
 digest that is printed; judges that are trained anew need a new name there.
 
 python scripts/headnet.py [--heads 8000] [--epochs 14] [--seed 1009] [--out FILE]
+
+Rendering takes some four minutes, training ten on one core; the same command gives the same bytes.
 """
 
 import argparse
