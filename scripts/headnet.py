@@ -1,7 +1,7 @@
 """Train the judges of heads, and write data/headnet.safetensors.
 
 Two networks learn who a head is, from its picture and from its normals by differences of depth;
-beside them go the principal components of frontal reliefs. Set HEADNET_SHA of 16a_judges to the
+beside them go the principal components of frontal reliefs. Set HEADNET_SHA of 16b_judges to the
 digest that is printed; judges that are trained anew need a new name there.
 
 python scripts/headnet.py [--heads 8000] [--epochs 14] [--seed 1009] [--out FILE]
