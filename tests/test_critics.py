@@ -1,6 +1,7 @@
 "Critics as values: the one on frozen features, and the games that critics play."
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ from wysiwyg.core import rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.feature_critic import FeatureCritic, Mixing, lite0_network, pyramid
 from wysiwyg.generator import load_generator
-from wysiwyg.loop import _check_network, save_pair, start_from
-from wysiwyg.losses import ADVERSARIAL, r1_penalty
+from wysiwyg.loop import _check_network, _Stopwatch, save_pair, start_from
+from wysiwyg.losses import ADVERSARIAL
 from wysiwyg.method import WYSIWYG, stage_at
 from wysiwyg.training import Moment, Trainer, make_optimizers
 
@@ -206,6 +207,7 @@ def test_runs_before_it_keep_their_names():
         ({'features.finest': 5}, 'give 4, 8, 16 or 32'),
         ({'schedule.features': [[0, -1]]}, 'its values are weights'),
         ({'features.width': 0}, 'a layer has channels'),
+        ({'discriminator.loss': 'relativistic', 'augment.adaptive': True}, 'no sign of its own to steer by'),
     ],
 )
 def test_what_cannot_be_is_refused(change, fault):
@@ -262,17 +264,24 @@ def test_a_training_plays_it(data):
 
 
 def test_slopes_at_fakes_are_r2(data):
-    "The slope of D at what G made, by central differences along the gradient's direction."
+    "By central differences along the gradient's direction, at what G made and not at the reals."
     t = trainer(R3, data)
-    d, fake = t.d['image'].double(), t.fake(0)
-    x = fake.images['image'].detach().double().requires_grad_()
-    label = fake.label.double()
+    d, fake = copy.deepcopy(t.d['image']).double(), t.fake(0)
+    total, said = t.objective.d_loss(0, fake, t.now)
+    x, label = fake.images['image'].detach().double(), fake.label.double()
+    x.requires_grad_()
     (slope,) = torch.autograd.grad(d(x, label).sum(), x)
-    way = slope / slope.norm()
+    squares = 0.0
     with torch.no_grad():
-        rise = (d(x + 1e-6 * way, label) - d(x - 1e-6 * way, label)).sum() / 2e-6
-    r2 = r1_penalty(d(x, label), x)
-    assert (rise.square() / len(x)).item() == pytest.approx(r2.item(), rel=1e-4)
+        for k in range(len(x)):
+            way = torch.zeros_like(x)
+            way[k] = slope[k] / slope[k].norm()
+            rise = (d(x + 1e-6 * way, label) - d(x - 1e-6 * way, label)).sum() / 2e-6
+            squares += rise.item() ** 2 / len(x)
+    assert said['loss/r2'].item() == pytest.approx(squares, rel=1e-3)
+    weight = t.stage.gamma / 2 * R3.train.r1_every
+    slopes = weight * (said['loss/r1'] + said['loss/r2'])
+    assert total.item() == pytest.approx((said['loss/D'] + slopes).item(), rel=1e-5)
 
 
 def test_parts_of_a_batch_play_it_as_the_whole(data):
@@ -300,8 +309,27 @@ def test_views_of_a_person_lie_in_groups_of_their_own(data, batch, group, views)
     assert len(label.unique(dim=0)) > 1  # seen from several sides
 
 
-def test_views_are_shared_out_as_the_whole(data):
+def test_views_and_features_are_shared_out_as_the_whole(data):
     changes = {'train.batch': 8, 'discriminator.group': 2, 'train.views': 2}
+    changes['schedule.features'] = [[0, 0.3]]
     whole = trainer(override(PLAIN, **changes), data).step()
     parts = trainer(override(PLAIN, **changes, **{'train.micro_batch': 4}), data).step()
-    assert whole['loss/D'] == pytest.approx(parts['loss/D'], rel=1e-4)
+    for name in ('loss/D', 'loss/D/features', 'loss/adversarial/features'):
+        assert whole[name] == pytest.approx(parts[name], rel=1e-4), name
+
+
+def test_an_estimate_times_a_step_with_the_new_critic_apart(data):
+    "One resolution, two costs: before its weight rises, and after."
+    run = override(PLAIN, **{'schedule.features': [[0, 0], [32, 0], [32, 0.3]]})
+    watch = SimpleNamespace(t=trainer(run, data), run=run)
+    assert _Stopwatch.kind(watch, 16.0) != _Stopwatch.kind(watch, 48.0)
+    assert _Stopwatch.kind(watch, 40.0) == _Stopwatch.kind(watch, 48.0)
+
+
+def test_half_precision_is_for_what_is_frozen(data):
+    critic = FeatureCritic(FeatureConfig(side=32, width=8))
+    images = torch.rand(4, 3, 16, 16, generator=rng(0)) * 2 - 1
+    asked = []
+    critic.heads[0].register_forward_pre_hook(lambda head, given: asked.append(given[0].dtype))
+    logits = critic(images, LABELS, half=True)
+    assert logits.dtype == torch.float32 and asked == [torch.float32]

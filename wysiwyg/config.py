@@ -240,7 +240,7 @@ class FeatureConfig:
     It is there where `schedule.features`, its weight, is ever above 0."""
 
     side: int = 96  # pixels; what the frozen network sees, a multiple of 32
-    finest: int = 4  # stride of its finest map that is judged; 8, 16 or 32 leave fine texture alone
+    finest: int = 4  # stride of its finest map that is judged: 4, 8, 16 or 32
     width: int = 96  # channels of the heads
     map_dim: int = 64  # width of the camera projection
 
@@ -286,7 +286,8 @@ class TrainConfig:
 
     seed: int = 0
     batch: int = 32  # images per step, over all processes
-    # pictures of each person in a batch, each in another group of mini-batch statistics (not in the paper)
+    # pictures of each person in a batch, each in another group of mini-batch statistics; the mapping sees one
+    # label for all of them, so that `swap` holds for the first alone (not in the paper)
     views: int = 1
     network: str = ''  # generator file to start from, its discriminator beside it; empty: from scratch
     # bfloat16 in the backbone, the proposal network, D's blocks and, on tensor cores, the field; mapping,
@@ -1028,6 +1029,11 @@ def _course_relations(r: Run):
         'train.views train.batch discriminator.group',
         lambda: groups % r.train.views == 0,
         f'a person is once in a group, and there are {groups}; make the batch a multiple of {most}',
+    )
+    yield (
+        'discriminator.loss augment.adaptive',
+        lambda: not (r.augment.adaptive and r.discriminator.loss == 'relativistic'),
+        'a relativistic logit has no sign of its own to steer by; fix augment.p, or give softplus',
     )
     yield (
         'train.batch train.micro_batch',

@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils import parametrize
 from .config import FeatureConfig
 from .core import *
 from .discriminator import *
@@ -84,6 +84,19 @@ class Mixing(nn.Module):
         return mixed
 
 # %% ../nbs/13a_feature_critic.ipynb #13a0c0dd
+class _UnitNorm(nn.Module):
+    "Kernels [out, in, k, k] over the largest singular value of their matrix [out, in k k]."
+
+    def forward(self, kernels: Tensor) -> Tensor:
+        matrix = kernels.flatten(1)
+        return kernels / torch.linalg.eigvalsh(matrix @ matrix.T)[-1].sqrt()
+
+
+def _bounded(conv: nn.Conv2d) -> nn.Conv2d:
+    parametrize.register_parametrization(conv, 'weight', _UnitNorm())
+    return conv
+
+
 class _FeatureHead(nn.Module):
     "A mixed map [B, C, H, H], labels [B, L] -> logits [B, n], one for each place that is left."
 
@@ -93,13 +106,13 @@ class _FeatureHead(nn.Module):
         while side > 4 or not layers:
             size = dict(kernel_size=4, stride=2) if side > 4 else dict(kernel_size=3)
             conv = nn.Conv2d(channels, config.width, padding=1, **size)
-            layers += [spectral_norm(conv), nn.LeakyReLU(0.2)]
+            layers += [_bounded(conv), nn.LeakyReLU(0.2)]
             channels, side = config.width, side // 2
         self.body = nn.Sequential(*layers)
-        self.free = spectral_norm(nn.Conv2d(channels, 1, 1))
+        self.free = _bounded(nn.Conv2d(channels, 1, 1))
         self.embed = label_embedding(label_dim, config.map_dim)
         if self.embed is not None:
-            self.project = spectral_norm(nn.Conv2d(channels, config.map_dim, 1))
+            self.project = _bounded(nn.Conv2d(channels, config.map_dim, 1))
 
     def forward(self, x: Tensor, label: Tensor = None) -> Tensor:
         x = self.body(x)
@@ -119,7 +132,7 @@ class FeatureCritic(nn.Module):
     What is frozen is drawn when it is made, and saved. ValueError for labels of another shape."""
 
     loss = 'hinge'  # an entry of `losses.ADVERSARIAL`
-    penalised = ()  # frozen layers cannot be made flat; spectral norms bound the heads
+    penalised = ()  # spectral norms bound the heads instead
 
     def __init__(self, config: FeatureConfig, label_dim: int = 25):
         super().__init__()
@@ -135,12 +148,12 @@ class FeatureCritic(nn.Module):
         self,
         images: Tensor,  # [B, 3, R, R]
         label: Tensor = None,  # [B, L]
-        half: bool = False,  # bfloat16 but for what is returned
+        half: bool = False,  # bfloat16 in what is frozen; the heads stay float32
     ) -> Tensor:  # [B, n]
         sizes = expect(images, 'images', 'B 3 R R')
         if self.label_dim:
             expect(label, 'label', 'B L', B=sizes['B'], L=self.label_dim)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             maps = self.mixing(pyramid(images, self.config.side, self.config.finest))
-            logits = [head(x, label) for head, x in zip(self.heads, maps)]
-        return torch.cat(logits, 1).to(images.dtype)
+        logits = [head(x.to(images.dtype), label) for head, x in zip(self.heads, maps)]
+        return torch.cat(logits, 1)

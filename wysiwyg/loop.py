@@ -257,8 +257,8 @@ def _shipped_discriminator() -> Path:
 
 
 def start_from(t: Trainer, network: str | Path) -> Trainer:
-    """Weights of a saved pair for the generator, its average and the discriminator; optimisers start anew.
-    ValueError where a file is missing or has other sizes."""
+    """Weights of a saved pair for the generator, its average and the critics; optimisers start anew, and so
+    does a critic that the pair lacks; one that this run lacks is left. ValueError where sizes differ."""
     path, judge, g, d = _read_pair(network, t.device)
     for k, value in _differing_parts(g.run, t.run).items():
         print(f'note: {path.name} was trained with {k} = {value}, this run has another', file=sys.stderr)
@@ -805,6 +805,9 @@ def schedule_segments(s: ScheduleConfig) -> list[tuple[float, float]]:
 _LONG = 3.0  # seconds: a step that takes longer is not repeated, and on a CPU not measured with a whole batch
 
 
+_COSTLY = 'resolution', 'supervise', 'propose'  # of a stage: what changes the cost of a step
+
+
 def _median_seconds(call: Callable, steps: int, clock: Callable) -> float:
     "Median time of `call()`; the first of 1 + `steps` warms up, but where it takes LONG it is enough."
     taken = []
@@ -850,7 +853,7 @@ class _Stopwatch:
     def kind(self, images: float) -> tuple:
         "What steps of equal cost share."
         stage = self.t.method.stage(self.run, images)
-        return tuple(vars(stage).get(k) for k in ('resolution', 'supervise', 'propose'))
+        return *[vars(stage).get(k) for k in _COSTLY], bool(vars(stage).get('features'))
 
     def __call__(self, images: float) -> float:
         key = self.kind(images)

@@ -63,7 +63,7 @@ class Batch:
 
     z: Tensor  # [b, z_dim]
     label: Tensor  # [b, L] of the pictures to make: L is 25 for cameras, 0 for nothing
-    condition: Tensor  # [b, L] that the mapping sees: the label, or sometimes another's
+    condition: Tensor  # [b, L] that the mapping sees: the label, or another's (swap, views)
     keys: list  # b of them: an image's random numbers do not depend on who makes it
     random: Callable[[str], torch.Generator]  # name -> random numbers of this step
 

@@ -182,6 +182,8 @@ def seconds_of_step(t: Trainer, images: float, lazy: bool = False) -> float:
     t.images, t.step_count = int(images), 0 if lazy else 1
     begun = time.perf_counter()
     t.step()
+    if t.device.type == 'cuda':
+        torch.cuda.synchronize()
     return time.perf_counter() - begun
 
 
