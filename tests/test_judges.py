@@ -327,7 +327,7 @@ def test_a_random_picture_is_not_what_the_mapping_was_told(g, data):
             seen.append(camera.label)
             return g.render(planes, camera, **k)
 
-    noted = Noted(synthesize=g.synthesize, device=g.device, run=g.run)
+    noted = Noted(synthesize=g.synthesize, parameters=g.parameters, run=g.run)
     one, other = judge_cameras(data, 4)
     found = judges._fake_features(noted, one, other, 0, 1.0, 4, False)
     assert torch.equal(told[0], one.label) and len(told) == 1

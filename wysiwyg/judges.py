@@ -340,10 +340,10 @@ def _fake_features(
     from tqdm.auto import tqdm
 
     batch = max(1, min(batch, _PIXELS // g.run.resolution**2))
-    rows = []
+    device, rows = next(g.parameters()).device, []
     for i in tqdm(range(0, len(seen), batch), disable=not progress, desc='judged', unit='batch'):
-        camera, elsewhere = [x[i : i + batch].to(g.device) for x in (seen, other)]
-        z = latents(g, range(i, i + len(camera)), seed).to(g.device)
+        camera, elsewhere = [x[i : i + batch].to(device) for x in (seen, other)]
+        z = latents(g, range(i, i + len(camera)), seed).to(device)
         planes = g.synthesize(g.map(z, camera, trunc))
         row = _looked_at(g, planes, camera, (seed, 'judge', i))
         random = _looked_at(g, planes, elsewhere, (seed, 'judge random', i))
@@ -362,7 +362,7 @@ def _looked_at(g: Generator, planes: Tensor, camera: Camera, key) -> dict[str, T
 
 def _from_front(g: Generator, planes: Tensor, key) -> dict[str, Tensor]:
     "Coefficients of shapes [b, 32], and opacity [b, 64, 64]."
-    camera = front_camera(len(planes)).to(g.device)
+    camera = front_camera(len(planes)).to(planes.device)
     depth, opacity = _surface(g, g.render(planes, camera, resolution=SIDE, key=key))
     return {'shape_': shape_codes(relief(depth.cpu(), opacity.cpu())), 'opacity': opacity}
 
