@@ -7,12 +7,13 @@ import headnet as script
 import numpy as np
 import pytest
 import torch
+from small_run import RUN
 from hypothesis import given, strategies as st
 from scipy.linalg import sqrtm
 
 from wysiwyg import judges
 from wysiwyg.camera import Camera, camera_rays, empirical_cameras, gaussian_cameras, orbit
-from wysiwyg.config import HeadsConfig, override, tiny
+from wysiwyg.config import HeadsConfig
 from wysiwyg.core import rng, to_image
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.heads import head_camera, load_head_model, render_heads, sample_person, truth
@@ -267,17 +268,6 @@ def test_silhouettes_agree_by_how_often_pixels_are_covered():
 
 
 # ---- a generator ---------------------------------------------------------------------------------
-
-RUN = override(
-    tiny(resolution=64),
-    **{
-        'backbone.channel_base': 128,
-        'backbone.channel_max': 16,
-        'backbone.plane_channels': 4,
-        'backbone.plane_hidden': 4,
-        'proposal.width': 8,
-    },
-)
 
 
 @pytest.fixture(scope='module')

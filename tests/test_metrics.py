@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_run import RUN
 import wysiwyg
 from hypothesis import given, strategies as st
 
 from wysiwyg.camera import empirical_cameras, gaussian_cameras, orbit
-from wysiwyg.config import override, tiny
+from wysiwyg.config import override
 from wysiwyg.core import Answer, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import Generator
@@ -312,17 +313,6 @@ def test_a_view_agrees_with_itself():
 
 
 # ---- a generator ---------------------------------------------------------------------------------
-
-RUN = override(
-    tiny(resolution=64),
-    **{
-        'backbone.channel_base': 128,
-        'backbone.channel_max': 16,
-        'backbone.plane_channels': 4,
-        'backbone.plane_hidden': 4,
-        'proposal.width': 8,
-    },
-)
 
 
 @pytest.fixture(scope='module')
