@@ -11,8 +11,9 @@ from small_run import RUN
 from hypothesis import given, strategies as st
 from scipy.linalg import sqrtm
 
-from wysiwyg import judges
+from wysiwyg import judges, metrics
 from wysiwyg.camera import Camera, camera_rays, empirical_cameras, gaussian_cameras, orbit
+from wysiwyg.cli import main
 from wysiwyg.config import HeadsConfig
 from wysiwyg.core import rng, to_image
 from wysiwyg.data import Dataset, png_bytes, write_zip
@@ -146,6 +147,18 @@ def test_the_file_is_small_and_known(monkeypatch):
     monkeypatch.setattr(judges, 'headnet_path', lambda: headnet_path().with_name('gone.safetensors'))
     with pytest.raises(ValueError, match='no gone.safetensors: it ships in data/'):
         shape_codes(torch.zeros(1, SIDE, SIDE))
+
+
+def test_a_damaged_file_is_told_of_before_pictures_are_made(data, monkeypatch, capsys):
+    def damaged(*a):
+        raise ValueError('headnet.safetensors is damaged: restore it')
+
+    made = []
+    monkeypatch.setattr(judges, 'headnet', damaged)
+    monkeypatch.setattr(metrics, 'evaluate', lambda *a, **k: made.append(a))
+    assert main(['eval', '--data', str(data.path), '--n', '2', '--no-track']) == 1
+    assert 'headnet.safetensors is damaged: restore it' in capsys.readouterr().err
+    assert not made
 
 
 def test_the_networks_take_any_side():

@@ -555,7 +555,8 @@ def _open_generator(network: str) -> Generator:
 
 def _eval_command(a: Eval) -> dict:
     "Every metric, with floors; or one published protocol."
-    from wysiwyg.judges import judge_heads
+    from wysiwyg.heads import truth_path
+    from wysiwyg.judges import headnet, judge_heads
     from wysiwyg.metrics import evaluate
     from wysiwyg.tracking import safe
 
@@ -569,6 +570,8 @@ def _eval_command(a: Eval) -> dict:
         scores = _protocol_scores(a, g)
     else:
         data = _eval_data(a, g)
+        if truth_path(data.path).exists():
+            headnet()  # a damaged file is told of before pictures are made
         scores = evaluate(g, data, n=a.n, seed=a.seed, progress=True)
         scores |= judge_heads(g, data, n=a.n, seed=a.seed, progress=True)
     if a.record:

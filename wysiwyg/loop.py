@@ -321,7 +321,8 @@ def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, G
 
 # %% ../nbs/15a_loop.ipynb #7c1e9a34
 _PROBE = 'probe.kind', 'probe.stride', 'probe.slope'
-_NO_SIZES = 'field.beta', *_PROBE, 'proposal.kind', 'proposal.patch', 'proposal.blur', 'sampler.'
+_GAME = 'discriminator.loss', 'discriminator.penalty', 'discriminator.group'
+_NO_SIZES = 'field.beta', *_GAME, *_PROBE, 'proposal.kind', 'proposal.patch', 'proposal.blur', 'sampler.'
 
 
 def _sizes(theirs: Run, ours: Run) -> str:
