@@ -1,5 +1,6 @@
 "What tests of kernels run on, and skip visibly where it is not."
 
+import copy
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -15,12 +16,17 @@ BACKENDS = [
     pytest.param('cpu', marks=needs_compiler),
     pytest.param('cuda', marks=[pytest.mark.cuda, needs_gpu]),
 ]
+GPU_FLAGS = (
+    '-DALIGNED=16',
+    '-fsanitize=alignment',
+)  # vectors lie where a GPU wants them, or it is said on stderr
 SCHEDULES = 'forward', 'reverse', 'seeded'
 
 
 def on(backend: str, *values):
-    "Tensors and modules where the backend wants them."
-    return [v.to('cuda' if backend == 'cuda' else 'cpu') for v in values]
+    "Tensors and copies of modules where the backend wants them: a module's own `to` would move it itself."
+    device = 'cuda' if backend == 'cuda' else 'cpu'
+    return [(copy.deepcopy(v) if isinstance(v, torch.nn.Module) else v).to(device) for v in values]
 
 
 @contextmanager

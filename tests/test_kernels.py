@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.utils.checkpoint
-from backends import SCHEDULES, needs_compiler, on, planted
+from backends import GPU_FLAGS, SCHEDULES, needs_compiler, on, planted
 from hypothesis import given, settings, strategies as st
 
 from wysiwyg import kernels as K, fused_field as F, sampler, triplane, volrend
@@ -59,11 +59,17 @@ def on_tensor_cores(reader, points, dirs, image, how: F.FieldHow):
     return F._field(reader, points, dirs, image, how.on_tensor_cores())
 
 
+def most(kernel: str, got) -> float:
+    "Twice as much on the field's way back on a GPU, whose exponentials and sines round within two units."
+    return TOLERANCE[kernel] * (2 if got.is_cuda and kernel == 'field_backward' else 1)
+
+
 def close(got, want, kernel: str):
-    got, want = got.detach().cpu().double(), want.detach().double()
+    allowed = most(kernel, got)
+    got, want = got.detach().cpu().double(), want.detach().cpu().double()
     assert got.shape == want.shape
     error = (got - want).abs().max() / want.abs().max().clamp_min(1)
-    assert error <= TOLERANCE[kernel], f'{kernel}: {error:.2g}'
+    assert error <= allowed, f'{kernel}: {error:.2g}'
 
 
 # ---- inputs --------------------------------------------------------------------------------------
@@ -349,7 +355,22 @@ def agree(got, want):
         close(g, w, 'field')
     for g, w in zip(got[1], want[1]):
         apart = (g.cpu().double() - w).norm() / w.norm().clamp_min(1e-9)
-        assert apart <= TOLERANCE['field_backward'], apart
+        assert apart <= most('field_backward', g), apart
+
+
+@needs_compiler
+def test_a_gpu_may_read_and_write_what_the_field_does(misaligned):
+    f, x = mlp(), march(23, 7)
+    how = replace(F.FieldHow.forward('cpu'), wide=4)
+    agree(answered(f, *x, how=how), answered(*double_all(f, *x)))
+    assert not misaligned()
+
+
+@needs_compiler
+def test_a_gpu_may_read_and_write_what_a_lookup_does(misaligned):
+    planes, x = torch.randn(2, 3, 12, 9, 11, requires_grad=True), points(2, 37)
+    Ops('cpu').sample_planes(planes, x).sum().backward()
+    assert not misaligned()
 
 
 def double_all(f, *x):
@@ -465,7 +486,7 @@ def test_planes_may_be_read_under_a_checkpoint(backend):
     plain = planes.clone().requires_grad_()
     total = sum(v.sum() for scale in (1, 0.5) for v in said(f(plain, scale * x, dirs)))
     (want,) = torch.autograd.grad(total, plain)
-    close(got, want.cpu(), 'field_backward')
+    close(got, want, 'field_backward')
 
 
 @needs_compiler
@@ -1140,6 +1161,32 @@ def test_reads_and_writes_outside_are_caught(sanitized, monkeypatch):
         said = go(fault).stderr
         assert 'heap-buffer-overflow' in said
         assert told in said
+
+
+MISPLACED = (
+    K.PARTS['chunk']
+    + """
+extern "C" __global__ void misplaced(int at)
+{
+    extern __shared__ float shared[];
+    store(shared+at, load(shared));
+}
+"""
+)
+
+
+@needs_compiler
+def test_what_begins_off_a_multiple_of_16_bytes_is_caught(monkeypatch):
+    "In a small process, which it may end."
+    path = built(monkeypatch, 'misplaced', extra=GPU_FLAGS, text='#define V 4' + MISPLACED, SHARED_FLOATS=16)
+
+    def said(at):
+        job = json.dumps([path, 1, 1, K.SCHEDULES['loop'], at])
+        child = [sys.executable, '-sSc', CHILD]
+        return subprocess.run(child, input=job, capture_output=True, text=True).stderr
+
+    assert said(4) == ''
+    assert 'store to misaligned' in said(5)
 
 
 def test_the_sampler_stays_inside_its_arrays(sanitized, monkeypatch):

@@ -24,9 +24,12 @@
 #define __shared__ thread_local
 #define __launch_bounds__(...)
 #define SHIM 1
+#ifndef ALIGNED
+#define ALIGNED 4           // bytes: a CPU reads several floats from anywhere, a GPU (16) only where a multiple of their size begins
+#endif
 
-struct uint2 { unsigned x, y; };
-struct float2 { float x, y; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(8) float2 { float x, y; };
 #define __logf std::log
 static inline int __float2int_rz(float x) { int i = (int)x; return i == INT32_MIN ? 0 : i; }     // 0 for NaN, as on a GPU
 static inline int __float_as_int(float x) { int i; memcpy(&i, &x, 4); return i; }

@@ -58,7 +58,7 @@ template<Act A> __device__ float slope(float y)            // of act<A> where it
 # %% ../nbs/11a_fused_field.ipynb #e675bf05
 PARTS['rows'] = r"""
 #ifdef SHIM
-typedef float Wide __attribute__((vector_size(4*WIDE), aligned(4)));
+typedef float Wide __attribute__((vector_size(4*WIDE), aligned(ALIGNED)));
 #else
 typedef float4 Wide;
 #endif
@@ -135,7 +135,8 @@ template<bool KEEP> __device__ void gather(const float* planes, const Points& q,
         Lookup l = look_up(planes, q.points+3*i, (int)q.image[(unsigned)i/q.S], H, W, scale);
         for (int c = 0; c < C; c += V) {
             Chunk xy = plane_feature(l, 0, c), xz = plane_feature(l, 1, c), yz = plane_feature(l, 2, c);
-            store(r.x+p*X+ENC+c, combined(xy, xz, yz));
+            Chunk together = combined(xy, xz, yz);         // behind ENC, where no wide store may go
+            for (int k = 0; k < V; k++) r.x[p*X+ENC+c+k] = ((float*)&together)[k];
             if (!KEEP) continue;
             float* kept = r.planes+3*(p*C+c);
             store(kept, xy); store(kept+V, xz); store(kept+2*V, yz);

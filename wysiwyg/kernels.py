@@ -542,7 +542,7 @@ def _in_front(out: Tensor, far: float, background: tuple[float, float, float]) -
 PARTS['chunk'] = r"""
 // V channels at a time: a float4 on the GPU, a SIMD register on the CPU.
 #ifdef SHIM
-typedef float Chunk __attribute__((vector_size(4*V), aligned(4)));
+typedef float Chunk __attribute__((vector_size(4*V), aligned(ALIGNED)));
 #else
 typedef float4 Chunk;
 __device__ Chunk operator+(Chunk a, Chunk b) { return make_float4(a.x+b.x, a.y+b.y, a.z+b.z, a.w+b.w); }
