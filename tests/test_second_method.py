@@ -65,7 +65,8 @@ def test_a_system_of_which_the_package_knows_nothing(world, tmp_path, capsys):
 
 def test_an_unknown_system_names_those_that_there_are(world, tmp_path, capsys):
     assert main(shlex.split(f'train --data {world} --cfg tiny --system unheard --outdir {tmp_path}/a')) != 0
-    assert "system = 'unheard' is not known: it is one of wysiwyg, density" in capsys.readouterr().err
+    known = ', '.join(METHODS)
+    assert f"system = 'unheard' is not known: it is one of {known}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('classes', [3, 0])

@@ -39,6 +39,7 @@ class Short:
     "What people choose most; the names are EG3D's where the meaning is equal."
 
     cfg: Literal['tiny', 'heads64', 'small', 'paper', 'cats'] = 'tiny'  # preset that all else changes
+    method: Literal[tuple(METHODS)] = 'wysiwyg'  # system that the preset is adapted to
     data: str = ''  # your pictures, a zip or folder in EG3D's format
     kimg: float | None = None  # thousand images, into which the whole schedule is compressed
     batch: int | None = None  # images per step, over all processes
@@ -253,6 +254,7 @@ def base_run(a: Short) -> Run:
         run = replace(make(), schedule=scaled(make().schedule, a.kimg * 1e3))
     else:
         run = make(total=a.kimg * 1e3)
+    run = method_of(replace(run, system=a.method)).adapted(run)
     changes = {
         'batch': a.batch,
         'seed': a.seed,
@@ -494,7 +496,8 @@ def _about(a: Train, data: Dataset, folder: Path, end: str = _RUNNING) -> str:
 
 def _verdict(run: Run, folder: Path, seconds: float) -> str:
     "How a run went, from the last line of its curve."
-    lines = (folder / 'metrics.jsonl').read_text(encoding='utf8').splitlines()
+    log = folder / 'metrics.jsonl'  # of a run that was ended at once there is none yet
+    lines = log.read_text(encoding='utf8').splitlines() if log.exists() else []
     last = json.loads(lines[-1]) if lines else {'images': 0}
     opaque = last.get('geometry/opacity', math.nan)
     flaws = []
@@ -753,7 +756,8 @@ def render(a: Render) -> dict:
         name = f'_yaw{i}' if len(yaws) > 1 else ''
         views[name] = g.orbit(torch.tensor([yaw]), torch.tensor([a.pitch]))
     people = {seed: _look_at(g, seed, views, a) for seed in seeds}
-    if any(person.pop('empty') for person in people.values()):
+    empty = [person.pop('empty') for person in people.values()]
+    if any(empty):
         _warn_empty(g.view, own)
     if a.grid:
         pictures = [picture for person in people.values() for picture in person.values()]

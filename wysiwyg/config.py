@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['METHODS', 'LATER', 'PUBLISHED', 'BY_NEED', 'PRESETS', 'RANGES', 'MOST_FAULTS', 'Schedule', 'constant', 'HeadsConfig',
            'DataConfig', 'BackboneConfig', 'FieldConfig', 'RenderConfig', 'ProbeConfig', 'ProposalConfig',
-           'SamplerConfig', 'DiscriminatorConfig', 'AugmentConfig', 'FeatureConfig', 'LossConfig', 'ScheduleConfig',
-           'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'identity', 'sha', 'compressed', 'scaled',
-           'final_stage', 'paper', 'cats', 'small', 'tiny', 'heads64', 'preset', 'fitting', 'check', 'spans', 'courses',
-           'schedule_table', 'schedule_text', 'schedule_plot', 'suggest_gamma']
+           'SamplerConfig', 'DiscriminatorConfig', 'AugmentConfig', 'FeatureConfig', 'EG3DConfig', 'LossConfig',
+           'ScheduleConfig', 'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'identity', 'sha',
+           'compressed', 'scaled', 'final_stage', 'paper', 'cats', 'small', 'tiny', 'heads64', 'preset', 'fitting',
+           'check', 'spans', 'courses', 'schedule_table', 'schedule_text', 'schedule_plot', 'suggest_gamma']
 
 # %% ../nbs/01_config.ipynb #17419144
 import ctypes, hashlib, json, math, re, sys, typing
@@ -244,6 +244,21 @@ class FeatureConfig:
     width: int = 96  # channels of the heads
     map_dim: int = 64  # width of the camera projection
 
+# %% ../nbs/01_config.ipynb #8e64c3e6
+@dataclass(frozen=True)
+class EG3DConfig:
+    """What EG3D has and WYSIWYG has not (`baselines/b01_eg3d`): a feature image, and super-resolution."""
+
+    # side of the rendered feature image, over images; `schedule.resolution` is the final picture's
+    resolution: Schedule = Schedule(((0, 64),))
+    upsampled: int = 128  # side to which the feature image is brought before super-resolution
+    features: int = 32  # channels of the feature image; the first three are the raw picture
+    hidden: int = 64  # width of the decoder
+    channels: int = 256  # of the first block of super-resolution; the second has half as many
+    density_weight: float = 0.25  # of neighbouring places' difference in raw density
+    density_std: float = 0.004  # how far such a neighbour is, world units
+    blur: Schedule = Schedule(((0, 10), (200_000, 0)))  # of both pictures, in pixels of a picture of 512
+
 # %% ../nbs/01_config.ipynb #a3732dfe
 @dataclass(frozen=True)
 class LossConfig:
@@ -308,7 +323,10 @@ class TrainConfig:
     nan_patience: int = 10  # skipped steps in a row before the run stops with a report
 
 # %% ../nbs/01_config.ipynb #4d39db9e
-METHODS = {'wysiwyg': 'wysiwyg.method:WYSIWYG'}  # name -> module:value, imported on demand
+METHODS = {  # name -> module:value, imported on demand
+    'wysiwyg': 'wysiwyg.method:WYSIWYG',
+    'eg3d': 'wysiwyg.baselines.eg3d:EG3D',
+}
 
 
 @dataclass(frozen=True)
@@ -328,6 +346,7 @@ class Run:
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     features: FeatureConfig = FeatureConfig()
     augment: AugmentConfig = AugmentConfig()
+    eg3d: EG3DConfig = EG3DConfig()
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
@@ -461,6 +480,14 @@ LATER: dict[str, object] = {
     'features.width': 96,
     'features.map_dim': 64,
     'schedule.features': [[0, 0]],
+    'eg3d.resolution': [[0, 64]],
+    'eg3d.upsampled': 128,
+    'eg3d.features': 32,
+    'eg3d.hidden': 64,
+    'eg3d.channels': 256,
+    'eg3d.density_weight': 0.25,
+    'eg3d.density_std': 0.004,
+    'eg3d.blur': [[0, 10], [200_000, 0]],
 }
 
 # %% ../nbs/01_config.ipynb #5c1e90a8
@@ -800,6 +827,14 @@ augment.contrast           [0, inf)   it is a standard deviation
 augment.hue                [0, 1]     it is in half turns
 augment.saturation         [0, inf)   it is a standard deviation
 augment.cutout             [0, 1]     it is a probability
+eg3d.resolution            [2, 4096]  its values are pixels per side; give 64
+eg3d.upsampled             [4, 4096]  pixels per side
+eg3d.features              [3, inf)   the first three are the raw picture
+eg3d.hidden                [1, inf)   a layer has channels
+eg3d.channels              [2, inf)   a layer has channels, and the last block half as many
+eg3d.density_weight        [0, inf)   it is a weight
+eg3d.density_std           [0, inf)   it is a standard deviation, in world units
+eg3d.blur                  [0, 1000]  its values are pixels of a picture of 512; give 10
 loss.sampler               [0, inf)   it is a weight
 loss.surface               [0, inf)   it is a weight
 loss.decision              [0, inf)   it is a weight

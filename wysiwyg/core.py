@@ -189,18 +189,20 @@ class Samples(Record):
 class Answer(Record):
     """What a field says at the samples of rays: colour, and how dense matter is there.
 
-    Density as itself, or as a signed distance and the width of its surface, from which it follows (Eq. 1).
-    ValueError where there is neither.
+    Density as itself, raw, or as a signed distance and the width of its surface, from which it follows
+    (Eq. 1). ValueError where there is none.
     """
 
     rgb: Tensor  # [B, N, S, 3]
     sigma: Tensor = None  # [B, N, S] extinction per world unit
+    raw: Tensor = None  # [B, N, S] before softplus(raw - 1): what EG3D averages between samples
     sdf: Tensor = None  # [B, N, S] world units, negative inside
     beta: Tensor = None  # [B, N, S] world units
 
     def __post_init__(self):
-        if self.sigma is None and (self.sdf is None or self.beta is None):
-            raise ValueError('an Answer needs sigma, or sdf and beta')
+        has_distance = self.sdf is not None and self.beta is not None
+        if self.sigma is None and self.raw is None and not has_distance:
+            raise ValueError('an Answer needs sigma, raw, or sdf and beta')
 
 # %% ../nbs/00_core.ipynb #b57f12d6
 def to_image(

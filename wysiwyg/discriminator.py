@@ -27,9 +27,9 @@ def label_embedding(label_dim: int, map_dim: int) -> nn.Module | None:
 
 # %% ../nbs/13_discriminator.ipynb #b4008fea
 class Discriminator(nn.Module):
-    "Images [B, 3, R, R] in [-1, 1], labels [B, L] -> logits [B]; ValueError for images of another shape."
+    "Images [B, colors, R, R] in [-1, 1], labels [B, L] -> logits [B]; ValueError for another shape."
 
-    def __init__(self, config: DiscriminatorConfig, resolution: int, label_dim: int = 25):
+    def __init__(self, config: DiscriminatorConfig, resolution: int, label_dim: int = 25, colors: int = 3):
         super().__init__()
 
         def width(side: int) -> int:
@@ -38,9 +38,9 @@ class Discriminator(nn.Module):
         self.loss = config.loss
         self.penalised = ('real', 'fake') if config.penalty == 'both' else ('real',)
         self.ops = Ops()
-        self.resolution = resolution
+        self.resolution, self.colors = resolution, colors
         self.group = config.group
-        self.from_rgb = EqualConv(3, width(resolution), 1)
+        self.from_rgb = EqualConv(colors, width(resolution), 1)
         sides = [2**k for k in range(int(math.log2(resolution)), 2, -1)]  # R ... 8
         blocks = [DiscriminatorBlock(width(s), width(s // 2), config.resample) for s in sides]
         self.blocks = nn.Sequential(*blocks)
@@ -53,11 +53,12 @@ class Discriminator(nn.Module):
 
     def forward(
         self,
-        images: Tensor,  # [B, 3, R, R]
+        images: Tensor,  # [B, colors, R, R]; 3 for one picture
         label: Tensor = None,  # [B, L]
         half: bool = False,  # bfloat16 in the blocks; statistics and what follows stay float32
     ) -> Tensor:  # [B]
-        sizes = expect(images, 'images', f'B 3 {self.resolution} {self.resolution}')
+        r = self.resolution
+        sizes = expect(images, 'images', f'B {self.colors} {r} {r}')
         if self.embed is not None:
             expect(label, 'label', 'B L', B=sizes['B'], L=self.label_dim)
         images = self.ops.arrange(images)
@@ -164,7 +165,7 @@ def _moved(images: Tensor, coins: Tensor, normal: Tensor, p: float, config: Augm
 
 
 def _toned(images: Tensor, coins: Tensor, normal: Tensor, p: float, config: AugmentConfig) -> Tensor:
-    "With another brightness, contrast, hue and saturation."
+    "With another brightness, contrast, hue and saturation; pictures [B, 3 k, R, R] of k views all alike."
     c = config
     on = (coins < p).float()
     spread = (c.brightness, c.contrast, math.pi * c.hue, c.saturation)
@@ -172,8 +173,9 @@ def _toned(images: Tensor, coins: Tensor, normal: Tensor, p: float, config: Augm
     hue = 2 * coins[:, 6:7] / p - 1  # uniform given that the coin fell
     amount = torch.cat([normal[:, 3:5], hue, normal[:, 5:6]], 1)
     matrix = color_matrix(on[:, 4:8] * amount * scale).to(images)
-    turned = torch.einsum('bij,bjhw->bihw', matrix[:, :3, :3], images)
-    return turned + matrix[:, :3, 3, None, None]
+    pictures = images.unflatten(1, (-1, 3))
+    turned = torch.einsum('bij,bkjhw->bkihw', matrix[:, :3, :3], pictures)
+    return (turned + matrix[:, None, :3, 3, None, None]).flatten(1, 2)
 
 # %% ../nbs/13_discriminator.ipynb #c8602627
 def _cutout(images: Tensor, on: Tensor, centre: Tensor) -> Tensor:

@@ -86,6 +86,9 @@ class Method(Protocol):
     name: str
     label_kinds: tuple[str, ...]  # of sets it learns from: 'camera', 'class', 'none'
 
+    def adapted(self, run: Run) -> Run:
+        "A preset, written for WYSIWYG, with what this method wants in its place."
+
     def generator(self, run: Run, start: bool = True) -> nn.Module:
         """New networks on the CPU, drawn from torch's generator: `groups()`, `mapping`, `map`, `synthesize`,
         `render`, `dense`, `orbit`, as `Generator` has them. Without `start` weights need no first shape."""
@@ -111,6 +114,9 @@ class Wysiwyg:
 
     name = 'wysiwyg'
     label_kinds = ('camera',)
+
+    def adapted(self, run: Run) -> Run:
+        return override(run, system=self.name)
 
     def generator(self, run: Run, start: bool = True) -> Generator:
         "Its parts, in the order in which they draw random numbers; with `start` the field is a sphere."

@@ -9,6 +9,7 @@ __all__ = ['volume_weights', 'sigma_of', 'expect_distance', 'March', 'weigh', 'm
 # %% ../nbs/07a_volrend.ipynb #5626fc81
 from dataclasses import dataclass
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from .core import *
 from .sdf import *
@@ -25,9 +26,11 @@ def volume_weights(
 
 # %% ../nbs/07a_volrend.ipynb #0e6feb9c
 def sigma_of(answer: Answer) -> Tensor:
-    "Extinction per world unit, [B, N, S]: the answer's own, or Eq. 1 of its distance."
+    "Extinction per world unit, [B, N, S]: the answer's own, of its raw one (EG3D), or Eq. 1 of its distance."
     if answer.sigma is not None:
         return answer.sigma
+    if answer.raw is not None:
+        return F.softplus(answer.raw - 1)
     return density(answer.sdf, answer.beta)
 
 
