@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['METHODS', 'LATER', 'PUBLISHED', 'BY_NEED', 'PRESETS', 'RANGES', 'MOST_FAULTS', 'Schedule', 'constant', 'HeadsConfig',
            'DataConfig', 'BackboneConfig', 'FieldConfig', 'RenderConfig', 'ProbeConfig', 'ProposalConfig',
-           'SamplerConfig', 'DiscriminatorConfig', 'AugmentConfig', 'FeatureConfig', 'EG3DConfig', 'LossConfig',
-           'ScheduleConfig', 'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'identity', 'sha',
-           'compressed', 'scaled', 'final_stage', 'paper', 'cats', 'small', 'tiny', 'heads64', 'preset', 'fitting',
-           'check', 'spans', 'courses', 'schedule_table', 'schedule_text', 'schedule_plot', 'suggest_gamma']
+           'SamplerConfig', 'DiscriminatorConfig', 'AugmentConfig', 'FeatureConfig', 'EG3DConfig', 'Mimic3DConfig',
+           'LossConfig', 'ScheduleConfig', 'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'identity',
+           'sha', 'compressed', 'scaled', 'final_stage', 'paper', 'cats', 'small', 'tiny', 'heads64', 'preset',
+           'fitting', 'check', 'spans', 'courses', 'schedule_table', 'schedule_text', 'schedule_plot', 'suggest_gamma']
 
 # %% ../nbs/01_config.ipynb #17419144
 import ctypes, hashlib, json, math, re, sys, typing
@@ -259,6 +259,16 @@ class EG3DConfig:
     density_std: float = 0.004  # how far such a neighbour is, world units
     blur: Schedule = Schedule(((0, 10), (200_000, 0)))  # of both pictures, in pixels of a picture of 512
 
+# %% ../nbs/01_config.ipynb #8e64c3e7
+@dataclass(frozen=True)
+class Mimic3DConfig:
+    "What Mimic3D adds to EG3D (`baselines/b02_mimic3d`): a 3D branch that imitates the 2D one."
+
+    patch: int = 64  # side of the rendered patches, pixels of the final picture
+    student_from: float = 0.0  # images; before, the 2D branch learns alone
+    imitation: float = 1.0  # weight of the imitation loss
+    patch_weight: float = 0.1  # weight of the patches' critic
+
 # %% ../nbs/01_config.ipynb #a3732dfe
 @dataclass(frozen=True)
 class LossConfig:
@@ -326,6 +336,7 @@ class TrainConfig:
 METHODS = {  # name -> module:value, imported on demand
     'wysiwyg': 'wysiwyg.method:WYSIWYG',
     'eg3d': 'wysiwyg.baselines.eg3d:EG3D',
+    'mimic3d': 'wysiwyg.baselines.mimic3d:MIMIC3D',
 }
 
 
@@ -347,6 +358,7 @@ class Run:
     features: FeatureConfig = FeatureConfig()
     augment: AugmentConfig = AugmentConfig()
     eg3d: EG3DConfig = EG3DConfig()
+    mimic3d: Mimic3DConfig = Mimic3DConfig()
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
@@ -488,6 +500,10 @@ LATER: dict[str, object] = {
     'eg3d.density_weight': 0.25,
     'eg3d.density_std': 0.004,
     'eg3d.blur': [[0, 10], [200_000, 0]],
+    'mimic3d.patch': 64,
+    'mimic3d.student_from': 0,
+    'mimic3d.imitation': 1.0,
+    'mimic3d.patch_weight': 0.1,
 }
 
 # %% ../nbs/01_config.ipynb #5c1e90a8
@@ -835,6 +851,10 @@ eg3d.channels              [2, inf)   a layer has channels, and the last block h
 eg3d.density_weight        [0, inf)   it is a weight
 eg3d.density_std           [0, inf)   it is a standard deviation, in world units
 eg3d.blur                  [0, 1000]  its values are pixels of a picture of 512; give 10
+mimic3d.patch              [4, 4096]  pixels per side
+mimic3d.student_from       [0, inf]   it counts images, inf for never
+mimic3d.imitation          [0, inf)   it is a weight
+mimic3d.patch_weight       [0, inf)   it is a weight
 loss.sampler               [0, inf)   it is a weight
 loss.surface               [0, inf)   it is a weight
 loss.decision              [0, inf)   it is a weight
