@@ -310,16 +310,16 @@ _LIKE_EG3D = {
 
 def _sizes(run: Run) -> dict[str, object]:
     "The preset's own sizes in EG3D's terms."
-    side, samples = run.resolution, run.render.coarse // 2
+    side, samples = run.resolution, (run.render.coarse + run.render.fine) // 2
     return {
-        'backbone.backbone_resolution': run.backbone.plane_resolution,
+        'backbone.plane_resolution': run.backbone.backbone_resolution,
         'render.coarse': samples,
         'render.fine': samples,
         'schedule.resolution': [[0, side]],
         'eg3d.resolution': [[0, min(64, side // 2)]],
         'eg3d.upsampled': min(128, side // 2),
-        'eg3d.channels': min(256, 2 * run.backbone.plane_channels),
-        'eg3d.blur': [[0, 10], [run.schedule.total / 10, 0]],
+        'eg3d.channels': min(256, side // 2),
+        'eg3d.blur': [[0, 10], [min(200_000, run.schedule.total / 10), 0]],
     }
 
 
