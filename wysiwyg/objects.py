@@ -121,7 +121,9 @@ def torus(
 ) -> Solid:
     "A ring around the origin."
     angle = _angles(n)[:, None]
-    across = np.array([1.0, 0, 0])
+    axis = np.array(axis, float)
+    least = np.abs(axis).argmin()
+    across = _unit(np.eye(3)[least] - axis[least] * axis)
     other = np.cross(axis, across)
     circle = radius * (np.cos(angle) * across + np.sin(angle) * other)
     return loft(sweep(circle, thick, axis, closed=True, n=12), colour, closed=True)
@@ -361,19 +363,23 @@ _CREASE = math.cos(math.radians(40))  # a sharper edge stays an edge
 
 
 def corner_normals(solid: Solid) -> np.ndarray:  # [F, 3, 3]
-    "Unit normals at the corners of each triangle: area-weighted over the neighbours that bend little."
+    """Unit normals at the corners of each triangle: means over those at the same vertex that bend little.
+
+    Weighted by their angles there, so that it does not matter how a quadrilateral was cut in two."""
     from scipy.sparse import csr_matrix
 
-    a, b, c = [solid.vertices[corner] for corner in solid.triangles.T]
-    area = np.cross(b - a, c - a)
-    unit = _unit(area)
+    x = solid.vertices[solid.triangles]  # [F, 3, 3]
+    after = _unit(np.roll(x, -1, 1) - x)  # along the edge to the next corner
+    before = _unit(np.roll(x, 1, 1) - x)
+    angle = np.arccos((after * before).sum(-1).clip(-1, 1)).ravel()
+    flat = _unit(np.cross(after[:, 0], before[:, 0]))
     corner = solid.triangles.ravel()
     whose = np.arange(len(corner)) // 3  # triangle of each corner
-    touch = csr_matrix((np.ones(len(corner)), (corner, whose)), (len(solid.vertices), len(area)))
-    pairs = touch[corner].tocoo()  # corner, and a triangle at the same vertex
-    bends_little = (unit[whose[pairs.row]] * unit[pairs.col]).sum(1) > _CREASE
-    near = csr_matrix((bends_little * 1.0, (pairs.row, pairs.col)), pairs.shape)
-    return _unit(near @ area).reshape(-1, 3, 3)
+    touch = csr_matrix((angle, (corner, whose)), (len(solid.vertices), len(x)))
+    pairs = touch[corner].tocoo()  # a corner, and a triangle at the same vertex
+    bends_little = (flat[whose[pairs.row]] * flat[pairs.col]).sum(1) > _CREASE
+    weight = csr_matrix((pairs.data * bends_little, (pairs.row, pairs.col)), pairs.shape)
+    return _unit(weight @ flat).reshape(-1, 3, 3)
 
 # %% ../nbs/04a_objects.ipynb #04a0b02b
 @dataclass(frozen=True)
