@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['STYLES', 'TINTS', 'TOP', 'CENTRE', 'ROWS', 'COLS', 'HeadModel', 'load_head_model', 'first_hits', 'vertex_normals',
-           'noise', 'Hair', 'Person', 'sample_person', 'Mesh', 'build_mesh', 'Light', 'sample_light', 'head_camera',
-           'head_light', 'render_head', 'heads_digest', 'truth_path', 'set_digest', 'render_heads', 'truth']
+           'noise', 'Hair', 'Person', 'keyed', 'sample_person', 'Mesh', 'build_mesh', 'Light', 'sample_light',
+           'head_camera', 'head_light', 'render_head', 'average_rays', 'heads_digest', 'depth_steps', 'truth_path',
+           'set_digest', 'render_set', 'render_heads', 'truth']
 
 # %% ../nbs/04_heads.ipynb #cc4007c5
 import hashlib, json, sys, zipfile, zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -304,8 +306,8 @@ def _sample_tint(r: np.random.Generator, age: float, light: bool) -> np.ndarray:
     return TINTS[r.choice(8, p=p / p.sum())] * r.uniform(0.85, 1.15)
 
 # %% ../nbs/04_heads.ipynb #b4e1b9a0
-def _keyed(*key) -> np.random.Generator:
-    "A numpy generator that depends on `key` alone."
+def keyed(*key) -> np.random.Generator:
+    "A numpy generator that depends on `key` alone, e.g. `keyed(seed, 'head', i)`."
     seed = torch.randint(2**62, (1,), generator=rng(*key)).item()
     return np.random.default_rng(seed)
 
@@ -315,7 +317,7 @@ TOP = 0.265  # highest y of head and hair, world units
 
 def sample_person(model: HeadModel, seed: int, i: int) -> Person:
     "Person i of stream `seed`: the shape from the model, colours and hair that follow the shape."
-    r = _keyed(seed, 'head', i)
+    r = keyed(seed, 'head', i)
     z = r.standard_normal(len(model.identity)).clip(-2.3, 2.3).astype(np.float32)
     e = _sample_expression(model, r)
     traits = np.r_[z, 1] @ model.phenotype
@@ -805,7 +807,7 @@ def sample_light(
     gloss: float = 1.0,  # strength of the highlights
 ) -> Light:
     "Light i of stream `seed`, mostly from in front and above."
-    r = _keyed(seed, 'light', i)
+    r = keyed(seed, 'light', i)
     yaw = r.normal(0, 0.55) * spread
     pitch = r.uniform(0.1, 0.8)
     sky = np.array([r.normal(0, 0.3), 0.8, 0.5])
@@ -974,7 +976,7 @@ def render_head(
     lit = np.where(kind == 2, 0.45 + 0.55 * lit, lit)  # lids let light through
     rgb = np.tile(np.array(config.background, np.float32), (side**2, 1))
     rgb[hits.on] = _shade(albedo, hits.normal, hits.view, lit, cavity, kind, down, light)
-    return _average(rgb, hits, config)
+    return average_rays(rgb, hits.on, hits.depth, hits.normal, config.supersample)
 
 # %% ../nbs/04_heads.ipynb #c520e270
 def _kinds(hits: _Hits) -> np.ndarray:
@@ -1004,14 +1006,23 @@ def _downwards(d: np.ndarray) -> np.ndarray:
     return down
 
 # %% ../nbs/04_heads.ipynb #898d22f1
-def _average(rgb: np.ndarray, hits: _Hits, config: HeadsConfig) -> dict[str, np.ndarray]:
-    "Supersamples [n, 3] to pixels; depth and normals average over the rays that hit."
-    s, r = config.supersample, config.resolution
+def average_rays(
+    rgb: np.ndarray,  # [n, 3] in [0, 1], of n = (R s)**2 rays, row by row
+    on: np.ndarray,  # [m] numbers of the rays that hit
+    depth: np.ndarray,  # [m] world units
+    normal: np.ndarray,  # [m, 3] unit
+    s: int,  # rays per pixel side
+) -> dict[str, np.ndarray]:
+    """Supersamples to pixels; depth and normals average over the rays that hit.
+
+    image u8 [R, R, 3], mask u8 [R, R], depth f32 [R, R] in the units of `depth` (0 where empty), normal f16
+    [R, R, 3]."""
+    r = round(len(rgb) ** 0.5) // s
     full = np.zeros((len(rgb), 8), np.float32)
     full[:, :3] = rgb
-    full[hits.on, 3] = 1
-    full[hits.on, 4] = hits.depth
-    full[hits.on, 5:] = hits.normal
+    full[on, 3] = 1
+    full[on, 4] = depth
+    full[on, 5:] = normal
     out = full.reshape(r, s, r, s, 8).mean((1, 3))
     image = out[..., :3].clip(0, 1)
     mask = out[..., 3]
@@ -1045,6 +1056,13 @@ def heads_digest(config: HeadsConfig) -> str:
 _DEPTH_STEPS = 2**15  # steps of stored depth per camera radius
 
 
+def depth_steps(depth: np.ndarray, radius: float) -> np.ndarray:
+    """World units [...] as u16 steps of radius / 2**15, as the truth stores them.
+
+    float16 would step by 0.002, a pixel's width."""
+    return np.round(depth * (_DEPTH_STEPS / radius)).astype(np.uint16)
+
+
 def _head_row(config: HeadsConfig, i: int) -> tuple[bytes, list[float], dict[str, np.ndarray]]:
     "PNG, label and truth of head i; depends on (config, i) alone."
     model = load_head_model()
@@ -1052,26 +1070,23 @@ def _head_row(config: HeadsConfig, i: int) -> tuple[bytes, list[float], dict[str
     person = sample_person(model, config.seed, i)
     out = render_head(model, person, camera, head_light(config, i), config)
     png = png_bytes(out.pop('image'))
-    # float16 would step by 0.002, a pixel's width
-    depth = np.round(out['depth'] * (_DEPTH_STEPS / config.radius)).astype(np.uint16)
-    true = out | {'depth': depth, 'latent': person.latent}
+    true = out | {'depth': depth_steps(out['depth'], config.radius), 'latent': person.latent}
     return png, camera.label[0].tolist(), true
 
 
-def _rows(config: HeadsConfig):
-    "All rows in order, from config.workers processes (one where the platform cannot fork)."
+def _rows(row: Callable[[int], tuple], n: int, workers: int):
+    "row(0) to row(n - 1) in order, from so many processes (one where the platform cannot fork)."
     import multiprocessing
     from threadpoolctl import threadpool_limits
 
-    _scalp(load_head_model())  # the workers inherit it, and the limit
-    row = partial(_head_row, config)
     with threadpool_limits(1, 'blas'):  # threads of BLAS get in each other's way, and change last bits
-        if config.workers < 2 or 'fork' not in multiprocessing.get_all_start_methods():
-            yield from map(row, range(config.n))
+        yield row(0)  # the workers inherit what it leaves in caches, and the limit
+        if workers < 2 or 'fork' not in multiprocessing.get_all_start_methods():
+            yield from map(row, range(1, n))
             return
         fork = multiprocessing.get_context('fork')
-        with fork.Pool(config.workers, torch.set_num_threads, (1,)) as pool:
-            yield from pool.imap(row, range(config.n), chunksize=8)
+        with fork.Pool(workers, torch.set_num_threads, (1,)) as pool:
+            yield from pool.imap(row, range(1, n), chunksize=8)
 
 # %% ../nbs/04_heads.ipynb #5f828618
 _TRUTH_PIXELS = 2**25  # the truth of a set is kept for as many of its first heads as have this many pixels
@@ -1116,7 +1131,7 @@ def set_digest(path: str | Path) -> str:
 # %% ../nbs/04_heads.ipynb #5f828619
 def _write_set(
     path: Path,
-    entries: list[tuple[str, bytes, list[float]]],  # as `write_zip` takes them
+    entries: list[tuple[str, bytes, list[float] | int]],  # as `write_zip` takes them
     arrays: dict[str, np.ndarray],
 ) -> Path:
     "Pictures and their truth: both whole, or neither taken for a set."
@@ -1128,8 +1143,8 @@ def _write_set(
     return path  # the truth is renamed first
 
 
-def _check_place(path: Path, digest: str):
-    "May `path` be rendered to? A word where other heads lie there; ValueError where they are not ours."
+def _check_place(path: Path, digest: str, unit: str):
+    "May `path` be rendered to? A word where another set lies there; ValueError where it is not ours."
     if not path.exists():
         return
     if not truth_path(path).exists():
@@ -1139,8 +1154,45 @@ def _check_place(path: Path, digest: str):
         )
     found = set_digest(path)
     torn = 'holds pictures and truth that are not of one set'
-    why = f'holds other heads (digest {found}, here {digest})' if found else torn
+    why = f'holds other {unit}s (digest {found}, here {digest})' if found else torn
     print(f'warning: {path.name} {why}: rendered anew', file=sys.stderr)
+
+# %% ../nbs/04_heads.ipynb #5f82861a
+def render_set(
+    config: HeadsConfig,  # or another with n, resolution, radius and workers
+    row: Callable[[int], tuple[bytes, list[float] | int, dict[str, np.ndarray]]],  # PNG, label, truth of i
+    digest: str,  # of all that decides the bytes
+    path: str | Path | None,  # None: below data/sets
+    unit: str,  # what a picture shows
+    progress: bool = True,
+) -> Path:
+    """Pictures 0 to n - 1 and their truth, unless this very set lies there already.
+
+    The truth holds depth in `depth_steps`, and 'labels' of its own where the zip withholds cameras.
+    ValueError where pictures of others lie at `path`; WriteError where the system refuses."""
+    from tqdm.auto import tqdm
+
+    side, given = config.resolution, path
+    path = Path(path) if path else data_dir() / 'sets' / f'{unit}s{side}-{digest}.zip'
+    if set_digest(path) == digest:
+        return path
+    if given:
+        _check_place(path, digest, unit)
+    bar = tqdm(
+        _rows(row, config.n, config.workers),
+        total=config.n,
+        unit=unit,
+        desc=f'{unit}s {side}px',
+        disable=not progress,
+    )
+    kept = max(1, _TRUTH_PIXELS // side**2)
+    entries, rows = [], []
+    for i, (png, label, true) in enumerate(bar):
+        entries.append((f'{i // 1000:05d}/{unit}{i:08d}.png', png, label))
+        if i < kept:
+            rows.append(true)
+    arrays = _truth_arrays(config.radius, digest, entries[:kept], rows)
+    return _write_set(path, entries, arrays)
 
 # %% ../nbs/04_heads.ipynb #2e69fba6
 def render_heads(config: HeadsConfig, path: str | Path = None, progress: bool = True) -> Path:
@@ -1148,39 +1200,17 @@ def render_heads(config: HeadsConfig, path: str | Path = None, progress: bool = 
 
     A complete set of the same configuration is used as it is. ValueError where the configuration cannot be
     rendered, or pictures of others lie at `path`; WriteError where the system refuses."""
-    from tqdm.auto import tqdm
-
     check(Run(heads=config), heads=False)
-    digest, given = heads_digest(config), path
-    path = Path(path) if path else data_dir() / 'sets' / f'heads{config.resolution}-{digest}.zip'
-    if set_digest(path) == digest:
-        return path
-    if given:
-        _check_place(path, digest)
-    kept = min(config.n, max(1, _TRUTH_PIXELS // config.resolution**2))
-    bar = tqdm(
-        _rows(config),
-        total=config.n,
-        unit='head',
-        desc=f'heads {config.resolution}px',
-        disable=not progress,
-    )
-    entries, rows = [], []
-    for i, (png, label, true) in enumerate(bar):
-        entries.append((f'{i // 1000:05d}/head{i:08d}.png', png, label))
-        if i < kept:
-            rows.append(true)
-    arrays = _truth_arrays(config, digest, entries[:kept], rows)
-    return _write_set(path, entries, arrays)
+    return render_set(config, partial(_head_row, config), heads_digest(config), path, 'head', progress)
 
 # %% ../nbs/04_heads.ipynb #2b2c6d0d
-def _truth_arrays(config: HeadsConfig, digest: str, entries: list, rows: list[dict]) -> dict[str, np.ndarray]:
-    "What is stored beside the pictures of `entries`, whose truth are the `rows`."
+def _truth_arrays(radius: float, digest: str, entries: list, rows: list[dict]) -> dict[str, np.ndarray]:
+    "What is stored beside the pictures of `entries`; `rows` may give other labels than theirs."
     names = [name for name, _, _ in entries]
     labels = [label for _, _, label in entries]
     arrays = {
         'digest': np.array(digest),
-        'depth_step': config.radius / _DEPTH_STEPS,
+        'depth_step': radius / _DEPTH_STEPS,
         'names': np.array(names),
         'labels': np.array(labels, np.float32),
     }
@@ -1194,11 +1224,10 @@ def truth(path: str | Path) -> dict[str, np.ndarray]:
     normal f16 [n, R, R, 3] in the world, normal_cam f16 likewise in the camera's axes (x right, y down,
     z forward), latent f16 [n, 120]. ValueError where there is none, or it is another set's."""
     if not truth_path(path).exists():
-        raise ValueError(f'no truth beside {Path(path).name}: only sets written by render_heads have one')
+        raise ValueError(f'no truth beside {Path(path).name}: only rendered sets have one')
     if Path(path).is_file() and not set_digest(path):
         raise ValueError(
-            f'{truth_path(path).name} is not the truth of {Path(path).name}: '
-            'render the set again with `wysiwyg heads`'
+            f'{truth_path(path).name} is not the truth of {Path(path).name}: render the set again'
         )
     with np.load(truth_path(path), allow_pickle=False) as d:
         out = {k: d[k] for k in d.files if k not in ('digest', 'pictures')}
