@@ -9,6 +9,7 @@ from wysiwyg.cli import main
 from wysiwyg.config import METHODS, preset
 from wysiwyg.generator import load_generator, method_of
 from wysiwyg.heads import render_heads
+from wysiwyg.objects import ObjectsConfig, render_objects
 
 BASELINES = [name for name in METHODS if name != 'wysiwyg']
 SMALL = (
@@ -18,9 +19,15 @@ SMALL = (
 
 
 @pytest.fixture(scope='module')
-def heads(tmp_path_factory):
+def sets(tmp_path_factory):
+    "By the kind of their labels."
+    folder = tmp_path_factory.mktemp('set')
     config = preset('tiny', **{'heads.n': 24, 'heads.workers': 1}).heads
-    return render_heads(config, tmp_path_factory.mktemp('set') / 'heads.zip', False)
+    objects = ObjectsConfig(n=28, resolution=32, cameras='prior', workers=1)
+    return {
+        'camera': render_heads(config, folder / 'heads.zip', False),
+        'class': render_objects(objects, folder / 'objects.zip', False),
+    }
 
 
 @pytest.fixture
@@ -41,8 +48,9 @@ def called(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('method', BASELINES)
-def test_it_trains_and_goes_on_to_the_bit(called, heads, tmp_path, method):
-    start = f'train --method {method} --data {heads} {SMALL}'
+def test_it_trains_and_goes_on_to_the_bit(called, sets, tmp_path, method):
+    kind = method_of(preset('tiny', system=method)).label_kinds[0]
+    start = f'train --method {method} --data {sets[kind]} {SMALL}'
     called(f'{start} --outdir {tmp_path}/whole')
     called(f'{start} --outdir {tmp_path}/cut --stop-at .012')
     called(f'{start} --outdir {tmp_path}/cut --resume latest')
@@ -52,8 +60,9 @@ def test_it_trains_and_goes_on_to_the_bit(called, heads, tmp_path, method):
         assert torch.equal(a, b), name
 
     network = tmp_path / 'whole' / 'generator.safetensors'
-    told = called(f'eval --network {network} --data {heads} --n 8')
+    told = called(f'eval --network {network} --data {sets[kind]} --n 8')
     assert 'fd_efflite0at96_8' in told
+    assert 'normal_fd_efflite0at96_8' in told
     called(f'render --network {network} --outdir {tmp_path}/pictures --seeds 0-1')
     assert len(list((tmp_path / 'pictures').glob('*normal.png'))) == 2
 

@@ -265,7 +265,6 @@ def base_run(a: Short) -> Run:
         run = replace(make(), schedule=scaled(make().schedule, a.kimg * 1e3))
     else:
         run = make(total=a.kimg * 1e3)
-    run = method_of(replace(run, system=a.method)).adapted(run)
     changes = {
         'batch': a.batch,
         'seed': a.seed,
@@ -274,7 +273,8 @@ def base_run(a: Short) -> Run:
         'mirror': a.mirror or None,
     }
     given = {_FIELDS[name]: value for name, value in changes.items() if value is not None}
-    return override(run, **given)
+    run = override(run, system=a.method, **given)
+    return method_of(run).adapted(run)
 
 
 def _read_gamma(text: str, run: Run) -> float:

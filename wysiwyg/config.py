@@ -6,9 +6,10 @@
 __all__ = ['METHODS', 'LATER', 'PUBLISHED', 'BY_NEED', 'PRESETS', 'RANGES', 'MOST_FAULTS', 'Schedule', 'constant', 'HeadsConfig',
            'DataConfig', 'BackboneConfig', 'FieldConfig', 'RenderConfig', 'ProbeConfig', 'ProposalConfig',
            'SamplerConfig', 'DiscriminatorConfig', 'AugmentConfig', 'FeatureConfig', 'EG3DConfig', 'Mimic3DConfig',
-           'LossConfig', 'ScheduleConfig', 'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict', 'override', 'identity',
-           'sha', 'compressed', 'scaled', 'final_stage', 'paper', 'cats', 'small', 'tiny', 'heads64', 'preset',
-           'fitting', 'check', 'spans', 'courses', 'schedule_table', 'schedule_text', 'schedule_plot', 'suggest_gamma']
+           'ImageNet3DConfig', 'LossConfig', 'ScheduleConfig', 'TrainConfig', 'Run', 'to_dict', 'flat', 'from_dict',
+           'override', 'identity', 'sha', 'compressed', 'scaled', 'final_stage', 'paper', 'cats', 'small', 'tiny',
+           'heads64', 'preset', 'fitting', 'check', 'spans', 'courses', 'schedule_table', 'schedule_text',
+           'schedule_plot', 'suggest_gamma']
 
 # %% ../nbs/01_config.ipynb #17419144
 import ctypes, hashlib, json, math, re, sys, typing
@@ -269,6 +270,17 @@ class Mimic3DConfig:
     imitation: float = 1.0  # weight of the imitation loss
     patch_weight: float = 0.1  # weight of the patches' critic
 
+# %% ../nbs/01_config.ipynb #8e64c3e8
+@dataclass(frozen=True)
+class ImageNet3DConfig:
+    """What ImageNet3D adds to EG3D (`baselines/b03_imagenet3d`).
+
+    The paper publishes none of these numbers, so all are our reconstruction; views are `train.views`."""
+
+    cameras: Literal['prior', 'sphere'] = 'prior'  # reconstruction: 3DGP's prior; or the whole sphere
+    extra_blocks: int = 1  # reconstruction: synthesis blocks after the backbone's last
+    decoder_layers: int = 3  # reconstruction: hidden ones
+
 # %% ../nbs/01_config.ipynb #a3732dfe
 @dataclass(frozen=True)
 class LossConfig:
@@ -337,6 +349,7 @@ METHODS = {  # name -> module:value, imported on demand
     'wysiwyg': 'wysiwyg.method:WYSIWYG',
     'eg3d': 'wysiwyg.baselines.eg3d:EG3D',
     'mimic3d': 'wysiwyg.baselines.mimic3d:MIMIC3D',
+    'imagenet3d': 'wysiwyg.baselines.imagenet3d:IMAGENET3D',
 }
 
 
@@ -357,9 +370,10 @@ class Run:
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     features: FeatureConfig = FeatureConfig()
     augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
     eg3d: EG3DConfig = EG3DConfig()
     mimic3d: Mimic3DConfig = Mimic3DConfig()
-    loss: LossConfig = LossConfig()
+    imagenet3d: ImageNet3DConfig = ImageNet3DConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
 
@@ -492,6 +506,10 @@ LATER: dict[str, object] = {
     'features.width': 96,
     'features.map_dim': 64,
     'schedule.features': [[0, 0]],
+}
+
+# %% ../nbs/01_config.ipynb #5c1e90a9
+LATER |= {  # of the other systems
     'eg3d.resolution': [[0, 64]],
     'eg3d.upsampled': 128,
     'eg3d.features': 32,
@@ -504,6 +522,9 @@ LATER: dict[str, object] = {
     'mimic3d.student_from': 0,
     'mimic3d.imitation': 1.0,
     'mimic3d.patch_weight': 0.1,
+    'imagenet3d.cameras': 'prior',
+    'imagenet3d.extra_blocks': 1,
+    'imagenet3d.decoder_layers': 3,
 }
 
 # %% ../nbs/01_config.ipynb #5c1e90a8
@@ -843,6 +864,15 @@ augment.contrast           [0, inf)   it is a standard deviation
 augment.hue                [0, 1]     it is in half turns
 augment.saturation         [0, inf)   it is a standard deviation
 augment.cutout             [0, 1]     it is a probability
+loss.sampler               [0, inf)   it is a weight
+loss.surface               [0, inf)   it is a weight
+loss.decision              [0, inf)   it is a weight
+loss.hinge                 [0, inf)   it is a weight
+loss.smooth                [0, inf)   it is a weight
+"""
+
+# %% ../nbs/01_config.ipynb #c7419532
+_SYSTEM_RANGES = """\
 eg3d.resolution            [2, 4096]  its values are pixels per side; give 64
 eg3d.upsampled             [4, 4096]  pixels per side
 eg3d.features              [3, inf)   the first three are the raw picture
@@ -855,11 +885,8 @@ mimic3d.patch              [4, 4096]  pixels per side
 mimic3d.student_from       [0, inf]   it counts images, inf for never
 mimic3d.imitation          [0, inf)   it is a weight
 mimic3d.patch_weight       [0, inf)   it is a weight
-loss.sampler               [0, inf)   it is a weight
-loss.surface               [0, inf)   it is a weight
-loss.decision              [0, inf)   it is a weight
-loss.hinge                 [0, inf)   it is a weight
-loss.smooth                [0, inf)   it is a weight
+imagenet3d.extra_blocks    [0, 32]    it counts blocks
+imagenet3d.decoder_layers  [1, 32]    it counts hidden layers
 """
 
 # %% ../nbs/01_config.ipynb #3a875002
@@ -891,7 +918,7 @@ train.keep                 [1, inf)   a run goes on from a checkpoint
 train.nan_patience         [1, inf)   so many bad steps in a row end a run
 """
 
-RANGES = '\n' + _GENERATOR_RANGES + _RENDERING_RANGES + _JUDGE_RANGES + _COURSE_RANGES
+RANGES = '\n' + _GENERATOR_RANGES + _RENDERING_RANGES + _JUDGE_RANGES + _SYSTEM_RANGES + _COURSE_RANGES
 
 # %% ../nbs/01_config.ipynb #49aa6da1
 def _single(x: float) -> float:

@@ -434,7 +434,8 @@ def judge_heads(
     """
     if n < 2:
         raise ValueError(f'n = {n} pictures make no distribution: give at least 2')
-    known = len(_depths(data)[0]) if truth_path(data.path).exists() else 0
+    posed = data.label_kind == 'camera' and truth_path(data.path).exists()
+    known = len(_depths(data)[0]) if posed else 0
     if known < n:
         said = f'{known} true heads beside {data.path.name}, {n} wanted: the judges of heads are left out'
         print(said, file=sys.stderr)

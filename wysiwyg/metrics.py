@@ -484,7 +484,7 @@ def normal_images(
 def _known_normals(data: Dataset) -> tuple[Tensor, dict]:
     """Which pictures of a set have true normals; none where no truth lies beside it.
 
-    Numbers of pictures [k], then 'row', {number: row of the truth}, and the truth's 'normal' and 'mask'.
+    Numbers of pictures [k], then 'row', {number: row of the truth}, and the truth's own rows.
     """
     if not truth_path(data.path).exists():
         return torch.zeros(0, dtype=torch.long), {}
@@ -492,18 +492,20 @@ def _known_normals(data: Dataset) -> tuple[Tensor, dict]:
     row_of = {str(name): row for row, name in enumerate(known['names'])}
     have = [i for i, name in enumerate(data.names) if name in row_of]
     row = {i: row_of[data.names[i]] for i in have}
-    return torch.tensor(have), {'row': row, 'normal': known['normal'], 'mask': known['mask']}
+    return torch.tensor(have), {'row': row} | {k: known[k] for k in ('normal', 'mask', 'labels')}
 
 
 def true_normals(data: Dataset, index: Tensor) -> Tensor:  # [b] -> [b, 3, R, R] uint8
-    "Normal pictures of posed heads from the truth beside their zip; KeyError where it has none of a picture."
+    "Normal pictures from the truth beside a rendered set; KeyError where it has none of a picture."
     known = _known_normals(data)[1]
     row = torch.tensor([known['row'][int(i)] for i in index])
     normal = torch.from_numpy(known['normal'][row].astype(np.float32)).permute(0, 3, 1, 2)
     mask = torch.from_numpy(known['mask'][row]) / 255
     normal = F.normalize(F.avg_pool2d(normal, data.factor), dim=1)
     mask = F.avg_pool2d(mask[:, None], data.factor)[:, 0]
-    return normal_images(normal, mask, Camera.from_label(data.camera_labels[index]))
+    posed = data.label_kind == 'camera'
+    labels = data.camera_labels[index] if posed else torch.from_numpy(known['labels'][row])  # or withheld
+    return normal_images(normal, mask, Camera.from_label(labels.float()))
 
 # %% ../nbs/16_metrics.ipynb #6572de84
 def cut_density(
@@ -821,7 +823,7 @@ def evaluate(
     if n < 2:
         raise ValueError(f'n = {n} pictures make no distribution: give at least 2')
     check_count(data.name, len(data), n)
-    cameras = empirical_cameras(data.camera_labels, n, rng(seed, 'eval camera'))
+    cameras = _looked_from(g, data, n, rng(seed, 'eval camera'))
     extractor = extractor or efflite0()
     known = len(_known_normals(data)[0])
     if known < n:
@@ -841,6 +843,13 @@ def evaluate(
     return out | (_real_floor(data, n, seed, extractor, cache) if enough else {})
 
 # %% ../nbs/16_metrics.ipynb #928242ec
+def _looked_from(g: Generator, data: Dataset, n: int, random: torch.Generator) -> Camera:
+    "n cameras of the set; where it has none, of the prior that the generator was trained with."
+    if data.label_kind == 'camera' or not hasattr(g, 'cameras'):
+        return empirical_cameras(data.camera_labels, n, random)
+    return g.cameras(n, random)
+
+
 def _real_floor(
     data: Dataset, n: int, seed: int = 0, extractor: Extractor = None, cache: Path = None
 ) -> dict[str, float]:

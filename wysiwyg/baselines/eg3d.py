@@ -287,7 +287,7 @@ class EG3DMethod:
 
     def drawn(self, g: EG3DGenerator, batch: Batch, stage: EG3DStage) -> tuple[Scene, _Views, Fake]:
         "The fakes, and what they were drawn from."
-        scene = g.synthesize(g.map(batch.z, Camera.from_label(batch.condition)))
+        scene = g.synthesize(g.map(batch.z, batch.condition))
         views = g.views(scene, Camera.from_label(batch.label), stage.resolution, batch.keys)
         losses = {}
         if torch.is_grad_enabled():
