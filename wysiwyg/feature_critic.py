@@ -85,18 +85,30 @@ class Mixing(nn.Module):
 
 # %% ../nbs/13a_feature_critic.ipynb #13a0c0dd
 class _UnitNorm(nn.Module):
-    "Kernels [out, in, k, k] over the largest singular value of their matrix [out, in k k]."
+    "Kernels [out, in, k, k] over the largest singular value of their matrix M [out, in k k]."
 
     def forward(self, kernels: Tensor) -> Tensor:
         matrix = kernels.flatten(1)
-        return kernels / torch.linalg.eigvalsh(matrix @ matrix.T)[-1].sqrt()
+        gram = matrix @ matrix.T
+        v = _first_direction(gram.detach())
+        return kernels / (v @ gram @ v).sqrt()  # v M M^T v, whose slope is that of the largest eigenvalue
+
+
+def _first_direction(gram: Tensor) -> Tensor:
+    "Unit eigenvector [n] of the largest eigenvalue of [n, n]: the power 2^10, by products alone."
+    power = gram
+    for _ in range(10):
+        power = power / power.trace()
+        power = power @ power
+    best = power.diagonal().argmax().reshape(1)
+    return F.normalize(power.index_select(0, best)[0], dim=0)
 
 
 def _bounded(conv: nn.Conv2d) -> nn.Conv2d:
     parametrize.register_parametrization(conv, 'weight', _UnitNorm())
     return conv
 
-
+# %% ../nbs/13a_feature_critic.ipynb #13a0c0e9
 class _FeatureHead(nn.Module):
     "A mixed map [B, C, H, H], labels [B, L] -> logits [B, n], one for each place that is left."
 
