@@ -66,6 +66,11 @@ record: $(STAMP)  ## train tiny, measure it, the shipped generator and its ablat
 	  $(BIN)/wysiwyg eval --network runs/tiny_$$seed/generator.safetensors --n 200 --record tiny_$$seed || exit; done
 	@$(BIN)/wysiwyg eval --network runs/tiny_0/generator.safetensors --n 200 --untrained --record tiny_start
 	@cp "$$(ls runs/tiny_0/snapshot-*.png | tail -n 1)" data/results/tiny.png
+	@for method in eg3d; do \
+	  $(BIN)/wysiwyg train --method $$method --cfg tiny --outdir runs/$${method}_tiny --resume latest && \
+	  $(BIN)/wysiwyg eval --network runs/$${method}_tiny/generator.safetensors --n 200 --record $${method}_tiny && \
+	  $(BIN)/wysiwyg eval --network runs/$${method}_tiny/generator.safetensors --n 200 --untrained --record $${method}_start && \
+	  cp "$$(ls runs/$${method}_tiny/snapshot-*.png | tail -n 1)" data/results/$${method}_tiny.png || exit; done
 	@$(BIN)/wysiwyg ablate --study a02_samples --views 8 --repeats 2 --n 128 --record a02_samples
 	@$(BIN)/wysiwyg ablate --study a01_paper_table --images 64 --n 128 --seeds 0,1,2,3,4,5 --record a01_paper_table
 	@$(BIN)/wysiwyg ablate --study a03_proposal_cost --images 2000 --views 16 --seeds 0,1,2 --record a03_proposal_cost
