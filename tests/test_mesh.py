@@ -115,6 +115,18 @@ def test_following_finds_a_surface_between_centres_that_claim_to_be_far():
 
 
 @pytest.mark.parametrize('every', [True, False])
+def test_slabs_join_where_the_last_bits_depend_on_the_batch(every):
+    "As those of matrix products do; here a little more, so that a vertex asked twice moves visibly."
+    noise = rng('bits')
+
+    def rounded(x):
+        return x.norm(dim=-1) - 0.311 + 2e-5 * torch.rand(x.shape[:2], generator=noise)
+
+    mesh = extract_mesh(rounded, 1.0, 48, every=every, max_points=500, budget=0.002 if every else 1.0)
+    assert mesh.watertight
+
+
+@pytest.mark.parametrize('every', [True, False])
 def test_level_and_box(every):
     mesh = extract_mesh(lambda x: x.norm(dim=-1) - 1, 4.0, 60, level=0.25, every=every)
     assert np.abs(np.linalg.norm(mesh.vertices, axis=1) - 1.25).max() < 0.25 * 4 / 60
