@@ -242,6 +242,7 @@ def _described(kind: type) -> type:
 
 # %% ../nbs/21_cli.ipynb #e1f6a38d
 _FIELDS = {  # short option -> the field that it sets
+    'method': 'system',
     'data': 'data.path',
     'kimg': 'schedule.total',
     'batch': 'train.batch',
@@ -299,6 +300,7 @@ def base_run(a: Short) -> Run:
     else:
         run = make(total=a.kimg * 1e3)
     changes = {
+        'method': a.method,
         'batch': a.batch,
         'seed': a.seed,
         'snap': a.snap and a.snap * 1e3,  # images
@@ -306,7 +308,7 @@ def base_run(a: Short) -> Run:
         'mirror': a.mirror or None,
     }
     given = {_FIELDS[name]: value for name, value in changes.items() if value is not None}
-    run = override(run, system=a.method, **given)
+    run = override(run, **given)
     return method_of(run).adapted(run)
 
 
