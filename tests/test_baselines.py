@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from wysiwyg.cli import main
-from wysiwyg.config import METHODS, preset
+from wysiwyg.config import METHODS, PRESETS, check, preset
 from wysiwyg.generator import load_generator, method_of
 from wysiwyg.heads import render_heads
 from wysiwyg.objects import ObjectsConfig, render_objects
 
 BASELINES = [name for name in METHODS if name != 'wysiwyg']
 SMALL = (
-    '--cfg tiny --kimg .024 --batch 4 --render.coarse 6 --render.fine 6 '
-    '--train.checkpoint-images 8 --train.snapshot-images 12 --no-track'
+    '--cfg tiny --kimg .032 --batch 8 --render.coarse 6 --render.fine 6 '
+    '--train.checkpoint-images 16 --train.snapshot-images 32 --no-track'
 )
 
 
@@ -52,10 +52,11 @@ def test_it_trains_and_goes_on_to_the_bit(called, sets, tmp_path, method):
     kind = method_of(preset('tiny', system=method)).label_kinds[0]
     start = f'train --method {method} --data {sets[kind]} {SMALL}'
     called(f'{start} --outdir {tmp_path}/whole')
-    called(f'{start} --outdir {tmp_path}/cut --stop-at .012')
+    called(f'{start} --outdir {tmp_path}/cut --stop-at .016')
     called(f'{start} --outdir {tmp_path}/cut --resume latest')
     whole, cut = [load_generator(tmp_path / name) for name in ('whole', 'cut')]
     assert whole.run.system == method
+    assert whole.run.train.views == (2 if kind == 'class' else 1)
     for (name, a), b in zip(whole.state_dict().items(), cut.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
@@ -68,11 +69,12 @@ def test_it_trains_and_goes_on_to_the_bit(called, sets, tmp_path, method):
 
 
 @pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('name', ['tiny', 'heads64', 'small'])
+@pytest.mark.parametrize('name', PRESETS)
 def test_every_preset_is_adapted(name, method):
     run = method_of(preset(name, system=method)).adapted(preset(name))
     assert run.system == method
     assert run.resolution == preset(name).resolution
+    check(run, heads=False)
     with torch.device('meta'):
         g = method_of(run).generator(run, start=False)
     assert sum(p.numel() for p in g.parameters()) > 1e5

@@ -281,12 +281,22 @@ def read_train(args: list[str]) -> Train:
     Train.__annotations__['run'] = Annotated[Run, tyro.conf.arg(name=''), *hidden]
     base = Train(**vars(short), run=base_run(short))
     a = tyro.cli(_described(Train), args=['--help'] if asked else rest, default=base, prog='wysiwyg train')
+    _refuse_unadapted(a)
     if short.gamma:
         gamma = constant(_read_gamma(short.gamma, a.run))
         a.run = replace(a.run, schedule=replace(a.run.schedule, gamma=gamma))
     return a
 
 # %% ../nbs/21_cli.ipynb #521d2c7b
+def _refuse_unadapted(a: Train):
+    "UsageError where --system names a method to which the preset was not adapted."
+    system = a.run.system
+    if system != a.method and system in METHODS and hasattr(method_of(a.run), 'adapted'):
+        raise _UsageError(
+            f'--system {system} leaves the preset as {a.method} wants it; give --method {system}'
+        )
+
+# %% ../nbs/21_cli.ipynb #521d2c7c
 def base_run(a: Short) -> Run:
     """A preset, its schedule compressed into `kimg` thousand images, with the other short options.
 

@@ -258,7 +258,8 @@ class EG3DConfig:
     channels: int = 256  # of the first block of super-resolution; the second has half as many
     density_weight: float = 0.25  # of neighbouring places' difference in raw density
     density_std: float = 0.004  # how far such a neighbour is, world units
-    blur: Schedule = Schedule(((0, 10), (200_000, 0)))  # of both pictures, in pixels of a picture of 512
+    # of large pictures and of real small ones, in pixels of a picture of 512
+    blur: Schedule = Schedule(((0, 10), (200_000, 0)))
 
 # %% ../nbs/01_config.ipynb #8e64c3e7
 @dataclass(frozen=True)
@@ -1130,7 +1131,11 @@ def _heads_relations(r: Run, side: int):
     between = r.render.near < r.heads.radius < r.render.far
     fits = f'give --data YOUR_SET, or --heads.resolution {side}'
     labels = r.backbone.label_dim
-    yield 'backbone.label_dim', lambda: labels in (0, 25), 'a camera has 25 numbers; give 25, or 0'
+    yield (
+        'backbone.label_dim',
+        lambda: labels in (0, 25),
+        'rendered heads have cameras of 25 numbers; give 25, or 0, or --data with a set of classes',
+    )
     yield (
         'heads.resolution resolution',
         lambda: r.heads.resolution % side == 0,

@@ -457,7 +457,8 @@ def shares_features(
     name: str,  # of a metric, with or without its group
     params: dict[str, object],  # of a run, as `flat` names them
 ) -> bool:
-    "Did a critic of this run's training (`schedule.features` above 0) read the metric's own network?"
+    "Did this run's training read the metric's own network: a critic on frozen features, or an imitation?"
+    imitates = params.get('system') == 'mimic3d' and params.get('mimic3d.imitation', 1) > 0
     knots = params.get('schedule.features')
     trained = isinstance(knots, list) and any(weight > 0 for _, weight in knots)
-    return trained and '_efflite0' in name
+    return (trained or imitates) and '_efflite0' in name

@@ -336,11 +336,12 @@ def _sizes(theirs: Run, ours: Run) -> str:
         options.append(f'a schedule.resolution that ends at {theirs.resolution}')
     return f'give {", ".join(options)}' if options else 'it is of another pair'
 
-
+# %% ../nbs/15a_loop.ipynb #a1b2c3d4
 def _differing_parts(theirs: Run, ours: Run) -> dict:
     "What their configuration says of the networks and of samples, where ours says something else."
     new, old = flat(theirs), flat(ours)
     parts = 'backbone', 'field', 'probe', 'proposal', 'sampler', 'discriminator', 'features'
+    parts += 'eg3d', 'mimic3d', 'imagenet3d'
     names = [k for k in new if k.split('.')[0] in parts]
     return {k: new[k] for k in names if new[k] != old[k]}
 

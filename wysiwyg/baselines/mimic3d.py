@@ -6,6 +6,7 @@
 __all__ = ['MIMIC3D', 'rolled_out', 'Mimic3DGenerator', 'imitation_loss', 'crops']
 
 # %% ../../nbs/baselines/b02_mimic3d.ipynb #b02a003
+import math
 from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,6 @@ from ..core import *
 from ..discriminator import *
 from ..feature_critic import pyramid
 from ..method import Batch, Fake
-from ..sdf import sdf_normals
 from ..stylegan import *
 from ..triplane import *
 from ..volrend import *
@@ -133,6 +133,10 @@ class Mimic3DGenerator(EG3DGenerator):
             features = features + self.look_up(scene.detail, x)
         return self.decoder(features)
 
+    def views(self, scene, camera: Camera, side: int = None, key=0, dense: int = 0):
+        "The 2D branch, of the coarse planes alone."
+        return super().views(replace(scene, detail=None), camera, side, key, dense)
+
     def render(self, scene, camera: Camera, resolution: int = None, normals=False, key=0) -> Rendering:
         "The 3D branch: every pixel from the volume."
         rays = camera_rays(camera, resolution or self.run.resolution)
@@ -152,17 +156,17 @@ def _rendered(g: Mimic3DGenerator, scene, rays: Rays, normals: bool, key, dense:
     out = replace(seen, rgb=seen.rgb[..., :3])
     if not normals:
         return out
-    x = rays.at(seen.surface_depth(g.run.render.far)[..., None])[:, :, 0]
-    away = sdf_normals(lambda p: -g.at(scene, p)[0], x)
-    return replace(out, normal=away * (seen.opacity > 0.5)[..., None])
+    return replace(out, normal=density_normals(g, scene, rays, seen))
 
 # %% ../../nbs/baselines/b02_mimic3d.ipynb #b02a014
 def imitation_loss(
     made: Tensor,  # [B, 3, r, r] in [-1, 1], the pupil's
     wanted: Tensor,  # [B, 3, r, r] in [-1, 1], the teacher's, which learns nothing from it
-    side: int = 64,  # pixels that the frozen network sees, a multiple of 32
 ) -> Tensor:  # []
-    "Mean squared distance of unit feature vectors, over places and maps of EfficientNet-Lite0."
+    """Mean squared distance of unit feature vectors, over places and maps of EfficientNet-Lite0.
+
+    The frozen network sees 64 pixels, or the patch's own where it is larger."""
+    side = max(64, 32 * math.ceil(made.shape[-1] / 32))
     pairs = zip(pyramid(made, side), pyramid(wanted.detach(), side))
     cosines = [F.cosine_similarity(a, b, dim=1).mean() for a, b in pairs]
     return 2 - 2 * torch.stack(cosines).mean()  # |a - b|^2 = 2 - 2 a.b of unit vectors
@@ -185,8 +189,10 @@ def crops(
     return torch.stack(windows)
 
 
-def _corners(n: int, most: int, random: torch.Generator) -> Tensor:
-    return torch.randint(most + 1, (n, 2), generator=random)
+def _corners(keys: list, most: int) -> Tensor:
+    "[B, 2], each by the key of its picture alone, whoever makes it."
+    places = [torch.randint(most + 1, (2,), generator=rng(key, 'window')) for key in keys]
+    return torch.stack(places)
 
 
 def _window(corner: Tensor, side: int, resolution: int) -> Tensor:  # [B, 2] -> [B, side * side]
@@ -203,11 +209,17 @@ class _Mimic3D(EG3DMethod):
 
     def adapted(self, run: Run) -> Run:
         like_eg3d = super().adapted(run)
-        own = {'mimic3d.patch': like_eg3d.eg3d.upsampled, 'mimic3d.student_from': run.schedule.total / 2}
+        own = {
+            'mimic3d.patch': min(64, run.resolution // 2),
+            'mimic3d.student_from': run.schedule.total / 2,
+        }
         return override(like_eg3d, **own)
 
     def generator(self, run: Run, start: bool = True) -> Mimic3DGenerator:
         check_sizes(run)
+        side, most = run.mimic3d.patch, run.resolution
+        if side > most or side & (side - 1):
+            raise ValueError(f'mimic3d.patch = {side} must be a power of two, and at most {most} pixels')
         return Mimic3DGenerator(run)
 
     def critics(self, run: Run) -> dict[str, nn.Module]:
@@ -220,11 +232,11 @@ class _Mimic3D(EG3DMethod):
         return _Stage(**vars(super().stage(run, images)), student=student)
 
     def real(self, run: Run, images: Tensor, stage: _Stage) -> dict[str, Tensor]:
-        "The window of a real picture follows from the picture, so that a resumed training sees the same."
+        "The window of a real picture follows from that picture alone, whoever shows it."
         seen = super().real(run, images, stage)
         if stage.student:
-            side, key = run.mimic3d.patch, images.double().sum().item()
-            corner = _corners(len(images), run.resolution - side, rng('crop', key))
+            side, bytes_of = run.mimic3d.patch, ((images + 1) * 127.5).round().long()
+            corner = _corners(bytes_of.flatten(1).sum(1).tolist(), run.resolution - side)
             seen['patch'] = crops(images, side, corner)
         return seen
 
@@ -248,7 +260,7 @@ MIMIC3D = _Mimic3D()
 def _patches(g: Mimic3DGenerator, scene, image: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     "What the pupil renders at a window of each picture, and the teacher's picture there, [b, 3, r, r] each."
     side, r = g.run.mimic3d.patch, g.run.resolution
-    corner = _corners(len(image), r - side, batch.random('window'))
+    corner = _corners(batch.keys, r - side)
     index = _window(corner, side, r).to(image.device)
     rays = camera_rays(Camera.from_label(batch.label), r, index)
     seen = features_of(g, scene, rays, batch.keys)
