@@ -16,9 +16,7 @@ sys.path.insert(0, str(ROOT / 'scripts'))
 import hypothesis
 import pytest
 import torch
-from backends import BACKENDS, GPU_FLAGS
-
-from wysiwyg import kernels
+from backends import BACKENDS
 
 hypothesis.settings.register_profile('house', deadline=None, derandomize=True, max_examples=25, database=None)
 hypothesis.settings.load_profile('house')
@@ -71,21 +69,3 @@ def poisoned():
         patch.delenv('WYSIWYG_IMPL', raising=False)
         yield
     torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture
-def misaligned(monkeypatch, capfd):
-    """Kernels run on the CPU with a GPU's vectors of four floats.
-
-    Returns the accesses since the last call that a GPU would refuse: those off a multiple of 16 bytes."""
-    launch = kernels.launch_cpu
-
-    def strict(kernel, grid, block, args, schedule='loop', **constants):
-        vectors = dict(V=4) if 'V' in constants else {}
-        launch(kernel, grid, block, args, schedule, **constants | vectors, extra=GPU_FLAGS)
-
-    def said():
-        return [line for line in capfd.readouterr().err.splitlines() if 'misaligned' in line]
-
-    monkeypatch.setattr(kernels, 'launch_cpu', strict)
-    return said

@@ -221,13 +221,6 @@ def test_a_lost_place_has_no_gradient_of_planes(backend):
     assert all(g.isnan().any() for g in got[1:])
 
 
-@needs_compiler
-def test_a_gpu_may_read_and_write_what_tensor_cores_do(misaligned):
-    f, (planes, *asked) = mlp(), march(23, 7)
-    asked_of(by_kernel(how_of('cpu'), *asked), f, planes)
-    assert not misaligned()
-
-
 PLANTED = {
     'a slope': ('s[0]*slope<A>(low(*pair))', 's[0]*slope<A>(high(*pair))'),
     'a turned tile': ('left[p][1] = d[2]; left[p][2] = d[1];', 'left[p][1] = d[1]; left[p][2] = d[2];'),
