@@ -213,6 +213,7 @@ def test_short_options_set_fields_of_the_configuration():
 
 
 TWICE = {  # short option and the dotted one that it stands for, in several spellings
+    '--method eg3d': '--system eg3d',
     '--batch 4': '--train.batch 32',
     '--kimg .004': '--schedule.total 100',
     '--gamma auto': '--schedule.gamma.knots 0 2',
