@@ -16,7 +16,7 @@ from PIL import Image
 from hypothesis import given, settings, strategies as st
 from skimage.measure import marching_cubes
 
-from wysiwyg import export
+from wysiwyg import cli, export
 from wysiwyg.cli import main
 from wysiwyg.core import Answer, WriteError, rng
 from wysiwyg.export import (
@@ -94,6 +94,15 @@ def test_following_a_distance_loses_nothing(seed, n):
     assert followed.notes['asked'] != whole.notes['asked'] == (n + 1) ** 3
 
 
+@pytest.mark.parametrize('how', [dict(), dict(budget=24 * 2.5 * 33**2 / 2**30), dict(every=False)])
+def test_a_face_on_the_border_of_a_slab_is_there(how):
+    "Zeros lie on whole layers of the grid, between slabs and between blocks; marching counts them as inside."
+    mesh = extract_mesh(lambda x: x.abs().amax(-1) - 0.25, 1.0, 32, **how)
+    assert len(mesh.faces) == 6 * 16**2 * 2 and mesh.watertight
+    solid = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    assert solid.volume == pytest.approx(0.125)
+
+
 @FEW
 @given(SEED, st.sampled_from([0.1, 1.0, 30.0]))
 def test_following_never_cuts_a_surface(seed, slope):
@@ -142,6 +151,9 @@ def test_level_and_box(every):
         (dict(box=0.0), 'a box above 0'),
         (dict(box=math.nan), 'a box above 0'),
         (dict(max_points=0), '1 point or more'),
+        (dict(budget=0.0), 'GiB above 0, got 0: give 1'),
+        (dict(budget=math.nan), 'GiB above 0, got nan'),
+        (dict(budget=math.inf), 'GiB above 0, got inf'),
         (dict(level=9.0), 'no surface at level 9: the field is -0.'),
         (dict(level=-9.0), 'no surface at level -9'),
         (dict(level=9.0, every=False), 'no surface at level 9'),
@@ -188,17 +200,18 @@ def peak(n, budget):
     extract_mesh(lambda x: x.norm(dim=-1) - .3, 1., n, max_points=2**14, budget=budget)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 before = peak(64, 1)
-print(peak(256, .08) - before, peak(256, 1) - before)
+print(peak(192, .034) - before, peak(192, 1) - before)
 """
 
 
 def test_memory_stays_within_the_budget():
     "The whole grid at once takes far more than the budget, so that the measure is one."
     env = {name: value for name, value in os.environ.items() if not name.startswith('MALLOC_')}
-    child = [sys.executable, '-c', PEAK]
+    # a process begins with the peak of the one it came from: that of the shell is small
+    child = ['sh', '-c', '"$0" -c "$1"; exit $?', sys.executable, PEAK]
     done = subprocess.run(child, capture_output=True, text=True, check=True, env=env)
     within, at_once = map(float, done.stdout.split()[-2:])
-    assert within < 0.09 < 0.13 < at_once, (within, at_once)
+    assert within < 0.055 < 0.08 < at_once, (within, at_once)
 
 
 # ---- meshes and files ----------------------------------------------------------------------------
@@ -304,26 +317,71 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 # ---- fields --------------------------------------------------------------------------------------
 
 
-def test_half_of_the_light_passes_a_cell_at_the_level_of_a_density():
-    cell = 1 / 48
-    level = math.log(2) / cell
+def uniform(level: float):
+    "The same density everywhere."
 
-    def uniform(points, dirs):
+    def field(points, dirs):
         return Answer(torch.zeros_like(points), sigma=torch.full(points.shape[:3], level))
 
-    sdf, is_distance, surface = surface_of(uniform, cell)
+    return field
+
+
+def ball_of(sigma: float):
+    "A density that falls from `sigma` to 0 at radius 0.4, by straight lines."
+
+    def field(points, dirs):
+        share = (1 - points.norm(dim=-1) / 0.4).clamp(min=0)
+        return Answer(torch.zeros_like(points), sigma=sigma * share)
+
+    return field
+
+
+@pytest.mark.parametrize('box', [1.0, 2.5])
+def test_half_of_the_light_passes_a_tenth_of_the_box_at_the_level_of_a_density(box):
+    level = 10 * math.log(2) / box
+    sdf, is_distance, surface = surface_of(uniform(level), box)
     assert not is_distance and f'{level:.4g}' in surface
     assert sdf(torch.zeros(1, 5, 3)).abs().max() < 1e-4
-    weight = volume_weights(torch.tensor([level]), torch.tensor([cell]))
+    weight = volume_weights(torch.tensor([level]), torch.tensor([box / 10]))
     assert weight.item() == pytest.approx(0.5)
 
 
-def test_a_density_without_surface_is_refused_in_words():
-    def thin(points, dirs):
-        return Answer(torch.zeros_like(points), sigma=torch.ones(points.shape[:3]))
+@pytest.mark.parametrize('resolution', [24, 64])
+def test_a_low_density_has_the_same_surface_on_every_grid(resolution):
+    mesh = mesh_of(ball_of(10.0), 1.0, resolution)
+    radius = np.linalg.norm(mesh.vertices, axis=1)
+    assert np.abs(radius - 0.4 * (1 - math.log(2))).max() < 0.5 / resolution
+    inner = mesh_of(ball_of(10.0), 1.0, resolution, level=8.0)
+    assert np.abs(np.linalg.norm(inner.vertices, axis=1) - 0.08).max() < 0.5 / resolution
 
-    with pytest.raises(ValueError, match='no surface at level 0.* density 11.09 per world unit'):
-        mesh_of(thin, 1.0, 16)
+
+def test_a_density_without_surface_is_refused_in_words():
+    message = 'no surface at density 6.931 .* on the grid it is 0 to 5: give a level .--level. between'
+    with pytest.raises(ValueError, match=message):
+        mesh_of(ball_of(5.0), 1.0, 16)
+    with pytest.raises(ValueError, match='no surface at density 6 per world unit: on the grid it is 0 to 5:'):
+        mesh_of(ball_of(5.0), 1.0, 16, level=6)
+    assert len(mesh_of(ball_of(5.0), 1.0, 16, level=2).faces)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(box=0.0), 'a surface needs a box above 0, got 0'),
+        (dict(level=0.0), 'the level of a density must be above 0, got 0: give 6.93'),
+        (dict(level=math.nan), 'above 0, got nan'),
+    ],
+)
+def test_a_density_is_asked_for_at_a_level_that_it_can_have(options, message):
+    with pytest.raises(ValueError, match=message):
+        mesh_of(ball_of(10.0), **dict(box=1.0, resolution=16) | options)
+
+
+def test_the_level_of_a_distance_is_a_distance():
+    mesh = mesh_of(toy_field, 1.0, 40, level=0.02)
+    assert mesh.notes['surface'] == 'signed distance 0.02'
+    away = toy_sdf(torch.from_numpy(mesh.vertices))
+    assert (away - 0.02).abs().max() < 0.25 / 40
 
 
 def test_colours_are_seen_along_the_inward_normal():
@@ -373,6 +431,7 @@ def test_the_command_writes_the_person_that_render_shows(tmp_path, capsys):
         ('--out x.glb --resolution 1', 2, '--resolution must be from 2 to 4096, got 1'),
         ('--out x.glb --trunc nan', 2, '--trunc must be from -4 to 4, got nan'),
         ('--out x.glb --seed -1', 2, '--seed must be at least 0, got -1'),
+        ('--out x.glb --level nan', 2, '--level must be from -1e+06 to 1e+06, got nan'),
         ('--out x.glb --budget 0', 2, '--budget must be from 0.001 to 1024, got 0'),
         ('--out x.glb --network a/g.safetensors', 1, 'no generator at a/g.safetensors'),
         ('--out x.glb --budget 0.001', 1, 'resolution 256 takes 0.014 GiB, the budget is 0.001'),
@@ -417,6 +476,46 @@ def test_a_film_that_breaks_off_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('options, kept', [('-frames:v 3', 3), ('-fs 1', '[0-8]')])
+def test_a_film_that_ffmpeg_cut_short_leaves_nothing(tmp_path, monkeypatch, options, kept):
+    "An ffmpeg that stops writing before the end, as on a full disc, and says nothing."
+    real = imageio_ffmpeg.get_ffmpeg_exe()
+    script = tmp_path / 'ffmpeg'
+    lines = [
+        '#!/bin/bash',
+        f'[ "${{@: -1}}" = - ] || cut="{options}"',  # - is where frames are counted
+        f'exec {real} "${{@:1:$#-1}}" $cut "${{@: -1}}"',
+    ]
+    script.write_text('\n'.join(lines))
+    script.chmod(0o755)
+    monkeypatch.setenv('IMAGEIO_FFMPEG_EXE', str(script))
+    pictures = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), np.uint8)
+    path = tmp_path / 'films' / 'a.mp4'
+    with pytest.raises(WriteError, match=f'a.mp4 could not be written .*ffmpeg kept {kept} of 9 frames'):
+        save_film(pictures, path)
+    assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize('fps', [0.5, 12, 23.976, 240])
+def test_a_film_of_any_speed_is_whole(tmp_path, fps):
+    assert len(read_film(save_film(np.zeros((5, 16, 16, 3), np.uint8), tmp_path / 'a.mp4', fps))[1]) == 5
+
+
+@pytest.mark.parametrize(
+    'second, options, message',
+    [
+        (np.zeros((16, 16, 3)), {}, 'frame 1 is float64: a film needs uint8'),
+        (np.zeros((16, 18, 3), np.uint8), {}, r'frame 1 has the shape \[16, 18, 3\]'),
+        (np.zeros((16, 16, 3), np.uint8), dict(fps=0), 'got fps = 0: give 24'),
+        (np.zeros((16, 16, 3), np.uint8), dict(fps=math.nan), 'got fps = nan'),
+    ],
+)
+def test_a_film_of_unlike_pictures_is_refused(tmp_path, second, options, message):
+    with pytest.raises(ValueError, match=message):
+        save_film([np.zeros((16, 16, 3), np.uint8), second], tmp_path / 'a.mp4', **options)
+    assert not list(tmp_path.iterdir())
+
+
 @given(st.integers(2, 200), st.floats(0.01, 3.0))
 def test_a_turntable_comes_back(frames, swing):
     yaws = np.array(turntable_yaws(frames, swing))
@@ -425,6 +524,16 @@ def test_a_turntable_comes_back(frames, swing):
     assert yaws[0] == 0 and np.abs(yaws).max() <= swing
     round_ = np.diff([*turntable_yaws(frames, None), 2 * math.pi])
     assert np.allclose(round_, 2 * math.pi / frames)
+
+
+def test_the_video_command_warns_where_nothing_is_seen(tmp_path, capsys, monkeypatch):
+    g = load_generator()
+    monkeypatch.setattr(cli, '_open_generator', {'': g}.get)
+    line = f'video --out {tmp_path}/a.mp4 --frames 1 --resolution 16'.split()
+    assert main(line) == 0 and 'nothing is seen' not in capsys.readouterr().err
+    g.view = 30.0, g.view[1]  # its rays end long before the head
+    assert main(line) == 0
+    assert 'nothing is seen from radius 30.00' in capsys.readouterr().err
 
 
 def test_the_video_command_shows_the_person_from_the_front_first(tmp_path, capsys):
@@ -444,6 +553,10 @@ def test_the_video_command_shows_the_person_from_the_front_first(tmp_path, capsy
     [
         ('--out x.gif', "--out must end with .mp4, got 'x.gif'"),
         ('--out x.mp4 --frames 0', '--frames must be from 1 to'),
+        (
+            '--out x.mp4 --resolution 33 --network none',
+            '--resolution must be even for a film, got 33: give 34',
+        ),
         ('--out x.mp4 --fps nan', '--fps must be from 0.1 to 240, got nan'),
         ('--out x.mp4 --swing 4', '--swing must be from 0 to 3.2, got 4: radians'),
     ],

@@ -249,7 +249,7 @@ def test_the_same_bytes_from_any_number_of_processes(made, tmp_path):
 
 
 def test_a_complete_set_is_kept_and_another_is_rendered_anew(tmp_path, capsys):
-    config = replace(CONFIG, n=3)
+    config = replace(CONFIG, n=7)
     path = render_objects(config, tmp_path / 'a.zip', progress=False)
     stamp = path.stat().st_mtime_ns
     assert render_objects(config, path, progress=False).stat().st_mtime_ns == stamp
@@ -327,7 +327,11 @@ def test_the_truth_of_others_is_refused(made, tmp_path):
         (dict(classes=()), 'must name each class once'),
         (dict(classes=('mug', 'mug')), 'must name each class once'),
         (dict(cameras='front'), "objects.cameras must be one of sphere, prior, got 'front'"),
+        (dict(classes='mug'), "objects.classes = 'mug' is one string: give a tuple, .'mug',."),
         (dict(n=0), 'objects.n = 0 is outside'),
+        (dict(n=6), 'objects.n = 6 shows 6 of 7 classes: give 7 or more, or fewer --classes'),
+        (dict(background=(0.5, 0.5)), 'objects.background = .0.5, 0.5. has not three numbers'),
+        (dict(background=0.5), 'objects.background = 0.5 has not three numbers'),
         (dict(resolution=24), 'no power of two'),
         (dict(radius=float('nan')), 'objects.radius = nan is outside'),
         (dict(background=(0, 0, 2)), 'objects.background = 2 is outside'),

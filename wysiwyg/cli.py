@@ -146,7 +146,8 @@ class MakeMesh:
     trunc: float = 0.8  # truncation
     largest: bool = False  # only the piece with the most faces
     every: bool = False  # ask the whole grid, not the surface's neighbourhood alone
-    budget: float = 1.0  # GiB of memory that the search may take, beside the mesh
+    level: float | None = None  # of the surface: a density per world unit, or a distance
+    budget: float = 1.0  # GiB of the grid; the field's own work and the mesh come on top
     json: bool = False  # results as JSON
 
 
@@ -160,7 +161,7 @@ class MakeFilm:
     fps: float = 24.0  # pictures per second
     swing: float = 0.7  # radians to each side
     turn: bool = False  # all the way round instead
-    resolution: int | None = None  # pixels per side
+    resolution: int | None = None  # pixels per side, even
     network: str = ''  # safetensors file
     trunc: float = 0.8  # truncation
     json: bool = False  # results as JSON
@@ -213,7 +214,7 @@ _HINTS = {  # command -> field -> what its empty value stands for
     | _same('protocol record', 'none'),
     Render: dict(network='the shipped generator', resolution='what it was trained for', samples='none')
     | _same('radius focal', "the generator's"),
-    MakeMesh: dict(network='the shipped generator'),
+    MakeMesh: dict(network='the shipped generator', level='0; half the light in a tenth of the box'),
     MakeFilm: dict(network='the shipped generator', resolution='what it was trained for'),
     Ablate: _STUDY_DEFAULTS | _same('set record', 'none'),
     Results: dict(names='to import, all of data/results'),
@@ -897,7 +898,7 @@ def _mesh_command(a: MakeMesh) -> dict:
     began, g = time.time(), _open_generator(a.network)
     field = g.field_at(_planes_of(g, a.seed, a.trunc))
     box = g.run.render.box
-    mesh = mesh_of(field, box, a.resolution, a.every, budget=a.budget, device=g.device)
+    mesh = mesh_of(field, box, a.resolution, a.every, a.level, budget=a.budget, device=g.device)
     pieces = int(mesh.components().max()) + 1
     if a.largest:
         mesh = mesh.largest_component()
@@ -916,14 +917,21 @@ def _mesh_command(a: MakeMesh) -> dict:
     }
 
 # %% ../nbs/21_cli.ipynb #a1c0de1e
+@torch.no_grad()
 def _video_command(a: MakeFilm) -> dict:
-    "Write the film; UsageError for a file of another format."
+    "Write the film; UsageError for a file of another format, or an odd resolution."
     from wysiwyg.export import turntable
 
     _check_out(a.out, '.mp4')
+    if a.resolution and a.resolution % 2:
+        mend = f'give {a.resolution + 1}'
+        raise _UsageError(f'--resolution must be even for a film, got {a.resolution}: {mend}')
     began, g = time.time(), _open_generator(a.network)
     swing = None if a.turn else a.swing
     planes = _planes_of(g, a.seed, a.trunc)
+    first = g.render(planes, g.orbit(torch.zeros(1), torch.zeros(1)), a.resolution)
+    if first.opacity.max().item() < 0.5:
+        _warn_empty(g.view, g.view)
     path = turntable(g, planes, a.out, a.frames, a.resolution, swing, a.fps)
     seconds = round(time.time() - began, 1)
     return {'file': str(path), 'frames': a.frames, 'plays': a.frames / a.fps, 'seconds': seconds}
@@ -1621,6 +1629,7 @@ _LIMITS = {  # command -> option -> least, most, what it is
         seed=(0, math.inf, 'a seed'),
         resolution=(2, 4096, 'cells per side'),
         trunc=(-4, 4, '1 is none, 0 the average person'),
+        level=(-1e6, 1e6, 'a density per world unit, or a distance'),
         budget=(1e-3, 1024, 'GiB'),
     ),
     MakeFilm: dict(

@@ -8,9 +8,10 @@ __all__ = ['mesh_format', 'linear_light', 'TriangleMesh', 'extract_mesh', 'surfa
 
 # %% ../nbs/18_export.ipynb #18e0c003
 import contextlib
+import errno
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
@@ -83,7 +84,7 @@ def _march(slabs: _Slabs) -> tuple[np.ndarray, np.ndarray]:
 
     places, triangles, count = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], 0
     for first, values in slabs:
-        if not values.min() < 0 < values.max():
+        if not values.min() <= 0 < values.max():  # marching cubes counts 0 as inside
             continue
         v, f, _, _ = marching_cubes(values.numpy(), 0.0)  # faces turn to larger values
         places.append(v + np.array([first, 0.0, 0.0]))
@@ -298,6 +299,16 @@ class TriangleMesh:
 _GIB = 2**30
 
 
+class _NoSurface(ValueError):
+    "Nothing to march through; `low` and `high` are the field's on the grid."
+
+    def __init__(self, level: float, low: float, high: float):
+        seen = f'the field is {low:.3g} to {high:.3g} on the grid'
+        mend = 'give a level between, or train until there is one'
+        super().__init__(f'no surface at level {level:g}: {seen}: {mend}')
+        self.low, self.high = low, high
+
+
 def _needed(n: int, every: bool) -> float:
     "GiB of the thinnest slab that can be marched, and of the centres of blocks."
     layers = 2 if every else _BLOCK + 1
@@ -327,25 +338,23 @@ def extract_mesh(
     level: float = 0.0,  # of the surface
     every: bool = True,  # ask the whole grid; else near the surface alone, where `sdf` is a distance
     max_points: int = 2**17,  # asked at a time
-    budget: float = 1.0,  # GiB that the search may take
+    budget: float = 1.0,  # GiB of the grid; the field's own work on `max_points` points comes on top
     device: torch.device | str = 'cpu',  # where `sdf` wants its points
 ) -> TriangleMesh:
     """Triangles of the surface where `sdf` is `level`, with normals from its slope, without colours.
 
     ValueError for what is no cube or grid, a field without a surface there, values that are not finite,
-    and a resolution beyond the budget.
+    and a resolution beyond the budget, or a budget that is none.
     """
     if not 0 < box < math.inf or resolution < 2 or max_points < 1:
         wants = 'a box above 0, 2 cells or more and 1 point or more at a time'
         raise ValueError(f'a mesh needs {wants}, got {box:g}, {resolution} and {max_points}')
+    if not 0 < budget < math.inf:
+        raise ValueError(f'a budget is a number of GiB above 0, got {budget:g}: give 1')
     lattice = _Lattice(sdf, box, resolution, level, max_points, device)
     cells, faces = _march(_slabs(lattice, every, budget))
     if not len(faces):
-        seen = f'{lattice.low:.3g} to {lattice.high:.3g}'
-        raise ValueError(
-            f'no surface at level {level:g}: the field is {seen} on the grid: '
-            'give a level between, or train until there is one'
-        )
+        raise _NoSurface(level, lattice.low, lattice.high)
     vertices = torch.from_numpy((cells / resolution - 0.5) * box).float()
     parts = vertices.split(max(1, max_points // 6))  # a slope asks six points
     normals = [sdf_normals(sdf, x.to(device)[None], lattice.cell / 2)[0].cpu() for x in parts]
@@ -353,28 +362,44 @@ def extract_mesh(
     return TriangleMesh(vertices.numpy(), faces, torch.cat(normals).float().numpy(), notes=notes)
 
 # %% ../nbs/18_export.ipynb #18e0c023
+def _half_light(box: float) -> float:
+    "The density of which a tenth of the box stops half of the light: 1 - exp(-sigma box / 10) = 1/2."
+    return math.log(2) / (box / 10)
+
+
 def surface_of(
     field: Callable,  # (points [B, N, S, 3], directions [B, N, 3]) -> Answer
-    cell: float,  # side of a cell, world units
+    box: float,  # side of the cube around the origin, world units
+    level: float | None = None,  # distance, or density per world unit; None: 0, or half the light in box / 10
     device: torch.device | str = 'cpu',
 ) -> tuple[Callable, bool, str]:  # points [B, M, 3] -> [B, M], 0 on the surface, smaller inside
-    "What to march through, whether that is a distance, and the surface in words."
+    """What to march through, whether that is a distance, and the surface in words.
+
+    ValueError for a box or the level of a density that is not above 0."""
+    if not 0 < box < math.inf:
+        raise ValueError(f'a surface needs a box above 0, got {box:g}: give 1')
+    away, sigma = level or 0.0, level
+    if level is None:
+        sigma = _half_light(box)
 
     def ask(x: Tensor) -> Answer:
         front = x.new_tensor([0.0, 0.0, -1.0])  # the direction does not matter
         return field(x[:, None], front.expand(len(x), 1, 3))
 
     def distance(x: Tensor) -> Tensor:
-        return ask(x).sdf[:, 0]
-
-    half = math.log(2) / cell  # 1 - exp(-sigma h) = 1/2
+        return ask(x).sdf[:, 0] - away
 
     def lack(x: Tensor) -> Tensor:
-        return half - sigma_of(ask(x))[:, 0]
+        return sigma - sigma_of(ask(x))[:, 0]
 
     if ask(torch.zeros(1, 1, 3, device=device)).sdf is not None:
-        return distance, True, 'signed distance 0'
-    return lack, False, f'density {half:.4g} per world unit, where a cell of {cell:.4g} has opacity 1/2'
+        return distance, True, f'signed distance {away:g}'
+    if not 0 < sigma < math.inf:
+        raise ValueError(
+            f'the level of a density must be above 0, got {sigma:g}: give {_half_light(box):.3g}'
+        )
+    which = ', which stops half of the light in a tenth of the box' if level is None else ''
+    return lack, False, f'density {sigma:.4g} per world unit{which}'
 
 # %% ../nbs/18_export.ipynb #18e0c024
 @torch.no_grad()
@@ -393,26 +418,32 @@ def paint(
         parts.append(levels.byte().cpu().numpy())
     return replace(mesh, colors=np.concatenate(parts))
 
-
+# %% ../nbs/18_export.ipynb #18e0c035
 def mesh_of(
     field: Callable,  # (points [B, N, S, 3], directions [B, N, 3]) -> Answer, of one person
     box: float,  # side of the cube around the origin, world units
     resolution: int,  # cells a side
     every: bool = False,  # ask the whole grid, even where distances tell what is near
+    level: float | None = None,  # of the surface, as `surface_of` has it
     max_points: int = 2**17,  # asked at a time
-    budget: float = 1.0,  # GiB that the search may take
+    budget: float = 1.0,  # GiB of the grid; the field's own work on `max_points` points comes on top
     device: torch.device | str = 'cpu',
 ) -> TriangleMesh:
     """`extract_mesh` and `paint` with whatever the field answers; `notes` say which surface it is.
 
     ValueError as `extract_mesh`.
     """
-    sdf, is_distance, surface = surface_of(field, box / max(1, resolution), device)
+    sdf, is_distance, surface = surface_of(field, box, level, device)
     how = dict(max_points=max_points, device=device)
     try:
         mesh = extract_mesh(sdf, box, resolution, every=every or not is_distance, budget=budget, **how)
-    except ValueError as e:
-        raise ValueError(f'{e}; level 0 is {surface}') from None
+    except _NoSurface as e:
+        if is_distance:
+            raise ValueError(f'{e}; level 0 is {surface}') from None
+        at = _half_light(box) if level is None else level
+        seen = f'on the grid it is {max(0.0, at - e.high):.3g} to {at - e.low:.3g}'
+        mend = 'give a level (--level) between, or train until there is one'
+        raise ValueError(f'no surface at {surface}: {seen}: {mend}') from None
     return replace(paint(mesh, field, **how), notes={'surface': surface, **mesh.notes})
 
 # %% ../nbs/18_export.ipynb #18e0c02d
@@ -424,31 +455,70 @@ def turntable_yaws(
     turns = [2 * math.pi * k / frames for k in range(frames)]
     return turns if swing is None else [swing * math.sin(turn) for turn in turns]
 
+# %% ../nbs/18_export.ipynb #18e0c033
+def _alike(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    "The pictures one by one. ValueError that names the frame, from 0, that is no film's or not as the first."
+    shape = None
+    for k, picture in enumerate(pictures):
+        shape = shape or picture.shape
+        if picture.dtype != np.uint8:
+            raise ValueError(f'frame {k} is {picture.dtype}: a film needs uint8, 0 to 255')
+        if picture.shape != shape or len(shape) != 3 or shape[2] != 3:
+            wants = "[H, W, 3], all of the first one's"
+            raise ValueError(f'frame {k} has the shape {list(picture.shape)}: a film needs {wants}')
+        yield picture
 
-def save_film(pictures: Iterator[np.ndarray], path: str | Path, fps: float = 24) -> Path:
-    """Write [H, W, 3] uint8 pictures as H.264 in .mp4, whole or not at all.
 
-    ValueError for another suffix, no pictures, or sides that are not even.
-    """
+def _frames_in(path: Path) -> int:
+    "Of a film; 0 where it cannot be read."
+    from imageio_ffmpeg import count_frames_and_secs
+
+    try:
+        return count_frames_and_secs(str(path))[0]
+    except RuntimeError:
+        return 0
+
+
+def _encode(pictures: Iterator[np.ndarray], path: Path, size: tuple[int, int], fps: float) -> int:
+    "Send all to ffmpeg and say how many; OSError where it ends before them."
     from imageio_ffmpeg import write_frames
 
-    path = Path(path)
+    h264 = ['-crf', '16', '-movflags', '+faststart', '-f', 'mp4']  # 0 loses nothing, 51 is the worst
+    how = dict(fps=fps, macro_block_size=2, quality=None)
+    film, sent = write_frames(str(path), size, output_params=h264, **how), 0
+    with contextlib.closing(film):
+        film.send(None)
+        for picture in pictures:
+            try:
+                film.send(np.ascontiguousarray(picture))
+            except OSError as e:
+                raise OSError(errno.EIO, f'ffmpeg ended after {sent} frames') from e
+            sent += 1
+    return sent
+
+# %% ../nbs/18_export.ipynb #18e0c034
+def save_film(pictures: Iterable[np.ndarray], path: str | Path, fps: float = 24) -> Path:
+    """Write [H, W, 3] uint8 pictures as H.264 in .mp4, whole or not at all.
+
+    ValueError for another suffix, no pictures, others than the first, sides that are not even, or a speed
+    that is not above 0; WriteError where ffmpeg did not write every frame.
+    """
+    path, pictures = Path(path), _alike(pictures)
     if path.suffix.lower() != '.mp4':
         raise ValueError(f'{path.name or "no name"} must end with .mp4 to hold a film')
+    if not 0 < fps < math.inf:
+        raise ValueError(f'a film needs pictures per second above 0, got fps = {fps:g}: give 24')
     first = next(pictures, None)
     if first is None:
         raise ValueError(f'there are no pictures for {path.name}: give at least one frame')
     height, width, _ = first.shape
     if height % 2 or width % 2:
         raise ValueError(f'a film needs even sides, got {width} x {height}')
-    how = dict(fps=fps, macro_block_size=2, quality=None)
-    h264 = ['-crf', '16', '-movflags', '+faststart', '-f', 'mp4']  # 0 loses nothing, 51 is the worst
     with writing(path), atomic(path) as tmp:
-        film = write_frames(str(tmp), (width, height), output_params=h264, **how)
-        with contextlib.closing(film):
-            film.send(None)
-            for picture in itertools.chain([first], pictures):
-                film.send(np.ascontiguousarray(picture))
+        sent = _encode(itertools.chain([first], pictures), tmp, (width, height), fps)
+        kept = _frames_in(tmp)  # imageio_ffmpeg does not ask how ffmpeg ended
+        if kept != sent:
+            raise OSError(errno.EIO, f'ffmpeg kept {kept} of {sent} frames')
     return path
 
 # %% ../nbs/18_export.ipynb #18e0c02e

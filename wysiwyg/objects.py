@@ -408,7 +408,9 @@ def prior_cameras(
     radius: float = RADIUS,  # world units
     focal: float = FOCAL,  # image sides
 ) -> Camera:
-    "n cameras of 3DGP's prior for ImageNet: yaw normal and cut at 90 degrees, pitch normal."
+    """n cameras of 3DGP's prior for ImageNet: yaw normal and cut at 90 degrees, pitch normal.
+
+    Its field of view is not drawn: 3DGP draws 10 to 45 degrees, here `focal` holds for all."""
     u, v = torch.rand(2, n, generator=generator, dtype=torch.float64, device=generator.device)
     root = 2**0.5
     most = math.erf(math.pi / 2 / (_YAW * root))  # share of the normal law within 90 degrees
@@ -440,6 +442,11 @@ _RANGES = {  # field -> least, most, why
 
 def _check(config: ObjectsConfig):
     "A ValueError with the first field that cannot be rendered."
+    names, colour = config.classes, config.background
+    if isinstance(names, str):
+        raise ValueError(f'objects.classes = {names!r} is one string: give a tuple, ({names!r},)')
+    if np.shape(colour) != (3,):
+        raise ValueError(f'objects.background = {colour} has not three numbers: give 0.55, 0.6, 0.66')
     for name, (least, most, why) in _RANGES.items():
         worst = [x for x in np.ravel(getattr(config, name)) if not least <= x <= most]
         if worst:
@@ -447,10 +454,13 @@ def _check(config: ObjectsConfig):
     if config.resolution & (config.resolution - 1):
         raise ValueError(f'objects.resolution = {config.resolution} is no power of two; give 64')
     lookup(_CAMERAS, config.cameras, 'objects.cameras')
-    for name in config.classes:
+    for name in names:
         lookup(_MAKERS, name, 'objects.classes')
-    if not config.classes or len(set(config.classes)) < len(config.classes):
+    if not names or len(set(names)) < len(names):
         raise ValueError('objects.classes must name each class once, and one at least')
+    if config.n < len(names):
+        shown = f'objects.n = {config.n} shows {config.n} of {len(names)} classes'
+        raise ValueError(f'{shown}: give {len(names)} or more, or fewer --classes')
 
 # %% ../nbs/04a_objects.ipynb #04a0b031
 def render_object(
