@@ -39,21 +39,6 @@ class _DeeperPlanes(Triplane):
             out = y if out is None else out + y
         return out.unflatten(1, (3, -1))
 
-
-class _DeeperDecoder(nn.Module):
-    "As EG3D's decoder, with `layers` hidden ones (reconstruction)."
-
-    def __init__(self, plane_channels: int, config: EG3DConfig, layers: int):
-        super().__init__()
-        self.sizes = 1, config.features
-        widths = [plane_channels, *[config.hidden] * layers]
-        hidden = [FullyConnected(a, b, F.softplus) for a, b in zip(widths, widths[1:])]
-        self.layers = nn.Sequential(*hidden, FullyConnected(config.hidden, sum(self.sizes)))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        raw, features = self.layers(x).split(self.sizes, -1)
-        return raw[..., 0], features.sigmoid() * 1.002 - 0.001
-
 # %% ../../nbs/baselines/b03_imagenet3d.ipynb #b03a00b
 class _ImageNet3DGenerator(EG3DGenerator):
     "EG3D's generator, deeper; `map` takes labels [B, classes]; for a camera z names the class."
@@ -63,7 +48,7 @@ class _ImageNet3DGenerator(EG3DGenerator):
         b = run.backbone
         c: ImageNet3DConfig = run.imagenet3d
         self.triplane = _DeeperPlanes(b, c.extra_blocks)
-        self.decoder = _DeeperDecoder(b.plane_channels, run.eg3d, c.decoder_layers)
+        self.decoder = Decoder(b.plane_channels, run.eg3d, c.decoder_layers)
 
     def map(self, z: Tensor, condition: Camera | Tensor = None, trunc: float = 1.0) -> Tensor:
         n = self.run.backbone.label_dim
