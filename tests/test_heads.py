@@ -1,6 +1,6 @@
 "Posed heads: determinism, truth, framing and labels at a small size."
 
-import errno, json, os, shutil, zipfile
+import errno, json, multiprocessing, os, shutil, signal, zipfile
 from dataclasses import replace
 import numpy as np
 import pytest
@@ -63,6 +63,16 @@ def test_missing_model_and_truth_are_named(tmp_path):
         load_head_model(tmp_path / 'gone.npz')
     with pytest.raises(ValueError, match='no truth beside gone.zip'):
         truth(tmp_path / 'gone.zip')
+
+
+def test_processes_that_hear_no_signal_leave_all_the_same(tmp_path):
+    "A handler of somebody else's, which they inherit, may keep them from ending."
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        render_heads(replace(CONFIG, n=3, resolution=8, workers=3), tmp_path / 'h.zip', progress=False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not multiprocessing.active_children()
 
 
 def test_same_bytes_whatever_the_workers(made, tmp_path):

@@ -9,7 +9,7 @@ __all__ = ['STYLES', 'TINTS', 'TOP', 'CENTRE', 'ROWS', 'COLS', 'HeadModel', 'loa
            'set_digest', 'render_set', 'render_heads', 'truth']
 
 # %% ../nbs/04_heads.ipynb #cc4007c5
-import hashlib, json, sys, zipfile, zlib
+import hashlib, json, signal, sys, zipfile, zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -1073,6 +1073,12 @@ def _head_row(config: HeadsConfig, i: int) -> tuple[bytes, list[float], dict[str
     true = out | {'depth': depth_steps(out['depth'], config.radius), 'latent': person.latent}
     return png, camera.label[0].tolist(), true
 
+# %% ../nbs/04_heads.ipynb #b0a10e5f
+def _alone() -> None:
+    "A worker begins: one thread, and the default of the signal that ends it, whatever its parent does."
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
 
 def _rows(row: Callable[[int], tuple], n: int, workers: int):
     "row(0) to row(n - 1) in order, from so many processes (one where the platform cannot fork)."
@@ -1085,8 +1091,10 @@ def _rows(row: Callable[[int], tuple], n: int, workers: int):
             yield from map(row, range(1, n))
             return
         fork = multiprocessing.get_context('fork')
-        with fork.Pool(workers, torch.set_num_threads, (1,)) as pool:
+        with fork.Pool(workers, _alone) as pool:
             yield from pool.imap(row, range(1, n), chunksize=8)
+            pool.close()  # they leave by themselves: one that has just begun may miss a signal to end
+            pool.join()
 
 # %% ../nbs/04_heads.ipynb #5f828618
 _TRUTH_PIXELS = 2**25  # the truth of a set is kept for as many of its first heads as have this many pixels
