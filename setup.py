@@ -20,7 +20,7 @@ setup(
     long_description=Path('README.md').read_text(encoding='utf8') if Path('README.md').exists() else '',
     long_description_content_type='text/markdown',
     packages=find_packages(include=['wysiwyg', 'wysiwyg.*']),
-    package_data={'wysiwyg': ['*.h']},
+    package_data={'wysiwyg': ['*.h', '*.js']},
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
     extras_require=extras,

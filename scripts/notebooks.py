@@ -91,10 +91,18 @@ def execute(path: Path, seconds: float, save: bool = False, env: dict[str, str] 
     for cell in nb.cells:
         if cell.cell_type == 'code':
             cell.outputs = [o for o in cell.outputs if o.get('name') != 'stderr']
+            for output in cell.outputs:
+                _keep_picture(output.get('data', {}))
     nb.metadata.pop('widgets', None)
     temporary = path.with_suffix('.tmp')
     nbformat.write(nb, temporary)
     os.replace(temporary, path)
+
+
+def _keep_picture(data: dict):
+    "A saved widget has nobody to answer it: where it comes with a picture, that is what is kept."
+    if 'image/png' in data:
+        data.pop('application/vnd.jupyter.widget-view+json', None)
 
 
 def run(path: Path, seconds: float = 300, save: bool = False, workers: int = 2) -> tuple[bool, float, str]:

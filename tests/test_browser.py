@@ -1,0 +1,186 @@
+"""The inspector in JupyterLab and alone, in a real browser.
+
+Skipped where there is no Chromium: `apt install chromium`, or any that is called chromium or google-chrome.
+"""
+
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+NAMES = 'chromium', 'chromium-browser', 'google-chrome'
+BROWSER = next((path for path in map(shutil.which, NAMES) if path), None)
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason='no Chromium here'),
+    pytest.mark.xdist_group('browser'),
+    pytest.mark.slow,
+]
+ROOT = Path(__file__).resolve().parents[1]
+QUIET = '--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync'
+CELL = 'from wysiwyg.inspector import Inspector\nInspector()'
+TURN_TAU = """() => {
+  const slider = document.querySelector('input[data-name=tau]');
+  for (let k = 0; k < 20; k++) {
+    slider.value = 0.6 + 0.01 * k;
+    slider.dispatchEvent(new Event('input'));
+  }
+}"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def one_cell() -> dict:
+    cell = dict(cell_type='code', id='a1', metadata={}, source=CELL, outputs=[], execution_count=None)
+    kernel = dict(display_name='Python 3', language='python', name='python3')
+    return dict(cells=[cell], metadata={'kernelspec': kernel}, nbformat=4, nbformat_minor=5)
+
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    "JupyterLab with a notebook of one cell; its address."
+    folder, port = tmp_path_factory.mktemp('lab'), free_port()
+    (folder / 'one.ipynb').write_text(json.dumps(one_cell()))
+    own = {name: str(folder / name) for name in ('JUPYTER_CONFIG_DIR', 'JUPYTER_RUNTIME_DIR')}
+    settings = (
+        f'--ip=127.0.0.1 --port={port} --ServerApp.port_retries=0 --IdentityProvider.token= --allow-root'
+    )
+    command = [
+        sys.executable,
+        '-m',
+        'jupyterlab',
+        '--no-browser',
+        f'--notebook-dir={folder}',
+        *settings.split(),
+    ]
+    env = os.environ | own | {'PYTHONPATH': str(ROOT)}
+    with open(folder / 'log', 'w') as log:
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
+    address = f'http://127.0.0.1:{port}'
+    try:
+        wait_for(address)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def wait_for(address: str):
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(f'{address}/api/status')
+            return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail('JupyterLab did not start')
+
+
+@pytest.fixture(scope='module')
+def browser():
+    playwright = pytest.importorskip('playwright.sync_api')
+    with playwright.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=BROWSER, args=QUIET.split())
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    "A page that remembers its complaints and whom it asked."
+    page = browser.new_page(viewport={'width': 1280, 'height': 1000})
+    page.complaints, page.asked = [], []
+    page.on('pageerror', lambda e: page.complaints.append(str(e)))
+    page.on('console', lambda m: page.complaints.append(m.text) if m.type == 'error' else None)
+    page.on('request', lambda r: page.asked.append(r.url))
+    yield page
+    page.close()
+
+
+def turn(page) -> int:
+    return int(page.locator('.wy').get_attribute('data-turn'))
+
+
+def answered(page, act) -> float:
+    "Seconds from an act to the drawing of its answer."
+    before, begun = turn(page), time.perf_counter()
+    act()
+    page.wait_for_function(f"document.querySelector('.wy').dataset.turn > {before}")
+    return time.perf_counter() - begun
+
+
+def open_inspector(page, lab: str):
+    page.goto(f'{lab}/lab/tree/one.ipynb')
+    page.click('.jp-CodeCell .cm-content', timeout=90_000)
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=90_000)
+    page.keyboard.press('Shift+Enter')
+    page.wait_for_selector('.wy canvas', timeout=90_000)
+    page.wait_for_timeout(1000)  # the cell's own work ends
+
+
+def test_in_jupyterlab(page, lab):
+    open_inspector(page, lab)
+    picture = page.locator('.wy canvas').first
+    box = picture.bounding_box()
+
+    def click(k: int):
+        picture.click(position={'x': box['width'] * (0.3 + 0.02 * k), 'y': box['height'] / 2})
+
+    clicks = [answered(page, lambda k=k: click(k)) for k in range(20)]
+    assert statistics.median(clicks) < 0.25, clicks
+
+    middle = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2
+    page.mouse.move(*middle)
+    page.mouse.down()
+
+    def drag(k: int):
+        page.mouse.move(middle[0] + 6 * k, middle[1])
+
+    drags = [answered(page, lambda k=k: drag(k)) for k in range(1, 11)]
+    assert statistics.median(drags) < 0.15, drags
+    assert answered(page, page.mouse.up) < 0.4
+
+    before = turn(page)
+    page.evaluate(TURN_TAU)
+    page.wait_for_timeout(1500)
+    assert turn(page) - before <= 2
+    assert page.locator('input[data-name=tau]').input_value() == '0.79'
+
+    page.locator('select[data-name=show]').select_option('kept')
+    page.locator('select[data-name=sampler]').select_option('uniform')
+    page.wait_for_function("document.querySelector('.wy .error').textContent.includes('keeps no bins')")
+    assert page.locator('select[data-name=sampler]').input_value() == 'robust'  # as it was
+
+    allowed = lab, lab.replace('http', 'ws'), 'data:', 'blob:'
+    assert not [url for url in page.asked if not url.startswith(allowed)]
+    assert not page.complaints
+
+
+def test_a_page_without_a_kernel(page, tmp_path):
+    from wysiwyg.inspector import Inspector
+
+    file = tmp_path / 'page.html'
+    file.write_text(Inspector().html([{'x': 0.4}, {'x': 0.6}]), encoding='utf8')
+    page.goto(file.as_uri())
+    picture, formula = page.locator('.wy canvas').first, page.locator('.wy .formula')
+    told = formula.inner_text()
+    box = picture.bounding_box()
+    picture.click(position={'x': box['width'] * 0.4, 'y': box['height'] * 0.5})
+    assert formula.inner_text() != told
+    page.locator('button[data-curve=kept]').click()
+    assert 'Eq. 9' in formula.inner_text()
+    assert page.locator('input[data-name=tau]').is_disabled()
+    for key in ('p', 'z', '[', ']', ' ', 'ArrowLeft', 'r', '?'):
+        page.locator('.wy').press(key)
+    page.wait_for_timeout(1200)
+    assert page.asked == [file.as_uri()] and not page.complaints

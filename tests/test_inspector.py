@@ -1,0 +1,203 @@
+"Drawings that answer: what they show equals the trace, nothing is computed twice, nothing stays behind."
+
+import gc
+import json
+import weakref
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from wysiwyg.core import rng
+from wysiwyg.generator import load_generator
+from wysiwyg.inspector import VIEWS, Frame, Inspector, RayParts, inspector_settings, take_apart
+from wysiwyg.live import checked, rounded
+from wysiwyg.proposal import PROPOSALS
+from wysiwyg.renderer import SAMPLERS, WITHOUT_PDF
+from wysiwyg.budgets import POLICIES
+
+CPU = torch.device('cpu')
+
+
+@pytest.fixture(scope='module')
+def g():
+    return load_generator(device=CPU)
+
+
+@pytest.fixture(scope='module')
+def offered(g):
+    return inspector_settings(g)
+
+
+@pytest.fixture
+def inspector(g):
+    return Inspector(g)
+
+
+def trace_of(inspector: Inspector):
+    "The same frame by `render` alone."
+    g, frame = inspector.g, inspector.frame
+    with torch.no_grad():
+        z = torch.randn(1, g.run.backbone.z_dim, generator=rng(int(inspector.asked['seed']), 'z'))
+        front = g.orbit(torch.zeros(1), torch.zeros(1))
+        planes = g.synthesize(g.map(z, front, inspector.asked['trunc']))
+        camera = g.orbit(torch.tensor([inspector.asked['yaw']]), torch.tensor([inspector.asked['pitch']]))
+        asked = planes, camera, frame.side, frame.config, inspector.asked['proposal']
+        return g.render(*asked, trace=True)
+
+
+CASES = [{'sampler': name} for name in SAMPLERS]
+CASES += [{'policy': name} for name in POLICIES]
+CASES += [{'proposal': name} for name in PROPOSALS]
+CASES += [{'sampler': 'refined', 'policy': 'need', 'proposal': 'sdf', 'per_bin': 3.0}]
+
+
+@pytest.mark.parametrize('asked', CASES, ids=lambda a: '-'.join(map(str, a.values())))
+def test_what_is_shown_is_the_trace(inspector, asked):
+    told = inspector.ask(**asked, seed=4, yaw=-0.3, x=0.45, y=0.6)
+    trace, ray = trace_of(inspector), told['ray']
+    n = ray['pixel'][0] * told['side'] + ray['pixel'][1]
+    out = trace.rendering
+    assert ray['samples']['depth'] == pytest.approx(out.depth[0, n].item(), abs=1e-5)
+    assert ray['samples']['opacity'] == pytest.approx(out.opacity[0, n].item(), abs=1e-5)
+    assert len(ray['samples']['t']) == trace.samples.flatten()[n]
+    picture = (out.image().clamp(0, 1) * 255).round().byte()[0].permute(1, 2, 0)
+    assert inspector.pixels == picture.contiguous().numpy().tobytes()
+    if asked.get('sampler') in WITHOUT_PDF:
+        assert ray['pdf'] is None and ray['keep'] is None
+    else:
+        pdf = np.array(ray['pdf'])
+        assert pdf.sum() == pytest.approx(1, abs=1e-3)
+        assert pdf[np.array(ray['keep'], bool)].sum() >= inspector.asked['tau'] - 1e-3
+
+
+def test_truth_is_the_dense_ray(g, inspector):
+    told = inspector.ask(x=0.5, y=0.5)
+    frame = inspector.frame
+    n = frame.pixel[0] * frame.side + frame.pixel[1]
+    with torch.no_grad():
+        out = g.dense(frame.planes, frame.camera, frame.side)
+    assert told['ray']['truth']['depth'] == pytest.approx(out.depth[0, n].item(), abs=1e-4)
+
+
+def test_evaluations_are_those_that_were_made(g, inspector):
+    before = g.evaluations
+    told = inspector.ask(yaw=0.11)
+    made = g.evaluations - before - 384  # the dense ray
+    assert sum(told['spent'].values()) * told['side'] ** 2 == pytest.approx(made)
+    again = inspector.ask(tau=0.9)
+    assert again['spent']['proposed'] == told['spent']['proposed']
+
+
+def test_a_camera_or_a_sampler_makes_no_planes(g, inspector):
+    made = g.syntheses
+    cameras = [{'yaw': 0.01 * k} for k in range(100)]
+    taus = [{'tau': 0.5 + 0.005 * k} for k in range(100)]
+    for turn in cameras + taus:
+        inspector.ask(**turn, moving=1)
+    inspector.ask(moving=0, policy='need', sampler='refined', proposal='sdf', beta_scale=2)
+    for name in VIEWS:
+        inspector.ask(show=name)
+    assert g.syntheses == made
+    inspector.ask(blend=0.5)
+    assert g.syntheses == made + 1
+
+
+def test_frames_take_over_what_still_holds(g):
+    start = {s.name: s.start for s in inspector_settings(g)}
+    with torch.no_grad():
+        first = Frame(g, start)
+        first.trace, first.exact
+        turned = {name: Frame(g, start | {name: value}, before=first) for name, value in TURNS.items()}
+    kept = {name: PARTS & vars(frame).keys() for name, frame in turned.items()}
+    assert kept == {
+        'seed': set(),
+        'yaw': {'planes'},
+        'beta_scale': {'planes'},
+        'proposal': {'planes', 'exact'},
+        'tau': {'planes', 'exact', 'proposed'},
+        'x': {'planes', 'exact', 'proposed', 'trace'},
+    }
+
+
+PARTS = {'planes', 'proposed', 'trace', 'exact'}
+TURNS = dict(seed=1, yaw=0.5, beta_scale=2, proposal='sdf', tau=0.9, x=0.1)
+
+
+def test_fifty_runs_of_a_cell_leave_one(g):
+    gone = []
+    for _ in range(50):
+        inspector = Inspector(g)
+        inspector.page()
+        gone.append(weakref.ref(inspector))
+    gc.collect()
+    assert sum(ref() is not None for ref in gone) == 1
+
+
+def test_an_error_is_told_and_the_last_answer_stays(inspector):
+    page = inspector.page()
+    before = page.pixels
+    page.asked = inspector.asked | {'sampler': 'uniform', 'show': 'kept', 'turn': 7}
+    assert page.told['error'].startswith('ValueError: the sampler uniform keeps no bins')
+    assert page.told['turn'] == 7 and page.pixels == before
+    page.asked = inspector.asked | {'show': 'depth', 'turn': 8}
+    assert page.told['error'] == '' and page.told['turn'] == 8 and page.pixels != before
+
+
+def test_a_page_of_its_own_is_whole(inspector):
+    page = inspector.html([{'x': 0.4}, {'x': 0.6}])
+    data = page.split('id="recorded">')[1].split('</script>')[0]
+    recorded = json.loads(data)
+    assert len(recorded['answers']) == 3 and len(recorded['pictures']) == 1
+    assert 'import ' not in page.split('<script type="module">')[1]
+
+
+def test_a_pixel_beside_the_picture(g, inspector):
+    frame = inspector.frame
+    parts: RayParts = take_apart(g, frame.planes, frame.camera, frame.trace, (63, 0))
+    assert parts.pixel == (63, 0)
+    with pytest.raises(ValueError, match='64 x 64 pixels, there is no'):
+        take_apart(g, frame.planes, frame.camera, frame.trace, (-1, 3))
+
+
+def test_who_has_no_distances_is_named():
+    with pytest.raises(ValueError, match='rays of a Generator with distances, got Linear'):
+        Inspector(torch.nn.Linear(1, 1))
+
+
+def test_other_planes_and_a_true_shape(g):
+    from wysiwyg.inversion import true_heads
+
+    planes = torch.zeros(1, 3, g.run.backbone.plane_channels, 32, 32)
+    config = replace(g.run.heads, seed=1000)
+
+    def truth(camera, side):
+        return true_heads([0], camera, replace(config, resolution=side), g.run.render.far)
+
+    told = Inspector(g, planes, truth, yaw=0.0, x=0.01, y=0.01).told
+    assert told['ray']['posed'] is None  # beside the head
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(['tau', 'seed', 'show', 'fog']), st.one_of(st.floats(), st.text(max_size=3))
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_what_is_asked_is_refused_or_in_range(offered, asked):
+    try:
+        values = checked(offered, asked)
+    except ValueError as e:
+        assert any(name in str(e) for name in asked)
+        return
+    assert values.keys() == {s.name for s in offered}
+    assert 0.5 <= values['tau'] <= 1 and values['seed'] == int(values['seed'])
+
+
+def test_numbers_for_a_page_are_json():
+    assert (
+        json.dumps(rounded([np.inf, np.nan, 1e-9, 123456]), allow_nan=False)
+        == '[null, null, 1e-09, 123500.0]'
+    )

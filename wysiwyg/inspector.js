@@ -1,0 +1,301 @@
+// A picture whose rays can be taken apart: picture -> ray -> formula. Needs live.js before it.
+
+const STAGES = ['probe', 'pdf', 'tau', 'strata', 'samples', 'weights'];
+const KEYS = 'Arrows: pixel. Shift + arrows: camera. [ ]: step. Space: slow motion. Z: zoom. P: pin. R: reset. ?: keys.';
+
+// Each curve: from which step on it is drawn, its colour, its equation, and the lesson that derives it.
+const CURVES = [
+  { name: 'probe', stage: 0, ink: INK.amber, lesson: '08_probe', words: 'probe weights P',
+    law: 'P\u2096 = T\u2096 (1 \u2212 e^(\u2212\u03c3\u2096 \u03b4\u2096)), on the shared edges of all rays', put: (r, i, k) => r.probe && `bin ${k}: P = ${r.probe[k]}` },
+  { name: 'pdf', stage: 1, ink: INK.blue, lesson: '09_proposal', words: 'predicted pdf',
+    law: 'p = softmax(proposal(P, I, \u03c6)), \u03a3 p\u2096 = 1', put: (r, i, k) => r.pdf && `bin ${k}: p = ${r.pdf[k]}` },
+  { name: 'kept', stage: 2, ink: INK.sky, lesson: '10_sampler', words: 'smallest set of mass \u03c4',
+    law: 'the fewest bins with \u03a3 p\u2096 \u2265 \u03c4 (Eq. 9)', put: (r) => r.pdf && `${sum(r.keep)} bins keep ${fixed(sum(r.pdf.filter((_, j) => r.keep[j])))}` },
+  { name: 'strata', stage: 3, ink: INK.green, lesson: '10_sampler', words: 'strata: samples of each kept bin',
+    law: 'n\u2096 = \u230aS / C\u230b, one more for the S mod C most likely bins', put: (r, i, k) => r.counts && `bin ${k}: n = ${r.counts[k]}; all: ${sum(r.counts)}` },
+  { name: 'samples', stage: 4, ink: INK.black, lesson: '10_sampler', words: 'samples',
+    law: 't = near + (k + (j + u) / n\u2096) \u00b7 width', put: (r, i) => `t${sub(i)} = ${r.samples.t[i]}, \u03b4${sub(i)} = ${r.samples.delta[i]}` },
+  { name: 'sdf', stage: 4, ink: INK.grey, lesson: '07_sdf', words: 'signed distance s',
+    law: 's(x) < 0 inside; the surface is where it is 0', put: (r, i) => `s${sub(i)} = ${r.samples.sdf[i]} at t = ${r.samples.t[i]}` },
+  { name: 'beta', stage: 4, ink: INK.pink, lesson: '07_sdf', words: 'surface width \u03b2, density \u03c3',
+    law: '\u03c3 = \u00bd e^(\u2212s/\u03b2) / \u03b2 outside, (1 \u2212 \u00bd e^(s/\u03b2)) / \u03b2 inside (Eq. 1)', put: (r, i) => `\u03b2${sub(i)} = ${r.samples.beta[i]}, \u03c3${sub(i)} = ${r.samples.sigma[i]}` },
+  { name: 'T', stage: 5, ink: INK.green, lesson: '07a_volrend', words: 'light that gets here, T',
+    law: 'T\u1d62 = e^(\u2212\u03a3 \u03c3\u2c7c \u03b4\u2c7c), j < i (Eq. 2)', put: (r, i) => `T${sub(i)} = ${r.samples.trans[i]}` },
+  { name: 'w', stage: 5, ink: INK.orange, lesson: '07a_volrend', words: 'weights w',
+    law: 'w\u1d62 = T\u1d62 (1 \u2212 e^(\u2212\u03c3\u1d62 \u03b4\u1d62)) (Eq. 2)',
+    put: (r, i) => `w${sub(i)} = ${r.samples.trans[i]} \u00b7 (1 \u2212 e^(\u2212${r.samples.sigma[i]} \u00b7 ${r.samples.delta[i]})) = ${r.samples.weights[i]}; \u03a3 w = ${fixed(r.samples.opacity)}` },
+  { name: 'depth', stage: 5, ink: INK.black, lesson: '07a_volrend', words: 'expected depth',
+    law: 'd = \u03a3 w\u1d62 t\u1d62 + (1 \u2212 \u03a3 w\u1d62) far', put: (r) => `d = ${fixed(r.samples.depth)}, dense ${fixed(r.truth.depth)}: off by ${fixed(Math.abs(r.samples.depth - r.truth.depth))}${r.posed ? `; true head ${fixed(r.posed.depth)}, normals ${fixed(r.posed.angle, 1)}\u00b0 apart` : ''}` },
+];
+
+const sum = (x) => x.reduce((a, b) => a + b, 0);
+const fixed = (x, digits = 4) => (x === null || x === undefined ? '' : Number(x).toFixed(digits));
+const sub = (i) => String(i + 1).replace(/\d/g, (d) => '\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089'[d]);
+
+// ---- the ray, three plots over one axis ---------------------------------------------------------
+
+// Where numbers lie on a canvas: a box of pixels, and the ranges of its axes.
+function axes(g, x, y, width, height, [t0, t1], [v0, v1]) {
+  const X = (t) => x + (width * (t - t0)) / (t1 - t0);
+  const Y = (v) => y + height * (1 - (Math.min(Math.max(v, v0), v1) - v0) / (v1 - v0));
+  const clipped = (draw) => { g.save(); g.beginPath(); g.rect(x, y, width, height); g.clip(); draw(); g.restore(); };
+  const line = (ts, vs, ink, lineWidth = 1.5, dash = []) => clipped(() => {
+    g.strokeStyle = ink; g.lineWidth = lineWidth; g.setLineDash(dash); g.beginPath();
+    ts.forEach((t, i) => (i ? g.lineTo(X(t), Y(vs[i])) : g.moveTo(X(t), Y(vs[i]))));
+    g.stroke(); g.setLineDash([]);
+  });
+  const upright = (t, ink, lineWidth = 1.5, dash = [], top = v1, bottom = v0) => line([t, t], [bottom, top], ink, lineWidth, dash);
+  const steps = (edges, vs, ink) => line(edges.slice(0, -1).flatMap((e, k) => [e, edges[k + 1]]), vs.flatMap((v) => [v, v]), ink, 2);
+  const block = (a, b, low, high, ink) => clipped(() => { g.fillStyle = ink; g.fillRect(X(a), Y(high), X(b) - X(a), Y(low) - Y(high)); });
+  const dot = (t, v, ink, r = 3) => clipped(() => { g.fillStyle = ink; g.beginPath(); g.arc(X(t), Y(v), r, 0, 7); g.fill(); });
+  const frame = (title, ticks) => {
+    g.strokeStyle = INK.pale; g.lineWidth = 1; g.strokeRect(x + 0.5, y + 0.5, width, height);
+    g.fillStyle = '#444'; g.font = '11px system-ui, sans-serif'; g.textAlign = 'left'; g.fillText(title, x, y - 4);
+    g.textAlign = 'right';
+    for (const v of ticks) g.fillText(String(v), x - 4, Y(v) + 4);
+  };
+  return { X, Y, line, upright, steps, block, dot, frame };
+}
+
+function window_of(ray, zoomed) {
+  if (!zoomed || ray.truth.opacity < 0.5) return [ray.near, ray.far];
+  return [ray.truth.depth - 0.12, ray.truth.depth + 0.12];
+}
+
+function niceTicks([a, b]) {
+  const step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5].find((s) => (b - a) / s <= 6) || 1;
+  const first = Math.ceil(a / step - 1e-9);
+  return Array.from({ length: Math.floor(b / step + 1e-9) - first + 1 }, (_, i) => Number(((first + i) * step).toFixed(3)));
+}
+
+function drawRay(g, box, ray, view) {
+  const { x, width, height } = box, range = window_of(ray, view.zoomed);
+  const bins = ray.pdf ? ray.pdf.length : 0, w = (ray.far - ray.near) / bins;
+  const edges = Array.from({ length: bins + 1 }, (_, k) => ray.near + k * w);
+  const s = ray.samples, d = ray.truth, top = 36, gap = 20, tall = (height - top - 38 - 2 * gap) / 3;
+  const on = (name) => view.stage >= CURVES.find((c) => c.name === name).stage;
+  g.fillStyle = '#222'; g.font = '600 12px system-ui, sans-serif'; g.textAlign = 'left';
+  g.fillText(`${box.title} pixel ${ray.pixel[1]}, ${ray.pixel[0]}`, x, 13);
+
+  const most = bins ? Math.max(0.1, 1.15 * Math.max(...ray.pdf, ...ray.probe)) : 1;
+  const told = axes(g, x, top, width, tall, range, [0, most]);
+  if (bins) {
+    if (on('kept')) edges.slice(0, -1).forEach((e, k) => ray.keep[k] && told.block(e, e + w, 0, most, INK.sky + '44'));
+    if (on('probe')) told.steps(edges, ray.probe, INK.amber);
+    if (on('pdf')) told.steps(edges, ray.pdf, INK.blue);
+    if (on('strata')) {
+      edges.slice(0, -1).forEach((e, k) => {
+        for (let j = 0; j <= ray.counts[k] && ray.counts[k]; j++) told.upright(e + (j * w) / ray.counts[k], INK.green, 1, [], most * 0.14, 0);
+      });
+    }
+  }
+  if (on('samples')) s.t.forEach((t) => told.dot(t, most * 0.03, INK.black, 2.5));
+  told.frame(bins ? 'where to look: probe, pdf, kept bins' : 'this sampler asks no proposal', [0, Number(most.toFixed(2))]);
+
+  const high = view.zoomed ? 0.06 : 0.3;
+  const field = axes(g, x, top + tall + gap, width, tall, range, [-high, high]);
+  field.line(range, [0, 0], INK.grey, 0.7);
+  if (on('sdf')) {
+    field.line(d.t, d.beta, INK.pink, 1); field.line(d.t, d.beta.map((b) => -b), INK.pink, 1);
+    field.line(d.t, d.sdf, INK.grey, 1.5);
+    s.t.forEach((t, i) => field.dot(t, s.sdf[i], INK.black));
+  }
+  field.frame('signed distance, and \u00b1\u03b2', [-high, 0, high]);
+
+  const light = axes(g, x, top + 2 * (tall + gap), width, tall, range, [0, 1.08]);
+  if (on('T')) light.line(d.t, d.trans, INK.green, 1.2);
+  const peak = Math.max(...d.weights, 1e-6), largest = Math.max(...s.weights, 1e-6);
+  if (on('w')) {
+    light.line(d.t, d.weights.map((v) => (v / peak) * Math.min(1, largest)), INK.grey, 1.5);
+    s.t.forEach((t, i) => light.upright(t, INK.orange, 3, [], s.weights[i], 0));
+    light.upright(s.depth, INK.black, 1.5); light.upright(d.depth, INK.black, 1.5, [3, 3]);
+    if (ray.posed) light.upright(ray.posed.depth, INK.pink, 2);
+  }
+  light.frame('light: T, w of samples; dense w behind, its height fitted', [0, 0.5, 1]);
+  g.textAlign = 'center'; g.fillStyle = '#444';
+  for (const t of niceTicks(range)) g.fillText(String(t), light.X(t), height - 24);
+  g.fillText('distance from the camera, world units', x + width / 2, height - 8);
+  return { range, x, width };
+}
+
+// ---- the drawing --------------------------------------------------------------------------------
+
+function legend(onPick) {
+  const box = element('div', { class: 'row', style: 'gap: 4px; margin: 4px 0' });
+  for (const c of CURVES) {
+    const swatch = element('span', { style: `display: inline-block; width: 10px; height: 10px; margin-right: 4px; background: ${c.ink}` });
+    box.append(element('button', { 'data-curve': c.name, title: `${c.words}: its formula`, onclick: () => onPick(c) }, swatch, c.name));
+  }
+  return box;
+}
+
+function lessonLink(lesson) {
+  const lab = location.pathname.includes('/lab'), base = document.baseURI.replace(/\/lab.*$/, '');
+  const href = lab ? `${base}/lab/tree/nbs/${lesson}.ipynb` : `${lesson}.ipynb`;
+  return element('a', { href, target: '_blank', rel: 'noopener' }, `computed in ${lesson}`);
+}
+
+// The sample nearest to the pointer, else the heaviest, and its bin.
+function chosen(ray, t) {
+  const s = ray.samples, all = s.t.map((_, i) => i);
+  const i = t === null ? all.reduce((a, b) => (s.weights[b] > s.weights[a] ? b : a)) : all.reduce((a, b) => (Math.abs(s.t[b] - t) < Math.abs(s.t[a] - t) ? b : a));
+  const bins = ray.pdf ? ray.pdf.length : 1, place = t === null ? s.t[i] : t;
+  const k = Math.min(bins - 1, Math.max(0, Math.floor(((place - ray.near) / (ray.far - ray.near)) * bins)));
+  return [i, k];
+}
+
+function costs(told) {
+  const { proposed = 0, trace = 0 } = told.spent || {}, dense = 384;
+  const all = proposed + trace, psnr = told.psnr === undefined ? '' : `; ${told.psnr.toFixed(1)} dB against dense`;
+  return `Field evaluations a pixel: probe ${proposed.toFixed(1)} + samples ${trace.toFixed(1)} = ${all.toFixed(1)}, where dense takes ${dense}${psnr}.`;
+}
+
+function render({ model, el }) {
+  const root = styled(el), ask = asker(model);
+  const view = { stage: 5, zoomed: true, pinned: null, curve: CURVES[8], t: null, timer: null };
+  const picture = element('canvas', { width: 288, height: 288, 'aria-label': 'picture: click a pixel, drag to turn', style: 'cursor: crosshair' });
+  const plots = element('canvas', { width: 600, height: 430, 'aria-label': 'what lies along the ray' });
+  const error = element('div', { class: 'error', role: 'alert' });
+  const scale = element('div', { class: 'quiet' }), spent = element('div', { class: 'quiet' }), formula = element('div', { class: 'formula' });
+  const help = element('div', { class: 'quiet' }, KEYS);
+  const { groups, box, refresh, reset } = controls(model, ask);
+  const names = legend((c) => { view.curve = c; view.stage = Math.max(view.stage, c.stage); draw(); });
+  const step = element('span', { class: 'quiet', style: 'min-width: 9em; display: inline-block' });
+  const press = (words, title, act) => element('button', { title, onclick: act }, words);
+  const pin = press('pin', 'keep this ray beside the next (P)', () => act.pin());
+  const zoom = press('zoom', 'around the surface, or the whole ray (Z)', () => act.zoom());
+  const bar = element('div', { class: 'row', style: 'gap: 5px; align-items: center' },
+    press('\u25c0', 'a step back ([)', () => act.step(-1)), press('\u25b6', 'a step on (])', () => act.step(1)),
+    press('slow motion', 'from the probe to the weights (space)', () => act.play()), step, zoom, pin, press('reset', 'all as at first (R)', () => act.reset()));
+
+  const rayNow = () => model.get('told').ray || view.last;
+  const act = {
+    step: (by) => { view.stage = (view.stage + by + STAGES.length) % STAGES.length; draw(); },
+    zoom: () => { view.zoomed = !view.zoomed; draw(); },
+    pin: () => { view.pinned = view.pinned ? null : rayNow(); draw(); },
+    reset: () => { Object.assign(view, { stage: 5, zoomed: true, pinned: null }); reset(); draw(); },
+    play: () => {
+      clearInterval(view.timer);
+      view.stage = 0;
+      view.timer = setInterval(() => { if (view.stage >= 5) clearInterval(view.timer); else act.step(1); }, 900);
+      draw();
+    },
+  };
+
+  function drawPicture(told) {
+    putPixels(picture, bytesOf(model), told.side);
+    const g = picture.getContext('2d'), mark = (x, y, ink) => {
+      for (const [color, width] of [['#fff', 4], [ink, 2]]) {
+        g.strokeStyle = color; g.lineWidth = width; g.beginPath();
+        g.moveTo(x - 10, y); g.lineTo(x + 10, y); g.moveTo(x, y - 10); g.lineTo(x, y + 10); g.stroke();
+      }
+    };
+    const { x, y } = ask.now();
+    mark(x * picture.width, y * picture.height, '#000');
+    if (view.pinned) mark(((view.pinned.pixel[1] + 0.5) / view.side) * picture.width, ((view.pinned.pixel[0] + 0.5) / view.side) * picture.height, INK.orange);
+  }
+
+  function drawPlots(ray) {
+    const g = plots.getContext('2d');
+    g.clearRect(0, 0, plots.width, plots.height);
+    const boxes = view.pinned ? [[view.pinned, 'pinned,'], [ray, 'now,']] : [[ray, '']];
+    const width = (plots.width - 40 * boxes.length - 8) / boxes.length;
+    view.drawn = boxes.map(([r, title], i) => drawRay(g, { x: 40 + i * (width + 40), width, height: plots.height, title }, r, view));
+  }
+
+  function drawFormula(ray) {
+    const [i, k] = chosen(ray, view.t), c = view.curve, numbers = c.put(ray, i, k);
+    formula.replaceChildren(element('b', {}, c.words), '  ', lessonLink(c.lesson), element('br'), element('code', {}, c.law),
+      element('br'), element('code', {}, numbers || 'this sampler asks no proposal'));
+    for (const b of names.children) b.setAttribute('aria-pressed', String(b.dataset.curve === c.name));
+  }
+
+  function draw() {
+    const told = model.get('told'), asked = ask.now(), ray = rayNow();
+    view.last = ray;
+    if (!asked.moving) view.side = told.side;
+    error.textContent = told.error || '';
+    scale.textContent = told.unit ? `${asked.show}: dark to bright is ${told.low} to ${told.high} ${told.unit}` : asked.show;
+    spent.textContent = costs(told);
+    step.textContent = `step ${view.stage + 1} of 6: ${STAGES[view.stage].replace('tau', '\u03c4')}`;
+    pin.setAttribute('aria-pressed', String(!!view.pinned));
+    zoom.setAttribute('aria-pressed', String(view.zoomed));
+    drawPicture(told);
+    drawPlots(ray);
+    drawFormula(ray);
+    refresh();
+    root.dataset.turn = told.turn || 0;
+  }
+
+  // Click: another pixel. Drag: another camera, in small pictures until it is let go.
+  let grabbed = null;
+  const place = (e) => {
+    const r = picture.getBoundingClientRect(), within = (v) => Math.min(0.999, Math.max(0, v));
+    return { x: within((e.clientX - r.left) / r.width), y: within((e.clientY - r.top) / r.height) };
+  };
+  const turnable = (name) => !model.turnable || model.turnable(name);
+  const turned = (e) => {
+    const range = (name, v) => { const s = model.get('settings').find((o) => o.name === name); return Math.min(s.high, Math.max(s.low, v)); };
+    return { yaw: range('yaw', grabbed.yaw - (e.clientX - grabbed.at[0]) / 150), pitch: range('pitch', grabbed.pitch + (e.clientY - grabbed.at[1]) / 150) };
+  };
+  picture.addEventListener('pointerdown', (e) => {
+    const { yaw, pitch } = ask.now();
+    grabbed = { at: [e.clientX, e.clientY], yaw, pitch, moved: false };
+    picture.setPointerCapture(e.pointerId);
+    root.focus({ preventScroll: true });
+  });
+  picture.addEventListener('pointermove', (e) => {
+    if (!grabbed || !turnable('yaw')) return;
+    grabbed.moved ||= Math.hypot(e.clientX - grabbed.at[0], e.clientY - grabbed.at[1]) > 4;
+    if (grabbed.moved) ask({ ...turned(e), moving: 1 });
+  });
+  picture.addEventListener('pointerup', (e) => {
+    if (!grabbed) return;
+    ask(grabbed.moved ? { ...turned(e), moving: 0 } : place(e));
+    grabbed = null;
+  });
+  plots.addEventListener('pointermove', (e) => {
+    const r = plots.getBoundingClientRect(), x = ((e.clientX - r.left) / r.width) * plots.width;
+    const on = view.drawn && view.drawn[view.drawn.length - 1];
+    if (!on || x < on.x || x > on.x + on.width) return;
+    view.t = on.range[0] + ((x - on.x) / on.width) * (on.range[1] - on.range[0]);
+    drawFormula(rayNow());
+  });
+  plots.addEventListener('pointerleave', () => { view.t = null; drawFormula(rayNow()); });
+
+  const nudge = (dx, dy, turning) => {
+    const a = ask.now(), pixel = 1 / (view.side || 64), within = (v, low, high) => Math.min(high, Math.max(low, v));
+    if (turning) ask({ yaw: within(a.yaw + 0.1 * dx, -1.2, 1.2), pitch: within(a.pitch - 0.1 * dy, -0.6, 0.6), moving: 0 });
+    else ask({ x: within(a.x + dx * pixel, 0, 0.999), y: within(a.y + dy * pixel, 0, 0.999) });
+  };
+  const keys = {
+    ArrowLeft: (e) => nudge(-1, 0, e.shiftKey), ArrowRight: (e) => nudge(1, 0, e.shiftKey), ArrowUp: (e) => nudge(0, -1, e.shiftKey),
+    ArrowDown: (e) => nudge(0, 1, e.shiftKey), '[': () => act.step(-1), ']': () => act.step(1), ' ': () => act.play(), z: () => act.zoom(),
+    p: () => act.pin(), r: () => act.reset(), '?': () => { help.hidden = !help.hidden; },
+  };
+  root.addEventListener('keydown', (e) => {
+    if (['INPUT', 'SELECT', 'BUTTON', 'A'].includes(e.target.tagName) || e.ctrlKey || e.metaKey || e.altKey) return;
+    const hit = keys[e.key] || keys[e.key.toLowerCase()];
+    if (!hit) return;
+    e.preventDefault();
+    e.stopPropagation();
+    hit(e);
+  });
+
+  // The plots take what is left beside the picture.
+  const fit = () => {
+    const width = Math.max(420, Math.min(900, root.clientWidth - 288 - 32));
+    if (width === plots.width) return;
+    plots.width = width;
+    drawPlots(rayNow());
+  };
+  const watch = new ResizeObserver(fit);
+
+  root.append(error, element('div', { class: 'row' }, element('div', { style: 'width: 288px' }, picture, scale, groups.get('picture'), groups.get('camera'), spent), element('div', { style: 'flex: 1 1 420px; min-width: 0' }, bar, plots, names, formula)), box, help);
+  model.on('change:told', draw);
+  draw();
+  watch.observe(root);
+  return () => { watch.disconnect(); clearInterval(view.timer); ask.stop(); model.off('change:told', draw); };
+}
+const drawing = { render };
+export default drawing;

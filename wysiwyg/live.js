@@ -1,0 +1,163 @@
+// What all drawings share: elements, controls made of settings, questions asked in turn, and a model
+// without a kernel. Plain DOM and canvas; nothing is imported, nothing is fetched.
+
+// Okabe and Ito's colours, told apart by colour-blind readers.
+const INK = {
+  black: '#000000', orange: '#d55e00', amber: '#e69f00', blue: '#0072b2', sky: '#56b4e9',
+  green: '#009e73', pink: '#cc79a7', grey: '#999999', pale: '#dddddd',
+};
+
+const STYLE = `
+.wy { font: 13px system-ui, sans-serif; color: #222; background: #fff; padding: 8px; max-width: 1240px; outline: none; }
+.wy:focus { box-shadow: 0 0 0 2px ${INK.sky}; }
+.wy .row { display: flex; gap: 14px; flex-wrap: wrap; align-items: flex-start; }
+.wy fieldset { border: 1px solid ${INK.pale}; border-radius: 4px; padding: 2px 8px 5px; margin: 0; min-width: 190px; }
+.wy legend { font-weight: 600; padding: 0 4px; }
+.wy label { display: grid; grid-template-columns: 5.6em 1fr 4.6em; gap: 5px; align-items: center; }
+.wy input[type=range] { width: 100%; min-width: 70px; }
+.wy select, .wy input[type=number] { font: inherit; width: 100%; box-sizing: border-box; }
+.wy label > select { grid-column: 2 / 4; }
+.wy output { font-variant-numeric: tabular-nums; text-align: right; }
+.wy button { font: inherit; padding: 2px 7px; border: 1px solid ${INK.grey}; border-radius: 4px; background: #f7f7f7; color: #222; cursor: pointer; }
+.wy button[aria-pressed=true] { background: #222; color: #fff; }
+.wy canvas { display: block; touch-action: none; }
+.wy .error { color: #fff; background: ${INK.orange}; padding: 3px 8px; border-radius: 4px; margin: 4px 0; }
+.wy .error:empty { display: none; }
+.wy .quiet { color: #555; font-size: 12px; }
+.wy .formula { border-left: 3px solid ${INK.blue}; padding: 4px 10px; background: #f6f9fc; min-height: 3.4em; }
+.wy .formula code { font: 13px ui-monospace, monospace; background: none; color: inherit; }
+.wy a { color: ${INK.blue}; }
+`;
+
+function element(tag, attributes = {}, ...children) {
+  const e = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith('on')) e.addEventListener(name.slice(2), value);
+    else if (value !== undefined) e.setAttribute(name, value);
+  }
+  e.append(...children);
+  return e;
+}
+
+function styled(el) {
+  const root = element('div', { class: 'wy', tabindex: '0' });
+  el.append(element('style', {}, STYLE), root);
+  return root;
+}
+
+// Questions in turn: the newest one is sent when the last has been answered.
+function asker(model) {
+  let turn = model.get('told').turn || 0, flying = null, next = null;
+  const now = () => ({ ...model.get('told').asked, ...flying, ...next });
+  const send = () => {
+    flying = now();
+    next = null;
+    model.set('asked', { ...flying, turn: ++turn });
+    model.save_changes();
+  };
+  const heard = () => {
+    if ((model.get('told').turn || 0) < turn) return;
+    flying = null;
+    if (next) send();
+  };
+  model.on('change:told', heard);
+  const ask = (changes) => {
+    next = { ...next, ...changes };
+    if (!flying) send();
+  };
+  return Object.assign(ask, { now, stop: () => model.off('change:told', heard) });
+}
+
+function shown(setting, value) {
+  if (setting.choices.length) return value;
+  const digits = setting.step >= 1 ? 0 : Math.ceil(-Math.log10(setting.step) - 1e-9);
+  return `${Number(value).toFixed(digits)}${setting.unit ? ' ' + setting.unit : ''}`;
+}
+
+function inputOf(s) {
+  if (s.choices.length) return element('select', {}, ...s.choices.map((c) => element('option', { value: c }, c)));
+  const type = s.step >= 1 && s.high - s.low > 200 ? 'number' : 'range';
+  return element('input', { type, min: s.low, max: s.high, step: s.step });
+}
+
+// A fieldset for each place, a control for each setting, a button that brings the starts back.
+function controls(model, ask) {
+  const settings = model.get('settings').filter((s) => s.place);
+  const turnable = model.turnable || (() => true);
+  const inputs = new Map(), groups = new Map();
+  for (const s of settings) {
+    const input = inputOf(s), out = element('output');
+    const read = () => (s.choices.length ? input.value : Number(input.value));
+    input.addEventListener('input', () => ask({ [s.name]: read() }));
+    input.disabled = !turnable(s.name);
+    input.dataset.name = s.name;
+    const ends = s.choices.length ? s.choices.join(', ') : `${shown(s, s.low)} to ${shown(s, s.high)}`;
+    const label = element('label', { title: `${s.words} (${ends}; at first ${shown(s, s.start)})` }, s.name.replace('_', ' '), input);
+    if (!s.choices.length) label.append(out);
+    if (!groups.has(s.place)) groups.set(s.place, element('fieldset', {}, element('legend', {}, s.place)));
+    groups.get(s.place).append(label);
+    inputs.set(s, [input, out]);
+  }
+  const refresh = () => {
+    const asked = ask.now();
+    for (const [s, [input, out]] of inputs) {
+      input.value = asked[s.name];
+      out.textContent = shown(s, asked[s.name]);
+    }
+  };
+  const reset = () => ask(Object.fromEntries(model.get('settings').map((s) => [s.name, s.start])));
+  refresh();
+  return { groups, box: element('div', { class: 'row' }, ...groups.values()), refresh, reset };
+}
+
+// RGB bytes, row by row, as an opaque picture of side x side.
+function putPixels(canvas, bytes, side) {
+  const small = document.createElement('canvas');
+  small.width = small.height = side;
+  const image = new ImageData(side, side);
+  for (let i = 0; i < side * side; i++) {
+    for (let k = 0; k < 3; k++) image.data[4 * i + k] = bytes[3 * i + k];
+    image.data[4 * i + 3] = 255;
+  }
+  small.getContext('2d').putImageData(image, 0, 0);
+  const g = canvas.getContext('2d');
+  g.imageSmoothingEnabled = false;
+  g.drawImage(small, 0, 0, canvas.width, canvas.height);
+}
+
+function bytesOf(model) {
+  const pixels = model.get('pixels');
+  return pixels instanceof DataView ? new Uint8Array(pixels.buffer, pixels.byteOffset, pixels.byteLength) : pixels;
+}
+
+// The model of a page without a kernel: the recorded answer nearest to what is asked.
+function recordedModel({ settings, answers, pictures }) {
+  const decode = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const decoded = pictures.map(decode);
+  const values = { settings, told: { error: '', asked: answers[0].asked, ...answers[0].told }, pixels: decoded[answers[0].picture] };
+  const listeners = {};
+  const emit = (name) => (listeners[name] || []).forEach((f) => f());
+  const distance = (asked, other) => {
+    let sum = 0;
+    for (const s of settings) {
+      const a = asked[s.name], b = other[s.name];
+      sum += s.choices.length ? (a === b ? 0 : 1e3) : ((a - b) / (s.high - s.low)) ** 2;
+    }
+    return sum;
+  };
+  const model = {
+    turnable: (name) => new Set(answers.map((a) => a.asked[name])).size > 1,
+    get: (name) => values[name],
+    set: (name, value) => { values[name] = value; },
+    on: (name, f) => (listeners[name] ||= []).push(f),
+    off: (name, f) => { listeners[name] = (listeners[name] || []).filter((x) => x !== f); },
+    save_changes: () => {
+      const { turn, ...asked } = values.asked;
+      const near = answers.reduce((a, b) => (distance(asked, b.asked) < distance(asked, a.asked) ? b : a));
+      values.told = { error: '', asked: near.asked, ...near.told, turn };
+      values.pixels = decoded[near.picture];
+      for (const name of ['pixels', 'told']) emit(`change:${name}`);
+    },
+  };
+  return model;
+}
