@@ -96,7 +96,7 @@ $(VENV)/share/jupyter/lab/settings/overrides.json: $(STAMP)
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $@
 
 lab: $(VENV)/share/jupyter/lab/settings/overrides.json   ## JupyterLab on 127.0.0.1 (PORT=8888)
-	@$(BIN)/jupyter lab --ip 127.0.0.1 --port $(or $(PORT),8888) --notebook-dir "$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
+	@$(BIN)/jupyter lab --ip 127.0.0.1 --port $(or $(PORT),8888) --notebook-dir "$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/tour.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 ui: $(STAMP)      ## MLflow on 127.0.0.1 (PORT=5000), with a link to each study
 	@$(BIN)/wysiwyg ui --port $(or $(PORT),5000)

@@ -152,7 +152,7 @@ function costs(told) {
 
 function render({ model, el }) {
   const root = styled(el), ask = asker(model);
-  const view = { stage: 5, zoomed: true, pinned: null, curve: CURVES[8], t: null, timer: null };
+  const view = { stage: ask.now().step - 1, zoomed: true, pinned: null, curve: CURVES[8], t: null, timer: null };
   const picture = element('canvas', { width: 288, height: 288, 'aria-label': 'picture: click a pixel, drag to turn', style: 'cursor: crosshair' });
   const plots = element('canvas', { width: 600, height: 430, 'aria-label': 'what lies along the ray' });
   const error = element('div', { class: 'error', role: 'alert' });

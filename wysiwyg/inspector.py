@@ -150,6 +150,7 @@ def _of_picture() -> tuple[Setting, ...]:
         Setting('x', 0.57, words='pixel, share of the width'),
         Setting('y', 0.53, words='pixel, share of the height'),
         Setting('moving', 0, 0, 1, 1, words='1: a preview'),
+        Setting('step', 6, 1, 6, 1, words='which curves are drawn when it opens: up to probe, ... weights'),
     )
 
 # %% ../nbs/19_inspector.ipynb #19a0a00d
