@@ -79,9 +79,6 @@ class Mapping(nn.Module):
         return x if trunc == 1 else self.w_mean.lerp(x, trunc)
 
 # %% ../nbs/05_stylegan.ipynb #c02f054a
-_RESAMPLE = ('bilinear', 'fir', 'stylegan2')
-
-
 def up2(
     x: Tensor,  # [B, C, H, W]
     resample: str = 'bilinear',
@@ -95,12 +92,6 @@ def up2(
     return _fir_up2(x, 0)
 
 
-def _fir_up2(x: Tensor, ring: int) -> Tensor:  # [B, C, H, W] -> [B, C, 2H + 2 ring, 2W + 2 ring]
-    "Twice the side by [1, 3, 3, 1], with what the filter spreads over the border: `ring` pixels, at most 1."
-    kernel = _fir_kernel(x) * 4  # a quarter of the pixels are there
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1 - ring, groups=x.shape[1])
-
-
 def down2(
     x: Tensor,  # [B, C, 2H, 2W]
     resample: str = 'bilinear',
@@ -111,6 +102,15 @@ def down2(
     if _check_resample(resample) == 'bilinear':
         return F.avg_pool2d(x, 2)
     return F.conv2d(x, _fir_kernel(x), stride=2, padding=1, groups=x.shape[1])
+
+# %% ../nbs/05_stylegan.ipynb #c02f054b
+_RESAMPLE = ('bilinear', 'fir', 'stylegan2')
+
+
+def _fir_up2(x: Tensor, ring: int) -> Tensor:  # [B, C, H, W] -> [B, C, 2H + 2 ring, 2W + 2 ring]
+    "Twice the side by [1, 3, 3, 1], with what the filter spreads over the border: `ring` pixels, at most 1."
+    kernel = _fir_kernel(x) * 4  # a quarter of the pixels are there
+    return F.conv_transpose2d(x, kernel, stride=2, padding=1 - ring, groups=x.shape[1])
 
 
 def _fir_kernel(x: Tensor) -> Tensor:  # [C, 1, 4, 4], sum 1
