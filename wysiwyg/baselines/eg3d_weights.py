@@ -6,7 +6,7 @@
 __all__ = ['SCENES', 'read_weights', 'official_name', 'official_shapes', 'infer_run', 'import_eg3d']
 
 # %% ../../nbs/baselines/b01a_eg3d_weights.ipynb #b01b003
-import pickle, re
+import pickle, re, warnings
 from pathlib import Path
 import torch
 from torch import Tensor
@@ -43,10 +43,11 @@ def _read_torch(path: Path):
     if path.suffix == '.pkl':
         raise ValueError(_how_to_make_plain(path))
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings(action='ignore'):  # what it refuses it says below
+            return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(_how_to_make_plain(path)) from None
-    except (RuntimeError, ValueError, KeyError, EOFError, AttributeError) as e:
+    except (RuntimeError, ValueError, KeyError, EOFError, AttributeError, OSError) as e:
         said = ' '.join(str(e).split())[:200]
         raise ValueError(f'{path.name} is not a torch file: {type(e).__name__}: {said}') from None
 
