@@ -144,7 +144,7 @@ _AS_PUBLISHED = {
 # %% ../../nbs/baselines/b01a_eg3d_weights.ipynb #b01b011
 def infer_run(
     shapes: dict[str, tuple[int, ...]],  # of G_ema's tensors, by name
-    scene: str = 'ffhq',  # one of _SCENES
+    scene: str = 'ffhq',  # ffhq, afhq or shapenet
     side: int = 0,  # of the feature image, pixels; 0: 64, or what super-resolution starts from
 ) -> Run:
     "The configuration of a generator with such tensors; ValueError in one line where there can be none."
@@ -223,7 +223,7 @@ def _picture_sizes(shapes: dict) -> dict[str, int]:
 # %% ../../nbs/baselines/b01a_eg3d_weights.ipynb #b01b018
 def import_eg3d(
     weights: dict[str, Tensor],  # of G_ema, [...] each as `official_shapes` says
-    scene: str = 'ffhq',  # one of _SCENES
+    scene: str = 'ffhq',  # ffhq, afhq or shapenet
     side: int = 0,  # of the feature image, pixels; 0: as `infer_run`
     noise: bool = False,  # add super-resolution's constant noise, too
 ) -> EG3DGenerator:
