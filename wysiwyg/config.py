@@ -103,7 +103,8 @@ class BackboneConfig:
     combine: Literal['product', 'sum', 'mean'] = 'product'  # Hadamard product of the three planes (4.1)
     padding: Literal['border', 'zeros'] = 'border'  # what points outside the box read; EG3D: zeros
     per_plane: bool = True  # blocks of each plane's own, which double its side (4.1); EG3D has none
-    resample: Literal['bilinear', 'fir'] = 'bilinear'  # 'fir' as StyleGAN2: zeros outside, not the border
+    # 'fir': StyleGAN2's filter, zeros outside; 'stylegan2': exactly its layer, one pixel over the border too
+    resample: Literal['bilinear', 'fir', 'stylegan2'] = 'bilinear'
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,8 @@ class EG3DConfig:
     upsampled: int = 128  # side to which the feature image is brought before super-resolution
     features: int = 32  # channels of the feature image; the first three are the raw picture
     hidden: int = 64  # width of the decoder
+    # planes (x, y), (x, z), (z, x), as all published weights were trained with; False: xy, xz, yz
+    legacy_planes: bool = False
     channels: int = 256  # of the first block of super-resolution; the second has half as many
     density_weight: float = 0.25  # of neighbouring places' difference in raw density
     density_std: float = 0.004  # how far such a neighbour is, world units
@@ -515,6 +518,7 @@ LATER |= {  # of the other systems
     'eg3d.upsampled': 128,
     'eg3d.features': 32,
     'eg3d.hidden': 64,
+    'eg3d.legacy_planes': False,
     'eg3d.channels': 256,
     'eg3d.density_weight': 0.25,
     'eg3d.density_std': 0.004,

@@ -85,24 +85,32 @@ def up2(
 ) -> Tensor:  # [B, C, 2H, 2W]
     """Twice the side by StyleGAN2's filter [1, 3, 3, 1].
 
-    Outside the picture 'bilinear' repeats the border, and 'fir' reads zeros, as StyleGAN2 does; ValueError
+    Outside the picture 'bilinear' repeats the border, the others read zeros, as StyleGAN2 does; ValueError
     for another `resample`."""
     if _check_resample(resample) == 'bilinear':
         return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
-    kernel = _fir_kernel(x) * 4  # a quarter of the pixels are there
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+    return _fir_up2(x, 0)
 
 
 def down2(
     x: Tensor,  # [B, C, 2H, 2W]
     resample: str = 'bilinear',
 ) -> Tensor:  # [B, C, H, W]
-    """Half the side: 'bilinear' by means of 2x2 pixels, 'fir' by the filter [1, 3, 3, 1] with zeros outside.
+    """Half the side: 'bilinear' by means of 2x2 pixels, else by the filter [1, 3, 3, 1] with zeros outside.
 
     ValueError for another `resample`."""
     if _check_resample(resample) == 'bilinear':
         return F.avg_pool2d(x, 2)
     return F.conv2d(x, _fir_kernel(x), stride=2, padding=1, groups=x.shape[1])
+
+# %% ../nbs/05_stylegan.ipynb #c02f054b
+_RESAMPLE = ('bilinear', 'fir', 'stylegan2')
+
+
+def _fir_up2(x: Tensor, ring: int) -> Tensor:  # [B, C, H, W] -> [B, C, 2H + 2 ring, 2W + 2 ring]
+    "Twice the side by [1, 3, 3, 1], with what the filter spreads over the border: `ring` pixels, at most 1."
+    kernel = _fir_kernel(x) * 4  # a quarter of the pixels are there
+    return F.conv_transpose2d(x, kernel, stride=2, padding=1 - ring, groups=x.shape[1])
 
 
 def _fir_kernel(x: Tensor) -> Tensor:  # [C, 1, 4, 4], sum 1
@@ -113,8 +121,8 @@ def _fir_kernel(x: Tensor) -> Tensor:  # [C, 1, 4, 4], sum 1
 
 def _check_resample(name: str) -> str:
     "The name itself; ValueError where there is no such filter."
-    if name not in ('bilinear', 'fir'):
-        raise ValueError(f"resample must be 'bilinear' or 'fir', got {name!r}")
+    if name not in _RESAMPLE:
+        raise ValueError(f'resample must be one of {_RESAMPLE}, got {name!r}')
     return name
 
 # %% ../nbs/05_stylegan.ipynb #58157515
@@ -155,9 +163,13 @@ class ModulatedConv(nn.Module):
         weight = self.weight * self.gain
         bias = self.bias[:, None, None]
         x = x * style[:, :, None, None]
-        if self.up:
+        reach = weight.shape[-1] // 2  # of the kernel over the border
+        ring = reach if self.resample == 'stylegan2' else 0
+        if self.up and ring:
+            x, reach = _fir_up2(x, ring), reach - ring
+        elif self.up:
             x = up2(x, self.resample)
-        x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        x = F.conv2d(x, weight, padding=reach)
         if not self.demodulate:
             return x + bias
         energy = weight.square().sum((2, 3))  # [n_out, n_in], over the kernel

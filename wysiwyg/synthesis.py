@@ -329,6 +329,8 @@ def _fits(triplane: torch.nn.Module, w: Tensor) -> bool:
     "Are these the networks of `06_triplane`, of widths that kernels read, in float32 throughout?"
     if type(triplane) is not Triplane or torch.is_autocast_enabled(w.device.type):
         return False
+    if triplane.resample == 'stylegan2':  # kernels cut off at the border
+        return False
     convs = [m for m in triplane.modules() if isinstance(m, ModulatedConv)]
     return all(len(m.weight) % 4 == 0 for m in convs)
 

@@ -128,7 +128,8 @@ class EG3DGenerator(nn.Module):
     def look_up(self, planes: Tensor, x: Tensor) -> Tensor:
         "Features [B, M, C] of the planes at x [B, M, 3]."
         b = self.run.backbone
-        return sample_planes(planes, x, self.run.render.box, b.combine, b.padding)
+        axes = LEGACY_AXES if self.run.eg3d.legacy_planes else PLANE_AXES
+        return sample_planes(planes, x, self.run.render.box, b.combine, b.padding, axes)
 
     def at(self, scene: Scene, x: Tensor) -> tuple[Tensor, Tensor]:
         "Raw density [B, M] and features [B, M, n] at x [B, M, 3]."

@@ -217,6 +217,8 @@ class _Mimic3D(EG3DMethod):
 
     def generator(self, run: Run, start: bool = True) -> Mimic3DGenerator:
         check_sizes(run)
+        if run.eg3d.legacy_planes:
+            raise ValueError('eg3d.legacy_planes: the roll-out of mimic3d needs xy, xz and yz; leave it out')
         side, most = run.mimic3d.patch, run.resolution
         if side > most or side & (side - 1):
             raise ValueError(f'mimic3d.patch = {side} must be a power of two, and at most {most} pixels')
