@@ -198,15 +198,16 @@ def gradients(synthesize, networks, w, grad):
     }
 
 
+@pytest.mark.parametrize('plus', (False, True), ids=('w', 'w+'))
 @pytest.mark.parametrize('kind', KINDS)
-def test_planes_and_every_gradient(backend, kind, monkeypatch):
+def test_planes_and_every_gradient(backend, kind, plus, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)  # else ten bits of what is convolved
     device = 'cuda' if backend == 'cuda' else 'cpu'
     networks = backbone(**KINDS[kind])
     exact = copy.deepcopy(networks).double()
     networks = networks.to(device)
     torch.manual_seed(1)
-    w = torch.randn(3, 8)
+    w = torch.randn(3, networks.levels, 8) if plus else torch.randn(3, 8)
     grad = torch.randn(exact(w.double()).shape)
     ours = gradients(lambda w: Ops(backend).synthesize(networks, w), networks, w.to(device), grad)
     theirs = gradients(exact, exact, w.double(), grad)

@@ -120,7 +120,7 @@ class _Parts(nn.Module):
         return self.mapping(z, label if self.run.backbone.label_dim else None, trunc)
 
     def synthesize(self, w: Tensor) -> Tensor:
-        "w -> planes [B, 3, C, H, W]."
+        "w [B, w_dim], or W+ [B, levels, w_dim] -> planes [B, 3, C, H, W]."
         self.syntheses += len(w)
         return self.ops.synthesize(self.triplane, w)
 

@@ -132,12 +132,14 @@ def _choice(name: str, start: str, choices, place: str, words: str) -> Setting:
     return Setting(name, start, choices=tuple(choices), place=place, words=words)
 
 
-def _of_person() -> tuple[Setting, ...]:
+def _of_person(levels: int) -> tuple[Setting, ...]:
+    mixing = 'style mixing: so many coarse levels of w are the first, the others are the other'
     return (
         _turn('seed', 0, 0, 9999, 1, 'person', 'which latent'),
         _turn('trunc', 0.8, 0, 1.2, 0.05, 'person', 'truncation: 0 is the mean head'),
         _turn('other', 1, 0, 9999, 1, 'person', 'the latent to blend with'),
         _turn('blend', 0, 0, 1, 0.05, 'person', 'interpolation in w towards the other'),
+        _turn('coarse', levels, 0, levels, 1, 'person', mixing),
     )
 
 
@@ -165,7 +167,7 @@ def inspector_settings(g: Generator) -> tuple[Setting, ...]:
         _turn('samples', s.samples, 4, 64, 1, 'sampler', 'on a ray, of paper and empty; boosted: twice'),
         _turn('per_bin', s.per_bin, 0.5, 6, 0.5, 'sampler', 'samples a kept bin, of need'),
     )
-    return _of_person() + _of_picture() + sampler
+    return _of_person(g.triplane.levels) + _of_picture() + sampler
 
 # %% ../nbs/19_inspector.ipynb #19a0b00d
 def with_beta(g: Generator, scale: float) -> Generator:
@@ -186,10 +188,15 @@ def with_beta(g: Generator, scale: float) -> Generator:
 
 # %% ../nbs/19_inspector.ipynb #19a0000f
 _PREVIEW = 32  # pixels a side while something moves
-_PERSON = ('seed', 'trunc', 'other', 'blend')
+_PERSON = ('seed', 'trunc', 'other', 'blend', 'coarse')
 _SEEN = (*_PERSON, 'yaw', 'pitch', 'beta_scale', 'moving')
 _PROPOSED = (*_SEEN, 'proposal')
 _SAMPLED = (*_PROPOSED, 'sampler', 'policy', 'tau', 'samples', 'per_bin')
+
+
+def _mixed(one: Tensor, other: Tensor, coarse: int, levels: int) -> Tensor:  # W+ [1, levels, w_dim]
+    "The first `coarse` levels of one person, the rest of the other."
+    return torch.stack([one] * coarse + [other] * (levels - coarse), 1)
 
 
 def _latent(g: Generator, seed: int) -> Tensor:  # [1, z_dim]
@@ -238,7 +245,9 @@ class Frame:
         front = g.orbit(torch.zeros(1), torch.zeros(1))
         seeds = (int(a['seed']), int(a['other']))
         one, other = [g.map(_latent(g, seed), front, a['trunc']) for seed in seeds]
-        return g.synthesize(torch.lerp(one, other, a['blend']))
+        return g.synthesize(
+            _mixed(torch.lerp(one, other, a['blend']), other, int(a['coarse']), g.triplane.levels)
+        )
 
     @cached_property
     def proposed(self) -> tuple:  # probe and pdf

@@ -310,9 +310,9 @@ def _run_block(block: SynthesisBlock, x: Tensor, w: Tensor, backend: str) -> tup
 
 def _planes(triplane: Triplane, w: Tensor, backend: str) -> Tensor:
     "`Triplane.forward`, channels last."
-    x = out = None
-    for block in triplane.blocks:
-        x, y = _run_block(block, x, w, backend)
+    x, out, ws = None, None, each_level(w, triplane.levels)
+    for block, own in zip(triplane.blocks, ws):
+        x, y = _run_block(block, x, own, backend)
         if out is not None:
             even = y.new_ones(len(y), y.shape[-1])
             y = y + _Upsample.apply(out, even, triplane.resample, backend)
@@ -321,7 +321,7 @@ def _planes(triplane: Triplane, w: Tensor, backend: str) -> Tensor:
     if triplane.per_plane:
         scale = 1 / math.sqrt(len(triplane.blocks))  # T', unit variance
         pairs = zip(triplane.per_plane, parts)
-        parts = [_run_block(block, part * scale, w, backend)[1] for block, part in pairs]
+        parts = [_run_block(block, part * scale, ws[-1], backend)[1] for block, part in pairs]
     return torch.stack(parts, 1).permute(0, 1, 4, 2, 3)
 
 # %% ../nbs/11c_synthesis.ipynb #8973cab7
@@ -339,7 +339,7 @@ def _fits(triplane: torch.nn.Module, w: Tensor) -> bool:
 def synthesize(
     self: Ops,
     triplane: torch.nn.Module,  # w -> planes
-    w: Tensor,  # [B, w_dim]
+    w: Tensor,  # [B, w_dim], or W+ [B, levels, w_dim]
 ) -> Tensor:  # [B, 3, C, H, W], laid out for who looks them up
     """`Triplane.forward`, differentiable once.
 
