@@ -510,7 +510,7 @@ def show_mesh(mesh: TriangleMesh):
     corners = mesh.faces.T.astype(np.int32)
     places = dict(zip('xyz', mesh.vertices.T)) | dict(zip('ijk', corners))
     lamp = dict(ambient=0.75, diffuse=0.35, specular=0, roughness=1)
-    view = dict(up=dict(x=0, y=1, z=0), eye=dict(x=0, y=0, z=1.7))
+    view = dict(up=dict(x=0, y=1, z=0), eye=dict(x=0, y=0, z=2.8))
     scene = dict(aspectmode='data', camera=view)
     layout = dict(scene=scene, height=480, margin=dict(l=0, r=0, t=0, b=0))
     return go.Figure(go.Mesh3d(**places, **paint, lighting=lamp), layout)
