@@ -136,6 +136,8 @@ def size_faults(nb: dict, size: int) -> list[str]:
                     out.append(f'{kind} of {kb:.0f} KB, allowed {IMAGE_KB}: {source(c)[:60]!r}')
                 if 'widget-state' in kind:
                     out.append('widget state in an output')
+                if 'plotly' in kind:
+                    out.append(f'a live figure is saved: show a picture: {source(c)[:60]!r}')
     return out
 
 
@@ -890,6 +892,7 @@ def test_passes_downward_imports():
         (book('x', widgets={}), 0),
         (book(('x', shown('image/svg+xml', ['A' * 70_000]))), 0),
         (book(('x', shown('application/vnd.jupyter.widget-state+json', {}))), 0),
+        (book(('x', shown('application/vnd.plotly.v1+json', {}))), 0),
     ],
 )
 def test_catches_sizes(nb, size):

@@ -69,7 +69,9 @@ def test_geometry_error_measures_where_both_are_solid():
 
 def test_fit_descends_and_roughness_sees_steps():
     x = torch.ones(3, requires_grad=True)
-    curve = _fit(x, lambda k: x.square().sum(), 60, 0.1)
+    told = []
+    curve = _fit('x', [x], lambda k: x.square().sum(), 60, 0.1, lambda *said: told.append(said))
+    assert told[0] == ('x', 1, 60, curve[0]) and len(told) == 60
     assert len(curve) == 60
     assert curve[-1] < 0.05 * curve[0]
     step = torch.zeros(1, 3, 1, 4, 4)

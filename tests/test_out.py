@@ -1,0 +1,350 @@
+"What leaves the program beside numbers: sheets of pictures, a tuned generator, live figures, shapes of arms."
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from wysiwyg import cli, inversion
+from wysiwyg.camera import orbit
+from wysiwyg.cli import main
+from wysiwyg.config import HeadsConfig, override, preset
+from wysiwyg.core import colorize, rng, sheet
+from wysiwyg.executors import environment
+from wysiwyg.export import TriangleMesh, extract_mesh, mesh_picture, show_mesh
+from wysiwyg.generator import load_generator, method_of, save_generator
+from wysiwyg.heads import render_heads
+from wysiwyg.inversion import Inversion, geometry_error, seen, true_heads, true_picture, tune
+from wysiwyg.method import WYSIWYG
+from wysiwyg.metrics import Extractor
+from wysiwyg.sdf import toy_field
+from wysiwyg.studies import keep_shape
+from wysiwyg.tracking import Recorder, open_store
+
+SMALL = {
+    'backbone.channel_base': 128,
+    'backbone.channel_max': 16,
+    'backbone.plane_channels': 4,
+    'backbone.plane_hidden': 4,
+    'proposal.width': 8,
+}
+PIXELS = Extractor('pixels', 16, 'a' * 64, lambda x: x.flatten(1) / 255)
+
+
+@pytest.fixture(scope='module')
+def small():
+    "A generator of 32 pixels that nobody has trained."
+    torch.manual_seed(0)
+    g = WYSIWYG.generator(override(preset('tiny'), **SMALL)).eval().requires_grad_(False)
+    g.mapping.w_mean.normal_(generator=rng('w'))
+    return g
+
+
+@pytest.fixture(scope='module')
+def network(small, tmp_path_factory):
+    path = tmp_path_factory.mktemp('network') / 'small.safetensors'
+    save_generator(small, path)
+    return path
+
+
+def said_by(line: str, capsys) -> tuple[int, str, str]:
+    try:
+        code = main(line.split())
+    except SystemExit as e:
+        code = e.code
+    return code, *capsys.readouterr()
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+# ---- sheets --------------------------------------------------------------------------------------
+
+
+def test_a_grid_is_what_render_writes_in_rows_of_kinds(network, tmp_path, capsys):
+    asked = f'--network {network} --seeds 3,5 --yaws=-.4,.4 --pitch .1 --trunc .6 --kinds normal,image,depth'
+    code, said, _ = said_by(f'grid --out {tmp_path}/all.png {asked} --json', capsys)
+    assert code == 0
+    assert json.loads(said) | {'file': ''} == {'file': '', 'people': 2, 'rows': 6, 'columns': 2}
+    assert said_by(f'render --outdir {tmp_path}/each {asked}', capsys)[0] == 0
+    every = pixels(tmp_path / 'all.png')
+    names = [f'seed{seed:04d}_yaw{{}}_{kind}.png' for seed in (3, 5) for kind in ('normal', 'image', 'depth')]
+    rows = [np.concatenate([pixels(tmp_path / 'each' / n.format(k)) for k in (0, 1)], 1) for n in names]
+    assert (every == np.concatenate(rows)).all()
+    assert len(list((tmp_path / 'each').iterdir())) == 12
+
+
+def test_samples_are_shown_from_none_to_twice_the_budget(small, network, tmp_path, capsys):
+    line = f'render --outdir {tmp_path} --network {network} --seeds 2 --yaw .3 --kinds samples'
+    assert said_by(line, capsys)[0] == 0
+    with torch.no_grad():
+        z = torch.randn(1, small.run.backbone.z_dim, generator=rng(2, 'z'))
+        planes = small.synthesize(small.map(z, orbit(torch.zeros(1), torch.zeros(1)), 0.8))
+        trace = small.render(planes, small.orbit(torch.tensor([0.3]), torch.zeros(1)), trace=True)
+    expected = sheet(colorize(trace.samples, 0, 2 * small.run.sampler.samples), 1)
+    assert (pixels(tmp_path / 'seed0002_samples.png') == expected).all()
+    assert [p.name for p in tmp_path.iterdir()] == ['seed0002_samples.png']
+
+
+def test_a_system_without_a_sampler_shows_no_samples(tmp_path, capsys):
+    run = override(preset('tiny'), **SMALL)
+    run = method_of(replace(run, system='eg3d')).adapted(replace(run, system='eg3d'))
+    save_generator(method_of(run).generator(run), tmp_path / 'g.safetensors')
+    line = f'grid --out {tmp_path}/a.png --network {tmp_path}/g.safetensors --seeds 0 --yaw 0 --kinds '
+    code, _, err = said_by(line + 'image,samples', capsys)
+    assert code == 1 and 'a generator of eg3d has the same samples everywhere: leave samples out' in err
+    assert said_by(line + 'image,normal', capsys)[0] == 0
+    code, _, err = said_by(
+        f'invert --head 0 --outdir {tmp_path}/o --network {tmp_path}/g.safetensors', capsys
+    )
+    assert code == 1 and 'inversion is not made for a generator of eg3d' in err
+
+
+@pytest.mark.parametrize(
+    'line, message',
+    [
+        ('grid --out x.jpg', "--out must end with .png, got 'x.jpg'"),
+        ('grid --out x.png --kinds image,beta', "--kinds takes image, normal, depth, samples, got 'beta'"),
+        ('grid --out x.png --kinds samples --samples 64', '--kinds samples shows what the sampler gave'),
+        ('grid --out x.png --seeds 3-1', 'run backwards: give 1-3'),
+        ('grid --out x.png --yaws left', '--yaw must look like'),
+        ('grid --out x.png --trunc nan', '--trunc must be from -4 to 4, got nan'),
+        ('grid --out x.png --resolution 1', '--resolution must be from 2 to 4096, got 1'),
+        ('render --outdir x --kinds ,', "--kinds takes image, normal, depth, samples, got ''"),
+        ('invert --outdir x', 'give a PICTURE or --head, one of them'),
+        ('invert a.png --head 1 --outdir x', 'give a PICTURE or --head, one of them'),
+        ('invert --head 1 --yaw .1 --outdir x', '--head has a camera: leave --yaw and --pitch out'),
+        ('invert a.png --data a.zip --outdir x', '--data is the set of --head: a PICTURE has none'),
+        ('invert --head=-1 --outdir x', '--head must be at least 0, got -1'),
+        ('invert a.png --steps 0 --outdir x', '--steps must be from 1 to 100000, got 0'),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tmp_path, monkeypatch, capsys, line, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = said_by(line, capsys)
+    assert (code, out) == (2, '') and message in err
+    assert not list(tmp_path.iterdir())
+
+
+# ---- one picture ---------------------------------------------------------------------------------
+
+FEW = '--steps 3 --tune-steps 2'
+
+
+def test_a_head_is_found_and_its_file_shows_it(small, network, tmp_path, capsys):
+    line = f'invert --head 4 --outdir {tmp_path}/a --network {network} {FEW} --json'
+    code, said, told = said_by(line, capsys)
+    assert code == 0 and 'w 3/3, loss' in told and 'weights 2/2, loss' in told
+    result = json.loads(said)
+    assert sorted(p.name for p in (tmp_path / 'a').iterdir()) == ['generator.safetensors', 'inversion.png']
+    g = load_generator(result['generator'], torch.device('cpu'))
+    config = replace(small.run.heads, resolution=32)
+    camera = inversion_camera(result['generator'])
+    with torch.no_grad():
+        z = torch.randn(1, g.run.backbone.z_dim, generator=rng('anybody'))
+        out = seen(g, g.synthesize(g.map(z, camera, 0)), camera)
+    [truth] = [true_heads([4], camera, config, g.run.render.far)]
+    expected = geometry_error(out, truth, g.run.render.far)
+    assert result['errors']['tuned'] == pytest.approx(expected, rel=1e-4)
+    tiles = pixels(result['picture']).reshape(3, 32, 4, 32, 3)
+    assert np.abs(tiles[0, :, 0].astype(int) - sheet(truth.image(), 1)).max() <= 1
+    assert np.abs(tiles[0, :, 3].astype(int) - sheet(out.image(), 1)).max() <= 1
+
+
+def inversion_camera(path):
+    "The camera that the file's notes name."
+    from safetensors import safe_open
+    from wysiwyg.camera import Camera
+
+    with safe_open(path, 'pt') as f:
+        return Camera.from_label(torch.tensor([json.loads(f.metadata()['inverted'])]))
+
+
+def test_a_set_gives_the_same_truth_as_its_rendering(tmp_path, small, network, capsys):
+    config = HeadsConfig(resolution=32, n=2, seed=7, workers=1)
+    path = render_heads(config, tmp_path / 'two.zip', progress=False)
+    known, camera = true_picture(path, 1, 32, 3.2)
+    again = true_heads([1], camera, config, 3.2)
+    assert torch.equal((known.rgb * 255).round(), (again.rgb * 255).round())
+    error = geometry_error(known, again, 3.2)
+    assert error['depth'] < 1e-4 and error['normal'] < 0.1 and error['overlap'] == 1
+    line = f'invert --outdir {tmp_path}/a --network {network} {FEW} --data {path} --head '
+    code, said, _ = said_by(line + '1', capsys)
+    assert code == 0 and 'depth' in said and 'world units' in said and '--trunc 0' in said
+    code, _, err = said_by(line + '2', capsys)
+    assert code == 1 and 'two has no picture 2 with truth: give a number below 2' in err
+
+
+def write_picture(path: Path, side: int):
+    values = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(values).save(path)
+
+
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (lambda d: None, 'no picture at'),
+        (lambda d: write_picture(d / 'a.png', 64), 'a.png is 64 pixels wide, the generator makes 32'),
+        (lambda d: (d / 'a.png').write_bytes(b'nothing'), 'a.png cannot be decoded'),
+        (lambda d: (d / 'o').write_text(''), 'o is a file: name a folder by --outdir'),
+        (lambda d: save_other(d / 'o'), 'holds another generator.safetensors: name another folder'),
+    ],
+)
+def test_what_cannot_be_inverted_is_refused_at_once(tmp_path, network, capsys, make, message):
+    make(tmp_path)
+    before = sorted(tmp_path.rglob('*'))
+    code, _, err = said_by(f'invert {tmp_path}/a.png --outdir {tmp_path}/o --network {network}', capsys)
+    assert code == 1 and message in err and 'loss' not in err
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def save_other(folder: Path):
+    folder.mkdir()
+    (folder / 'generator.safetensors').write_bytes(b'of a training')
+
+
+def test_interrupted_leaves_nothing_and_between_the_files_both(network, tmp_path, monkeypatch, capsys):
+    write_picture(tmp_path / 'a.png', 32)
+    line = f'invert {tmp_path}/a.png --outdir {tmp_path}/o --network {network} {FEW}'
+
+    def interrupted(*a, **k):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inversion, 'tune', interrupted)
+        assert said_by(line, capsys)[0] == 130
+    assert not (tmp_path / 'o').exists()
+
+    def late(*a, **k):
+        os.kill(os.getpid(), signal.SIGINT)
+        save_generator(*a, **k)
+
+    monkeypatch.setattr(cli, 'save_generator', late)
+    assert said_by(line, capsys)[0] == 0
+    assert sorted(p.name for p in (tmp_path / 'o').iterdir()) == ['generator.safetensors', 'inversion.png']
+    load_generator(tmp_path / 'o')
+
+
+def one_person(g) -> tuple[Inversion, torch.Tensor]:
+    w = torch.randn(1, g.run.backbone.w_dim, generator=rng('one'))
+    with torch.no_grad():
+        pivot = g.synthesize(w)
+    return Inversion(w, pivot, pivot, ()), torch.rand(1, 3, 32, 32, generator=rng('picture'))
+
+
+def test_tuning_changes_planes_alone_and_is_held(small):
+    found, picture = one_person(small)
+    camera = small.orbit(torch.zeros(1), torch.zeros(1))
+    before = {name: x.clone() for name, x in small.state_dict().items()}
+    moved = {}
+    for keep in (0.0, 1e6):
+        tuned = tune(small, found, picture, camera, 6, 0.01, keep, smooth=0.0, extractor=PIXELS)
+        with torch.no_grad():
+            change = tuned.synthesize(found.w) - found.pivot
+        moved[keep] = change.square().mean().item()
+        others = [n for n, x in tuned.state_dict().items() if not x.equal(before[n])]
+        assert {n.split('.')[0] for n in others} == {'triplane', 'mapping'}
+        assert [n for n in others if n.startswith('mapping')] == ['mapping.w_mean']
+        assert torch.equal(tuned.mapping.w_mean, found.w[0])
+        assert not any(p.requires_grad for p in tuned.parameters())
+    assert moved[1e6] < 0.5 * moved[0.0]
+    assert all(x.equal(before[n]) for n, x in small.state_dict().items())
+    two = replace(found, w=found.w.repeat(2, 1))
+    with pytest.raises(ValueError, match='weights are tuned for one person, got 2'):
+        tune(small, two, picture, camera)
+
+
+# ---- figures -------------------------------------------------------------------------------------
+
+
+def ball(x):
+    return x.norm(dim=-1) - 0.4
+
+
+def test_a_picture_of_a_ball_is_shaded_as_a_ball():
+    mesh = extract_mesh(ball, 1.0, 48)
+    side = 65
+    red = mesh_picture(mesh, 0.7, -0.2, side)[0, 0]
+    angle = torch.atan((torch.arange(side) - side // 2) / side / (math.sqrt(15) / 2))  # of rays to the middle
+    beside = 4 * angle.sin()  # distance of the ray from the middle, of radius 1
+    # at the hit the normal and the ray enclose asin(distance): the lamp is at the eye
+    light = 0.4 + 0.6 * (1 - beside.square()).clamp(0).sqrt()
+    inner = beside.abs() < 0.95
+    assert (red[side // 2] - light * 200 / 255)[inner].abs().max() < 0.01
+    assert (red[:, side // 2] - light * 200 / 255)[inner].abs().max() < 0.01
+
+
+def test_place_and_size_do_not_matter_to_a_picture():
+    mesh = extract_mesh(ball, 1.0, 24)
+    moved = replace(mesh, vertices=(7 * mesh.vertices + np.array([5, -3, 100])).astype(np.float32))
+    assert (mesh_picture(mesh, 0.3, side=32) - mesh_picture(moved, 0.3, side=32)).abs().max() < 0.02
+
+
+def test_the_advised_resolution_is_shown():
+    def many(n):
+        return extract_mesh(ball, 1.0, n)
+
+    with pytest.raises(
+        ValueError, match='holds 60,000 faces.*level of detail.*a resolution of [0-9]+, or'
+    ) as e:
+        show_mesh(many(200))
+    advised = int(str(e.value).split('a resolution of ')[1].split(',')[0])
+    fitting = many(advised)
+    assert 50_000 < len(fitting.faces) <= 60_000
+    figure = json.loads(show_mesh(fitting).to_json())
+    assert figure['data'][0]['type'] == 'mesh3d' and 'color' in figure['data'][0]
+    with pytest.raises(ValueError, match='a resolution 0.5 times that'):
+        show_mesh(TriangleMesh(fitting.vertices, np.zeros((240_000, 3), np.int64), fitting.normals))
+
+
+# ---- shapes of arms ------------------------------------------------------------------------------
+
+
+def test_an_arm_keeps_its_shape_in_the_store(tmp_path, monkeypatch):
+    monkeypatch.setenv('WYSIWYG_RUNS', str(tmp_path))
+    g = load_generator()
+    counted = g.evaluations
+    with Recorder('shapes', 'shipped', 0, {'k': 1}) as r:
+        keep_shape(r, g, resolution=48, frames=6, side=32)
+    assert g.evaluations == counted  # an arm's own counts are its own
+    client = open_store()
+    kept = {Path(f.path).name for f in client.list_artifacts(r.id, 'shape')}
+    assert kept == {'head.glb', 'head.mp4'}
+    folder = Path(client.download_artifacts(r.id, 'shape', str(tmp_path)))
+    mesh = trimesh.load(folder / 'head.glb', force='mesh', process=False)
+    assert len(mesh.faces) > 1000 and mesh.vertices[:, 1].max() > 0.1
+    how, *shots = imageio_ffmpeg.read_frames(str(folder / 'head.mp4'))
+    assert (how['size'], len(shots)) == ((64, 32), 6)
+    with Recorder('shapes', 'fog', 0, {'k': 2}) as r:
+        keep_shape(r, g.using(field_at=far_field), resolution=16, frames=2, side=32)
+    assert [Path(f.path).name for f in client.list_artifacts(r.id, 'shape')] == ['head.mp4']
+    assert 'no surface' in client.get_run(r.id).data.tags['wysiwyg.shape']
+
+
+def far_field(planes):
+    "Of which everything is far away."
+    return lambda points, dirs, image=None: replace(toy_field(points, dirs), sdf=1 + 0 * points[..., 0])
+
+
+@pytest.mark.parametrize('option, told', [('', '1'), ('--no-shapes', '0')])
+def test_the_option_reaches_the_arms(monkeypatch, option, told):
+    heard = []
+
+    def execute(study, parameters, out, journal):
+        heard.append(os.environ['WYSIWYG_SHAPES'])
+        journal.write_text('')
+
+    monkeypatch.setattr(cli, '_execute', execute)
+    with environment(WYSIWYG_SHAPES=None):
+        main(f'ablate --study a01_paper_table {option}'.split())
+    assert heard == [told]
