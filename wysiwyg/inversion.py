@@ -121,7 +121,7 @@ def _features(images: Tensor, extractor: Extractor) -> Tensor:
 class Inversion:
     "P people found in pictures."
 
-    w: Tensor  # [P, w_dim]
+    w: Tensor  # [P, w_dim], or W+ [P, levels, w_dim]
     pivot: Tensor  # [P, 3, C, H, W], the planes of w
     planes: Tensor  # [P, 3, C, H, W], tuned
     curve: tuple[float, ...]  # loss of every step, both stages
@@ -219,6 +219,7 @@ def invert(
     smooth: float = 10.0,  # of the change's roughness
     feature: float = 0.01,  # of the features
     extractor: Extractor = None,  # efflite0() when not given
+    plus: bool = False,  # a w for each level (W+)
     key=0,
     tell: Callable = _say_nothing,  # (of 'w' or 'planes', step, steps, loss)
 ) -> Inversion:
@@ -239,7 +240,7 @@ def invert(
         pictures = unlike(planes, full, (key, 'planes', k))
         return pictures + _held(planes - pivot, keep, smooth)
 
-    w = mean.repeat(int(who.max()) + 1, 1).requires_grad_()
+    w = mean.repeat(int(who.max()) + 1, *[g.triplane.levels] * plus, 1).requires_grad_()
     curve = _fit('w', [w], loss_of_w, steps[0], rates[0], tell)
     pivot = g.synthesize(w.detach())
     planes = pivot.clone().requires_grad_()
