@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from wysiwyg.camera import Camera, camera_rays, orbit
+from wysiwyg.config import courses
 from wysiwyg.core import Answer, rng
 from wysiwyg.discriminator import Discriminator, enlarge, match_blur
 from wysiwyg.method import Fake, stage_at
@@ -99,6 +100,9 @@ class DensityMethod:
 
     def stage(self, run, images):
         return stage_at(run.schedule, images)
+
+    def courses(self, run):
+        return courses(run.schedule)
 
     def rates(self, run, stage):
         return {'all': run.train.g_lr * stage.g_lr}

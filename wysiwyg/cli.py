@@ -565,10 +565,8 @@ def _plan(a: Train, folder: Path) -> dict:
             trainer = Trainer(method_of(a.run), a.run, data, torch.device('cpu'))
             find_checkpoint(trainer, folder, a.resume)
     if not a.json:
-        course = a.run.schedule
-        if a.run.proposal.kind != 'cnn':  # nothing learns
-            course = replace(course, supervise_from=math.inf)
-        print(schedule_text(course), schedule_plot(course), sep='\n\n', end='\n\n')
+        s, of = a.run.schedule, method_of(a.run).courses(a.run)
+        print(schedule_text(s, of), schedule_plot(s, of=of), sep='\n\n', end='\n\n')
     return flat(a.run) | {'outdir': str(folder)}
 
 

@@ -796,18 +796,15 @@ def _save_snapshot(t: Trainer, outdir: Path, recorder):
         recorder.image(sheet(x, PEOPLE // 2, scale), name, t.images)
 
 # %% ../nbs/15a_loop.ipynb #d58e4bde
-def schedule_segments(s: ScheduleConfig) -> list[tuple[float, float]]:
-    "The spans of images between two events of the schedule."
-    pieces = [piece for of_one in schedule_table(s).values() for piece in of_one]
+def schedule_segments(s: ScheduleConfig, of: Courses = None) -> list[tuple[float, float]]:
+    "The spans of images between two events of the schedule, or of another system's courses."
+    pieces = [piece for of_one in schedule_table(s, of).values() for piece in of_one]
     ends = {end for piece in pieces for end in piece[:2]}
     events = sorted(ends | {0.0, s.total})
     return list(zip(events, events[1:]))
 
 
 _LONG = 3.0  # seconds: a step that takes longer is not repeated, and on a CPU not measured with a whole batch
-
-
-_COSTLY = 'resolution', 'supervise', 'propose'  # of a stage: what changes the cost of a step
 
 
 def _median_seconds(call: Callable, steps: int, clock: Callable) -> float:
@@ -855,7 +852,8 @@ class _Stopwatch:
     def kind(self, images: float) -> tuple:
         "What steps of equal cost share."
         stage = self.t.method.stage(self.run, images)
-        return *[vars(stage).get(k) for k in _COSTLY], bool(vars(stage).get('features'))
+        whole = [x for x in vars(stage).values() if isinstance(x, int)]  # sizes and switches
+        return *whole, bool(vars(stage).get('features'))
 
     def __call__(self, images: float) -> float:
         key = self.kind(images)
@@ -913,7 +911,7 @@ def estimate(
     begun = clock()
     t = Trainer(method_of(run), run, data, world=world)
     made, watch = clock() - begun, _Stopwatch(t, steps, clock)
-    spans = schedule_segments(run.schedule)
+    spans = schedule_segments(run.schedule, t.method.courses(run))
     places = {span: sum(span) / 2 for span in spans}
     known = _measured_stages(watch, list(places.values()), clock, progress)
     side = {place: t.method.stage(run, place).resolution for place in places.values()}

@@ -6,8 +6,9 @@
 __all__ = ['WYSIWYG', 'Stage', 'stage_at', 'Batch', 'Fake', 'Method', 'Wysiwyg', 'autocast', 'surface_losses', 'vitals']
 
 # %% ../nbs/14b_method.ipynb #34069edf
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 import torch
 from torch import Tensor, nn
@@ -99,6 +100,9 @@ class Method(Protocol):
     def stage(self, run: Run, images: float) -> Stage:
         "What the schedule says: `resolution`, `gamma` (R1), `swap`, and what only this method needs."
 
+    def courses(self, run: Run) -> Courses:
+        "What its schedule changes, for people: quantity -> course."
+
     def rates(self, run: Run, stage: Stage) -> dict[str, float]:
         "Learning rates of the generator's `groups()`, by name."
 
@@ -143,6 +147,12 @@ class Wysiwyg:
 
     def stage(self, run: Run, images: float) -> Stage:
         return stage_at(run.schedule, images)
+
+    def courses(self, run: Run) -> Courses:
+        s = run.schedule
+        if run.proposal.kind != 'cnn':  # nothing learns
+            s = replace(s, supervise_from=math.inf)
+        return courses(s)
 
     def rates(self, run: Run, stage: Stage) -> dict[str, float]:
         "Table A3 scales the generator's rates, but for the proposal network's."

@@ -291,6 +291,12 @@ class EG3DMethod:
         side = round(c.resolution(images))
         return EG3DStage(side, s.gamma(images), s.g_lr(images), s.swap(images), c.blur(images))
 
+    def courses(self, run: Run) -> Courses:
+        s, c = run.schedule, run.eg3d
+        blur = {'blur of all pictures': c.blur}
+        rates = {'R1 gamma': s.gamma, 'LR multiplier of G': s.g_lr, 'swapped conditions': s.swap}
+        return {'feature image': c.resolution} | blur | rates
+
     def rates(self, run: Run, stage: EG3DStage) -> dict[str, float]:
         return {'all': run.train.g_lr * stage.g_lr}
 

@@ -229,6 +229,9 @@ class _Mimic3D(EG3DMethod):
         patch = Discriminator(run.discriminator, run.mimic3d.patch, label_dim=0)
         return super().critics(run) | {'patch': patch}
 
+    def courses(self, run: Run) -> Courses:
+        return super().courses(run) | {'the pupil learns': switched_on(run.mimic3d.student_from)}
+
     def stage(self, run: Run, images: float) -> _Stage:
         student = images >= run.mimic3d.student_from
         return _Stage(**vars(super().stage(run, images)), student=student)
