@@ -186,7 +186,7 @@ function render({ model, el }) {
   const plane = canvas(432, 432, 'reals, fakes and what the critic says of each place', true);
   const logits = canvas(500, 206, 'what each logit costs the critic'), curves = canvas(500, 176, 'losses of both, step by step');
   const error = element('div', { class: 'error', role: 'alert' }), help = element('div', { class: 'quiet' }, KEYS);
-  const said = element('div', { class: 'quiet' }), status = element('span', { class: 'quiet' }), scale = element('span', { class: 'quiet' });
+  const said = element('div', { class: 'quiet' }), status = element('span', { class: 'quiet status' }), scale = element('span', { class: 'quiet' });
   const formula = element('div', { class: 'formula' });
 
   // Other data or another seed begin anew; knobs hold from the next step on.

@@ -366,7 +366,7 @@ def _game_figure(live: ByHand):
     import matplotlib.pyplot as plt
 
     now, moves = live.told['now'], live.told['moves']
-    fig, axes = plt.subplots(1, 3, figsize=(9, 3.1), layout='constrained', width_ratios=(1, 1.1, 1.1))
+    fig, axes = plt.subplots(1, 3, figsize=(8.5, 3), layout='constrained', width_ratios=(1, 1.1, 1.1))
     picture = np.frombuffer(live.pixels, np.uint8).reshape(2, _SIDE, _SIDE, 3)[1]
     axes[0].imshow(picture, extent=(-_REACH, _REACH, -_REACH, _REACH))
     real, fake, push = (np.array(now[k], float).reshape(-1, 2) for k in ('real', 'fake', 'push'))

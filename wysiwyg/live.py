@@ -23,10 +23,10 @@ class Setting:
     high: float = 1.0
     step: float = 0.01  # 1: whole numbers
     choices: tuple[str, ...] = ()  # words instead of a range; numbers are turned like one
-    letters: str = ''  # of a text, at most `high` long, instead of a range
     unit: str = ''
     place: str = ''  # the component it belongs to, beside which it is drawn
     words: str = ''  # what it does
+    letters: str = ''  # of a text, at most `high` long, instead of a range
 
 # %% ../nbs/18a_live.ipynb #18a1a008
 def checked(settings: tuple[Setting, ...], asked: dict) -> dict:
