@@ -158,7 +158,8 @@ function drawCurves(canvas, curve) {
   at.frame('losses', [0, 1, 2, 3, 4, 5].filter((v) => v < top));
   for (const [v, words] of [[2 * LN2, '2 ln 2: D knows nothing'], [LN2, 'ln 2']]) {
     at.line([0, Math.max(20, last)], [v, v], INK.grey, 0.8, [2, 3]);
-    g.textAlign = 'right'; g.fillStyle = '#666'; g.fillText(words, width - 18, at.Y(v) + 12);
+    g.textAlign = 'right'; g.fillStyle = '#666';
+    if (top < 3) g.fillText(words, width - 18, at.Y(v) + 12);
   }
   at.line(curve.step, curve.G, FAKE, 1.8, [5, 3]);
   at.line(curve.step, curve.D, REAL, 1.8);
