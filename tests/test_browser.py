@@ -1,4 +1,4 @@
-"""The inspector in JupyterLab and alone, in a real browser.
+"""The inspector and the GAN by hand in JupyterLab and alone, in a real browser.
 
 Skipped where there is no Chromium: `apt install chromium`, or any that is called chromium or google-chrome.
 """
@@ -25,7 +25,14 @@ pytestmark = [
 ]
 ROOT = Path(__file__).resolve().parents[1]
 QUIET = '--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync'
-CELL = 'from wysiwyg.inspector import Inspector\nInspector()'
+CELLS = {
+    'one': 'from wysiwyg.inspector import Inspector\nInspector()',
+    'two': 'from wysiwyg.by_hand import ByHand\nByHand()',
+}
+PRESS = """() => {
+  const both = document.querySelector('button[data-act=B]');
+  for (let k = 0; k < 200; k++) both.click();
+}"""
 TURN_TAU = """() => {
   const slider = document.querySelector('input[data-name=tau]');
   for (let k = 0; k < 20; k++) {
@@ -41,17 +48,18 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def one_cell() -> dict:
-    cell = dict(cell_type='code', id='a1', metadata={}, source=CELL, outputs=[], execution_count=None)
+def one_cell(source: str) -> dict:
+    cell = dict(cell_type='code', id='a1', metadata={}, source=source, outputs=[], execution_count=None)
     kernel = dict(display_name='Python 3', language='python', name='python3')
     return dict(cells=[cell], metadata={'kernelspec': kernel}, nbformat=4, nbformat_minor=5)
 
 
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
-    "JupyterLab with a notebook of one cell; its address."
+    "JupyterLab with notebooks of one cell each; its address."
     folder, port = tmp_path_factory.mktemp('lab'), free_port()
-    (folder / 'one.ipynb').write_text(json.dumps(one_cell()))
+    for name, source in CELLS.items():
+        (folder / f'{name}.ipynb').write_text(json.dumps(one_cell(source)))
     own = {name: str(folder / name) for name in ('JUPYTER_CONFIG_DIR', 'JUPYTER_RUNTIME_DIR')}
     settings = (
         f'--ip=127.0.0.1 --port={port} --ServerApp.port_retries=0 --IdentityProvider.token= --allow-root'
@@ -119,8 +127,9 @@ def answered(page, act) -> float:
     return time.perf_counter() - begun
 
 
-def open_inspector(page, lab: str):
-    page.goto(f'{lab}/lab/tree/one.ipynb')
+def open_lab(page, lab: str, name: str):
+    "A notebook, its cell run."
+    page.goto(f'{lab}/lab/workspaces/{name}/tree/{name}.ipynb')  # of its own: no other notebook is restored
     page.click('.jp-CodeCell .cm-content', timeout=90_000)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=90_000)
     page.keyboard.press('Shift+Enter')
@@ -129,7 +138,7 @@ def open_inspector(page, lab: str):
 
 
 def test_in_jupyterlab(page, lab):
-    open_inspector(page, lab)
+    open_lab(page, lab, 'one')
     picture = page.locator('.wy canvas').first
     box = picture.bounding_box()
 
@@ -161,8 +170,50 @@ def test_in_jupyterlab(page, lab):
     page.wait_for_function("document.querySelector('.wy .error').textContent.includes('keeps no bins')")
     assert page.locator('select[data-name=sampler]').input_value() == 'robust'  # as it was
 
+    assert not fetched_elsewhere(page, lab)
+    assert not page.complaints
+
+
+def fetched_elsewhere(page, lab: str) -> list[str]:
+    "What the page asked of anybody but JupyterLab."
     allowed = lab, lab.replace('http', 'ws'), 'data:', 'blob:'
-    assert not [url for url in page.asked if not url.startswith(allowed)]
+    return [url for url in page.asked if not url.startswith(allowed)]
+
+
+def moved(page) -> str:
+    return page.locator('.wy .status').inner_text()
+
+
+def test_a_gan_by_hand_in_jupyterlab(page, lab):
+    open_lab(page, lab, 'two')
+    press = {
+        name: page.locator(f'button[data-act={name}]') for name in ('B', 'D', 'G', 'undo', 'slow', 'reset')
+    }
+    presses = [answered(page, press[name].click) for name in 'BDG' * 5]
+    assert statistics.median(presses) < 0.25, presses
+    assert moved(page) == 'D has moved 10 times, G 10.'
+    answered(page, press['undo'].click)
+    assert moved(page) == 'D has moved 10 times, G 9.'
+
+    rate = page.locator('input[data-name=g_rate]')
+    answered(page, lambda: rate.evaluate("e => { e.value = 0; e.dispatchEvent(new Event('input')) }"))
+    answered(page, press['B'].click)
+    page.locator('button[data-number="G step"]').click()
+    assert 'rate 0,' in page.locator('.wy .formula').inner_text()
+    assert 'moved by 0.0000 on average' in page.locator('.wy .formula').inner_text()
+
+    answered(page, press['slow'].click)
+    for stage in range(6):
+        page.wait_for_selector(f'button[data-stage="{stage}"][aria-pressed=true]', timeout=5000)
+    answered(page, press['reset'].click)
+    assert moved(page) == 'D has moved 0 times, G 0.'
+
+    page.evaluate(PRESS)
+    page.wait_for_function(
+        "document.querySelector('.wy .status').textContent.includes('G 200.')", timeout=30_000
+    )
+    assert moved(page) == 'D has moved 200 times, G 200.'
+    assert not fetched_elsewhere(page, lab)
     assert not page.complaints
 
 
@@ -181,6 +232,38 @@ def test_a_page_without_a_kernel(page, tmp_path):
     assert 'Eq. 9' in formula.inner_text()
     assert page.locator('input[data-name=tau]').is_disabled()
     for key in ('p', 'z', '[', ']', ' ', 'ArrowLeft', 'r', '?'):
+        page.locator('.wy').press(key)
+    page.wait_for_timeout(1200)
+    assert page.asked == [file.as_uri()] and not page.complaints
+
+
+def test_a_gan_by_hand_without_a_kernel(page, tmp_path):
+    from wysiwyg.by_hand import ByHand
+
+    live, file = ByHand(), tmp_path / 'page.html'
+    live.press('B', 12)
+    file.write_text(live.html(live.walk()), encoding='utf8')
+    page.goto(file.as_uri())
+    assert moved(page) == 'D has moved 12 times, G 12.'
+    both, alone, undo = [page.locator(f'button[data-act={name}]') for name in ('B', 'D', 'undo')]
+    assert both.is_disabled() and alone.is_disabled()  # nobody has recorded what comes next
+    undo.click()
+    assert moved(page) == 'D has moved 11 times, G 11.'
+    assert both.is_enabled() and alone.is_disabled()
+    page.locator('.wy').press('x')
+    undo.click()
+    assert moved(page) == 'D has moved 1 times, G 1.'
+    both.click()
+    assert moved(page) == 'D has moved 11 times, G 11.'
+    for stage in range(6):
+        page.locator(f'button[data-stage="{stage}"]').click()
+    box = page.locator('.wy canvas').nth(1).bounding_box()
+    page.mouse.move(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
+    for number in ('z', 'fake', 'logits', 'D loss', 'R1', 'G loss', 'arrow', 'D step', 'G step', 'distance'):
+        page.locator(f'button[data-number="{number}"]').click()
+        assert '=' in page.locator('.wy .formula').inner_text() or number in ('D step', 'G step', 'distance')
+    assert page.locator('select[data-name=data]').is_disabled()
+    for key in ('r', 'b', 'g', ' ', '[', ']', 'p', 'u', '?'):
         page.locator('.wy').press(key)
     page.wait_for_timeout(1200)
     assert page.asked == [file.as_uri()] and not page.complaints

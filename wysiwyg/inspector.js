@@ -29,33 +29,9 @@ const CURVES = [
 ];
 
 const sum = (x) => x.reduce((a, b) => a + b, 0);
-const fixed = (x, digits = 4) => (x === null || x === undefined ? '' : Number(x).toFixed(digits));
 const sub = (i) => String(i + 1).replace(/\d/g, (d) => '\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089'[d]);
 
 // ---- the ray, three plots over one axis ---------------------------------------------------------
-
-// Where numbers lie on a canvas: a box of pixels, and the ranges of its axes.
-function axes(g, x, y, width, height, [t0, t1], [v0, v1]) {
-  const X = (t) => x + (width * (t - t0)) / (t1 - t0);
-  const Y = (v) => y + height * (1 - (Math.min(Math.max(v, v0), v1) - v0) / (v1 - v0));
-  const clipped = (draw) => { g.save(); g.beginPath(); g.rect(x, y, width, height); g.clip(); draw(); g.restore(); };
-  const line = (ts, vs, ink, lineWidth = 1.5, dash = []) => clipped(() => {
-    g.strokeStyle = ink; g.lineWidth = lineWidth; g.setLineDash(dash); g.beginPath();
-    ts.forEach((t, i) => (i ? g.lineTo(X(t), Y(vs[i])) : g.moveTo(X(t), Y(vs[i]))));
-    g.stroke(); g.setLineDash([]);
-  });
-  const upright = (t, ink, lineWidth = 1.5, dash = [], top = v1, bottom = v0) => line([t, t], [bottom, top], ink, lineWidth, dash);
-  const steps = (edges, vs, ink) => line(edges.slice(0, -1).flatMap((e, k) => [e, edges[k + 1]]), vs.flatMap((v) => [v, v]), ink, 2);
-  const block = (a, b, low, high, ink) => clipped(() => { g.fillStyle = ink; g.fillRect(X(a), Y(high), X(b) - X(a), Y(low) - Y(high)); });
-  const dot = (t, v, ink, r = 3) => clipped(() => { g.fillStyle = ink; g.beginPath(); g.arc(X(t), Y(v), r, 0, 7); g.fill(); });
-  const frame = (title, ticks) => {
-    g.strokeStyle = INK.pale; g.lineWidth = 1; g.strokeRect(x + 0.5, y + 0.5, width, height);
-    g.fillStyle = '#444'; g.font = '11px system-ui, sans-serif'; g.textAlign = 'left'; g.fillText(title, x, y - 4);
-    g.textAlign = 'right';
-    for (const v of ticks) g.fillText(String(v), x - 4, Y(v) + 4);
-  };
-  return { X, Y, line, upright, steps, block, dot, frame };
-}
 
 function window_of(ray, zoomed) {
   if (!zoomed || ray.truth.opacity < 0.5) return [ray.near, ray.far];
@@ -127,12 +103,6 @@ function legend(onPick) {
     box.append(element('button', { 'data-curve': c.name, title: `${c.words}: its formula`, onclick: () => onPick(c) }, swatch, c.name));
   }
   return box;
-}
-
-function lessonLink(lesson) {
-  const lab = location.pathname.includes('/lab'), base = document.baseURI.replace(/\/lab.*$/, '');
-  const href = lab ? `${base}/lab/tree/nbs/${lesson}.ipynb` : `${lesson}.ipynb`;
-  return element('a', { href, target: '_blank', rel: 'noopener' }, `computed in ${lesson}`);
 }
 
 // The sample nearest to the pointer, else the heaviest, and its bin.

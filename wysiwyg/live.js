@@ -20,6 +20,7 @@ const STYLE = `
 .wy output { font-variant-numeric: tabular-nums; text-align: right; }
 .wy button { font: inherit; padding: 2px 7px; border: 1px solid ${INK.grey}; border-radius: 4px; background: #f7f7f7; color: #222; cursor: pointer; }
 .wy button[aria-pressed=true] { background: #222; color: #fff; }
+.wy button:disabled { opacity: 0.45; cursor: default; }
 .wy canvas { display: block; touch-action: none; }
 .wy .error { color: #fff; background: ${INK.orange}; padding: 3px 8px; border-radius: 4px; margin: 4px 0; }
 .wy .error:empty { display: none; }
@@ -68,6 +69,9 @@ function asker(model) {
   return Object.assign(ask, { now, stop: () => model.off('change:told', heard) });
 }
 
+// Words that are numbers are turned like a range, over their places.
+const isScale = (s) => s.choices.length > 0 && s.choices.every((c) => c !== '' && !isNaN(c));
+
 function shown(setting, value) {
   if (setting.choices.length) return value;
   const digits = setting.step >= 1 ? 0 : Math.ceil(-Math.log10(setting.step) - 1e-9);
@@ -75,6 +79,7 @@ function shown(setting, value) {
 }
 
 function inputOf(s) {
+  if (isScale(s)) return element('input', { type: 'range', min: 0, max: s.choices.length - 1, step: 1 });
   if (s.choices.length) return element('select', {}, ...s.choices.map((c) => element('option', { value: c }, c)));
   const type = s.step >= 1 && s.high - s.low > 200 ? 'number' : 'range';
   return element('input', { type, min: s.low, max: s.high, step: s.step });
@@ -87,13 +92,13 @@ function controls(model, ask) {
   const inputs = new Map(), groups = new Map();
   for (const s of settings) {
     const input = inputOf(s), out = element('output');
-    const read = () => (s.choices.length ? input.value : Number(input.value));
+    const read = () => (isScale(s) ? s.choices[input.value] : s.choices.length ? input.value : Number(input.value));
     input.addEventListener('input', () => ask({ [s.name]: read() }));
     input.disabled = !turnable(s.name);
     input.dataset.name = s.name;
     const ends = s.choices.length ? s.choices.join(', ') : `${shown(s, s.low)} to ${shown(s, s.high)}`;
     const label = element('label', { title: `${s.words} (${ends}; at first ${shown(s, s.start)})` }, s.name.replace('_', ' '), input);
-    if (!s.choices.length) label.append(out);
+    if (input.tagName !== 'SELECT') label.append(out);
     if (!groups.has(s.place)) groups.set(s.place, element('fieldset', {}, element('legend', {}, s.place)));
     groups.get(s.place).append(label);
     inputs.set(s, [input, out]);
@@ -101,7 +106,7 @@ function controls(model, ask) {
   const refresh = () => {
     const asked = ask.now();
     for (const [s, [input, out]] of inputs) {
-      input.value = asked[s.name];
+      input.value = isScale(s) ? s.choices.indexOf(asked[s.name]) : asked[s.name];
       out.textContent = shown(s, asked[s.name]);
     }
   };
@@ -130,6 +135,37 @@ function bytesOf(model) {
   return pixels instanceof DataView ? new Uint8Array(pixels.buffer, pixels.byteOffset, pixels.byteLength) : pixels;
 }
 
+const fixed = (x, digits = 4) => (x === null || x === undefined ? '' : Number(x).toFixed(digits));
+
+// Where numbers lie on a canvas: a box of pixels, and the ranges of its axes.
+function axes(g, x, y, width, height, [t0, t1], [v0, v1]) {
+  const X = (t) => x + (width * (t - t0)) / (t1 - t0);
+  const Y = (v) => y + height * (1 - (Math.min(Math.max(v, v0), v1) - v0) / (v1 - v0));
+  const clipped = (draw) => { g.save(); g.beginPath(); g.rect(x, y, width, height); g.clip(); draw(); g.restore(); };
+  const line = (ts, vs, ink, lineWidth = 1.5, dash = []) => clipped(() => {
+    g.strokeStyle = ink; g.lineWidth = lineWidth; g.setLineDash(dash); g.beginPath();
+    ts.forEach((t, i) => (i ? g.lineTo(X(t), Y(vs[i])) : g.moveTo(X(t), Y(vs[i]))));
+    g.stroke(); g.setLineDash([]);
+  });
+  const upright = (t, ink, lineWidth = 1.5, dash = [], top = v1, bottom = v0) => line([t, t], [bottom, top], ink, lineWidth, dash);
+  const steps = (edges, vs, ink) => line(edges.slice(0, -1).flatMap((e, k) => [e, edges[k + 1]]), vs.flatMap((v) => [v, v]), ink, 2);
+  const block = (a, b, low, high, ink) => clipped(() => { g.fillStyle = ink; g.fillRect(X(a), Y(high), X(b) - X(a), Y(low) - Y(high)); });
+  const dot = (t, v, ink, r = 3) => clipped(() => { g.fillStyle = ink; g.beginPath(); g.arc(X(t), Y(v), r, 0, 7); g.fill(); });
+  const frame = (title, ticks) => {
+    g.strokeStyle = INK.pale; g.lineWidth = 1; g.strokeRect(x + 0.5, y + 0.5, width, height);
+    g.fillStyle = '#444'; g.font = '11px system-ui, sans-serif'; g.textAlign = 'left'; g.fillText(title, x, y - 4);
+    g.textAlign = 'right';
+    for (const v of ticks) g.fillText(String(v), x - 4, Y(v) + 4);
+  };
+  return { X, Y, line, upright, steps, block, dot, frame };
+}
+
+function lessonLink(lesson) {
+  const lab = location.pathname.includes('/lab'), base = document.baseURI.replace(/\/lab.*$/, '');
+  const href = lab ? `${base}/lab/tree/nbs/${lesson}.ipynb` : `${lesson}.ipynb`;
+  return element('a', { href, target: '_blank', rel: 'noopener' }, `computed in ${lesson}`);
+}
+
 // The model of a page without a kernel: the recorded answer nearest to what is asked.
 function recordedModel({ settings, answers, pictures }) {
   const decode = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -137,15 +173,22 @@ function recordedModel({ settings, answers, pictures }) {
   const values = { settings, told: { error: '', asked: answers[0].asked, ...answers[0].told }, pixels: decoded[answers[0].picture] };
   const listeners = {};
   const emit = (name) => (listeners[name] || []).forEach((f) => f());
+  const apart = (a, b) => {
+    let same = 0;
+    while (same < Math.min(a.length, b.length) && a[same] === b[same]) same++;
+    return a.length + b.length - 2 * same;
+  };
   const distance = (asked, other) => {
     let sum = 0;
     for (const s of settings) {
       const a = asked[s.name], b = other[s.name];
-      sum += s.choices.length ? (a === b ? 0 : 1e3) : ((a - b) / (s.high - s.low)) ** 2;
+      if (s.letters) sum += apart(a, b);
+      else sum += s.choices.length ? (a === b ? 0 : 1e3) : ((a - b) / (s.high - s.low)) ** 2;
     }
     return sum;
   };
   const model = {
+    known: (asked) => answers.some((a) => distance(asked, a.asked) === 0),
     turnable: (name) => new Set(answers.map((a) => a.asked[name])).size > 1,
     get: (name) => values[name],
     set: (name, value) => { values[name] = value; },

@@ -15,17 +15,18 @@ import numpy as np
 # %% ../nbs/18a_live.ipynb #18a10008
 @dataclass(frozen=True)
 class Setting:
-    "One thing that a reader may turn: a number in a range, or one of some words."
+    "One thing that a reader may turn: a number in a range, one of some words, or a text."
 
     name: str
     start: float | str
     low: float = 0.0
     high: float = 1.0
     step: float = 0.01  # 1: whole numbers
-    choices: tuple[str, ...] = ()  # words instead of a range
+    choices: tuple[str, ...] = ()  # words instead of a range; numbers are turned like one
     unit: str = ''
     place: str = ''  # the component it belongs to, beside which it is drawn
     words: str = ''  # what it does
+    letters: str = ''  # of a text, at most `high` long, instead of a range
 
 # %% ../nbs/18a_live.ipynb #18a1a008
 def checked(settings: tuple[Setting, ...], asked: dict) -> dict:
@@ -44,11 +45,21 @@ def _expect_offered(s: Setting, value):
         if value not in s.choices:
             raise ValueError(f'{s.name} is one of {", ".join(s.choices)}, got {value!r}')
         return
+    if s.letters:
+        _expect_text(s, value)
+        return
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (is_number and s.low <= value <= s.high):
         raise ValueError(f'{s.name} must be between {s.low:g} and {s.high:g}, got {value!r}')
     if s.step == 1 and value != int(value):
         raise ValueError(f'{s.name} is a whole number, got {value!r}')
+
+
+def _expect_text(s: Setting, value):
+    if not isinstance(value, str) or set(value) - set(s.letters):
+        raise ValueError(f'{s.name} is a text of the letters {s.letters}, got {str(value)[:40]!r}')
+    if len(value) > s.high:
+        raise ValueError(f'{s.name} has at most {s.high:g} letters, got {len(value)}')
 
 # %% ../nbs/18a_live.ipynb #18a1000b
 class Live(ABC):
