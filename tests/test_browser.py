@@ -170,6 +170,16 @@ def test_in_jupyterlab(page, lab):
     page.wait_for_function("document.querySelector('.wy .error').textContent.includes('keeps no bins')")
     assert page.locator('select[data-name=sampler]').input_value() == 'robust'  # as it was
 
+    for control in ('select[data-name=show]', 'button[data-curve=pdf]', 'input[data-name=tau]'):
+        page.locator(control).focus()
+        for key in ('r', 'x', 'z', 'd', 'd'):
+            page.keyboard.press(key)  # JupyterLab would make the cell raw, or cut it
+    assert page.locator('.jp-CodeCell').count() >= 1 and page.locator('.wy').count() == 1
+    page.locator('input[data-name=tau]').focus()
+    tau = page.locator('input[data-name=tau]').input_value()
+    page.keyboard.press('ArrowLeft')
+    assert page.locator('input[data-name=tau]').input_value() < tau
+
     assert not fetched_elsewhere(page, lab)
     assert not page.complaints
 

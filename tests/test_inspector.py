@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from wysiwyg import live
 from wysiwyg.core import rng
 from wysiwyg.generator import load_generator
 from wysiwyg.inspector import VIEWS, Frame, Inspector, RayParts, inspector_settings, take_apart
@@ -144,6 +145,69 @@ def test_an_error_is_told_and_the_last_answer_stays(inspector):
     assert page.told['turn'] == 7 and page.pixels == before
     page.asked = inspector.asked | {'show': 'depth', 'turn': 8}
     assert page.told['error'] == '' and page.told['turn'] == 8 and page.pixels != before
+
+
+def test_an_interrupted_answer_is_told(inspector, monkeypatch):
+    def interrupted(asked):
+        raise KeyboardInterrupt
+
+    page = inspector.page()
+    monkeypatch.setattr(inspector, 'answer', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        page.asked = inspector.asked | {'yaw': 0.4, 'turn': 'a 1'}
+    assert page.told['turn'] == 'a 1' and page.told['error'].startswith('KeyboardInterrupt')
+
+
+def test_a_cell_that_runs_again_closes_what_it_showed_and_nothing_else(inspector, g, monkeypatch):
+    run = [1]
+    monkeypatch.setattr(live, '_cell', lambda: ('a', run[0]))
+    other = Inspector(g)
+    for shown in (inspector, other):
+        shown._repr_mimebundle_()
+    run[0] = 2
+    for _ in range(2):  # made elsewhere, and shown again
+        page = inspector.page()
+        data, _ = inspector._repr_mimebundle_()
+        assert inspector.page() is page and page.comm is not None
+        assert 'application/vnd.jupyter.widget-view+json' in data
+        run[0] += 1
+    assert other._page is None
+    inspector.close()
+    assert inspector.page().comm is not None  # another one
+
+
+def test_where_no_cell_is_known_a_display_stays(g, monkeypatch):
+    monkeypatch.setattr(live, '_cell', lambda: ('', 0))
+    page = weakref.ref(shown_and_let_go(g))
+    gc.collect()
+    assert page().comm is not None
+
+
+def shown_and_let_go(g):
+    inspector = Inspector(g)
+    inspector._repr_mimebundle_()
+    return inspector.page()
+
+
+def test_a_preview_becomes_whole_before_it_is_shown(g):
+    inspector = Inspector(g, moving=1)
+    assert inspector.png()[:4] == b'\x89PNG'
+    assert inspector.asked['moving'] == 0 and 'ray' in inspector.told
+    assert '"ray"' in Inspector(g, moving=1).html([{'yaw': 0.1}])
+
+
+def test_strata_only_where_there_are_some(inspector):
+    for sampler, strata in (
+        ('robust', True),
+        ('refined', True),
+        ('unstratified', False),
+        ('unfiltered', False),
+    ):
+        ray = inspector.ask(sampler=sampler, policy='paper')['ray']
+        assert (ray['counts'] is not None) == strata
+    assert all(ray['keep'])  # unfiltered
+    told = inspector.ask(sampler='two_pass')
+    assert set(told['spent']) == {'trace'}
 
 
 def test_a_page_of_its_own_is_whole(inspector):

@@ -85,3 +85,46 @@ def test_it_listens_here_alone(viewer):
         pytest.fail('nobody listens')
     finally:
         server.stop()
+
+
+def test_controls_begin_with_what_is_shown():
+    pytest.importorskip('viser')
+    viewer = Viewer(load_generator(device=torch.device('cpu')), seed=5, trunc=-0.3, full=1024)
+    planes = viewer.planes
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    server = viewer.serve(port)
+    try:
+        normals = next(c for c in server.gui._gui_input_handle_from_uuid.values() if c.label == 'normals')
+        normals.value = True
+        for callback in normals._impl.update_cb:
+            callback(None)
+        assert viewer.normals and viewer.planes is planes
+    finally:
+        server.stop()
+
+
+class Camera:
+    position, wxyz, fov, aspect = (0, 0, 2.7), (0, 1, 0, 0), 0.25, 0.0
+
+
+class Scene:
+    shown = 0
+
+    def set_background_image(self, *_, **__):
+        self.shown += 1
+
+
+def test_a_window_without_a_size_ends_nothing(viewer):
+    from types import SimpleNamespace
+
+    from wysiwyg.viewer import _Watcher
+
+    client = SimpleNamespace(camera=Camera(), scene=Scene())
+    watcher = SimpleNamespace(client=client, viewer=viewer)
+    _Watcher.show(watcher, 16)
+    assert client.scene.shown == 0
+    client.camera.aspect = 1.5
+    _Watcher.show(watcher, 16)
+    assert client.scene.shown == 1

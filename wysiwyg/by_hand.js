@@ -299,10 +299,10 @@ function render({ model, el }) {
     buttons.play.disabled = next('B') === null;
     buttons.undo.disabled = !ask.now().history || !known(undone());
     refresh();
-    root.dataset.turn = told.turn || 0;
   }
 
   function heard() {
+    root.dataset.turn = Number(root.dataset.turn || 0) + 1;
     draw();
     if (model.get('told').error) view.playing = view.slow = false;
     if (view.slow) walk();
@@ -329,15 +329,7 @@ function render({ model, el }) {
     b: () => act.move('B'), d: () => act.move('D'), g: () => act.move('G'), x: () => act.ten(), p: () => act.play(), u: () => act.undo(), r: () => act.reset(), ' ': () => act.slow(),
     '[': () => act.stage((view.stage === null ? 6 : view.stage) - 1), ']': () => act.stage(view.stage === null ? 0 : view.stage + 1), '?': () => { help.hidden = !help.hidden; },
   };
-  root.addEventListener('keydown', (e) => {
-    if (['INPUT', 'SELECT', 'A'].includes(e.target.tagName) || e.ctrlKey || e.metaKey || e.altKey) return;
-    if (e.target.tagName === 'BUTTON' && [' ', 'Enter'].includes(e.key)) return;
-    const hit = keys[e.key] || keys[e.key.toLowerCase()];
-    if (!hit) return;
-    e.preventDefault();
-    e.stopPropagation();
-    hit();
-  });
+  onKeys(root, keys);
 
   groups.get('generator G').append(buttons.G);
   groups.get('critic D').append(buttons.D);
@@ -350,6 +342,7 @@ function render({ model, el }) {
     element('div', { class: 'row' }, column(232, groups.get('data'), noise, groups.get('generator G')), column(432, plane, element('div', { class: 'row', style: 'justify-content: space-between; gap: 6px' }, legend, scale), said), column(500, groups.get('critic D'), logits, curves)),
     element('div', { class: 'row', style: 'gap: 4px; margin: 8px 0 4px' }, ...names), formula, help);
   model.on('change:told', heard);
+  root.dataset.turn = 0;
   draw();
   return () => { quiet(); view.playing = false; ask.stop(); model.off('change:told', heard); };
 }

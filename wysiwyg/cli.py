@@ -1750,10 +1750,10 @@ def _view_command(a: View) -> dict:
     _refuse_taken(a.port)
     viewer = Viewer(g, a.seed, a.trunc, full=a.resolution)
     try:
-        viewer.serve(a.port)
+        port = viewer.serve(a.port).get_port()
     except ImportError as e:
         raise _UsageError(str(e)) from None
-    print(f'http://127.0.0.1:{a.port}: drag to walk around; Ctrl-C ends it', flush=True)
+    print(f'http://127.0.0.1:{port}: drag to walk around; Ctrl-C ends it', flush=True)
     threading.Event().wait()
     return {}
 

@@ -8,13 +8,13 @@ const CURVES = [
   { name: 'probe', stage: 0, ink: INK.amber, lesson: '08_probe', words: 'probe weights P',
     law: 'P\u2096 = T\u2096 (1 \u2212 e^(\u2212\u03c3\u2096 \u03b4\u2096)), on the shared edges of all rays', put: (r, i, k) => r.probe && `bin ${k}: P = ${r.probe[k]}` },
   { name: 'pdf', stage: 1, ink: INK.blue, lesson: '09_proposal', words: 'predicted pdf',
-    law: 'p = softmax(proposal(P, I, \u03c6)), \u03a3 p\u2096 = 1', put: (r, i, k) => r.pdf && `bin ${k}: p = ${r.pdf[k]}` },
-  { name: 'kept', stage: 2, ink: INK.sky, lesson: '10_sampler', words: 'smallest set of mass \u03c4',
-    law: 'the fewest bins with \u03a3 p\u2096 \u2265 \u03c4 (Eq. 9)', put: (r) => r.pdf && `${sum(r.keep)} bins keep ${fixed(sum(r.pdf.filter((_, j) => r.keep[j])))}` },
-  { name: 'strata', stage: 3, ink: INK.green, lesson: '10_sampler', words: 'strata: samples of each kept bin',
-    law: 'n\u2096 = \u230aS / C\u230b, one more for the S mod C most likely bins', put: (r, i, k) => r.counts && `bin ${k}: n = ${r.counts[k]}; all: ${sum(r.counts)}` },
+    law: 'p = softmax(network(P, colours I, directions \u03c6)), \u03a3 p\u2096 = 1', put: (r, i, k) => r.pdf && `bin ${k}: p = ${r.pdf[k]}` },
+  { name: 'kept', stage: 2, ink: INK.sky, lesson: '10_sampler', words: 'kept: the smallest set of mass \u03c4',
+    law: 'the fewest bins with \u03a3 p\u2096 \u2265 \u03c4 (Eq. 9)', put: (r) => r.pdf && `bins kept: ${sum(r.keep)}; their mass: ${fixed(sum(r.pdf.filter((_, j) => r.keep[j])))}` },
+  { name: 'strata', stage: 3, ink: INK.purple, lesson: '10_sampler', words: 'strata: samples of each kept bin',
+    law: 'n\u2096 = \u230aS / C\u230b for S samples in C kept bins, one more in the S mod C most likely', put: (r, i, k) => r.pdf && (r.counts ? `bin ${k}: n = ${r.counts[k]}; all: ${sum(r.counts)}` : 'this sampler draws without strata') },
   { name: 'samples', stage: 4, ink: INK.black, lesson: '10_sampler', words: 'samples',
-    law: 't = near + (k + (j + u) / n\u2096) \u00b7 width', put: (r, i) => `t${sub(i)} = ${r.samples.t[i]}, \u03b4${sub(i)} = ${r.samples.delta[i]}` },
+    law: 't = near + (k + (j + u) / n\u2096) \u00b7 width: the j-th of bin k, u random in [0, 1)', put: (r, i) => `t${sub(i)} = ${r.samples.t[i]}, \u03b4${sub(i)} = ${r.samples.delta[i]}` },
   { name: 'sdf', stage: 4, ink: INK.grey, lesson: '07_sdf', words: 'signed distance s',
     law: 's(x) < 0 inside; the surface is where it is 0', put: (r, i) => `s${sub(i)} = ${r.samples.sdf[i]} at t = ${r.samples.t[i]}` },
   { name: 'beta', stage: 4, ink: INK.pink, lesson: '07_sdf', words: 'surface width \u03b2, density \u03c3',
@@ -25,9 +25,11 @@ const CURVES = [
     law: 'w\u1d62 = T\u1d62 (1 \u2212 e^(\u2212\u03c3\u1d62 \u03b4\u1d62)) (Eq. 2)',
     put: (r, i) => `w${sub(i)} = ${r.samples.trans[i]} \u00b7 (1 \u2212 e^(\u2212${r.samples.sigma[i]} \u00b7 ${r.samples.delta[i]})) = ${r.samples.weights[i]}; \u03a3 w = ${fixed(r.samples.opacity)}` },
   { name: 'depth', stage: 5, ink: INK.black, lesson: '07a_volrend', words: 'expected depth',
-    law: 'd = \u03a3 w\u1d62 t\u1d62 + (1 \u2212 \u03a3 w\u1d62) far', put: (r) => `d = ${fixed(r.samples.depth)}, dense ${fixed(r.truth.depth)}: off by ${fixed(Math.abs(r.samples.depth - r.truth.depth))}${r.posed ? `; true head ${fixed(r.posed.depth)}, normals ${fixed(r.posed.angle, 1)}\u00b0 apart` : ''}` },
+    law: 'd = \u03a3 w\u1d62 t\u1d62 + (1 \u2212 \u03a3 w\u1d62) far; solid line: of the samples, dashed: dense', put: (r) => `d = ${fixed(r.samples.depth)}, dense ${fixed(r.truth.depth)}: off by ${fixed(Math.abs(r.samples.depth - r.truth.depth))}${r.posed ? `; true head ${fixed(r.posed.depth)}, normals ${fixed(r.posed.angle, 1)}\u00b0 apart` : ''}` },
 ];
 
+const named = (name) => CURVES.find((c) => c.name === name);
+const OF_STAGE = ['probe', 'pdf', 'kept', 'strata', 'samples', 'w']; // whose formula is shown as a step is reached
 const sum = (x) => x.reduce((a, b) => a + b, 0);
 const sub = (i) => String(i + 1).replace(/\d/g, (d) => '\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089'[d]);
 
@@ -49,7 +51,7 @@ function drawRay(g, box, ray, view) {
   const bins = ray.pdf ? ray.pdf.length : 0, w = (ray.far - ray.near) / bins;
   const edges = Array.from({ length: bins + 1 }, (_, k) => ray.near + k * w);
   const s = ray.samples, d = ray.truth, top = 36, gap = 20, tall = (height - top - 38 - 2 * gap) / 3;
-  const on = (name) => view.stage >= CURVES.find((c) => c.name === name).stage;
+  const on = (name) => view.stage >= named(name).stage;
   g.fillStyle = '#222'; g.font = '600 12px system-ui, sans-serif'; g.textAlign = 'left';
   g.fillText(`${box.title} pixel ${ray.pixel[1]}, ${ray.pixel[0]}`, x, 13);
 
@@ -59,35 +61,35 @@ function drawRay(g, box, ray, view) {
     if (on('kept')) edges.slice(0, -1).forEach((e, k) => ray.keep[k] && told.block(e, e + w, 0, most, INK.sky + '44'));
     if (on('probe')) told.steps(edges, ray.probe, INK.amber);
     if (on('pdf')) told.steps(edges, ray.pdf, INK.blue);
-    if (on('strata')) {
+    if (view.zoomed) edges.forEach((e) => told.upright(e, INK.pale, 1, [], most * 0.05, 0));
+    if (on('strata') && ray.counts) {
       edges.slice(0, -1).forEach((e, k) => {
-        for (let j = 0; j <= ray.counts[k] && ray.counts[k]; j++) told.upright(e + (j * w) / ray.counts[k], INK.green, 1, [], most * 0.14, 0);
+        for (let j = 0; j <= ray.counts[k] && ray.counts[k]; j++) told.upright(e + (j * w) / ray.counts[k], INK.purple, 1, [], most * 0.14, 0);
       });
     }
   }
   if (on('samples')) s.t.forEach((t) => told.dot(t, most * 0.03, INK.black, 2.5));
-  told.frame(bins ? 'where to look: probe, pdf, kept bins' : 'this sampler asks no proposal', [0, Number(most.toFixed(2))]);
+  told.frame(bins ? 'where to look: probe, pdf, kept bins' : 'this sampler asks no proposal', [0, most > 1 ? 1 : Number(most.toFixed(2))]);
 
   const high = view.zoomed ? 0.06 : 0.3;
   const field = axes(g, x, top + tall + gap, width, tall, range, [-high, high]);
   field.line(range, [0, 0], INK.grey, 0.7);
-  if (on('sdf')) {
-    field.line(d.t, d.beta, INK.pink, 1); field.line(d.t, d.beta.map((b) => -b), INK.pink, 1);
-    field.line(d.t, d.sdf, INK.grey, 1.5);
-    s.t.forEach((t, i) => field.dot(t, s.sdf[i], INK.black));
-  }
-  field.frame('signed distance, and \u00b1\u03b2', [-high, 0, high]);
+  field.line(d.t, d.beta, INK.pink, 1);
+  field.line(d.t, d.beta.map((b) => -b), INK.pink, 1);
+  field.line(d.t, d.sdf, INK.grey, 1.5);
+  if (on('samples')) s.t.forEach((t, i) => field.dot(t, s.sdf[i], INK.black));
+  field.frame(width < 330 ? 'distance s, \u00b1\u03b2' : 'signed distance s of the field, and \u00b1\u03b2', [-high, 0, high]);
 
   const light = axes(g, x, top + 2 * (tall + gap), width, tall, range, [0, 1.08]);
-  if (on('T')) light.line(d.t, d.trans, INK.green, 1.2);
+  light.line(d.t, d.trans, INK.green, 1.2);
   const peak = Math.max(...d.weights, 1e-6), largest = Math.max(...s.weights, 1e-6);
+  light.line(d.t, d.weights.map((v) => (v / peak) * Math.min(1, largest)), INK.grey, 1.5);
   if (on('w')) {
-    light.line(d.t, d.weights.map((v) => (v / peak) * Math.min(1, largest)), INK.grey, 1.5);
     s.t.forEach((t, i) => light.upright(t, INK.orange, 3, [], s.weights[i], 0));
     light.upright(s.depth, INK.black, 1.5); light.upright(d.depth, INK.black, 1.5, [3, 3]);
     if (ray.posed) light.upright(ray.posed.depth, INK.pink, 2);
   }
-  light.frame('light: T, w of samples; dense w behind, its height fitted', [0, 0.5, 1]);
+  light.frame(width < 330 ? 'light: T, w; dense w grey' : 'light: T, w of the samples; dense w in grey, its height fitted', [0, 0.5, 1]);
   g.textAlign = 'center'; g.fillStyle = '#444';
   for (const t of niceTicks(range)) g.fillText(String(t), light.X(t), height - 24);
   g.fillText('distance from the camera, world units', x + width / 2, height - 8);
@@ -97,12 +99,19 @@ function drawRay(g, box, ray, view) {
 // ---- the drawing --------------------------------------------------------------------------------
 
 function legend(onPick) {
-  const box = element('div', { class: 'row', style: 'gap: 4px; margin: 4px 0' });
+  const box = element('div', { class: 'row', style: 'gap: 3px; margin: 4px 0' });
   for (const c of CURVES) {
-    const swatch = element('span', { style: `display: inline-block; width: 10px; height: 10px; margin-right: 4px; background: ${c.ink}` });
-    box.append(element('button', { 'data-curve': c.name, title: `${c.words}: its formula`, onclick: () => onPick(c) }, swatch, c.name));
+    const swatch = element('span', { style: `display: inline-block; width: 9px; height: 9px; margin-right: 3px; background: ${c.ink}` });
+    box.append(element('button', { 'data-curve': c.name, style: 'font-size: 12px; padding: 2px 5px', title: `${c.words}: its formula`, onclick: () => onPick(c) }, swatch, c.name));
   }
   return box;
+}
+
+// The ends of the colours, and what lies between them.
+function rampOf({ ramp, low, high, unit }) {
+  if (!ramp.length) return [];
+  const bar = element('span', { style: `flex: 1; height: 9px; background: linear-gradient(to right, ${ramp.join(', ')})` });
+  return [String(low), bar, `${high} ${unit}`];
 }
 
 // The sample nearest to the pointer, else the heaviest, and its bin.
@@ -115,19 +124,19 @@ function chosen(ray, t) {
 }
 
 function costs(told) {
-  const { proposed = 0, trace = 0 } = told.spent || {}, dense = 384;
+  const { proposed = 0, trace = 0 } = told.spent, dense = 384;
   const all = proposed + trace, psnr = told.psnr === undefined ? '' : `; ${told.psnr.toFixed(1)} dB against dense`;
   return `Field evaluations a pixel: probe ${proposed.toFixed(1)} + samples ${trace.toFixed(1)} = ${all.toFixed(1)}, where dense takes ${dense}${psnr}.`;
 }
 
 function render({ model, el }) {
-  const root = styled(el), ask = asker(model);
-  const view = { stage: ask.now().step - 1, zoomed: true, pinned: null, curve: CURVES[8], t: null, timer: null };
+  const root = styled(el), ask = asker(model, () => { error.textContent = 'Nobody answers: run the cell again.'; });
+  const view = { stage: ask.now().step - 1, zoomed: true, pinned: null, curve: named(OF_STAGE[ask.now().step - 1]), t: null, timer: null };
   const picture = element('canvas', { width: 288, height: 288, 'aria-label': 'picture: click a pixel, drag to turn', style: 'cursor: crosshair' });
   const plots = element('canvas', { width: 600, height: 430, 'aria-label': 'what lies along the ray' });
   const error = element('div', { class: 'error', role: 'alert' });
-  const scale = element('div', { class: 'quiet' }), spent = element('div', { class: 'quiet' }), formula = element('div', { class: 'formula' });
-  const help = element('div', { class: 'quiet' }, KEYS);
+  const scale = element('div', { class: 'quiet', style: 'display: flex; gap: 5px; align-items: center; min-height: 1.4em' }), spent = element('div', { class: 'quiet' }), formula = element('div', { class: 'formula' });
+  const help = element('div', { class: 'quiet', hidden: '' }, KEYS);
   const { groups, box, refresh, reset } = controls(model, ask);
   const names = legend((c) => { view.curve = c; view.stage = Math.max(view.stage, c.stage); draw(); });
   const step = element('span', { class: 'quiet', style: 'min-width: 9em; display: inline-block' });
@@ -136,17 +145,19 @@ function render({ model, el }) {
   const zoom = press('zoom', 'around the surface, or the whole ray (Z)', () => act.zoom());
   const bar = element('div', { class: 'row', style: 'gap: 5px; align-items: center' },
     press('\u25c0', 'a step back ([)', () => act.step(-1)), press('\u25b6', 'a step on (])', () => act.step(1)),
-    press('slow motion', 'from the probe to the weights (space)', () => act.play()), step, zoom, pin, press('reset', 'all as at first (R)', () => act.reset()));
+    press('slow motion', 'from the probe to the weights (space)', () => act.play()), step, zoom, pin, press('reset', 'all as at first (R)', () => act.reset()), press('keys', 'what the keys do (?)', () => { help.hidden = !help.hidden; }));
 
+  const begun = ask.now();
   const rayNow = () => model.get('told').ray || view.last;
   const act = {
-    step: (by) => { view.stage = (view.stage + by + STAGES.length) % STAGES.length; draw(); },
+    step: (by) => { view.stage = (view.stage + by + STAGES.length) % STAGES.length; view.curve = named(OF_STAGE[view.stage]); draw(); },
     zoom: () => { view.zoomed = !view.zoomed; draw(); },
     pin: () => { view.pinned = view.pinned ? null : rayNow(); draw(); },
-    reset: () => { Object.assign(view, { stage: 5, zoomed: true, pinned: null }); reset(); draw(); },
+    reset: () => { Object.assign(view, { stage: begun.step - 1, curve: named(OF_STAGE[begun.step - 1]), zoomed: true, pinned: null }); reset(); draw(); },
     play: () => {
       clearInterval(view.timer);
       view.stage = 0;
+      view.curve = CURVES[0];
       view.timer = setInterval(() => { if (view.stage >= 5) clearInterval(view.timer); else act.step(1); }, 900);
       draw();
     },
@@ -160,7 +171,12 @@ function render({ model, el }) {
         g.moveTo(x - 10, y); g.lineTo(x + 10, y); g.moveTo(x, y - 10); g.lineTo(x, y + 10); g.stroke();
       }
     };
-    const { x, y } = ask.now();
+    const { x, y } = ask.now(), ray = rayNow();
+    if (view.stage === 0 && ray && ray.probe) { // the probe's pixel
+      const n = ray.probe_side, side = picture.width / n;
+      g.strokeStyle = INK.amber; g.lineWidth = 2;
+      g.strokeRect(Math.floor(x * n) * side, Math.floor(y * n) * side, side, side);
+    }
     mark(x * picture.width, y * picture.height, '#000');
     if (view.pinned) mark(((view.pinned.pixel[1] + 0.5) / view.side) * picture.width, ((view.pinned.pixel[0] + 0.5) / view.side) * picture.height, INK.orange);
   }
@@ -168,15 +184,17 @@ function render({ model, el }) {
   function drawPlots(ray) {
     const g = plots.getContext('2d');
     g.clearRect(0, 0, plots.width, plots.height);
+    if (!ray) return;
     const boxes = view.pinned ? [[view.pinned, 'pinned,'], [ray, 'now,']] : [[ray, '']];
     const width = (plots.width - 40 * boxes.length - 8) / boxes.length;
     view.drawn = boxes.map(([r, title], i) => drawRay(g, { x: 40 + i * (width + 40), width, height: plots.height, title }, r, view));
   }
 
   function drawFormula(ray) {
+    if (!ray) return;
     const [i, k] = chosen(ray, view.t), c = view.curve, numbers = c.put(ray, i, k);
     formula.replaceChildren(element('b', {}, c.words), '  ', lessonLink(c.lesson), element('br'), element('code', {}, c.law),
-      element('br'), element('code', {}, numbers || 'this sampler asks no proposal'));
+      element('br'), element('code', {}, numbers || 'this sampler asks no proposal'), element('div', { class: 'quiet' }, `of sample ${i + 1} of ${ray.samples.t.length}, ${view.t === null ? 'the heaviest: hover over the plots for others' : 'the nearest to the pointer'}`));
     for (const b of names.children) b.setAttribute('aria-pressed', String(b.dataset.curve === c.name));
   }
 
@@ -185,7 +203,7 @@ function render({ model, el }) {
     view.last = ray;
     if (!asked.moving) view.side = told.side;
     error.textContent = told.error || '';
-    scale.textContent = told.unit ? `${asked.show}: dark to bright is ${told.low} to ${told.high} ${told.unit}` : asked.show;
+    scale.replaceChildren(told.shown, ...rampOf(told));
     spent.textContent = costs(told);
     step.textContent = `step ${view.stage + 1} of 6: ${STAGES[view.stage].replace('tau', '\u03c4')}`;
     pin.setAttribute('aria-pressed', String(!!view.pinned));
@@ -194,7 +212,6 @@ function render({ model, el }) {
     drawPlots(ray);
     drawFormula(ray);
     refresh();
-    root.dataset.turn = told.turn || 0;
   }
 
   // Click: another pixel. Drag: another camera, in small pictures until it is let go.
@@ -209,6 +226,7 @@ function render({ model, el }) {
     return { yaw: range('yaw', grabbed.yaw - (e.clientX - grabbed.at[0]) / 150), pitch: range('pitch', grabbed.pitch + (e.clientY - grabbed.at[1]) / 150) };
   };
   picture.addEventListener('pointerdown', (e) => {
+    if (e.button !== 0) return;
     const { yaw, pitch } = ask.now();
     grabbed = { at: [e.clientX, e.clientY], yaw, pitch, moved: false };
     picture.setPointerCapture(e.pointerId);
@@ -224,6 +242,9 @@ function render({ model, el }) {
     ask(grabbed.moved ? { ...turned(e), moving: 0 } : place(e));
     grabbed = null;
   });
+  for (const lost of ['pointercancel', 'lostpointercapture']) {
+    picture.addEventListener(lost, () => { if (grabbed && grabbed.moved) ask({ moving: 0 }); grabbed = null; });
+  }
   plots.addEventListener('pointermove', (e) => {
     const r = plots.getBoundingClientRect(), x = ((e.clientX - r.left) / r.width) * plots.width;
     const on = view.drawn && view.drawn[view.drawn.length - 1];
@@ -243,14 +264,7 @@ function render({ model, el }) {
     ArrowDown: (e) => nudge(0, 1, e.shiftKey), '[': () => act.step(-1), ']': () => act.step(1), ' ': () => act.play(), z: () => act.zoom(),
     p: () => act.pin(), r: () => act.reset(), '?': () => { help.hidden = !help.hidden; },
   };
-  root.addEventListener('keydown', (e) => {
-    if (['INPUT', 'SELECT', 'BUTTON', 'A'].includes(e.target.tagName) || e.ctrlKey || e.metaKey || e.altKey) return;
-    const hit = keys[e.key] || keys[e.key.toLowerCase()];
-    if (!hit) return;
-    e.preventDefault();
-    e.stopPropagation();
-    hit(e);
-  });
+  onKeys(root, keys);
 
   // The plots take what is left beside the picture.
   const fit = () => {
@@ -261,11 +275,17 @@ function render({ model, el }) {
   };
   const watch = new ResizeObserver(fit);
 
-  root.append(error, element('div', { class: 'row' }, element('div', { style: 'width: 288px' }, picture, scale, groups.get('picture'), groups.get('camera'), spent), element('div', { style: 'flex: 1 1 420px; min-width: 0' }, bar, plots, names, formula)), box, help);
-  model.on('change:told', draw);
+  const beside = ['picture', 'camera', 'sampler'].map((place) => groups.get(place));
+  const left = element('div', { style: 'width: 288px' }, picture, scale, spent, ...beside);
+  box.style.marginTop = '8px';
+  const right = element('div', { style: 'flex: 1 1 420px; min-width: 0' }, bar, help, plots, names, formula, box);
+  root.append(error, element('div', { class: 'row' }, left, right));
+  const heard = () => { root.dataset.turn = Number(root.dataset.turn || 0) + 1; draw(); };
+  model.on('change:told', heard);
+  root.dataset.turn = 0;
   draw();
   watch.observe(root);
-  return () => { watch.disconnect(); clearInterval(view.timer); ask.stop(); model.off('change:told', draw); };
+  return () => { watch.disconnect(); clearInterval(view.timer); ask.stop(); model.off('change:told', heard); };
 }
 const drawing = { render };
 export default drawing;

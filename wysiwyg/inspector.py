@@ -59,6 +59,9 @@ def _along(m: March, image: int, ray: int) -> _Along:
     return _Along(*[x[image, ray] for x in parts])
 
 # %% ../nbs/19_inspector.ipynb #19a00009
+_STRATIFIED = 'robust', 'refined'  # samplers whose kept bins are strata
+
+
 @dataclass(frozen=True)
 class RayParts:
     "One ray: what the sampler was told, what it made of it, and what is there."
@@ -68,9 +71,10 @@ class RayParts:
     probe: Tensor | None  # [K-1] weights P of the probe's pixel; None where a sampler asks none
     pdf: Tensor | None  # [K-1] what was predicted
     keep: Tensor | None  # [K-1] the smallest set of mass tau (Eq. 9)
-    counts: Tensor | None  # [K-1] samples of each kept bin
+    counts: Tensor | None  # [K-1] samples of each kept bin; None where they have no strata
     samples: _Along
     truth: _Along  # dense
+    probe_side: int = 0  # pixels of the probe
 
 
 def _ray_of(trace: Trace, n: int) -> _Along:
@@ -105,11 +109,18 @@ def take_apart(
     drawn = len(samples.t)
     if config.kind == 'refined':
         drawn = max(1, round(config.first * drawn))  # the rest were not drawn from the pdf
-    told = _told_of(trace, pixel, side, drawn, config.tau)
-    return RayParts(pixel, edges, *told, samples, truth)
+    told = _told_of(trace, pixel, side, drawn, config)
+    looked = trace.probe.weights.shape[-1] if trace.probe else 0
+    return RayParts(pixel, edges, *told, samples, truth, looked)
 
 # %% ../nbs/19_inspector.ipynb #19a0b009
-def _told_of(trace: Trace, pixel: tuple[int, int], side: int, drawn: int, tau: float) -> tuple:
+def _kept(pdf: Tensor, sampler: str, tau: float) -> tuple[Tensor, Tensor]:
+    "The bins [..., K-1] in which a sampler may look, and their ranks; of `unfiltered` all."
+    keep, rank = smallest_set(pdf, tau)
+    return (torch.ones_like(keep) if sampler == 'unfiltered' else keep), rank
+
+
+def _told_of(trace: Trace, pixel: tuple[int, int], side: int, drawn: int, config: SamplerConfig) -> tuple:
     "Probe, pdf, kept bins and samples of each for one pixel; nothing where the sampler asks no pdf."
     if trace.pdf is None:
         return None, None, None, None
@@ -118,14 +129,15 @@ def _told_of(trace: Trace, pixel: tuple[int, int], side: int, drawn: int, tau: f
     scale = seen.shape[-1] / side
     probe = seen[0, :, int(row * scale), int(column * scale)]
     pdf = resize_pdf(trace.pdf, side)[0, :, row, column]
-    keep, rank = smallest_set(pdf, tau)
-    return probe, pdf, keep, allocate(keep, rank, drawn)
+    keep, rank = _kept(pdf, config.kind, config.tau)
+    counts = allocate(keep, rank, drawn) if config.kind in _STRATIFIED else None
+    return probe, pdf, keep, counts
 
 # %% ../nbs/19_inspector.ipynb #19a0000d
 def _turn(
-    name: str, start: float, low: float, high: float, step: float, place: str, words: str, unit=''
+    name: str, start: float, low: float, high: float, step: float, place: str, words: str, unit='', label=''
 ) -> Setting:
-    return Setting(name, start, low, high, step, (), unit, place, words)
+    return Setting(name, start, low, high, step, (), unit, place, words, label=label)
 
 
 def _choice(name: str, start: str, choices, place: str, words: str) -> Setting:
@@ -136,10 +148,10 @@ def _of_person(levels: int) -> tuple[Setting, ...]:
     mixing = 'style mixing: so many coarse levels of w are the first, the others are the other'
     return (
         _turn('seed', 0, 0, 9999, 1, 'person', 'which latent'),
-        _turn('trunc', 0.8, 0, 1.2, 0.05, 'person', 'truncation: 0 is the mean head'),
+        _turn('trunc', 0.8, 0, 1.2, 0.05, 'person', '0 is the mean head', label='truncation'),
         _turn('other', 1, 0, 9999, 1, 'person', 'the latent to blend with'),
         _turn('blend', 0, 0, 1, 0.05, 'person', 'interpolation in w towards the other'),
-        _turn('coarse', levels, 0, levels, 1, 'person', mixing),
+        _turn('coarse', levels, 0, levels, 1, 'person', mixing, label='coarse levels'),
     )
 
 
@@ -148,7 +160,7 @@ def _of_picture() -> tuple[Setting, ...]:
         _choice('show', 'colour', VIEWS, 'picture', 'what the pixels show'),
         _turn('yaw', 0.3, -1.2, 1.2, 0.01, 'camera', 'to the left or right; or drag the picture', 'rad'),
         _turn('pitch', 0, -0.6, 0.6, 0.01, 'camera', 'up or down', 'rad'),
-        _turn('beta_scale', 1, 0.25, 4, 0.05, 'field', 'times the surface width beta of Eq. 1'),
+        _turn('beta_scale', 1, 0.25, 4, 0.05, 'field', 'times the surface width of Eq. 1', label='β scale'),
         Setting('x', 0.57, words='pixel, share of the width'),
         Setting('y', 0.53, words='pixel, share of the height'),
         Setting('moving', 0, 0, 1, 1, words='1: a preview'),
@@ -160,12 +172,18 @@ def inspector_settings(g: Generator) -> tuple[Setting, ...]:
     "What can be turned, starting from how this generator renders."
     s, kind = g.renderer.sampler, g.renderer.proposal.kind
     sampler = (
-        _choice('proposal', kind, PROPOSALS, 'proposal', 'who predicts the pdf'),
+        _choice(
+            'proposal',
+            kind,
+            PROPOSALS,
+            'sampler',
+            'who predicts the pdf: the network, pooling, distances, the truth',
+        ),
         _choice('sampler', s.kind, SAMPLERS, 'sampler', 'how samples are drawn'),
         _choice('policy', s.policy, POLICIES, 'sampler', 'how many samples each ray gets'),
-        _turn('tau', s.tau, 0.5, 1, 0.005, 'sampler', 'mass of the kept bins (Eq. 9)'),
+        _turn('tau', s.tau, 0.5, 1, 0.005, 'sampler', 'mass of the kept bins (Eq. 9)', label='τ'),
         _turn('samples', s.samples, 4, 64, 1, 'sampler', 'on a ray, of paper and empty; boosted: twice'),
-        _turn('per_bin', s.per_bin, 0.5, 6, 0.5, 'sampler', 'samples a kept bin, of need'),
+        _turn('per_bin', s.per_bin, 0.5, 6, 0.5, 'sampler', 'samples a kept bin, of need', label='per bin'),
     )
     return _of_person(g.triplane.levels) + _of_picture() + sampler
 
@@ -280,7 +298,7 @@ class Frame:
         if self.trace.pdf is None:
             raise ValueError(f'the sampler {self.asked["sampler"]} keeps no bins: it asks no proposal')
         pdf = to_rays(resize_pdf(self.trace.pdf, self.side))
-        return smallest_set(pdf, self.asked['tau'])[0]
+        return _kept(pdf, self.asked['sampler'], self.asked['tau'])[0]
 
     @property
     def pixel(self) -> tuple[int, int]:
@@ -307,6 +325,16 @@ class _View:
     def picture(self, frame: Frame) -> Tensor:  # [1, 3, R, R]
         x = self.paint(frame)
         return colorize(x, self.low, self.high, self.colors) if self.colors else x
+
+    def caption(self, name: str) -> dict:
+        "What the colours mean, with some of them from low to high."
+        from matplotlib import colormaps
+        from matplotlib.colors import to_hex
+
+        ramp = []
+        if self.colors:
+            ramp = [to_hex(color) for color in colormaps[self.colors](np.linspace(0, 1, 9))]
+        return {'shown': name, 'low': self.low, 'high': self.high, 'unit': self.unit, 'ramp': ramp}
 
 # %% ../nbs/19_inspector.ipynb #19a0b021
 def _depth(f: Frame) -> Tensor:
@@ -358,7 +386,7 @@ def _numbers(a: _Along) -> dict:
 
 def _report(p: RayParts, near: float, far: float) -> dict:
     "The parts of a ray as plain lists for a page."
-    told = {'pixel': list(p.pixel), 'near': near, 'far': far}
+    told = {'pixel': list(p.pixel), 'near': near, 'far': far, 'probe_side': p.probe_side}
     for name in ('probe', 'pdf', 'keep', 'counts'):
         values = getattr(p, name)
         told[name] = None if values is None else rounded(values, 5)
@@ -399,14 +427,16 @@ class Inspector(Live):
     @torch.no_grad()
     def answer(self, asked: dict) -> tuple[dict, bytes]:
         frame = Frame(self.g, asked, self.own, self.frame)
-        view = VIEWS[asked['show']]
-        if view.dense and asked['moving']:
-            view = VIEWS['colour']
-        told = {'side': frame.side, 'low': view.low, 'high': view.high, 'unit': view.unit}
+        shown = asked['show']
+        if asked['moving'] and VIEWS[shown].dense:
+            shown = 'colour'
+        view = VIEWS[shown]
+        told = {'side': frame.side} | view.caption(shown)
         pixels = _bytes_of(view.picture(frame))
         if not asked['moving']:
             told |= self._about_ray(frame)
-        told['spent'] = dict(frame.spent)
+        asks_none = asked['sampler'] in WITHOUT_PDF
+        told['spent'] = {part: n for part, n in frame.spent.items() if part == 'trace' or not asks_none}
         if 'exact' in vars(frame):  # it is at hand
             told['psnr'] = psnr(frame.trace.rendering.rgb, frame.exact.rgb)
         self.frame = frame
@@ -430,6 +460,10 @@ class Inspector(Live):
         cosine = (frame.seen.normal[0, n] @ true.normal[0, n]).clamp(-1, 1)
         depth = true.surface_depth(self.g.renderer.volume.far)[0, n]
         return {'depth': depth.item(), 'angle': torch.rad2deg(cosine.acos()).item()}
+
+    def rest(self):
+        if self.asked['moving']:
+            self.ask(moving=0)
 
     def figure(self):
         return _ray_figure(self)

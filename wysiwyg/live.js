@@ -4,7 +4,7 @@
 // Okabe and Ito's colours, told apart by colour-blind readers.
 const INK = {
   black: '#000000', orange: '#d55e00', amber: '#e69f00', blue: '#0072b2', sky: '#56b4e9',
-  green: '#009e73', pink: '#cc79a7', grey: '#999999', pale: '#dddddd',
+  green: '#009e73', purple: '#6a3d9a', pink: '#cc79a7', grey: '#999999', pale: '#dddddd',
 };
 
 const STYLE = `
@@ -12,11 +12,11 @@ const STYLE = `
 .wy:focus { box-shadow: 0 0 0 2px ${INK.sky}; }
 .wy .row { display: flex; gap: 14px; flex-wrap: wrap; align-items: flex-start; }
 .wy fieldset { border: 1px solid ${INK.pale}; border-radius: 4px; padding: 2px 8px 5px; margin: 0; min-width: 190px; }
-.wy legend { font-weight: 600; padding: 0 4px; }
+.wy legend { font-weight: 600; padding: 0 4px; margin: 0; border: 0; width: auto; float: none; line-height: 1.3; background: #fff; }
 .wy label { display: grid; grid-template-columns: 5.6em 1fr 4.6em; gap: 5px; align-items: center; }
 .wy input[type=range] { width: 100%; min-width: 70px; }
 .wy select, .wy input[type=number] { font: inherit; width: 100%; box-sizing: border-box; }
-.wy label > select { grid-column: 2 / 4; }
+.wy label > select, .wy input[type=number] { grid-column: 2 / 4; }
 .wy output { font-variant-numeric: tabular-nums; text-align: right; }
 .wy button { font: inherit; padding: 2px 7px; border: 1px solid ${INK.grey}; border-radius: 4px; background: #f7f7f7; color: #222; cursor: pointer; }
 .wy button[aria-pressed=true] { background: #222; color: #fff; }
@@ -46,18 +46,25 @@ function styled(el) {
   return root;
 }
 
-// Questions in turn: the newest one is sent when the last has been answered.
-function asker(model) {
-  let turn = model.get('told').turn || 0, flying = null, next = null;
+// Questions in turn: the newest one is sent when the last has been answered. Each view of a model counts its
+// own; `silent` is called when nobody has answered for a while.
+const PATIENCE = 15000; // milliseconds
+
+function asker(model, silent = () => {}) {
+  const id = Math.random().toString(36).slice(2);
+  let turn = 0, flying = null, next = null, clock = null;
   const now = () => ({ ...model.get('told').asked, ...flying, ...next });
   const send = () => {
     flying = now();
     next = null;
-    model.set('asked', { ...flying, turn: ++turn });
+    model.set('asked', { ...flying, turn: `${id} ${++turn}` });
     model.save_changes();
+    clearTimeout(clock);
+    clock = setTimeout(silent, PATIENCE);
   };
   const heard = () => {
-    if ((model.get('told').turn || 0) < turn) return;
+    if (!flying || model.get('told').turn !== `${id} ${turn}`) return;
+    clearTimeout(clock);
     flying = null;
     if (next) send();
   };
@@ -66,7 +73,27 @@ function asker(model) {
     next = { ...next, ...changes };
     if (!flying) send();
   };
-  return Object.assign(ask, { now, stop: () => model.off('change:told', heard) });
+  const stop = () => { clearTimeout(clock); model.off('change:told', heard); };
+  return Object.assign(ask, { now, stop });
+}
+
+// Keys of a drawing, wherever in it the focus is; a control keeps those that it understands, and JupyterLab
+// hears none of them.
+function onKeys(root, keys) {
+  root.dataset.lmSuppressShortcuts = 'true';
+  const keeps = ({ tagName, type }, key) => {
+    if (tagName === 'SELECT' || type === 'number' || type === 'text') return true;
+    if (type === 'range') return key.startsWith('Arrow') || ['Home', 'End', 'PageUp', 'PageDown'].includes(key);
+    return (tagName === 'BUTTON' && [' ', 'Enter'].includes(key)) || (tagName === 'A' && key === 'Enter');
+  };
+  root.addEventListener('keydown', (e) => {
+    if (e.ctrlKey || e.metaKey || e.altKey) return;
+    e.stopPropagation();
+    const act = keys[e.key] || keys[e.key.toLowerCase()];
+    if (!act || keeps(e.target, e.key)) return;
+    e.preventDefault();
+    act(e);
+  });
 }
 
 // Words that are numbers are turned like a range, over their places.
@@ -88,7 +115,7 @@ function inputOf(s) {
 // A fieldset for each place, a control for each setting, a button that brings the starts back.
 function controls(model, ask) {
   const settings = model.get('settings').filter((s) => s.place);
-  const turnable = model.turnable || (() => true);
+  const turnable = model.turnable || (() => true), begun = ask.now();
   const inputs = new Map(), groups = new Map();
   for (const s of settings) {
     const input = inputOf(s), out = element('output');
@@ -97,8 +124,8 @@ function controls(model, ask) {
     input.disabled = !turnable(s.name);
     input.dataset.name = s.name;
     const ends = s.choices.length ? s.choices.join(', ') : `${shown(s, s.low)} to ${shown(s, s.high)}`;
-    const label = element('label', { title: `${s.words} (${ends}; at first ${shown(s, s.start)})` }, s.name.replace('_', ' '), input);
-    if (input.tagName !== 'SELECT') label.append(out);
+    const label = element('label', { title: `${s.words} (${ends}; at first ${shown(s, s.start)})` }, s.label || s.name, input);
+    if (input.type === 'range') label.append(out);
     if (!groups.has(s.place)) groups.set(s.place, element('fieldset', {}, element('legend', {}, s.place)));
     groups.get(s.place).append(label);
     inputs.set(s, [input, out]);
@@ -110,7 +137,7 @@ function controls(model, ask) {
       out.textContent = shown(s, asked[s.name]);
     }
   };
-  const reset = () => ask(Object.fromEntries(model.get('settings').map((s) => [s.name, s.start])));
+  const reset = () => ask(begun);
   refresh();
   return { groups, box: element('div', { class: 'row' }, ...groups.values()), refresh, reset };
 }
@@ -178,12 +205,12 @@ function recordedModel({ settings, answers, pictures }) {
     while (same < Math.min(a.length, b.length) && a[same] === b[same]) same++;
     return a.length + b.length - 2 * same;
   };
-  const distance = (asked, other) => {
+  const distance = (asked, other, changed = []) => {
     let sum = 0;
     for (const s of settings) {
       const a = asked[s.name], b = other[s.name];
-      if (s.letters) sum += apart(a, b);
-      else sum += s.choices.length ? (a === b ? 0 : 1e3) : ((a - b) / (s.high - s.low)) ** 2;
+      const far = s.letters ? apart(a, b) : s.choices.length ? (a === b ? 0 : 1e3) : ((a - b) / (s.high - s.low)) ** 2;
+      sum += far * (changed.includes(s.name) ? 1e6 : 1);
     }
     return sum;
   };
@@ -195,8 +222,12 @@ function recordedModel({ settings, answers, pictures }) {
     on: (name, f) => (listeners[name] ||= []).push(f),
     off: (name, f) => { listeners[name] = (listeners[name] || []).filter((x) => x !== f); },
     save_changes: () => {
-      const { turn, ...asked } = values.asked;
-      const near = answers.reduce((a, b) => (distance(asked, b.asked) < distance(asked, a.asked) ? b : a));
+      const { turn, ...asked } = values.asked, before = values.told.asked;
+      const changed = settings.filter((o) => asked[o.name] !== before[o.name]).map((o) => o.name);
+      const [only] = changed, ahead = (b) => Math.sign(b.asked[only] - before[only]) === Math.sign(asked[only] - before[only]);
+      const onward = changed.length === 1 && typeof asked[only] === 'number' ? answers.filter(ahead) : answers;
+      const cost = (b) => distance(asked, b.asked, changed);
+      const near = (onward.length ? onward : answers).reduce((a, b) => (cost(b) < cost(a) ? b : a));
       values.told = { error: '', asked: near.asked, ...near.told, turn };
       values.pixels = decoded[near.picture];
       for (const name of ['pixels', 'told']) emit(`change:${name}`);

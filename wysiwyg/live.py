@@ -27,6 +27,7 @@ class Setting:
     place: str = ''  # the component it belongs to, beside which it is drawn
     words: str = ''  # what it does
     letters: str = ''  # of a text, at most `high` long, instead of a range
+    label: str = ''  # beside its control, in place of its name
 
 # %% ../nbs/18a_live.ipynb #18a1a008
 def checked(settings: tuple[Setting, ...], asked: dict) -> dict:
@@ -81,8 +82,8 @@ class Live(ABC):
     def figure(self):
         "The last answer as a matplotlib figure."
 
-    def ask(self, turn: int = 0, **changes) -> dict:
-        "Change what is asked, and answer; ValueError for what is not offered. `turn`: a page's count."
+    def ask(self, turn: str = '', **changes) -> dict:
+        "Change what is asked, and answer; ValueError for what is not offered. `turn`: which page's question."
         asked = checked(self.settings, self.asked | changes)
         told, self.pixels = self.answer(asked)
         self.asked, self.told = asked, told | {'turn': turn}
@@ -97,22 +98,29 @@ class Live(ABC):
         return self._page
 
     def close(self):
-        "End the widget, where there is one."
-        if self._page is not None:
-            self._page.close()
+        "End the widget, where there is one; `page` makes another."
+        page, self._page = self._page, None
+        if page is not None:
+            page.close()
+
+    def rest(self):
+        "Before a picture or a page is made of it: whatever a preview has left out."
 
     def png(self) -> bytes:
         "A static picture of the last answer."
+        self.rest()
         return _png_of(self.figure())
 
     def html(self, states: list[dict] = ()) -> str:
         "A page for any browser, without a kernel: the last answer, and one for each of `states`."
+        self.rest()
         return _static_page(self, states)
 
     def _repr_mimebundle_(self, **_):
-        data, about = self.page()._repr_mimebundle_()
         _one_of_its_cell(self)
-        return data | {'image/png': base64.b64encode(self.png()).decode()}, about
+        picture = base64.b64encode(self.png()).decode()
+        data, about = self.page()._repr_mimebundle_()
+        return data | {'image/png': picture}, about
 
 # %% ../nbs/18a_live.ipynb #18a1000d
 _HERE = Path(__file__).parent if '__file__' in globals() else Path('../wysiwyg').resolve()
@@ -151,18 +159,21 @@ def _tell(page, live: Live):
 
 
 def _hear(live: Live | None, page, asked: dict):
-    "Answer what a page has asked; `turn` counts its questions."
+    "Answer what a page has asked; `turn` says which of its questions it is."
     if live is None:
         return
     wanted = dict(asked)
-    turn = wanted.pop('turn', 0)
+    turn = wanted.pop('turn', '')
     try:
         live.ask(turn, **wanted)
-    except Exception as e:
+    except BaseException as e:  # an interrupted kernel, too, owes an answer
         page.told = dict(page.told) | {'error': f'{type(e).__name__}: {e}', 'turn': turn}
+        if not isinstance(e, Exception):
+            raise
 
 # %% ../nbs/18a_live.ipynb #18a1000f
 _SHOWN: dict[str, tuple[int, list]] = {}  # cell -> (which run of it, what it has displayed)
+_MOST = 8  # drawings of no known cell that stay
 
 
 def _cell() -> tuple[str, int]:
@@ -178,14 +189,15 @@ def _cell() -> tuple[str, int]:
 
 def _one_of_its_cell(live: Live):
     cell, count = _cell()
-    if not cell:
-        return
     before, lives = _SHOWN.get(cell, (count, []))
-    if before != count:
-        for old in lives:
+    others = [old for old in lives if old is not live]
+    stay = others if before == count else []
+    if not cell:  # nobody says whose display it is
+        stay = others[-_MOST:]
+    for old in others:
+        if old not in stay:
             old.close()
-        lives = []
-    _SHOWN[cell] = count, [*lives, live]
+    _SHOWN[cell] = count, [*stay, live]
 
 # %% ../nbs/18a_live.ipynb #18a10011
 _SHELL = """<!doctype html>

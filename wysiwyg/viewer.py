@@ -90,6 +90,8 @@ class _Watcher:
 
     def show(self, side: int):
         camera = self.client.camera
+        if not 0 < camera.aspect < 100 or not 0 < camera.fov < math.pi:
+            return  # a window without a size, or without a lens, shows nothing
         seen = self.viewer.frame(camera_at(camera.position, camera.wxyz, camera.fov), side)
         color = self.viewer.g.run.render.background
         window = fill_window(seen, camera.aspect, color)
@@ -101,6 +103,7 @@ class Viewer:
 
     def __init__(self, g: Generator, seed: int = 0, trunc: float = 0.8, preview: int = 64, full: int = 192):
         self.g, self.preview, self.full = g, preview, full
+        self.seed, self.trunc = seed, trunc
         self.normals, self.lock = False, threading.Lock()
         self.watchers, self.server = {}, None
         self.person(seed, trunc)
@@ -108,14 +111,14 @@ class Viewer:
     @torch.no_grad()
     def person(self, seed: int, trunc: float):
         "Whom to show: the one of `wysiwyg render --seeds`."
-        g = self.g
+        g, self.seed, self.trunc = self.g, seed, trunc
         z = torch.randn(1, g.run.backbone.z_dim, generator=rng(seed, 'z')).to(g.device)
         self.planes = g.synthesize(g.map(z, g.orbit(torch.zeros(1), torch.zeros(1)), trunc))
         self.wake()
 
     def wake(self):
         "Show it again."
-        for watcher in self.watchers.values():
+        for watcher in list(self.watchers.values()):
             watcher.woken.set()
 
     def frame(self, camera: Camera, side: int) -> np.ndarray:  # [side, side, 3] uint8
@@ -145,14 +148,17 @@ class Viewer:
 # %% ../nbs/18c_viewer.ipynb #18c0a010
 def _add_controls(viewer: Viewer):
     gui = viewer.server.gui
-    seed = gui.add_number('seed', 0, min=0, step=1)
-    trunc = gui.add_slider('truncation', 0.0, 1.2, 0.05, 0.8)
+    seed = gui.add_number('seed', viewer.seed, min=0, step=1)
+    trunc = gui.add_slider('truncation', min(0.0, viewer.trunc), max(1.2, viewer.trunc), 0.01, viewer.trunc)
     normals = gui.add_checkbox('normals', False)
-    full = gui.add_slider('pixels at rest', 64, 512, 32, viewer.full)
+    full = gui.add_slider('pixels at rest', min(64, viewer.full), max(512, viewer.full), 1, viewer.full)
 
     def changed(_):
         viewer.normals, viewer.full = normals.value, int(full.value)
-        viewer.person(int(seed.value), trunc.value)
+        if (seed.value, trunc.value) == (viewer.seed, viewer.trunc):
+            viewer.wake()
+        else:
+            viewer.person(int(seed.value), trunc.value)
 
     for control in (seed, trunc, normals, full):
         control.on_update(changed)
