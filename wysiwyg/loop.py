@@ -469,8 +469,9 @@ def _check_resumed(run: Run, place: Path):
 
 def check_start(run: Run, outdir: str | Path, resume: str = None):
     """ValueError for what needs no data to be refused: a folder in use, one that holds another run, a file
-    that is not there. Writes nothing."""
+    that is not there. WriteError where the folder cannot be written. Writes nothing."""
     outdir = Path(outdir)
+    check_writable(outdir / 'train.lock')
     if resume and resume != 'latest' and not (Path(resume).is_dir() or Path(resume).is_file()):
         raise ValueError(f'there is no {resume}: --resume takes latest, a checkpoint, or a folder of them')
     for path in checkpoints(outdir):
