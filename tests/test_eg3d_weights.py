@@ -498,7 +498,6 @@ def test_no_code_of_a_file_is_run(tmp_path):
         ({'a': torch.zeros(1, dtype=torch.complex64)}, "'a' is torch.complex64"),
         ({'a': torch.zeros(2).to(torch.float8_e4m3fn)}, "'a' is torch.float8_e4m3fn"),
         ({'a': torch.eye(3).to_sparse()}, "'a' is torch.sparse_coo, not dense"),
-        ({'a': torch.eye(3).to_sparse_csr()}, "'a' is torch.sparse_csr, not dense"),
         ({'a': torch.zeros(2, device='meta')}, "'a' has no numbers"),
         ({'a': torch.zeros(1).expand(10**7, 10**6)}, "'a' says it has 10000000000000 numbers, and holds 1"),
         ({'a': torch.zeros(3, 2, 2).as_strided((3, 4, 4), (1, 1, 1))}, "'a' says it has 48 numbers"),

@@ -313,9 +313,9 @@ def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, G
     except Exception as e:
         raise ValueError(f'{judge.name} is not a safetensors file: {e}') from None
     for name, x in d.items():
-        if not x.is_floating_point():
+        if not x.is_floating_point() or x.element_size() == 1:
             raise ValueError(f'{judge.name} is of no use: {name} is {x.dtype}')
-        if not x.isfinite().all():
+        if not x.float().isfinite().all():
             raise ValueError(f'{judge.name} is of no use: {name} is not finite')
     return path, judge, g, d
 
