@@ -461,6 +461,9 @@ def test_what_cannot_be_ours_is_named_in_a_line(weights, change, said):
 # ---- files and the command line ------------------------------------------------------------------
 
 
+ONE_FOR_ALL = torch.zeros(1000)
+
+
 class Trap:
     "Writes a file where it is unpickled."
 
@@ -491,14 +494,82 @@ def test_no_code_of_a_file_is_run(tmp_path):
         ([1], 'holds a list'),
         ({}, 'holds a dict'),
         ({'G_ema': {'a': torch.zeros(1)}}, "'G_ema' is a dict, not a tensor"),
-        ({'a': torch.zeros(1, dtype=torch.int64)}, 'a is torch.int64'),
-        ({'a': torch.tensor([math.nan])}, 'a is not finite'),
+        ({'a': torch.zeros(1, dtype=torch.int64)}, "'a' is torch.int64"),
+        ({'a': torch.zeros(1, dtype=torch.complex64)}, "'a' is torch.complex64"),
+        ({'a': torch.zeros(2).to(torch.float8_e4m3fn)}, "'a' is torch.float8_e4m3fn"),
+        ({'a': torch.eye(3).to_sparse()}, "'a' is torch.sparse_coo, not dense"),
+        ({'a': torch.zeros(2, device='meta')}, "'a' has no numbers"),
+        ({'a': torch.zeros(1).expand(10**7, 10**6)}, "'a' says it has 10000000000000 numbers, and holds 1"),
+        ({'a': torch.zeros(3, 2, 2).as_strided((3, 4, 4), (1, 1, 1))}, "'a' says it has 48 numbers"),
+        ({f'a{k}': ONE_FOR_ALL for k in range(40)}, 'tensors of 160000 bytes'),
+        ({'a': torch.tensor([math.nan])}, "'a' is not finite as float32"),
+        ({'a': torch.tensor([1e300], dtype=torch.float64)}, "'a' is not finite as float32"),
+        ({1: torch.zeros(1)}, 'a tensor is called by a int, not by a name'),
+        ({torch.zeros(1): torch.zeros(1)}, 'a tensor is called by a Tensor, not by a name'),
+        ({('a', 'b'): torch.zeros(1)}, 'a tensor is called by a tuple, not by a name'),
+        ({'a\nb': torch.zeros(1)}, r"'a\\nb' is no name of a tensor"),
+        ({'a' * 10**6: torch.zeros(1)}, 'is no name of a tensor'),
     ],
 )
-def test_files_that_hold_something_else(tmp_path, held, said):
+def test_files_that_hold_something_else(tmp_path, held, said, capsys):
     torch.save(held, tmp_path / 'weights.pt')
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=said) as e:
         read_weights(tmp_path / 'weights.pt')
+    assert '\n' not in str(e.value) and len(str(e.value)) < 300
+    code, out, err = called(f'import-eg3d {tmp_path}/weights.pt --outdir {tmp_path}/made', capsys)
+    assert (code, out, err) == (1, '', f'error: {e.value}\n')
+    assert not (tmp_path / 'made').exists()
+
+
+def test_safetensors_of_other_kinds_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    for kind in (torch.float8_e5m2, torch.int8, torch.bool):
+        save_file({'a': torch.zeros(4).to(kind)}, tmp_path / 'a.safetensors')
+        with pytest.raises(ValueError, match=f"'a' is {kind}"):
+            read_weights(tmp_path / 'a.safetensors')
+    save_file({'a': torch.full((2,), 1e39, dtype=torch.float64)}, tmp_path / 'a.safetensors')
+    with pytest.raises(ValueError, match="'a' is not finite as float32"):
+        read_weights(tmp_path / 'a.safetensors')
+
+
+def test_what_may_be_a_weight_is_taken(tmp_path):
+    "Parameters, a slice of a larger storage, a transposed matrix, tied tensors, an empty one, every width."
+    wide = torch.arange(4096.0)
+    held = {
+        'slice': wide[3:9],
+        'turned': wide[:6].view(2, 3).T,
+        'parameter': torch.nn.Parameter(torch.ones(2)),
+        'tied': wide[3:9],
+        'empty': torch.zeros(0),
+        'scalar': torch.tensor(2.0),
+        **{str(kind): torch.ones(3, dtype=kind) for kind in (torch.half, torch.bfloat16, torch.double)},
+    }
+    torch.save(held, tmp_path / 'a.pt')
+    found = read_weights(tmp_path / 'a.pt')
+    assert found.keys() == held.keys()
+    for name, x in found.items():
+        assert x.dtype == torch.float32 and not x.requires_grad
+        assert torch.equal(x, held[name].detach().float()), name
+
+
+def test_a_torch_file_with_changed_bytes_is_read_or_refused_in_a_line(tmp_path):
+    "AssertionError, IndexError, TypeError and more come from torch.load; a ValueError from here."
+    path, random = tmp_path / 'a.pt', np.random.default_rng(0)
+    torch.save({'a': torch.ones(3), 'b': torch.zeros(2, 2)}, path)
+    whole, refused = path.read_bytes(), 0
+    pickled = whole.index(b'\x80\x02}'), whole.index(b'PK\x07\x08')
+    for _ in range(600):
+        changed = bytearray(whole)
+        for place in random.integers(*pickled, size=random.integers(1, 5)):
+            changed[place] = random.integers(256)
+        path.write_bytes(changed)
+        try:
+            read_weights(path)
+        except ValueError as e:
+            refused += 1
+            assert '\n' not in str(e)
+    assert refused > 300
 
 
 @pytest.mark.parametrize('name', ['weights.pt', 'weights.safetensors'])

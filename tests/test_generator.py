@@ -175,6 +175,19 @@ def test_weights_that_are_not_finite_are_refused_by_name(scene, tmp_path):
         load_generator(tmp_path / 'burnt.safetensors')
 
 
+def test_weights_too_large_for_float32_are_refused(scene, tmp_path):
+    "Finite as float64 in the file, infinite in the generator."
+    save_generator(copy.deepcopy(scene[0]).double(), tmp_path / 'wide.safetensors')
+    wide = load_file(tmp_path / 'wide.safetensors')
+    with safe_open(tmp_path / 'wide.safetensors', 'pt') as f:
+        meta = f.metadata()
+    name = next(k for k in wide if k.startswith('field.sdf1'))
+    wide[name] = torch.full_like(wide[name], 1e300)
+    save_tensors(wide, tmp_path / 'wide.safetensors', meta)
+    with pytest.raises(ValueError, match='wide.safetensors is not finite in 1 of its tensors'):
+        load_generator(tmp_path / 'wide.safetensors')
+
+
 def written(path: Path, header: dict, data: bytes = b'') -> Path:
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, 'little') + text + data)

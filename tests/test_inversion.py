@@ -1,5 +1,6 @@
 "Inversion: the truth as a rendering, what is optimised and what is not, grouping of pictures, refusals."
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -118,11 +119,21 @@ def test_refusals(g):
     for bad, who, why in (
         (images[..., :8], None, 'images must have shape'),
         (images[:1], None, 'images must have shape'),
-        (images, torch.tensor([0]), 'each of 2 pictures'),
+        (images, torch.tensor([0]), r'who must have shape \[N\] .* got \[1\]'),
         (images, torch.tensor([1, 1]), 'leave none out'),
+        (images, torch.tensor([0, -1]), 'leave none out'),
+        (images, torch.tensor([0, 10**15]), 'leave none out'),
+        (images, torch.tensor([[0, 1]]), r'who must have shape \[N\] .* got \[1, 2\]'),
+        (images, [0, 1], 'who must be a tensor of shape'),
+        (images, torch.tensor([0.0, 1.0]), r'who must be int64, got torch.float32: give who.long\(\)'),
+        (images, torch.tensor([False, True]), r'who must be int64, got torch.bool: give who.long\(\)'),
+        (images.byte(), None, r'images must be floats in \[0, 1\], got torch.uint8: give images / 255'),
+        (images * math.nan, None, r'images must be finite'),
     ):
         with pytest.raises(ValueError, match=why):
             invert(g, bad, cameras, who, extractor=PIXELS)
+    with pytest.raises(ValueError, match='there is no picture to invert: give at least one'):
+        invert(g, images[:0], cameras[:0], extractor=PIXELS)
     out = seen(g, g.synthesize(g.mapping.w_mean[None]), cameras[:1])
     with pytest.raises(ValueError, match='mask is empty'):
         geometry_error(replace(out, opacity=0 * out.opacity), out, 3.2)

@@ -117,6 +117,12 @@ def test_a_system_without_a_sampler_shows_no_samples(tmp_path, capsys):
         ('grid --out x.png --kinds image,beta', "--kinds takes image, normal, depth, samples, got 'beta'"),
         ('grid --out x.png --kinds samples --samples 64', '--kinds samples shows what the sampler gave'),
         ('grid --out x.png --seeds 3-1', 'run backwards: give 1-3'),
+        ('grid --out x.png --seeds 0-99999999999', 'at most 10000 seeds at once, got 100000000000'),
+        ('render --outdir x --seeds 0-9999,3', 'at most 10000 seeds at once, got 10001'),
+        (f'render --outdir x --seeds {"9" * 5000}', 'a seed has at most 18 digits'),
+        (f'grid --out x.png --seeds 0-{"9" * 5000}', 'a seed has at most 18 digits'),
+        ('ablate --study a01_paper_table --dry-run --seeds 0-99999999999', 'at most 10000 seeds at once'),
+        ('ablate --study a02_samples --dry-run --seeds 0-99999999999', 'at most 10000 seeds at once'),
         ('grid --out x.png --yaws left', '--yaw must look like'),
         ('grid --out x.png --trunc nan', '--trunc must be from -4 to 4, got nan'),
         ('grid --out x.png --resolution 1', '--resolution must be from 2 to 4096, got 1'),
@@ -134,6 +140,54 @@ def test_what_makes_no_sense_is_refused(tmp_path, monkeypatch, capsys, line, mes
     code, out, err = said_by(line, capsys)
     assert (code, out) == (2, '') and message in err
     assert not list(tmp_path.iterdir())
+
+
+def test_more_pictures_than_memory_holds_are_refused(network, tmp_path, capsys):
+    for line in (f'grid --out {tmp_path}/x.png', f'render --outdir {tmp_path}/x'):
+        code, out, err = said_by(f'{line} --network {network} --seeds 0-999 --resolution 4096', capsys)
+        assert (code, out) == (1, '')
+        assert 'pictures of 4096 pixels a side are too many at once: ask for fewer seeds' in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    'line, place',
+    [
+        ('grid --out a/x.png', 'a/x.png is a folder: name a file'),
+        ('grid --out f/x.png', 'f is a file, not a folder: name another place'),
+        ('grid --out f/sub/x.png', 'f is a file, not a folder: name another place'),
+        ('render --outdir f', 'f is a file, not a folder: name another place'),
+        ('render --outdir f/sub --grid', 'f is a file, not a folder: name another place'),
+        ('mesh --out a/x.ply', 'a/x.ply is a folder: name a file'),
+        ('mesh --out f/x.ply', 'f is a file, not a folder: name another place'),
+        ('video --out a/x.mp4', 'a/x.mp4 is a folder: name a file'),
+        ('video --out f/x.mp4', 'f is a file, not a folder: name another place'),
+        ('invert --head 0 --outdir f/sub', 'f is a file, not a folder: name another place'),
+        ('invert --head 0 --outdir g', 'g/inversion.png is a folder: name a file'),
+        ('import-eg3d f --outdir f/sub', 'f is a file, not a folder: name another place'),
+        ('heads --n 4 --outdir f/sub', 'f is a file, not a folder: name another place'),
+        ('objects --n 8 --outdir f', 'f is a file, not a folder: name another place'),
+        ('train --no-track --outdir f', 'f is a file, not a folder: name another place'),
+        ('train --no-track --outdir f/sub --dry-run', 'f is a file, not a folder: name another place'),
+        ('eval --n 16 --no-track --record mine', 'data/results is a file, not a folder'),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    line, place, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    if line.startswith('eval'):
+        monkeypatch.setenv('WYSIWYG_HOME', str(tmp_path))
+    for name in ('a/x.png', 'a/x.ply', 'a/x.mp4', 'g/inversion.png', 'data'):
+        Path(name).mkdir(parents=True)
+    for name in ('f', 'data/results'):
+        Path(name).write_text('mine')
+    before = sorted(tmp_path.rglob('*'))
+    for module in ('wysiwyg.cli.load_generator', 'wysiwyg.cli.open_data', 'wysiwyg.heads._rows'):
+        monkeypatch.setattr(module, lambda *a, **k: pytest.fail('worked'))
+    code, out, err = said_by(line, capsys)
+    assert (code, out) == (1, '') and place in err
+    assert sorted(tmp_path.rglob('*')) == before
 
 
 # ---- one picture ---------------------------------------------------------------------------------
@@ -196,7 +250,7 @@ def write_picture(path: Path, side: int):
         (lambda d: None, 'no picture at'),
         (lambda d: write_picture(d / 'a.png', 64), 'a.png is 64 pixels wide, the generator makes 32'),
         (lambda d: (d / 'a.png').write_bytes(b'nothing'), 'a.png cannot be decoded'),
-        (lambda d: (d / 'o').write_text(''), 'o is a file: name a folder by --outdir'),
+        (lambda d: (d / 'o').write_text(''), 'o is a file, not a folder: name another place'),
         (lambda d: save_other(d / 'o'), 'holds another generator.safetensors: name another folder'),
     ],
 )
@@ -262,6 +316,23 @@ def test_tuning_changes_planes_alone_and_is_held(small):
     two = replace(found, w=found.w.repeat(2, 1))
     with pytest.raises(ValueError, match='weights are tuned for one person, got 2'):
         tune(small, two, picture, camera)
+
+
+def test_tuning_refuses_what_it_cannot_tune(small):
+    found, picture = one_person(small)
+    camera = small.orbit(torch.zeros(1), torch.zeros(1))
+    short = dict(steps=(1, 0), sides=(16, 32), extractor=PIXELS)
+    plus = inversion.invert(small, picture, camera, plus=True, **short)
+    with pytest.raises(
+        ValueError, match=r'one w for all levels, got W\+ of shape .*: invert with plus=False'
+    ):
+        tune(small, plus, picture, camera, 1, extractor=PIXELS)
+    for bad in (replace(found, w=found.w[:, :-1]), replace(found, pivot=found.pivot[..., 1:])):
+        with pytest.raises(ValueError, match='must have shape'):
+            tune(small, bad, picture, camera, 1, extractor=PIXELS)
+    with pytest.raises(ValueError, match='there is no picture to invert: give at least one'):
+        tune(small, found, picture[:0], camera[:0], 1, extractor=PIXELS)
+    tune(small, found, picture, camera, 1, extractor=PIXELS)
 
 
 # ---- figures -------------------------------------------------------------------------------------

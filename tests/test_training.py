@@ -936,7 +936,10 @@ def test_fine_tuning_starts_from_a_pair(data, tmp_path):
             start_from(Trainer(WYSIWYG, other, data), network)
     judge = tmp_path / 'first/discriminator.safetensors'
     critic = load_file(judge)
-    for spoilt in ({k: v.long() for k, v in critic.items()}, {k: v * math.nan for k, v in critic.items()}):
+    kinds = (torch.int64, 1), (torch.float8_e4m3fn, 1), (torch.float32, math.nan), (torch.float64, 1e300)
+    for kind, value in kinds:
+        spoil = torch.tensor(value, dtype=torch.float64).to(kind)
+        spoilt = {k: spoil.repeat(v.shape) for k, v in critic.items()}
         save_file(spoilt, judge)
         with pytest.raises(ValueError, match='discriminator.safetensors is of no use'):
             check_start(tuned, tmp_path / 'other')

@@ -465,20 +465,30 @@ def _help_end(name: str) -> str:
     return '\n'.join(['studies:', *titles, '', *parts])
 
 # %% ../nbs/21_cli.ipynb #5ebf29a6
+_MOST_SEEDS, _MOST_DIGITS = 10_000, 18
+
+
 def parse_seeds(text: str) -> list[int]:
-    "'0,1,4-6' -> [0, 1, 4, 5, 6]; UsageError for anything else, and for a range that runs backwards."
-    wrong = _UsageError(f'seeds must look like 0,1,4-6, got {text!r}')
-    if not re.fullmatch(r'\d+(-\d+)?(,\d+(-\d+)?)*', text.replace(' ', '')):
-        raise wrong
-    out = []
+    "'0,1,4-6' -> [0, 1, 4, 5, 6]; UsageError for else, for a range that runs backwards, for too many."
+    text = text.replace(' ', '')
+    if not re.fullmatch(r'\d+(-\d+)?(,\d+(-\d+)?)*', text):
+        raise _UsageError(f'seeds must look like 0,1,4-6, got {text[:60]!r}')
+    ranges = []
     for first, last in re.findall(r'(\d+)(?:-(\d+))?', text):
+        if max(len(first), len(last)) > _MOST_DIGITS:
+            raise _UsageError(
+                f'a seed has at most {_MOST_DIGITS} digits, got {max(first, last, key=len)[:20]}...'
+            )
         begin, end = int(first), int(last or first)
         if end < begin:
             raise _UsageError(f'seeds {first}-{last} run backwards: give {last}-{first}')
-        out += range(begin, end + 1)
-    return out
+        ranges.append(range(begin, end + 1))
+    asked = sum(r.stop - r.start for r in ranges)
+    if asked > _MOST_SEEDS:
+        raise _UsageError(f'at most {_MOST_SEEDS} seeds at once, got {asked}: call it once for each part')
+    return [seed for seeds in ranges for seed in seeds]
 
-
+# %% ../nbs/21_cli.ipynb #5ebf29a7
 def parse_angles(text: str) -> list[float]:
     "'-.5,0,.5' -> [-.5, 0., .5], radians; UsageError for what is no finite number."
     try:
@@ -728,7 +738,7 @@ def _eval_command(a: Eval) -> dict:
     from wysiwyg.tracking import safe
 
     if a.record:
-        safe(a.record)
+        check_writable(data_dir() / 'results' / f'{safe(a.record)}.json')
     g = _open_generator(a.network)
     if a.untrained:
         torch.manual_seed(a.seed)
@@ -910,7 +920,9 @@ def render(a: Render) -> dict:
 
     UsageError for seeds and angles that do not read as such; FileNotFoundError without a generator.
     """
-    folder, people = Path(a.outdir), _look(a)
+    folder = Path(a.outdir)
+    check_writable(folder / 'grid.png')
+    people = _look(a)
     if a.grid:
         rows = [torch.cat(list(person.values())) for person in people.values()]
         return {'files': [_save_png(folder / 'grid.png', torch.cat(rows), len(rows[0]))]}
@@ -945,6 +957,7 @@ def _look(a: Render | Grid) -> dict[int, _Seen]:
     g = _open_generator(a.network)
     own = g.view
     g.view = a.radius or own[0], a.focal or own[1]
+    _check_amount(len(seeds) * len(yaws) * len(kinds), a.resolution or g.run.resolution)
     views = {}
     for i, yaw in enumerate(yaws):
         name = f'_yaw{i}' if len(yaws) > 1 else ''
@@ -958,6 +971,16 @@ def _look(a: Render | Grid) -> dict[int, _Seen]:
     return people
 
 # %% ../nbs/21_cli.ipynb #6f444f1e
+_MOST_PIXELS = 2**29  # that are held at once: 6 GiB
+
+
+def _check_amount(pictures: int, side: int):
+    "ValueError where so many pictures of `side` pixels are more than memory may hold."
+    if pictures * side**2 > _MOST_PIXELS:
+        size = f'{pictures} pictures of {side} pixels a side'
+        raise ValueError(f'{size} are too many at once: ask for fewer seeds, or a smaller --resolution')
+
+
 def _planes_of(g: Generator, seed: int, trunc: float) -> torch.Tensor:  # [1, 3, C, H, W]
     "One person, seen from the front by the mapping."
     front = g.orbit(torch.zeros(1), torch.zeros(1))
@@ -1013,8 +1036,10 @@ def _warn_empty(view: tuple[float, float], own: tuple[float, float]):
 
 
 def _check_out(path: str, *formats: str):
+    "UsageError for another format; WriteError where no file can be made there."
     if Path(path).suffix.lower() not in formats:
         raise _UsageError(f'--out must end with {" or ".join(formats)}, got {path!r}')
+    check_writable(path)
 
 
 def _save_png(path: Path, pictures: torch.Tensor, columns: int) -> str:
@@ -1116,9 +1141,9 @@ def _check_given(a: Invert):
 
 
 def _check_folder(folder: Path):
-    "ValueError where the folder holds a generator that was not made here."
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f'{folder} is a file: name a folder by --outdir')
+    "ValueError where the folder holds a generator that was not made here; WriteError."
+    for name in ('generator.safetensors', _SHEET):
+        check_writable(folder / name)
     if (folder / 'generator.safetensors').exists() and not (folder / _SHEET).exists():
         raise ValueError(f'{folder} holds another generator.safetensors: name another folder by --outdir')
 
@@ -1203,6 +1228,7 @@ def import_command(a: ImportEG3D) -> dict:
     path = Path(a.outdir) / 'generator.safetensors'
     if path.exists():
         raise ValueError(f'{path} is there already: give another --outdir')
+    check_writable(path)
     g = import_eg3d(read_weights(a.weights), a.scene, a.neural_resolution or 0, a.noise)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_generator(g, path, imported_from=file_sha(a.weights))

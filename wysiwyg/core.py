@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['expect', 'lookup', 'patch_method', 'Record', 'join', 'Camera', 'Rays', 'take_rays', 'Samples', 'Answer', 'to_image',
-           'to_rays', 'rng', 'atomic', 'file_sha', 'WriteError', 'writing', 'home', 'data_dir', 'runs_dir',
-           'default_device', 'Silent', 'sheet', 'show', 'colorize', 'normal_colors']
+           'to_rays', 'rng', 'atomic', 'file_sha', 'WriteError', 'writing', 'check_writable', 'home', 'data_dir',
+           'runs_dir', 'default_device', 'Silent', 'sheet', 'show', 'colorize', 'normal_colors']
 
 # %% ../nbs/00_core.ipynb #c757b63b
 import contextlib, errno, hashlib, io, os, secrets
@@ -278,6 +278,18 @@ def writing(path: Path, then: str = ''):  # then: how to go on, after the mend
         mend = _MENDS.get(e.errno, 'see to that')
         place = f'{path.name} could not be written to {path.parent.name}/'
         raise WriteError(f'{place} ({e.strerror}): {mend}{then}') from e
+
+
+def check_writable(path: str | Path):
+    "WriteError where no file can be made at `path`, whose folders may be missing; makes nothing."
+    path = Path(path)
+    if path.is_dir():
+        raise WriteError(f'{path} is a folder: name a file')
+    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not there.is_dir():
+        raise WriteError(f'{there} is a file, not a folder: name another place')
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise WriteError(f'{there} is not writable: make it so, or name another place')
 
 # %% ../nbs/00_core.ipynb #c63296c0
 def home() -> Path:

@@ -477,7 +477,7 @@ def load_generator(path: str | Path = None, device: torch.device = None) -> Gene
     except _NO_RUN as e:
         raise ValueError(f'{path.name}: {_one_line(e)}') from None
     state = load_file(path)
-    if bad := [k for k, v in state.items() if not v.isfinite().all()]:
+    if bad := [k for k, v in state.items() if not v.float().isfinite().all()]:
         raise ValueError(
             f'{path.name} is not finite in {len(bad)} of its tensors, such as {bad[0]}: '
             'train again from an earlier checkpoint'

@@ -1186,6 +1186,7 @@ def render_set(
         return path
     if given:
         _check_place(path, digest, unit)
+    check_writable(path)
     bar = tqdm(
         _rows(row, config.n, config.workers),
         total=config.n,

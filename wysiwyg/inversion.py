@@ -174,11 +174,25 @@ def _people(who: Tensor | None, n: int) -> Tensor:  # [n]
     "The person of each of `n` pictures, each its own when not given; a ValueError where somebody has none."
     if who is None:
         return torch.arange(n)
-    everyone = set(range(int(who.max()) + 1))
-    if len(who) != n or set(who.tolist()) != everyone:
+    expect(who, 'who', 'N', N=n)
+    if who.dtype != torch.int64:
+        raise ValueError(f'who must be int64, got {who.dtype}: give who.long()')
+    people = sorted(set(who.tolist()))
+    if people != list(range(len(people))):
         asked = f'one person of 0, 1, ... to each of {n} pictures'
         raise ValueError(f'who must give {asked} and leave none out, got {who.tolist()}')
     return who
+
+# %% ../nbs/20_inversion.ipynb #20c0f00b
+def _check_pictures(g: Generator, images: Tensor, cameras: Camera):
+    "ValueError unless there are pictures [N, 3, R, R] as large as the generator's, and N cameras."
+    expect(images, 'images', 'N 3 R R', N=len(cameras), R=g.run.resolution)
+    if not len(images):
+        raise ValueError('there is no picture to invert: give at least one')
+    if not images.is_floating_point():
+        raise ValueError(f'images must be floats in [0, 1], got {images.dtype}: give images / 255')
+    if not images.isfinite().all():
+        raise ValueError('images must be finite')
 
 
 def _unlike(
@@ -225,7 +239,7 @@ def invert(
 ) -> Inversion:
     "w from the mean, then planes from their pivot; ValueError where pictures, cameras, people do not fit."
     mean, resolution = g.mapping.w_mean, g.run.resolution
-    expect(images, 'images', 'N 3 R R', N=len(cameras), R=resolution)
+    _check_pictures(g, images, cameras)
     who = _people(who, len(images)).to(mean.device)
     images, cameras = images.to(mean.device), cameras.to(mean.device)
     small, full = sides or (resolution // 2, resolution)
@@ -247,6 +261,18 @@ def invert(
     curve += _fit('planes', [planes], loss_of_planes, steps[1], rates[1], tell)
     return Inversion(w.detach(), pivot, planes.detach(), tuple(curve))
 
+# %% ../nbs/20_inversion.ipynb #20c0f00a
+def _check_found(g: Generator, found: Inversion):
+    "ValueError unless it is one person of this generator, with one w for all levels."
+    if len(found.w) != 1:
+        raise ValueError(f'weights are tuned for one person, got {len(found.w)}: invert one at a time')
+    if found.w.ndim == 3:
+        got = f'got W+ of shape {list(found.w.shape)}'
+        raise ValueError(f'weights are tuned for one w for all levels, {got}: invert with plus=False')
+    b = g.run.backbone
+    expect(found.w, 'found.w', 'P W', W=b.w_dim)
+    expect(found.pivot, 'found.pivot', 'P 3 C N N', P=1, C=b.plane_channels, N=b.plane_resolution)
+
 # %% ../nbs/20_inversion.ipynb #20c0f002
 def tune(
     g: Generator,  # not changed
@@ -264,12 +290,11 @@ def tune(
 ) -> Generator:
     """A copy whose planes of `found.w`, which is its average w, show the pictures (pivotal tuning).
 
-    ValueError where there is not one person, or pictures and cameras do not fit.
+    ValueError where there is not one person with one w, or pictures and cameras do not fit.
     """
-    if len(found.w) != 1:
-        raise ValueError(f'weights are tuned for one person, got {len(found.w)}: invert one at a time')
+    _check_found(g, found)
+    _check_pictures(g, images, cameras)
     resolution = g.run.resolution
-    expect(images, 'images', 'N 3 R R', N=len(cameras), R=resolution)
     other = copy.deepcopy(g)
     other.mapping.w_mean.copy_(found.w[0])
     weights = list(other.triplane.requires_grad_().parameters())

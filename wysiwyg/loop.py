@@ -313,9 +313,9 @@ def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, G
     except Exception as e:
         raise ValueError(f'{judge.name} is not a safetensors file: {e}') from None
     for name, x in d.items():
-        if not x.is_floating_point():
+        if not x.is_floating_point() or x.element_size() == 1:
             raise ValueError(f'{judge.name} is of no use: {name} is {x.dtype}')
-        if not x.isfinite().all():
+        if not x.float().isfinite().all():
             raise ValueError(f'{judge.name} is of no use: {name} is not finite')
     return path, judge, g, d
 
@@ -469,8 +469,9 @@ def _check_resumed(run: Run, place: Path):
 
 def check_start(run: Run, outdir: str | Path, resume: str = None):
     """ValueError for what needs no data to be refused: a folder in use, one that holds another run, a file
-    that is not there. Writes nothing."""
+    that is not there. WriteError where the folder cannot be written. Writes nothing."""
     outdir = Path(outdir)
+    check_writable(outdir / 'train.lock')
     if resume and resume != 'latest' and not (Path(resume).is_dir() or Path(resume).is_file()):
         raise ValueError(f'there is no {resume}: --resume takes latest, a checkpoint, or a folder of them')
     for path in checkpoints(outdir):

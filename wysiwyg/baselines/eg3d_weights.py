@@ -24,18 +24,17 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f'no weights at {path}: give a state dict as a safetensors or torch file')
     found = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
-    _check_state(found, path.name)
-    return {name: x.float() for name, x in found.items()}
+    _check_state(found, path)
+    return {name: x.detach().float() for name, x in found.items()}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
-    except SafetensorError as e:
-        raise ValueError(f'{path.name} is not a safetensors file: {e}') from None
+    except Exception as e:  # of many kinds where bytes are wrong
+        raise ValueError(f'{path.name} is not a safetensors file: {_one_line(e)}') from None
 
 
 def _read_torch(path: Path):
@@ -47,9 +46,12 @@ def _read_torch(path: Path):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(_how_to_make_plain(path)) from None
-    except (RuntimeError, ValueError, KeyError, EOFError, AttributeError, OSError) as e:
-        said = ' '.join(str(e).split())[:200]
-        raise ValueError(f'{path.name} is not a torch file: {type(e).__name__}: {said}') from None
+    except Exception as e:  # of many kinds where bytes are wrong
+        raise ValueError(f'{path.name} is not a torch file: {_one_line(e)}') from None
+
+
+def _one_line(e: Exception) -> str:
+    return f'{type(e).__name__}: {" ".join(str(e).split())[:200]}'
 
 # %% ../../nbs/baselines/b01a_eg3d_weights.ipynb #b01b009
 def _how_to_make_plain(path: Path) -> str:
@@ -63,18 +65,44 @@ def _how_to_make_plain(path: Path) -> str:
         f'in the environment that wrote it run `{"; ".join(lines)}`, and give {path.stem}.pt'
     )
 
+# %% ../../nbs/baselines/b01a_eg3d_weights.ipynb #b01b109
+_KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-def _check_state(found, name: str):
-    "ValueError unless it is a dictionary of finite tensors of floating point."
+
+def _check_state(found, path: Path):
+    "ValueError unless it is a dictionary from names to tensors that lie in the file, finite as float32."
     if not isinstance(found, dict) or not found:
-        raise ValueError(f'{name} holds a {type(found).__name__}, not the state dict of G_ema')
+        raise ValueError(f'{path.name} holds a {type(found).__name__}, not the state dict of G_ema')
     for key, x in found.items():
-        if not isinstance(x, Tensor):
-            raise ValueError(f'{name} is no plain state dict: {key!r} is a {type(x).__name__}, not a tensor')
-        if not x.is_floating_point():
-            raise ValueError(f'{name}: {key} is {x.dtype}, and weights are of floating point')
-        if not x.isfinite().all():
-            raise ValueError(f'{name}: {key} is not finite')
+        if fault := _fault_of_name(key) or _fault(key, x):
+            raise ValueError(f'{path.name} is no plain state dict: {fault}')
+    told = sum(x.numel() * x.element_size() for x in found.values())
+    size = path.stat().st_size
+    if told > size:  # many that share their numbers: each would become one of its own
+        raise ValueError(f'{path.name} has {size} bytes, and says it holds tensors of {told} bytes')
+    for key, x in found.items():
+        if not x.float().isfinite().all():
+            raise ValueError(f'{path.name}: {key!r} is not finite as float32')
+
+
+def _fault_of_name(key) -> str:
+    if not isinstance(key, str):
+        return f'a tensor is called by a {type(key).__name__}, not by a name'
+    return '' if key.isprintable() and len(key) < 200 else f'{key[:40]!r} is no name of a tensor'
+
+
+def _fault(key: str, x) -> str:
+    "Why it is no tensor of weights, by what it says of itself; '' where it may be one."
+    if not isinstance(x, Tensor):
+        return f'{key!r} is a {type(x).__name__}, not a tensor'
+    if x.layout != torch.strided or x.is_nested:
+        return f'{key!r} is {x.layout}, not dense'
+    if x.dtype not in _KINDS:
+        return f'{key!r} is {x.dtype}, and weights are float16, bfloat16, float32 or float64'
+    if x.device.type != 'cpu':
+        return f'{key!r} has no numbers, it is on {x.device}'
+    room = x.untyped_storage().nbytes() // x.element_size()
+    return f'{key!r} says it has {x.numel()} numbers, and holds {room}' if x.numel() > room else ''
 
 # %% ../../nbs/baselines/b01a_eg3d_weights.ipynb #b01b00d
 def official_name(name: str) -> str:
