@@ -83,7 +83,7 @@ function drawRay(g, box, ray, view) {
   const light = axes(g, x, top + 2 * (tall + gap), width, tall, range, [0, 1.08]);
   light.line(d.t, d.trans, INK.green, 1.2);
   const peak = Math.max(...d.weights, 1e-6), largest = Math.max(...s.weights, 1e-6);
-  light.line(d.t, d.weights.map((v) => (v / peak) * Math.min(1, largest)), INK.grey, 1.5);
+  light.line(d.t, d.weights.map((v) => (v / peak) * Math.min(1, Math.max(0.3, largest))), INK.grey, 1.5);
   if (on('w')) {
     s.t.forEach((t, i) => light.upright(t, INK.orange, 3, [], s.weights[i], 0));
     light.upright(s.depth, INK.black, 1.5); light.upright(d.depth, INK.black, 1.5, [3, 3]);
@@ -111,7 +111,7 @@ function legend(onPick) {
 function rampOf({ ramp, low, high, unit }) {
   if (!ramp.length) return [];
   const bar = element('span', { style: `flex: 1; height: 9px; background: linear-gradient(to right, ${ramp.join(', ')})` });
-  return [String(low), bar, `${high} ${unit}`];
+  return [element('span', {}, String(low)), bar, `${high} ${unit}`];
 }
 
 // The sample nearest to the pointer, else the heaviest, and its bin.
@@ -203,7 +203,7 @@ function render({ model, el }) {
     view.last = ray;
     if (!asked.moving) view.side = told.side;
     error.textContent = told.error || '';
-    scale.replaceChildren(told.shown, ...rampOf(told));
+    scale.replaceChildren(element('span', {}, told.shown), ...rampOf(told));
     spent.textContent = costs(told);
     step.textContent = `step ${view.stage + 1} of 6: ${STAGES[view.stage].replace('tau', '\u03c4')}`;
     pin.setAttribute('aria-pressed', String(!!view.pinned));
