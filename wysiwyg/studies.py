@@ -183,7 +183,7 @@ def train_to_end(trainer: Trainer, recorder, every: int = 8) -> Generator:
             means = {f'train/{name}': value for name, value in step_means(waiting).items()}
             recorder.metrics(means, trainer.images)
             waiting = []
-    if recorder.id and os.environ.get('WYSIWYG_SHAPES') != '0':
+    if getattr(recorder, 'id', '') and os.environ.get('WYSIWYG_SHAPES') != '0':
         keep_shape(recorder, trainer.ema)
     return trainer.ema
 
