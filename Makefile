@@ -40,7 +40,7 @@ test: $(STAMP)    ## install, then drift check, lint, every notebook, every test
 	@echo "[2/3] lint"
 	@$(MAKE) --no-print-directory lint
 	@echo "[3/3] notebooks and tests"
-	@$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest tests -n $(WORKERS) --max-worker-restart 0 --dist loadgroup --no-loadscope-reorder
 
 drift: $(STAMP)   ## would clean + export + readme change anything?
 	@$(BIN)/python scripts/drift.py

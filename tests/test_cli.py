@@ -14,6 +14,7 @@ import time
 
 import pytest
 import torch
+from small_run import called
 
 from wysiwyg.camera import gaussian_cameras
 from wysiwyg.cli import (
@@ -113,15 +114,6 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp('store')
     with environment(WYSIWYG_RUNS=str(folder)):
         yield folder
-
-
-def called(line, capsys):
-    "Exit code, stdout and stderr of a command line."
-    try:
-        code = main(shlex.split(line))
-    except SystemExit as e:
-        code = e.code
-    return code, *capsys.readouterr()
 
 
 @pytest.mark.parametrize('name, kind', [('heads', Heads), ('studies', Studies), ('ui', Ui), ('demo', Demo)])

@@ -6,32 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_run import PIXELS, small_generator
 
 from wysiwyg.camera import gaussian_cameras, orbit
-from wysiwyg.config import HeadsConfig, override, preset
+from wysiwyg.config import HeadsConfig
 from wysiwyg.core import rng
 from wysiwyg.heads import head_camera, _head_row
 from wysiwyg.inversion import _fit, _true_head, geometry_error, invert, likeness, roughness, seen, true_heads
-from wysiwyg.method import WYSIWYG
-from wysiwyg.metrics import Extractor
 from wysiwyg.volrend import Rendering
-
-SMALL = {
-    'backbone.channel_base': 128,
-    'backbone.channel_max': 16,
-    'backbone.plane_channels': 4,
-    'backbone.plane_hidden': 4,
-    'proposal.width': 8,
-}
-PIXELS = Extractor('pixels', 16, 'a' * 64, lambda x: x.flatten(1) / 255)
 
 
 @pytest.fixture(scope='module')
 def g():
-    torch.manual_seed(0)
-    g = WYSIWYG.generator(override(preset('tiny'), **SMALL)).eval().requires_grad_(False)
-    g.mapping.w_mean.normal_(generator=rng('w'))
-    return g
+    return small_generator()
 
 
 def test_a_true_head_is_what_the_set_holds():

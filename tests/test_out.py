@@ -13,6 +13,7 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
+from small_run import PIXELS, SMALL, called, small_generator
 
 from wysiwyg import cli, inversion
 from wysiwyg.camera import orbit
@@ -24,29 +25,14 @@ from wysiwyg.export import TriangleMesh, extract_mesh, mesh_picture, show_mesh
 from wysiwyg.generator import load_generator, method_of, save_generator
 from wysiwyg.heads import render_heads
 from wysiwyg.inversion import Inversion, geometry_error, seen, true_heads, true_picture, tune
-from wysiwyg.method import WYSIWYG
-from wysiwyg.metrics import Extractor
 from wysiwyg.sdf import toy_field
 from wysiwyg.studies import keep_shape
 from wysiwyg.tracking import Recorder, open_store
 
-SMALL = {
-    'backbone.channel_base': 128,
-    'backbone.channel_max': 16,
-    'backbone.plane_channels': 4,
-    'backbone.plane_hidden': 4,
-    'proposal.width': 8,
-}
-PIXELS = Extractor('pixels', 16, 'a' * 64, lambda x: x.flatten(1) / 255)
-
 
 @pytest.fixture(scope='module')
 def small():
-    "A generator of 32 pixels that nobody has trained."
-    torch.manual_seed(0)
-    g = WYSIWYG.generator(override(preset('tiny'), **SMALL)).eval().requires_grad_(False)
-    g.mapping.w_mean.normal_(generator=rng('w'))
-    return g
+    return small_generator()
 
 
 @pytest.fixture(scope='module')
@@ -54,14 +40,6 @@ def network(small, tmp_path_factory):
     path = tmp_path_factory.mktemp('network') / 'small.safetensors'
     save_generator(small, path)
     return path
-
-
-def said_by(line: str, capsys) -> tuple[int, str, str]:
-    try:
-        code = main(line.split())
-    except SystemExit as e:
-        code = e.code
-    return code, *capsys.readouterr()
 
 
 def pixels(path) -> np.ndarray:
@@ -73,10 +51,10 @@ def pixels(path) -> np.ndarray:
 
 def test_a_grid_is_what_render_writes_in_rows_of_kinds(network, tmp_path, capsys):
     asked = f'--network {network} --seeds 3,5 --yaws=-.4,.4 --pitch .1 --trunc .6 --kinds normal,image,depth'
-    code, said, _ = said_by(f'grid --out {tmp_path}/all.png {asked} --json', capsys)
+    code, said, _ = called(f'grid --out {tmp_path}/all.png {asked} --json', capsys)
     assert code == 0
     assert json.loads(said) | {'file': ''} == {'file': '', 'people': 2, 'rows': 6, 'columns': 2}
-    assert said_by(f'render --outdir {tmp_path}/each {asked}', capsys)[0] == 0
+    assert called(f'render --outdir {tmp_path}/each {asked}', capsys)[0] == 0
     every = pixels(tmp_path / 'all.png')
     names = [f'seed{seed:04d}_yaw{{}}_{kind}.png' for seed in (3, 5) for kind in ('normal', 'image', 'depth')]
     rows = [np.concatenate([pixels(tmp_path / 'each' / n.format(k)) for k in (0, 1)], 1) for n in names]
@@ -86,7 +64,7 @@ def test_a_grid_is_what_render_writes_in_rows_of_kinds(network, tmp_path, capsys
 
 def test_samples_are_shown_from_none_to_twice_the_budget(small, network, tmp_path, capsys):
     line = f'render --outdir {tmp_path} --network {network} --seeds 2 --yaw .3 --kinds samples'
-    assert said_by(line, capsys)[0] == 0
+    assert called(line, capsys)[0] == 0
     with torch.no_grad():
         z = torch.randn(1, small.run.backbone.z_dim, generator=rng(2, 'z'))
         planes = small.synthesize(small.map(z, orbit(torch.zeros(1), torch.zeros(1)), 0.8))
@@ -101,12 +79,10 @@ def test_a_system_without_a_sampler_shows_no_samples(tmp_path, capsys):
     run = method_of(replace(run, system='eg3d')).adapted(replace(run, system='eg3d'))
     save_generator(method_of(run).generator(run), tmp_path / 'g.safetensors')
     line = f'grid --out {tmp_path}/a.png --network {tmp_path}/g.safetensors --seeds 0 --yaw 0 --kinds '
-    code, _, err = said_by(line + 'image,samples', capsys)
+    code, _, err = called(line + 'image,samples', capsys)
     assert code == 1 and 'a generator of eg3d has the same samples everywhere: leave samples out' in err
-    assert said_by(line + 'image,normal', capsys)[0] == 0
-    code, _, err = said_by(
-        f'invert --head 0 --outdir {tmp_path}/o --network {tmp_path}/g.safetensors', capsys
-    )
+    assert called(line + 'image,normal', capsys)[0] == 0
+    code, _, err = called(f'invert --head 0 --outdir {tmp_path}/o --network {tmp_path}/g.safetensors', capsys)
     assert code == 1 and 'inversion is not made for a generator of eg3d' in err
 
 
@@ -137,14 +113,14 @@ def test_a_system_without_a_sampler_shows_no_samples(tmp_path, capsys):
 )
 def test_what_makes_no_sense_is_refused(tmp_path, monkeypatch, capsys, line, message):
     monkeypatch.chdir(tmp_path)
-    code, out, err = said_by(line, capsys)
+    code, out, err = called(line, capsys)
     assert (code, out) == (2, '') and message in err
     assert not list(tmp_path.iterdir())
 
 
 def test_more_pictures_than_memory_holds_are_refused(network, tmp_path, capsys):
     for line in (f'grid --out {tmp_path}/x.png', f'render --outdir {tmp_path}/x'):
-        code, out, err = said_by(f'{line} --network {network} --seeds 0-999 --resolution 4096', capsys)
+        code, out, err = called(f'{line} --network {network} --seeds 0-999 --resolution 4096', capsys)
         assert (code, out) == (1, '')
         assert 'pictures of 4096 pixels a side are too many at once: ask for fewer seeds' in err
     assert not list(tmp_path.iterdir())
@@ -185,7 +161,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     before = sorted(tmp_path.rglob('*'))
     for module in ('wysiwyg.cli.load_generator', 'wysiwyg.cli.open_data', 'wysiwyg.heads._rows'):
         monkeypatch.setattr(module, lambda *a, **k: pytest.fail('worked'))
-    code, out, err = said_by(line, capsys)
+    code, out, err = called(line, capsys)
     assert (code, out) == (1, '') and place in err
     assert sorted(tmp_path.rglob('*')) == before
 
@@ -197,7 +173,7 @@ FEW = '--steps 3 --tune-steps 2'
 
 def test_a_head_is_found_and_its_file_shows_it(small, network, tmp_path, capsys):
     line = f'invert --head 4 --outdir {tmp_path}/a --network {network} {FEW} --json'
-    code, said, told = said_by(line, capsys)
+    code, said, told = called(line, capsys)
     assert code == 0 and 'w 3/3, loss' in told and 'weights 2/2, loss' in told
     result = json.loads(said)
     assert sorted(p.name for p in (tmp_path / 'a').iterdir()) == ['generator.safetensors', 'inversion.png']
@@ -233,9 +209,9 @@ def test_a_set_gives_the_same_truth_as_its_rendering(tmp_path, small, network, c
     error = geometry_error(known, again, 3.2)
     assert error['depth'] < 1e-4 and error['normal'] < 0.1 and error['overlap'] == 1
     line = f'invert --outdir {tmp_path}/a --network {network} {FEW} --data {path} --head '
-    code, said, _ = said_by(line + '1', capsys)
+    code, said, _ = called(line + '1', capsys)
     assert code == 0 and 'depth' in said and 'world units' in said and '--trunc 0' in said
-    code, _, err = said_by(line + '2', capsys)
+    code, _, err = called(line + '2', capsys)
     assert code == 1 and 'two has no picture 2 with truth: give a number below 2' in err
 
 
@@ -257,7 +233,7 @@ def write_picture(path: Path, side: int):
 def test_what_cannot_be_inverted_is_refused_at_once(tmp_path, network, capsys, make, message):
     make(tmp_path)
     before = sorted(tmp_path.rglob('*'))
-    code, _, err = said_by(f'invert {tmp_path}/a.png --outdir {tmp_path}/o --network {network}', capsys)
+    code, _, err = called(f'invert {tmp_path}/a.png --outdir {tmp_path}/o --network {network}', capsys)
     assert code == 1 and message in err and 'loss' not in err
     assert sorted(tmp_path.rglob('*')) == before
 
@@ -276,7 +252,7 @@ def test_interrupted_leaves_nothing_and_between_the_files_both(network, tmp_path
 
     with monkeypatch.context() as patch:
         patch.setattr(inversion, 'tune', interrupted)
-        assert said_by(line, capsys)[0] == 130
+        assert called(line, capsys)[0] == 130
     assert not (tmp_path / 'o').exists()
 
     def late(*a, **k):
@@ -284,7 +260,7 @@ def test_interrupted_leaves_nothing_and_between_the_files_both(network, tmp_path
         save_generator(*a, **k)
 
     monkeypatch.setattr(cli, 'save_generator', late)
-    assert said_by(line, capsys)[0] == 0
+    assert called(line, capsys)[0] == 0
     assert sorted(p.name for p in (tmp_path / 'o').iterdir()) == ['generator.safetensors', 'inversion.png']
     load_generator(tmp_path / 'o')
 
