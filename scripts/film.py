@@ -5,41 +5,37 @@ Its page asks Python as in a notebook, without a server. Wants Chromium and Play
 python scripts/film.py
 """
 
-import base64, io, json, shutil
+import base64, io, shutil
 from dataclasses import asdict
 from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from wysiwyg.inspector import Inspector
-from wysiwyg.live import script_of
+from wysiwyg.live import page_source, told_of
 
 OUT = Path(__file__).resolve().parent.parent / 'nbs' / 'inspector.gif'
 FRAME_MS = 170
 COLORS = 220
 ARGS = '--no-sandbox --disable-gpu --disable-background-networking'
-PAGE = """<!doctype html><meta charset="utf-8"><body style="margin: 0"><div id="here"></div>
-<script type="module">
-%s
-const first = %s, heard = {};
-const decode = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-const values = { ...first, pixels: decode(first.pixels) };
-const model = {
-  get: (name) => values[name], set: (name, value) => { values[name] = value; },
-  on: (name, f) => { (heard[name] ||= []).push(f); }, off: () => {},
-  save_changes: async () => {
-    const { told, pixels } = await window.answer(values.asked);
-    Object.assign(values, { told, pixels: decode(pixels) });
-    heard['change:told'].forEach((f) => f());
-  },
-};
-drawing.render({ model, el: document.getElementById('here') });
-</script>"""
+MODEL = """
+function askedOfPython(first) {
+  const heard = {}, decode = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const values = { ...first, pixels: decode(first.pixels) };
+  return {
+    get: (name) => values[name], set: (name, value) => { values[name] = value; },
+    on: (name, f) => { (heard[name] ||= []).push(f); }, off: () => {},
+    save_changes: async () => {
+      const { told, pixels } = await window.answer(values.asked);
+      Object.assign(values, { told, pixels: decode(pixels) });
+      heard['change:told'].forEach((f) => f());
+    },
+  };
+}
+"""
 
 
 def state(inspector: Inspector) -> dict:
-    "What a page is told."
-    told = {'error': '', 'asked': inspector.asked} | inspector.told
-    return {'told': told, 'pixels': base64.b64encode(inspector.pixels).decode()}
+    return {'told': told_of(inspector), 'pixels': base64.b64encode(inspector.pixels).decode()}
 
 
 def bridge(inspector: Inspector):
@@ -92,14 +88,13 @@ def scene(page, keep):
 def film() -> list[Image.Image]:
     inspector = Inspector(step=1)
     settings = [asdict(s) for s in inspector.settings]
-    first = json.dumps(state(inspector) | {'settings': settings})
-    source = script_of(inspector.scripts).replace('export default drawing;', '')
+    known = state(inspector) | {'settings': settings}
     frames = []
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which('chromium'), args=ARGS.split())
         page = browser.new_page(viewport={'width': 900, 'height': 580})
         page.expose_function('answer', bridge(inspector))
-        page.set_content(PAGE % (source, first))
+        page.set_content(page_source(inspector, known, 'askedOfPython', MODEL))
         page.wait_for_selector('.wy canvas')
         page.locator('.wy').focus()
 

@@ -19,7 +19,7 @@ from wysiwyg.losses import hinge_loss, surface_loss
 from wysiwyg.method import vitals
 from wysiwyg.probe import Probe
 from wysiwyg.renderer import in_order, march_rays
-from wysiwyg.studies import loosen
+from wysiwyg.generator import loosen
 
 CONFIG = SamplerConfig()
 RAGGED = 'empty', 'need'

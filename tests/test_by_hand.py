@@ -211,7 +211,7 @@ def test_a_page_of_its_own_has_every_step():
     live = ByHand()
     live.press('B', 3)
     page = live.html(live.walk())
-    recorded = json.loads(page.split('id="recorded">')[1].split('</script>')[0])
+    recorded = json.loads(page.split('id="known">')[1].split('</script>')[0])
     lengths = [len(a['asked']['history']) // 4 for a in recorded['answers']]
     assert lengths == [3, 0, 1, 2]
     assert 'import ' not in page.split('<script type="module">')[1]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from wysiwyg.claims import BEYOND, CLAIMS, Claim, Verdict, find, judge, recorded
 from wysiwyg.core import Answer
-from wysiwyg.studies import best_within, loosen, semi_opaque, speckle, step_means
+from wysiwyg.generator import loosen
+from wysiwyg.studies import best_within, semi_opaque, speckle, step_means
 from wysiwyg.results import interval_rows, markdown_table
 
 ROWS = {'eval/fd_x_9: x': 10.0, 'eval/fd_x_9: x ±': 3.0, 'eval/fd_x_9: y': 4.0, 'eval/fd_x_9: y ±': 4.0}

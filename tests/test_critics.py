@@ -16,6 +16,7 @@ from wysiwyg.config import (
     flat,
     identity,
     override,
+    courses,
     schedule_text,
     sha,
     tiny,
@@ -191,12 +192,16 @@ def test_a_pair_without_it_can_be_gone_on_from_and_one_with_it_too(data, tmp_pat
         _check_network(wide)
 
 
+def text_of(run) -> str:
+    return schedule_text(courses(run.schedule), run.schedule.total)
+
+
 def test_runs_before_it_keep_their_names():
     named = identity(flat(tiny()))
     assert not [k for k in named if k.startswith('features.') or k == 'schedule.features']
     assert sha(PLAIN) != sha(RUN)
-    assert 'weight of frozen features' not in schedule_text(PLAIN.schedule)
-    assert 'weight of frozen features0 (0-0.008), 0 to 0.3' in schedule_text(RUN.schedule)
+    assert 'weight of frozen features' not in text_of(PLAIN)
+    assert 'weight of frozen features0 (0-0.008), 0 to 0.3' in text_of(RUN)
     assert final_stage(RUN.schedule, 10.0).features(0) == 0.3
     assert stage_at(RUN.schedule, 12).features == pytest.approx(0.15)
 

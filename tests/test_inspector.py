@@ -212,7 +212,7 @@ def test_strata_only_where_there_are_some(inspector):
 
 def test_a_page_of_its_own_is_whole(inspector):
     page = inspector.html([{'x': 0.4}, {'x': 0.6}])
-    data = page.split('id="recorded">')[1].split('</script>')[0]
+    data = page.split('id="known">')[1].split('</script>')[0]
     recorded = json.loads(data)
     assert len(recorded['answers']) == 3 and len(recorded['pictures']) == 1
     assert 'import ' not in page.split('<script type="module">')[1]

@@ -26,7 +26,17 @@ from safetensors.torch import load_file, save_file
 
 from wysiwyg.camera import gaussian_cameras
 from wysiwyg.cli import main
-from wysiwyg.config import cats, compressed, flat, override, paper, schedule_table, suggest_gamma, tiny
+from wysiwyg.config import (
+    cats,
+    compressed,
+    courses,
+    flat,
+    override,
+    paper,
+    schedule_table,
+    suggest_gamma,
+    tiny,
+)
 from wysiwyg.core import WriteError, default_device, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg import heads, loop
@@ -90,6 +100,10 @@ SMALL = {
 }
 FORTY_STEPS = compressed(160, 4, 8, 16, (0.03, 0.006), 5.0)  # through every stage
 RUN = replace(override(tiny(), **SMALL), schedule=FORTY_STEPS)
+
+
+def table_of(run):
+    return schedule_table(courses(run.schedule), run.schedule.total)
 
 
 def noise_set(path, n=12, side=16):
@@ -847,7 +861,7 @@ def test_the_paper_preset_is_table_a3(line):
         return pytest.approx(millions * 1e6)
 
     printed = [(in_images(a), in_images(b), y0, y1) for a, b, y0, y1 in TABLE_A3[line]]
-    assert schedule_table(paper().schedule)[line] == printed
+    assert table_of(paper())[line] == printed
 
 
 def test_the_dry_run_prints_the_table(capsys):
@@ -897,10 +911,10 @@ def test_published_values():
     assert not p.augment.adaptive
     assert c.schedule.total == 1.2e6
     assert c.augment.adaptive
-    last = {line: rows[-1][-1] for line, rows in schedule_table(p.schedule).items()}
-    of_cats = {line: rows[-1][-1] for line, rows in schedule_table(c.schedule).items()}
+    last = {line: rows[-1][-1] for line, rows in table_of(p).items()}
+    of_cats = {line: rows[-1][-1] for line, rows in table_of(c).items()}
     assert of_cats == last | {'R1 gamma': 6}
-    assert all(len(v) == 1 for v in schedule_table(c.schedule).values())
+    assert all(len(v) == 1 for v in table_of(c).values())
 
 
 def test_gamma_follows_resolution_and_batch(capsys):
@@ -1053,7 +1067,8 @@ def test_the_estimate_is_what_then_happens(data, tmp_path, monkeypatch):
     run = override(RUN, **{'train.checkpoint_images': 40.0, 'schedule.total': 160.0})
     clock = told_time(monkeypatch, pixel=1e-4, r1=0.05, picture=0.1, kept=0.2)
     rows = estimate(run, data, steps=3, clock=clock)
-    assert [(r['from'], r['to']) for r in rows[:-1]] == schedule_segments(run.schedule)
+    spans = schedule_segments(courses(run.schedule), run.schedule.total)
+    assert [(r['from'], r['to']) for r in rows[:-1]] == spans
     assert rows[-1]['GiB'] > 0
     begun = clock()
     train(run, tmp_path, data, progress=False)

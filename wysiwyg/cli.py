@@ -575,8 +575,8 @@ def _plan(a: Train, folder: Path) -> dict:
             trainer = Trainer(method_of(a.run), a.run, data, torch.device('cpu'))
             find_checkpoint(trainer, folder, a.resume)
     if not a.json:
-        s, of = a.run.schedule, method_of(a.run).courses(a.run)
-        print(schedule_text(s, of), schedule_plot(s, of=of), sep='\n\n', end='\n\n')
+        of = method_of(a.run).courses(a.run), a.run.schedule.total
+        print(schedule_text(*of), schedule_plot(*of), sep='\n\n', end='\n\n')
     return flat(a.run) | {'outdir': str(folder)}
 
 
@@ -982,10 +982,7 @@ def _check_amount(pictures: int, side: int):
 
 
 def _planes_of(g: Generator, seed: int, trunc: float) -> torch.Tensor:  # [1, 3, C, H, W]
-    "One person, seen from the front by the mapping."
-    front = g.orbit(torch.zeros(1), torch.zeros(1))
-    z = torch.randn(1, g.run.backbone.z_dim, generator=rng(seed, 'z')).to(g.device)
-    return g.synthesize(g.map(z, front, trunc))
+    return g.synthesize(person(g, seed, trunc))
 
 
 def _look_at(g: Generator, seed: int, views: dict, kinds: list[str], a: Render | Grid) -> tuple[_Seen, bool]:

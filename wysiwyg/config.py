@@ -1221,8 +1221,11 @@ def spans(s: Schedule, total: float) -> list[tuple[float, float, float, float]]:
     return [piece for piece in pieces if piece[1] > piece[0]]
 
 
-def courses(s: ScheduleConfig) -> dict[str, Schedule]:
-    "Quantity of Table A3 -> its course, by images."
+Courses = dict[str, Schedule]  # quantity -> its course, by images
+
+
+def courses(s: ScheduleConfig) -> Courses:
+    "Of the quantities of Table A3."
     ours = {'weight of frozen features': s.features} if s.features != constant(0) else {}
     return {
         'rendering resolution': s.resolution,
@@ -1243,20 +1246,14 @@ def switched_on(at: float) -> Schedule:
     return constant(1)
 
 # %% ../nbs/01_config.ipynb #7a4a2f57
-Courses = dict[str, Schedule]  # quantity -> its course, by images
-
-
-def schedule_table(
-    s: ScheduleConfig,
-    of: Courses = None,  # another system's; those of Table A3 when None
-) -> dict[str, list[tuple[float, float, float, float]]]:
-    """Quantity -> its straight pieces (from, to, first value, last value), in images.
+def schedule_table(of: Courses, total: float) -> dict[str, list[tuple[float, float, float, float]]]:
+    """Quantity -> its straight pieces (from, to, first value, last value), up to `total` images.
 
     Neighbours of one value are joined."""
     table = {}
-    for quantity, course in (of or courses(s)).items():
+    for quantity, course in of.items():
         pieces = table[quantity] = []
-        for x0, x1, y0, y1 in spans(course, s.total):
+        for x0, x1, y0, y1 in spans(course, total):
             if pieces and pieces[-1][2:] == (y0, y1) and y0 == y1:
                 begin = pieces.pop()[0]
                 pieces.append((begin, x1, y0, y1))
@@ -1265,11 +1262,11 @@ def schedule_table(
     return table
 
 
-def schedule_text(s: ScheduleConfig, of: Courses = None) -> str:
+def schedule_text(of: Courses, total: float) -> str:
     "`schedule_table` for people."
-    unit, name = (1e6, 'M') if s.total >= 1e6 else (1e3, 'k')
+    unit, name = (1e6, 'M') if total >= 1e6 else (1e3, 'k')
     lines = [f'{"quantity":24}value ({name} images)']
-    for quantity, pieces in schedule_table(s, of).items():
+    for quantity, pieces in schedule_table(of, total).items():
         said = ', '.join(_piece(*piece, unit) for piece in pieces)
         lines.append(f'{quantity:24}{said}')
     return '\n'.join(lines)
@@ -1280,13 +1277,13 @@ def _piece(x0: float, x1: float, y0: float, y1: float, unit: float) -> str:
     return f'{value} ({x0 / unit:g}-{x1 / unit:g})'
 
 # %% ../nbs/01_config.ipynb #2e7d6e8f
-def schedule_plot(s: ScheduleConfig, width: int = 72, of: Courses = None) -> str:
+def schedule_plot(of: Courses, total: float, width: int = 72) -> str:
     """The courses as lines of `width` blocks, lowest to highest value.
 
     Logarithmic where they span more than a factor of four."""
-    places = [s.total * (i + 0.5) / width for i in range(width)]
+    places = [total * (i + 0.5) / width for i in range(width)]
     lines = []
-    for quantity, course in (of or courses(s)).items():
+    for quantity, course in of.items():
         blocks = _blocks([course(images) for images in places])
         lines.append(f'{quantity:24}{blocks}')
     return '\n'.join(lines)

@@ -797,11 +797,11 @@ def _save_snapshot(t: Trainer, outdir: Path, recorder):
         recorder.image(sheet(x, PEOPLE // 2, scale), name, t.images)
 
 # %% ../nbs/15a_loop.ipynb #d58e4bde
-def schedule_segments(s: ScheduleConfig, of: Courses = None) -> list[tuple[float, float]]:
-    "The spans of images between two events of the schedule, or of another system's courses."
-    pieces = [piece for of_one in schedule_table(s, of).values() for piece in of_one]
+def schedule_segments(of: Courses, total: float) -> list[tuple[float, float]]:
+    "The spans of images between two events of a system's courses."
+    pieces = [piece for of_one in schedule_table(of, total).values() for piece in of_one]
     ends = {end for piece in pieces for end in piece[:2]}
-    events = sorted(ends | {0.0, s.total})
+    events = sorted(ends | {0.0, total})
     return list(zip(events, events[1:]))
 
 
@@ -852,9 +852,7 @@ class _Stopwatch:
 
     def kind(self, images: float) -> tuple:
         "What steps of equal cost share."
-        stage = self.t.method.stage(self.run, images)
-        whole = [x for x in vars(stage).values() if isinstance(x, int)]  # sizes and switches
-        return *whole, bool(vars(stage).get('features'))
+        return self.t.method.stage(self.run, images).cost
 
     def __call__(self, images: float) -> float:
         key = self.kind(images)
@@ -912,7 +910,7 @@ def estimate(
     begun = clock()
     t = Trainer(method_of(run), run, data, world=world)
     made, watch = clock() - begun, _Stopwatch(t, steps, clock)
-    spans = schedule_segments(run.schedule, t.method.courses(run))
+    spans = schedule_segments(t.method.courses(run), run.schedule.total)
     places = {span: sum(span) / 2 for span in spans}
     known = _measured_stages(watch, list(places.values()), clock, progress)
     side = {place: t.method.stage(run, place).resolution for place in places.values()}

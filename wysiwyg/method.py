@@ -42,6 +42,11 @@ class Stage:
     swap: float  # probability of a swapped condition
     features: float = 0.0  # weight of the critic on frozen features
 
+    @property
+    def cost(self) -> tuple:
+        "What a step's time follows from."
+        return self.resolution, self.supervise, self.propose, self.features > 0
+
 
 def stage_at(s: ScheduleConfig, images: float) -> Stage:
     "Table A3 at `images`."
@@ -98,7 +103,7 @@ class Method(Protocol):
         "Name -> a new critic; the first one's reals steer adaptive augmentation."
 
     def stage(self, run: Run, images: float) -> Stage:
-        "What the schedule says: `resolution`, `gamma` (R1), `swap`, and what only this method needs."
+        "What the schedule says: `resolution`, `gamma` (R1), `swap`, `cost`, and what only this method needs."
 
     def courses(self, run: Run) -> Courses:
         "What its schedule changes, for people: quantity -> course."

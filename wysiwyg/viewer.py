@@ -6,7 +6,7 @@
 __all__ = ['camera_at', 'fill_window', 'Viewer']
 
 # %% ../nbs/18c_viewer.ipynb #18c00004
-import math, threading
+import logging, math, threading
 from dataclasses import replace
 import numpy as np
 import torch
@@ -80,18 +80,23 @@ class _Watcher:
     def work(self):
         rested = False
         while not self.gone:
-            if self.woken.wait(_REST):
+            if moved := self.woken.wait(_REST):
                 self.woken.clear()
-                self.show(self.viewer.preview)
-                rested = False
-            elif not rested:
-                self.show(self.viewer.full)
-                rested = True
+            if moved or not rested:
+                self.try_to_show(self.viewer.preview if moved else self.viewer.full)
+            rested = not moved
+
+    def try_to_show(self, side: int):
+        "A pose that no camera can have, or a browser that has just left, ends nothing."
+        try:
+            self.show(side)
+        except Exception as e:
+            logging.getLogger(__name__).warning('a frame was left out: %s', e)
 
     def show(self, side: int):
         camera = self.client.camera
-        if not 0 < camera.aspect < 100 or not 0 < camera.fov < math.pi:
-            return  # a window without a size, or without a lens, shows nothing
+        if not 0 < camera.aspect < 100:
+            return  # a window without a size shows nothing
         seen = self.viewer.frame(camera_at(camera.position, camera.wxyz, camera.fov), side)
         color = self.viewer.g.run.render.background
         window = fill_window(seen, camera.aspect, color)
@@ -103,7 +108,6 @@ class Viewer:
 
     def __init__(self, g: Generator, seed: int = 0, trunc: float = 0.8, preview: int = 64, full: int = 192):
         self.g, self.preview, self.full = g, preview, full
-        self.seed, self.trunc = seed, trunc
         self.normals, self.lock = False, threading.Lock()
         self.watchers, self.server = {}, None
         self.person(seed, trunc)
@@ -111,10 +115,8 @@ class Viewer:
     @torch.no_grad()
     def person(self, seed: int, trunc: float):
         "Whom to show: the one of `wysiwyg render --seeds`."
-        g, self.seed, self.trunc = self.g, seed, trunc
-        z = torch.randn(1, g.run.backbone.z_dim, generator=rng(seed, 'z')).to(g.device)
-        self.planes = g.synthesize(g.map(z, g.orbit(torch.zeros(1), torch.zeros(1)), trunc))
-        self.wake()
+        self.seed, self.trunc = seed, trunc
+        self.planes = self.g.synthesize(person(self.g, seed, trunc))
 
     def wake(self):
         "Show it again."
@@ -155,10 +157,10 @@ def _add_controls(viewer: Viewer):
 
     def changed(_):
         viewer.normals, viewer.full = normals.value, int(full.value)
-        if (seed.value, trunc.value) == (viewer.seed, viewer.trunc):
-            viewer.wake()
-        else:
+        is_person = seed.value is not None and seed.value in range(10**18)  # and not half typed
+        if is_person and (seed.value, trunc.value) != (viewer.seed, viewer.trunc):
             viewer.person(int(seed.value), trunc.value)
+        viewer.wake()
 
     for control in (seed, trunc, normals, full):
         control.on_update(changed)

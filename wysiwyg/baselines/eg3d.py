@@ -268,6 +268,11 @@ class EG3DStage:
     swap: float  # probability of a swapped condition
     blur: float  # standard deviation, pixels of a picture of 512
 
+    @property
+    def cost(self) -> tuple:
+        "What a step's time follows from."
+        return (self.resolution,)
+
 # %% ../../nbs/baselines/b01_eg3d.ipynb #b01e01b
 class EG3DMethod:
     "EG3D (arXiv 2112.07945) as a method."

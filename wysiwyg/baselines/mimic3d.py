@@ -176,6 +176,10 @@ def imitation_loss(
 class _Stage(EG3DStage):
     student: bool = False  # does the 3D branch learn?
 
+    @property
+    def cost(self) -> tuple:
+        return self.resolution, self.student
+
 
 def crops(
     images: Tensor,  # [B, 3, R, R]
