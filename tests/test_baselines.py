@@ -68,6 +68,16 @@ def test_it_trains_and_goes_on_to_the_bit(called, sets, tmp_path, method):
     assert len(list((tmp_path / 'pictures').glob('*normal.png'))) == 2
 
 
+@pytest.mark.parametrize('method', BASELINES)
+def test_one_w_serves_all_layers(method):
+    run = method_of(preset('tiny', system=method)).adapted(preset('tiny'))
+    g = method_of(run).generator(run)
+    with pytest.raises(
+        ValueError, match=rf'^w is \[2, 9, 64\]: {method} takes one for all layers, \[B, w_dim\]$'
+    ):
+        g.synthesize(torch.zeros(2, 9, 64))
+
+
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('name', PRESETS)
 def test_every_preset_is_adapted(name, method):

@@ -45,7 +45,7 @@ from wysiwyg.cli import (
     _watch_arms,
 )
 from wysiwyg.config import flat, tiny
-from wysiwyg.core import file_sha, rng
+from wysiwyg.core import file_sha, home, rng
 from wysiwyg.data import png_bytes, write_zip
 from wysiwyg.executors import environment
 from wysiwyg.generator import load_generator
@@ -119,6 +119,12 @@ def store(tmp_path_factory):
 @pytest.mark.parametrize('name, kind', [('heads', Heads), ('studies', Studies), ('ui', Ui), ('demo', Demo)])
 def test_a_command_alone_has_its_defaults(name, kind):
     assert parse([name]) == (name, kind())
+
+
+def test_the_lesson_lists_every_command():
+    cells = json.loads((home() / 'nbs/21_cli.ipynb').read_text(encoding='utf8'))['cells']
+    listed = re.search(r'Commands.*`wysiwyg (.*?)`', ''.join(cells[1]['source']))[1]
+    assert listed.split(' · ') == list(_COMMANDS)
 
 
 @pytest.mark.parametrize('name', _COMMANDS)

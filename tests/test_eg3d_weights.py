@@ -619,6 +619,23 @@ def test_the_program_imports_and_what_it_made_is_drawn(tmp_path, capsys, monkeyp
     assert not (tmp_path / 'other').exists()
 
 
+@pytest.mark.parametrize('scene', ['ffhq', 'shapenet'])
+@pytest.mark.parametrize('camera', [0, 25])
+@pytest.mark.parametrize('noise', ['', '--noise'])
+def test_what_is_left_out_is_told_where_it_is_there(tmp_path, capsys, scene, camera, noise):
+    torch.save(random_weights(published_shapes(**SMALL | {'c': camera})), tmp_path / 'G_ema.pt')
+    line = f'import-eg3d {tmp_path}/G_ema.pt --outdir {tmp_path}/made --scene {scene} {noise} --json'
+    code, out, err = called(line, capsys)
+    assert code == 0, err
+    told = json.loads(out)['left_out']
+    silent = load_generator(tmp_path / 'made', torch.device('cpu')).state_dict()
+    strengths = [x for name, x in silent.items() if name.startswith('enlarger') and 'strength' in name]
+    assert any('noise' in words for words in told) == (not any(strengths)) == (not noise)
+    blind = camera > 0 and not silent['mapping.embed.weight'].any()
+    assert any('camera' in words for words in told) == blind == (scene == 'shapenet' and camera > 0)
+    assert len(told) == (not noise) + blind
+
+
 def test_the_published_sizes_run_at_512(tmp_path):
     "One picture of 512 over a feature image of 64, with few samples, in official names and shapes."
     began = time.time()

@@ -5,7 +5,9 @@ import math
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import imageio_ffmpeg
 import numpy as np
@@ -18,7 +20,7 @@ from skimage.measure import marching_cubes
 
 from wysiwyg import cli, export
 from wysiwyg.cli import main
-from wysiwyg.core import Answer, WriteError, rng
+from wysiwyg.core import Answer, WriteError, rng, sheet
 from wysiwyg.export import (
     TriangleMesh,
     extract_mesh,
@@ -27,6 +29,7 @@ from wysiwyg.export import (
     paint,
     save_film,
     surface_of,
+    turntable,
     turntable_yaws,
 )
 from wysiwyg.generator import load_generator
@@ -549,6 +552,37 @@ def test_a_turntable_comes_back(frames, swing):
     assert yaws[0] == 0 and np.abs(yaws).max() <= swing
     round_ = np.diff([*turntable_yaws(frames, None), 2 * math.pi])
     assert np.allclose(round_, 2 * math.pi / frames)
+
+
+@pytest.mark.parametrize(
+    'frames, swing, renders, held',
+    [(24, 0.7, 13, 7), (10, 0.7, 5, 3), (2, 0.7, 1, 1), (9, 0.7, 9, 1), (24, None, 24, 1), (1, 0.7, 1, 1)],
+)
+def test_a_film_keeps_what_comes_again_and_nothing_else(monkeypatch, frames, swing, renders, held):
+    "A picture says its yaw by its brightness; those that live while a frame is shown are counted."
+    made, living, shown = [], [], []
+
+    def pictured(planes, yaw, resolution, normals):
+        grey = torch.full((1, 3, 4, 4), yaw / 8 + 0.1)
+        return SimpleNamespace(image=lambda: grey, normal_colors=lambda camera: grey)
+
+    def remembered(pictures, cols):
+        picture = sheet(pictures, cols)
+        made.append(weakref.ref(picture))
+        return picture
+
+    def watched(pictures, path, fps):
+        for picture in pictures:
+            shown.append(picture.mean() / 255)
+            living.append(sum(one() is not None for one in made))
+
+    monkeypatch.setattr(export, 'sheet', remembered)
+    monkeypatch.setattr(export, 'save_film', watched)
+    g = SimpleNamespace(orbit=lambda yaw, pitch: yaw.item(), render=pictured)
+    turntable(g, None, 'a.mp4', frames, swing=swing)
+    wanted = np.array(turntable_yaws(frames, swing)) / 8 + 0.1
+    assert np.abs(shown - wanted).max() < 1 / 255
+    assert (len(made), max(living)) == (renders, held)
 
 
 def test_the_video_command_warns_where_nothing_is_seen(tmp_path, capsys, monkeypatch):

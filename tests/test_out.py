@@ -119,11 +119,33 @@ def test_what_makes_no_sense_is_refused(tmp_path, monkeypatch, capsys, line, mes
 
 
 def test_more_pictures_than_memory_holds_are_refused(network, tmp_path, capsys):
-    for line in (f'grid --out {tmp_path}/x.png', f'render --outdir {tmp_path}/x'):
+    for line in (f'grid --out {tmp_path}/x.png', f'render --grid --outdir {tmp_path}/x'):
         code, out, err = called(f'{line} --network {network} --seeds 0-999 --resolution 4096', capsys)
         assert (code, out) == (1, '')
         assert 'pictures of 4096 pixels a side are too many at once: ask for fewer seeds' in err
     assert not list(tmp_path.iterdir())
+
+
+def test_render_writes_each_picture_before_it_makes_the_next(small, network, tmp_path, capsys, monkeypatch):
+    "So that no number of them is too many, and those that were written before an interrupt are whole."
+    line = f'--network {network} --seeds 3,5,3 --yaws=-.4,.4 --kinds normal,image'
+    assert called(f'render --outdir {tmp_path}/all {line}', capsys)[0] == 0
+    written = []
+
+    def render(self, *args, **how):
+        written.append(len(list(tmp_path.glob('cut/*'))))
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        return see(self, *args, **how)
+
+    see = type(small).render
+    monkeypatch.setattr(type(small), 'render', render)
+    monkeypatch.setattr(cli, '_MOST_PIXELS', 2 * small.run.resolution**2)
+    assert called(f'render --outdir {tmp_path}/cut {line}', capsys)[0] == 130
+    assert written == [0, 2, 4, 6]
+    for path in sorted(tmp_path.glob('cut/*')):
+        assert path.read_bytes() == (tmp_path / 'all' / path.name).read_bytes()
+    assert len(list(tmp_path.glob('cut/*'))) == 6 and len(list(tmp_path.glob('all/*'))) == 8
 
 
 @pytest.mark.parametrize(

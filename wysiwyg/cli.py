@@ -10,6 +10,7 @@ __all__ = ['Heads', 'Short', 'Train', 'Objects', 'Eval', 'Render', 'Ablate', 'St
 
 # %% ../nbs/21_cli.ipynb #5ecaeb89
 import contextlib, functools, json, math, os, re, shlex, signal, subprocess, sys, tempfile, threading, time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -179,7 +180,6 @@ class View:
     trunc: float = 0.8  # truncation
     resolution: int = 192  # pixels per side at rest
     port: int = 8080  # of 127.0.0.1
-    json: bool = False  # results as JSON
 
 # %% ../nbs/21_cli.ipynb #21c0f001
 @dataclass
@@ -260,6 +260,10 @@ def _same(names: str, hint: str) -> dict:
     return dict.fromkeys(names.split(), hint)
 
 
+_HINTS_OF_PICTURES = {
+    **dict(network='the shipped generator', resolution='what it was trained for', samples='none'),
+    **_same('radius focal', "the generator's"),
+}
 _HINTS = {  # command -> field -> what its empty value stands for
     Heads: dict(outdir='data/sets of the project'),
     Objects: dict(outdir='data/sets of the project'),
@@ -273,10 +277,8 @@ _HINTS = {  # command -> field -> what its empty value stands for
         inception_sha='the canonical one',
     )
     | _same('protocol record', 'none'),
-    Render: dict(network='the shipped generator', resolution='what it was trained for', samples='none')
-    | _same('radius focal', "the generator's"),
-    Grid: dict(network='the shipped generator', resolution='what it was trained for', samples='none')
-    | _same('radius focal', "the generator's"),
+    Render: _HINTS_OF_PICTURES,
+    Grid: _HINTS_OF_PICTURES,
     Invert: dict(network='the shipped generator', data='heads like those it was trained on')
     | dict(picture='that of --head', head='that of PICTURE', yaw='0', pitch='0'),
     MakeMesh: dict(network='the shipped generator', level='0; half the light in a tenth of the box'),
@@ -922,14 +924,11 @@ def render(a: Render) -> dict:
     """
     folder = Path(a.outdir)
     check_writable(folder / 'grid.png')
-    people = _look(a)
     if a.grid:
-        rows = [torch.cat(list(person.values())) for person in people.values()]
-        return {'files': [_save_png(folder / 'grid.png', torch.cat(rows), len(rows[0]))]}
+        return {'files': [_save_png(folder / 'grid.png', *_sheet_of(a, by_kind=False))]}
     files = []
-    for seed, person in people.items():
-        for (view, kind), picture in person.items():
-            files.append(_save_png(folder / f'seed{seed:04d}{view}_{kind}.png', picture, 1))
+    for (seed, view, kind), picture in _look(a, at_once=False):
+        files.append(_save_png(folder / f'seed{seed:04d}{view}_{kind}.png', picture, 1))
     return {'files': files}
 
 # %% ../nbs/21_cli.ipynb #21c0f007
@@ -937,38 +936,50 @@ def render(a: Render) -> dict:
 def _grid_command(a: Grid) -> dict:
     "One PNG; its rows and columns. UsageError as `render`, and for a file of another format."
     _check_out(a.out, '.png')
-    people, kinds = _look(a), _parse_kinds(a.kinds)
-    rows = []
-    for person in people.values():
-        for kind in kinds:
-            rows.append(torch.cat([picture for (_, k), picture in person.items() if k == kind]))
-    file = _save_png(Path(a.out), torch.cat(rows), len(rows[0]))
-    return {'file': file, 'people': len(people), 'rows': len(rows), 'columns': len(rows[0])}
+    pictures, columns = _sheet_of(a, by_kind=True)
+    file, rows = _save_png(Path(a.out), pictures, columns), len(pictures) // columns
+    people = rows // len(_parse_kinds(a.kinds))
+    return {'file': file, 'people': people, 'rows': rows, 'columns': columns}
 
 
-_Seen = dict[tuple[str, str], torch.Tensor]  # (view, kind) -> picture [1, 3, R, R] in [0, 1]
+def _sheet_of(a: Render | Grid, by_kind: bool) -> tuple[torch.Tensor, int]:
+    "Pictures [N, 3, R, R] and columns of a sheet, where a person has a row, or `by_kind` a row for each."
+    seen = dict(_look(a, at_once=True))
+    seeds, views, kinds = map(dict.fromkeys, zip(*seen))
+    if not by_kind:
+        return torch.cat([*seen.values()]), len(views) * len(kinds)
+    pictures = [seen[seed, view, kind] for seed in seeds for kind in kinds for view in views]
+    return torch.cat(pictures), len(views)
+
+# %% ../nbs/21_cli.ipynb #21c0f010
+_Shown = tuple[tuple[int, str, str], torch.Tensor]  # (seed, view, kind), picture [1, 3, R, R] in [0, 1]
 
 
-def _look(a: Render | Grid) -> dict[int, _Seen]:
-    "What each seed shows to each view; a word on stderr where a view is empty."
-    seeds, yaws, kinds = parse_seeds(a.seeds), parse_angles(a.yaw), _parse_kinds(a.kinds)
+def _look(a: Render | Grid, at_once: bool) -> Iterator[_Shown]:
+    "What each seed shows to each view, bounded where all is held `at_once`; tells of empty views on stderr."
+    seeds = list(dict.fromkeys(parse_seeds(a.seeds)))
+    yaws, kinds = parse_angles(a.yaw), _parse_kinds(a.kinds)
     if a.samples and 'samples' in kinds:
         raise _UsageError('--kinds samples shows what the sampler gave, which --samples puts aside')
     g = _open_generator(a.network)
     own = g.view
     g.view = a.radius or own[0], a.focal or own[1]
-    _check_amount(len(seeds) * len(yaws) * len(kinds), a.resolution or g.run.resolution)
+    if at_once:
+        _check_amount(len(seeds) * len(yaws) * len(kinds), a.resolution or g.run.resolution)
     views = {}
     for i, yaw in enumerate(yaws):
         name = f'_yaw{i}' if len(yaws) > 1 else ''
         views[name] = g.orbit(torch.tensor([yaw]), torch.tensor([a.pitch]))
-    people, empty = {}, False
+    empty = False
     for seed in seeds:
-        people[seed], unseen = _look_at(g, seed, views, kinds, a)
-        empty |= unseen
+        planes = _planes_of(g, seed, a.trunc)
+        for view, camera in views.items():
+            seen, counts = _rendered(g, planes, camera, kinds, a)
+            empty |= seen.opacity.max().item() < 0.5
+            for kind in kinds:
+                yield (seed, view, kind), _colored(kind, g, camera, seen, counts).cpu()
     if empty:
         _warn_empty(g.view, own)
-    return people
 
 # %% ../nbs/21_cli.ipynb #6f444f1e
 _MOST_PIXELS = 2**29  # that are held at once: 6 GiB
@@ -984,31 +995,18 @@ def _check_amount(pictures: int, side: int):
 def _planes_of(g: Generator, seed: int, trunc: float) -> torch.Tensor:  # [1, 3, C, H, W]
     return g.synthesize(person(g, seed, trunc))
 
-
-def _look_at(g: Generator, seed: int, views: dict, kinds: list[str], a: Render | Grid) -> tuple[_Seen, bool]:
-    "The pictures of one person, and whether a view of them is empty."
-    out, empty = {}, False
-    planes = _planes_of(g, seed, a.trunc)
-    for view, camera in views.items():
-        if a.samples:
-            seen, counts = g.dense(planes, camera, a.resolution, a.samples, normals='normal' in kinds), None
-        else:
-            seen, counts = _rendered(g, planes, camera, kinds, a.resolution)
-        empty |= seen.opacity.max().item() < 0.5
-        for kind in kinds:
-            out[view, kind] = _colored(kind, g, camera, seen, counts).cpu()
-    return out, empty
-
 # %% ../nbs/21_cli.ipynb #21c0f008
-def _rendered(g: Generator, planes, camera, kinds: list[str], resolution: int | None):
+def _rendered(g: Generator, planes, camera, kinds: list[str], a: Render | Grid):
     "What is seen, and samples per pixel [1, 1, R, R] where these are asked for."
     how = dict(normals='normal' in kinds)
+    if a.samples:
+        return g.dense(planes, camera, a.resolution, a.samples, **how), None
     if 'samples' not in kinds:
-        return g.render(planes, camera, resolution, **how), None
+        return g.render(planes, camera, a.resolution, **how), None
     if not isinstance(g, Generator):
         mend = 'leave samples out of --kinds'
         raise ValueError(f'a generator of {g.run.system} has the same samples everywhere: {mend}')
-    trace = g.render(planes, camera, resolution, trace=True, **how)
+    trace = g.render(planes, camera, a.resolution, trace=True, **how)
     return trace.rendering, trace.samples
 
 
@@ -1220,7 +1218,7 @@ def import_command(a: ImportEG3D) -> dict:
     """Write `outdir`/generator.safetensors; where it is, its sizes, and what was left out.
 
     In one line a ValueError where the file holds no such weights, FileNotFoundError where there is none."""
-    from wysiwyg.baselines.eg3d_weights import import_eg3d, read_weights
+    from wysiwyg.baselines.eg3d_weights import import_eg3d, left_out, read_weights
 
     path = Path(a.outdir) / 'generator.safetensors'
     if path.exists():
@@ -1230,16 +1228,13 @@ def import_command(a: ImportEG3D) -> dict:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_generator(g, path, imported_from=file_sha(a.weights))
     run = g.run
-    left_out = [] if a.noise else ["super-resolution's noise (--noise adds it)"]
-    if a.scene == 'shapenet':
-        left_out.append('the camera in the mapping, which was trained with zeros')
     return {
         'generator': str(path),
         'picture': run.resolution,
         'feature_image': round(run.eg3d.resolution(0)),
         'planes': f'3 x {run.backbone.plane_channels} x {run.backbone.plane_resolution}^2',
         'parameters': sum(p.numel() for p in g.parameters()),
-        'left_out': left_out,
+        'left_out': [*left_out(g.state_dict(), a.scene, a.noise)],
     }
 
 # %% ../nbs/21_cli.ipynb #83e3172d

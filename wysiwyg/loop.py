@@ -311,13 +311,11 @@ def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, G
     try:
         d = load_file(judge, str(device))
     except Exception as e:
-        raise ValueError(f'{judge.name} is not a safetensors file: {e}') from None
-    for name, x in d.items():
-        if not x.is_floating_point() or x.element_size() == 1:
-            raise ValueError(f'{judge.name} is of no use: {name} is {x.dtype}')
-        if not x.float().isfinite().all():
-            raise ValueError(f'{judge.name} is of no use: {name} is not finite')
-    return path, judge, g, d
+        raise ValueError(f'{judge.name} is not a safetensors file: {one_line(e)}') from None
+    try:
+        return path, judge, g, as_weights(d)
+    except ValueError as e:
+        raise ValueError(f'{judge.name} is of no use: {e}') from None
 
 # %% ../nbs/15a_loop.ipynb #7c1e9a34
 _PROBE = 'probe.kind', 'probe.stride', 'probe.slope'

@@ -123,6 +123,12 @@ class EG3DGenerator(nn.Module):
         return self.mapping(z, label if self.run.backbone.label_dim else None, trunc)
 
     def synthesize(self, w: Tensor) -> Scene:
+        "w [B, w_dim] -> planes and what else is rendered; ValueError for W+."
+        if w.ndim != 2:
+            raise ValueError(f'w is {list(w.shape)}: {self.run.system} takes one for all layers, [B, w_dim]')
+        return self._scene(w)
+
+    def _scene(self, w: Tensor) -> Scene:
         return Scene(self.triplane(w), w)
 
     def look_up(self, planes: Tensor, x: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ class Mimic3DGenerator(EG3DGenerator):
         super().__init__(run)
         self.triplane = _Planes(run.backbone)
 
-    def synthesize(self, w: Tensor) -> Scene:
+    def _scene(self, w: Tensor) -> Scene:
         planes, detail = self.triplane(w)
         return _FineScene(planes, w, detail)
 
