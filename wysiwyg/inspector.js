@@ -115,7 +115,7 @@ function chosen(ray, t) {
 }
 
 function costs(told, ray) {
-  const { proposed = 0, trace = 0 } = told.spent, dense = ray ? `, where dense takes ${ray.truth.t.length}` : '';
+  const { proposed = 0, trace = 0 } = told.spent, dense = ray ? `, where dense takes ${ray.dense}` : '';
   const all = proposed + trace, psnr = told.psnr === undefined ? '' : `; ${told.psnr.toFixed(1)} dB against dense`;
   return `Field evaluations a pixel: probe ${proposed.toFixed(1)} + samples ${trace.toFixed(1)} = ${all.toFixed(1)}${dense}${psnr}.`;
 }
