@@ -4,7 +4,9 @@ Skipped where there is no Chromium: `apt install chromium`, or any that is calle
 """
 
 import json
+import math
 import os
+import re
 import shutil
 import socket
 import statistics
@@ -170,7 +172,7 @@ def test_in_jupyterlab(page, lab):
     page.wait_for_function("document.querySelector('.wy .error').textContent.includes('keeps no bins')")
     assert page.locator('select[data-name=sampler]').input_value() == 'robust'  # as it was
 
-    for control in ('select[data-name=show]', 'button[data-curve=pdf]', 'input[data-name=tau]'):
+    for control in ('select[data-name=show]', 'button[data-formula=pdf]', 'input[data-name=tau]'):
         page.locator(control).focus()
         for key in ('r', 'x', 'z', 'd', 'd'):
             page.keyboard.press(key)  # JupyterLab would make the cell raw, or cut it
@@ -208,7 +210,7 @@ def test_a_gan_by_hand_in_jupyterlab(page, lab):
     rate = page.locator('input[data-name=g_rate]')
     answered(page, lambda: rate.evaluate("e => { e.value = 0; e.dispatchEvent(new Event('input')) }"))
     answered(page, press['B'].click)
-    page.locator('button[data-number="G step"]').click()
+    page.locator('button[data-formula="G step"]').click()
     assert 'rate 0,' in page.locator('.wy .formula').inner_text()
     assert 'moved by 0.0000 on average' in page.locator('.wy .formula').inner_text()
 
@@ -238,13 +240,22 @@ def test_a_page_without_a_kernel(page, tmp_path):
     box = picture.bounding_box()
     picture.click(position={'x': box['width'] * 0.4, 'y': box['height'] * 0.5})
     assert formula.inner_text() != told
-    page.locator('button[data-curve=kept]').click()
+    page.locator('button[data-formula=kept]').click()
     assert 'Eq. 9' in formula.inner_text()
     assert page.locator('input[data-name=tau]').is_disabled()
     for key in ('p', 'z', '[', ']', ' ', 'ArrowLeft', 'r', '?'):
         page.locator('.wy').press(key)
     page.wait_for_timeout(1200)
     assert page.asked == [file.as_uri()] and not page.complaints
+
+
+def assert_arrow_is_of(step: dict, page):
+    "The shown sigma is that of the D whose slope makes the arrow: after it moved."
+    shown = page.locator('.wy .formula').inner_text().split('at (')[1]
+    x, y, sigma = [float(text) for text in re.findall(r'-?\d+\.\d+', shown)[:3]]
+    fakes = zip(step['fake'][::2], step['fake'][1::2], step['on_learned'])
+    (logit,) = [d for *at, d in fakes if at == pytest.approx([x, y], abs=0.0051)]
+    assert sigma == pytest.approx(1 / (1 + math.exp(logit)), abs=6e-4)
 
 
 def test_a_gan_by_hand_without_a_kernel(page, tmp_path):
@@ -270,8 +281,10 @@ def test_a_gan_by_hand_without_a_kernel(page, tmp_path):
     box = page.locator('.wy canvas').nth(1).bounding_box()
     page.mouse.move(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
     for number in ('z', 'fake', 'logits', 'D loss', 'R1', 'G loss', 'arrow', 'D step', 'G step', 'distance'):
-        page.locator(f'button[data-number="{number}"]').click()
+        page.locator(f'button[data-formula="{number}"]').click()
         assert '=' in page.locator('.wy .formula').inner_text() or number in ('D step', 'G step', 'distance')
+    page.locator('button[data-formula=arrow]').click()
+    assert_arrow_is_of(live.ask(history=live.asked['history'][:44])['step'], page)
     assert page.locator('select[data-name=data]').is_disabled()
     for key in ('r', 'b', 'g', ' ', '[', ']', 'p', 'u', '?'):
         page.locator('.wy').press(key)

@@ -1,7 +1,9 @@
 "A GAN by hand: steps against torch alone, histories that always give the same game, presses that survive."
 
 import json
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
+from wysiwyg import by_hand
 from wysiwyg.by_hand import (
     POINTS,
     RATES,
@@ -148,6 +151,65 @@ def test_what_is_told_is_the_game():
     bluer = pictures[1, ..., 2].astype(int) > pictures[1, ..., 0]
     sure = opinion(game.d)
     assert (bluer == (sure > 0.5).numpy())[(sure - 0.5).abs().numpy() > 1e-3].all()
+
+
+def slope(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:  # [n, 2]
+    x = x.requires_grad_()
+    return torch.autograd.grad(net(x).sum(), x)[0]
+
+
+def arrows(net: torch.nn.Module, logits: list[float], fake: torch.Tensor) -> torch.Tensor:  # [n, 2]
+    "sigma(-D) grad D, of the logits that are told."
+    return torch.sigmoid(-torch.tensor(logits))[:, None] * slope(net, fake)
+
+
+def nearest(points: torch.Tensor, others: torch.Tensor) -> float:
+    return np.mean([min((p - o).norm().item() for o in others) for p in points])
+
+
+@pytest.mark.parametrize('who', 'DGB')
+def test_numbers_obey_the_formulas_above_them(who):
+    "Each number of by_hand.js, by its law, from what is told and the players in torch.nn."
+    live = ByHand(data='moons', seed=3, d_rate='0.02', g_rate='0.01', gamma='1')
+    live.press('B', 8)
+    was = by_torch('moons', 3, [Move('B', 0.02, 0.01, 1.0)] * 8)
+    told = live.press(who)
+    g, d = by_torch('moons', 3, [Move('B', 0.02, 0.01, 1.0)] * 8 + [Move(who, 0.02, 0.01, 1.0)])
+    step, now, terms = told['step'], told['now'], told['step']['terms']
+    points = {k: torch.tensor(step[k]).reshape(-1, 2) for k in ('z', 'real', 'fake', 'push', 'moved')}
+    shown = {k: torch.tensor(now[k]).reshape(-1, 2) for k in ('z', 'real', 'fake', 'push')}
+    logits = {k: torch.tensor(step[k]) for k in ('on_real', 'on_fake', 'on_learned')}
+    cost = {k: F.softplus(sign * logits[k]).mean() for k, sign in (('on_real', -1), ('on_fake', 1))}
+    r1 = slope(was[1], points['real']).square().sum(1).mean()
+    walked = (points['moved'] - points['fake']).norm(dim=1).mean()
+    both = {
+        'z': (points['z'], torch.randn(64, 2, generator=rng(3, 'z', 8))),
+        'fake': (points['fake'], was[0](points['z'])),
+        'logits': (logits['on_fake'], was[1](points['fake'])[:, 0]),
+        'D loss': (terms['D'], cost['on_real'] + cost['on_fake'] + step['gamma'] / 2 * r1),
+        'R1': (terms['r1'], r1),
+        'G loss': (terms['G'], F.softplus(-logits['on_learned']).mean()),
+        'arrow': (points['push'], arrows(d, step['on_learned'], points['fake'])),
+        'D step': (told['moves']['D'], 8 + (who in 'DB')),
+        'G step': (walked, (g(points['z']) - was[0](points['z'])).norm(dim=1).mean()),
+        'distance': (now['apart'], [nearest(*[shown[k] for k in w]) for w in (PAIR, PAIR[::-1])]),
+    }
+    assert [*both] == names_in(Path(by_hand.__file__).with_suffix('.js'))
+    both['at rest'] = shown['push'], arrows(d, now['on_fake'], shown['fake'])
+    for name, numbers in both.items():
+        one, other = [np.array(torch.as_tensor(x).detach()) for x in numbers]
+        np.testing.assert_allclose(one, other, rtol=5e-3, atol=2e-3, err_msg=name)
+    apart_by = (logits['on_learned'] - logits['on_fake']).abs().mean()
+    assert apart_by > 0.05 if who in 'DB' else apart_by == 0  # else either would do
+
+
+PAIR = 'fake', 'real'
+
+
+def names_in(script: Path) -> list[str]:
+    "What has a formula there."
+    listed = script.read_text().split('const NUMBERS = [')[1].split('\n];')[0]
+    return re.findall("{ name: '([^']+)'", listed)
 
 
 def test_an_arrow_lowers_the_loss_of_g():

@@ -2,15 +2,18 @@
 
 import gc
 import json
+import re
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from wysiwyg import live
+from wysiwyg import inspector as module, live
+from wysiwyg.camera import camera_rays
 from wysiwyg.core import rng
 from wysiwyg.generator import load_generator
 from wysiwyg.inspector import VIEWS, Frame, Inspector, RayParts, inspector_settings, take_apart
@@ -74,6 +77,64 @@ def test_what_is_shown_is_the_trace(inspector, asked):
         assert pdf[np.array(ray['keep'], bool)].sum() >= inspector.asked['tau'] - 1e-3
 
 
+def eq1(sdf: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    "Density per world unit."
+    half = np.exp(-np.abs(sdf) / beta) / 2
+    return np.where(sdf > 0, half, 1 - half) / beta
+
+
+def eq2(sigma: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Light that gets here, and weights."
+    thick = sigma * delta
+    trans = np.exp(thick - thick.cumsum())
+    return trans, trans * (1 - np.exp(-thick))
+
+
+def field_on(g, frame, side: int, pixel: list[int], t: np.ndarray) -> list[np.ndarray]:
+    "What the field says along a ray: sdf and beta [S]."
+    n = torch.tensor([pixel[0] * side + pixel[1]])
+    t = torch.tensor(t, dtype=torch.float32)[None, None]
+    with torch.no_grad():
+        answer = camera_rays(frame.camera, side, n).ask(g.field_at(frame.planes), t)
+    return [x[0, 0].double().numpy() for x in (answer.sdf, answer.beta)]
+
+
+def test_numbers_obey_the_formulas_above_them(g, inspector):
+    "Each curve of inspector.js, by its law, from what is told and the field."
+    ray = inspector.ask(seed=4, x=0.45, y=0.6, tau=0.97)['ray']
+    s = {name: np.array(x) for name, x in ray['samples'].items()}
+    pdf, keep, counts = [np.array(ray[name]) for name in ('pdf', 'keep', 'counts')]
+    edges, width = np.linspace(ray['near'], ray['far'], len(pdf) + 1, retstep=True)
+    likely = np.argsort(-pdf)
+    fewest, even = np.zeros(len(pdf)), len(s['t']) // keep.sum() * keep
+    fewest[likely[: 1 + (pdf[likely].cumsum() < 0.97).sum()]] = 1
+    even[likely[: int(len(s['t']) % keep.sum())]] += 1
+    lows = [e + width * np.arange(n) / n for e, n in zip(edges, counts) if n]
+    u = (s['t'] - np.concatenate(lows)) * np.repeat(counts, counts.astype(int)) / width
+
+    side = ray['probe_side']
+    seen = field_on(g, inspector.frame, side, [int(0.6 * side), int(0.45 * side)], edges)
+    sdf, beta = field_on(g, inspector.frame, inspector.frame.side, ray['pixel'], s['t'])
+    trans, weights = eq2(s['sigma'], s['delta'])
+    both = {
+        'probe': (ray['probe'], eq2(eq1(*[(x[1:] + x[:-1]) / 2 for x in seen]), width)[1]),
+        'pdf': (pdf.sum(), 1),
+        'kept': (keep, fewest),
+        'strata': (counts, even),
+        'samples': (u, u.clip(0, 1)),
+        'sdf': (s['sdf'], sdf),
+        'beta': ([s['beta'], s['sigma']], [beta, eq1(s['sdf'], s['beta'])]),
+        'T': (s['trans'], trans),
+        'w': (s['weights'], weights),
+        'depth': (s['depth'], weights @ s['t'] + (1 - weights.sum()) * ray['far']),
+    }
+    listed = Path(module.__file__).with_suffix('.js').read_text().split('const CURVES = [')[1]
+    assert [*both] == re.findall("{ name: '([^']+)'", listed.split('\n];')[0])
+    for name, (shown, by_law) in both.items():
+        off = 5e-3 if name == 'samples' else 2e-4
+        np.testing.assert_allclose(shown, by_law, rtol=2e-3, atol=off, err_msg=name)
+
+
 def test_truth_is_the_dense_ray(g, inspector):
     told = inspector.ask(x=0.5, y=0.5)
     frame = inspector.frame
@@ -86,7 +147,7 @@ def test_truth_is_the_dense_ray(g, inspector):
 def test_evaluations_are_those_that_were_made(g, inspector):
     before = g.evaluations
     told = inspector.ask(yaw=0.11)
-    made = g.evaluations - before - 384  # the dense ray
+    made = g.evaluations - before - told['ray']['dense']
     assert sum(told['spent'].values()) * told['side'] ** 2 == pytest.approx(made)
     again = inspector.ask(tau=0.9)
     assert again['spent']['proposed'] == told['spent']['proposed']

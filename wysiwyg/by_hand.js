@@ -29,7 +29,7 @@ const NUMBERS = [
   { name: 'D loss', ink: REAL, lesson: '14_losses', words: "D's loss", law: 'L_D = mean softplus(\u2212D(x)) + mean softplus(D(G(z))) + \u03b3/2 \u00b7 R1', put: (s) => s.who && `L_D = ${fixed(s.terms.real)} + ${fixed(s.terms.fake)} + ${s.gamma}/2 \u00b7 ${fixed(s.terms.r1)} = ${fixed(s.terms.D)}` },
   { name: 'R1', ink: INK.sky, lesson: '14_losses', words: "R1: D's slope at the reals", law: 'R1 = mean |\u2207D(x)|\u00b2', put: (s) => s.who && `R1 = ${fixed(s.terms.r1)}: with \u03b3 = ${s.gamma} it adds ${fixed((s.gamma / 2) * s.terms.r1)}` },
   { name: 'G loss', ink: FAKE, lesson: '14_losses', words: "G's loss", law: 'L_G = mean softplus(\u2212D(G(z))), by the D that has just learned', put: (s) => s.who && `L_G = ${fixed(s.terms.G)}${s.who === 'D' ? ', but G stands still' : ''}` },
-  { name: 'arrow', ink: INK.black, lesson: '18b_by_hand', words: 'an arrow: where G\u2019s loss falls', law: '\u2212n \u2202L_G/\u2202x = \u03c3(\u2212D(x)) \u2207D(x)', put: (s, p) => `at ${point(p.fake)}: ${fixed(sigmoid(-p.logit), 3)} \u00b7 ${point(p.push.map((v) => v / sigmoid(-p.logit)))} = ${point(p.push)}` },
+  { name: 'arrow', ink: INK.black, lesson: '18b_by_hand', words: 'an arrow: where G\u2019s loss falls', law: '\u2212n \u2202L_G/\u2202x = \u03c3(\u2212D(x)) \u2207D(x)', put: (s, p) => `at ${point(p.fake)}: ${fixed(sigmoid(-p.learned), 3)} \u00b7 ${point(p.push.map((v) => v / sigmoid(-p.learned)))} = ${point(p.push)}` },
   { name: 'D step', ink: REAL, lesson: '15_training', words: "D's step, Adam", law: adam, put: (s, p, t) => s.who && (s.who === 'G' ? 'D stood still' : `rate ${s.d_rate}, D's step ${t.moves.D}`) },
   { name: 'G step', ink: FAKE, lesson: '15_training', words: "G's step, Adam", law: adam, put: (s, p, t) => s.who && (s.who === 'D' ? 'G stood still' : `rate ${s.g_rate}, G's step ${t.moves.G}: fakes moved by ${fixed(moved(s))} on average`) },
   { name: 'distance', ink: INK.green, lesson: '18b_by_hand', words: 'how far apart, which no loss says', law: 'mean distance of fakes to the nearest real; of reals to the nearest fake', put: (s, p, t) => `${fixed(t.now.apart[0], 3)}: fakes off the data; ${fixed(t.now.apart[1], 3)}: data that is missed` },
@@ -78,14 +78,18 @@ function scene(told, stage) {
   const s = told.step, rest = stage === null || !s.who, from = rest ? told.now : s;
   const z = pairs(from.z), real = pairs(from.real), made = pairs(from.fake), push = pairs(from.push);
   const moved = rest ? made : pairs(s.moved);
-  const fakes = made.map((fake, i) => ({ z: z[i], fake, push: push[i], moved: moved[i], logit: from.on_fake[i] }));
+  const learned = rest ? from.on_fake : s.on_learned; // by the D that G moves against
+  const fakes = made.map((fake, i) => ({ z: z[i], fake, push: push[i], moved: moved[i], logit: from.on_fake[i], learned: learned[i] }));
   const size = mean(push.map((p) => Math.hypot(...p)));
   const times = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50].reduce((a, b) => (Math.abs(Math.log(b * size / 0.13)) < Math.abs(Math.log(a * size / 0.13)) ? b : a));
   return { rest, times, stage: rest ? 6 : stage, real, fakes, on_real: from.on_real, on_fake: from.on_fake, after: rest || stage >= 4 };
 }
 
+const noiseAxes = (canvas) => axes(canvas.getContext('2d'), 22, 16, canvas.width - 26, canvas.height - 34, [-3, 3], [-3, 3]);
+const planeAxes = (canvas, { reach }) => axes(canvas.getContext('2d'), 0, 0, canvas.width, canvas.height, [-reach, reach], [-reach, reach]);
+
 function drawNoise(canvas, { fakes, rest, stage }, picked) {
-  const g = cleared(canvas), { width, height } = canvas, at = axes(g, 22, 16, width - 26, height - 34, [-3, 3], [-3, 3]);
+  const g = cleared(canvas), { height } = canvas, at = noiseAxes(canvas);
   at.frame('noise z', [-2, 0, 2]);
   g.textAlign = 'center';
   for (const v of [-2, 0, 2]) g.fillText(String(v), at.X(v), height - 4);
@@ -97,7 +101,7 @@ function drawNoise(canvas, { fakes, rest, stage }, picked) {
 function drawPlane(canvas, told, pixels, sc, picked, part) {
   const size = 3 * told.side ** 2, g = canvas.getContext('2d'), { width } = canvas;
   putPixels(canvas, pixels.subarray(sc.after ? size : 0, sc.after ? 2 * size : size), told.side);
-  const at = ([x, y]) => [((x / told.reach + 1) / 2) * width, ((1 - y / told.reach) / 2) * width];
+  const at = planeAxes(canvas, told).put;
   const between = (a, b) => [a[0] + part * (b[0] - a[0]), a[1] + part * (b[1] - a[1])];
   const unit = width / 2 / told.reach;
   sc.real.forEach((p) => dotAt(g, ...at(p), REAL, sc.rest ? 2.6 : 3.4));
@@ -178,7 +182,7 @@ function drawCurves(canvas, curve) {
 // ---- the drawing --------------------------------------------------------------------------------
 
 function render({ model, el }) {
-  const root = styled(el), ask = asker(model), settings = model.get('settings');
+  const root = styled(el), ask = asker(model, root, answered), settings = model.get('settings');
   const choices = (name) => settings.find((s) => s.name === name).choices;
   const longest = settings.find((s) => s.name === 'history').high;
   const view = { stage: null, part: 1, number: 'D loss', picked: null, ten: false, playing: false, slow: false, timer: null, frame: null, chosen: false };
@@ -186,14 +190,13 @@ function render({ model, el }) {
   const noise = canvas(232, 200, 'noise: the numbers that G is given', true);
   const plane = canvas(432, 432, 'reals, fakes and what the critic says of each place', true);
   const logits = canvas(500, 206, 'what each logit costs the critic'), curves = canvas(500, 176, 'losses of both, step by step');
-  const error = element('div', { class: 'error', role: 'alert' }), help = element('div', { class: 'quiet' }, KEYS);
+  const help = element('div', { class: 'quiet' }, KEYS);
   const said = element('div', { class: 'quiet' }), status = element('span', { class: 'quiet status' }), scale = element('span', { class: 'quiet' });
-  const formula = element('div', { class: 'formula' });
+  const formula = formulas(NUMBERS, (n) => { view.number = n.name; view.chosen = true; draw(); });
 
   // Other data or another seed begin anew; knobs hold from the next step on.
   const turned = (changes) => { quiet(); ask('seed' in changes || 'data' in changes ? { ...changes, history: '' } : changes); };
   const { groups, refresh } = controls(model, Object.assign(turned, { now: ask.now }));
-  const press = (words, title, act, name) => element('button', { title, onclick: act, 'data-act': name }, words);
 
   const token = (who) => {
     const a = ask.now();
@@ -248,18 +251,17 @@ function render({ model, el }) {
 
   function show(stage) {
     cancelAnimationFrame(view.frame);
-    Object.assign(view, { stage, part: 1 });
+    const glides = stage === 1 || stage === 5, begun = performance.now();
+    Object.assign(view, { stage, part: glides ? 0 : 1 });
     if (!view.chosen) view.number = WALK[stage].number;
-    if (stage === 1 || stage === 5) {
-      const begun = performance.now();
-      const glide = (now) => {
-        const t = Math.min(1, Math.max(0, (now - begun) / 900));
-        view.part = t * t * (3 - 2 * t);
-        draw();
-        if (t < 1) view.frame = requestAnimationFrame(glide);
-      };
-      view.frame = requestAnimationFrame(glide);
-    } else draw();
+    draw();
+    const glide = (now) => {
+      const t = Math.min(1, Math.max(0, (now - begun) / 900));
+      view.part = t * t * (3 - 2 * t);
+      drawPoints();
+      if (t < 1) view.frame = requestAnimationFrame(glide);
+    };
+    if (glides) view.frame = requestAnimationFrame(glide);
   }
 
   const buttons = {
@@ -269,40 +271,43 @@ function render({ model, el }) {
     D: press('D step', 'D alone learns (D)', () => act.move('D'), 'D'), G: press('G step', 'G alone learns (G)', () => act.move('G'), 'G'),
   };
   const chips = WALK.map((w, k) => element('button', { title: `stage ${k + 1} of the last step`, 'data-stage': k, onclick: () => act.stage(k) }, `${k + 1} ${w.chip}`));
-  const names = NUMBERS.map((n) => element('button', { 'data-number': n.name, title: `${n.words}: its formula`, onclick: () => { view.number = n.name; view.chosen = true; draw(); } },
-    element('span', { style: `display: inline-block; width: 10px; height: 10px; margin-right: 4px; background: ${n.ink}` }), n.name));
   const to = () => element('span', { class: 'quiet', 'aria-hidden': 'true' }, '\u2192');
 
   function drawFormula(told, sc) {
-    const s = told.step, c = NUMBERS.find((n) => n.name === view.number), who = sc.fakes[view.picked] ? view.picked : 0;
-    formula.replaceChildren(element('b', {}, c.words), '  ', lessonLink(c.lesson), element('br'), element('code', {}, c.law), element('br'),
-      element('code', {}, c.put(s, sc.fakes[who], told) || 'nobody has moved yet: press both'));
-    for (const b of names) b.setAttribute('aria-pressed', String(b.dataset.number === c.name));
+    const c = NUMBERS.find((n) => n.name === view.number), who = sc.fakes[view.picked] ? view.picked : 0;
+    formula.show(c, c.put(told.step, sc.fakes[who], told) || 'nobody has moved yet: press both');
+  }
+
+  // What glides; what follows the pointer; all.
+  function drawPoints(told = model.get('told'), sc = scene(told, view.stage)) {
+    drawPlane(plane, told, bytesOf(model), sc, view.picked, view.part);
+  }
+
+  function drawPicked(told = model.get('told'), sc = scene(told, view.stage)) {
+    drawNoise(noise, sc, view.picked);
+    drawPoints(told, sc);
+    drawLogits(logits, sc, view.picked);
+    drawFormula(told, sc);
   }
 
   function draw() {
     const told = model.get('told'), sc = scene(told, view.stage), { D, G } = told.moves;
-    error.textContent = told.error || '';
-    drawNoise(noise, sc, view.picked);
-    drawPlane(plane, told, bytesOf(model), sc, view.picked, view.part);
-    drawLogits(logits, sc, view.picked);
+    drawPicked(told, sc);
     drawCurves(curves, told.curve);
-    drawFormula(told, sc);
     status.textContent = `D has moved ${D} times, G ${G}.`;
     const about = sc.rest ? null : WALK[view.stage].said;
     said.textContent = about ? (typeof about === 'function' ? about(told.step) : about) : 'Hover over a fake for its numbers.';
     scale.textContent = sc.stage === 4 || sc.rest ? `arrows drawn ${sc.times}\u00d7` : '';
-    chips.forEach((c, k) => c.setAttribute('aria-pressed', String(k === view.stage)));
-    buttons.ten.setAttribute('aria-pressed', String(view.ten));
-    buttons.play.setAttribute('aria-pressed', String(view.playing));
+    chips.forEach((c, k) => pressed(c, k === view.stage));
+    pressed(buttons.ten, view.ten);
+    pressed(buttons.play, view.playing);
     for (const who of ['B', 'D', 'G']) buttons[who].disabled = next(who) === null;
     buttons.play.disabled = next('B') === null;
     buttons.undo.disabled = !ask.now().history || !known(undone());
     refresh();
   }
 
-  function heard() {
-    root.dataset.turn = Number(root.dataset.turn || 0) + 1;
+  function answered() {
     draw();
     if (model.get('told').error) view.playing = view.slow = false;
     if (view.slow) walk();
@@ -310,24 +315,24 @@ function render({ model, el }) {
   }
 
   // The fake, or the noise, nearest to the pointer.
-  const pick = (canvas, where) => {
+  const pick = (canvas, axesOf) => {
     const nearest = (e) => {
       const told = model.get('told'), sc = scene(told, view.stage), r = canvas.getBoundingClientRect();
-      const at = where((e.clientX - r.left) / r.width, (e.clientY - r.top) / r.height, told);
+      const at = axesOf(canvas, told).inverse([((e.clientX - r.left) / r.width) * canvas.width, ((e.clientY - r.top) / r.height) * canvas.height]);
       const away = sc.fakes.map((f) => { const p = canvas === noise ? f.z : sc.stage === 5 ? f.moved : f.fake; return Math.hypot(p[0] - at[0], p[1] - at[1]); });
       view.picked = away.indexOf(Math.min(...away));
       if (!['z', 'fake', 'logits', 'arrow'].includes(view.number)) view.number = canvas === noise ? 'z' : 'arrow';
-      draw();
+      drawPicked();
     };
     canvas.addEventListener('pointermove', nearest);
-    canvas.addEventListener('pointerleave', () => { view.picked = null; draw(); });
+    canvas.addEventListener('pointerleave', () => { view.picked = null; drawPicked(); });
   };
-  pick(plane, (x, y, told) => [(2 * x - 1) * told.reach, (1 - 2 * y) * told.reach]);
-  pick(noise, (x, y) => [((x * 232 - 22) / 206) * 6 - 3, 3 - ((y * 200 - 16) / 166) * 6]);
+  pick(plane, planeAxes);
+  pick(noise, noiseAxes);
 
   const keys = {
     b: () => act.move('B'), d: () => act.move('D'), g: () => act.move('G'), x: () => act.ten(), p: () => act.play(), u: () => act.undo(), r: () => act.reset(), ' ': () => act.slow(),
-    '[': () => act.stage((view.stage === null ? 6 : view.stage) - 1), ']': () => act.stage(view.stage === null ? 0 : view.stage + 1), '?': () => { help.hidden = !help.hidden; },
+    '[': () => act.stage((view.stage === null ? 6 : view.stage) - 1), ']': () => act.stage(view.stage === null ? 0 : view.stage + 1), '?': toggled(help),
   };
   onKeys(root, keys);
 
@@ -338,13 +343,11 @@ function render({ model, el }) {
   const shades = 'linear-gradient(90deg, #e7a679, #f3d0b8 35%, #fff 50%, #b8d3e7 65%, #79b1d5)';
   const legend = element('span', { class: 'quiet' }, 'D: fake ', element('span', { style: `display: inline-block; width: 120px; height: 9px; border: 1px solid ${INK.pale}; background: ${shades}` }), ' real');
   const column = (width, ...parts) => element('div', { style: `width: ${width}px; display: flex; flex-direction: column; gap: 6px` }, ...parts);
-  root.append(error, bar, stages,
+  root.append(bar, stages,
     element('div', { class: 'row' }, column(232, groups.get('data'), noise, groups.get('generator G')), column(432, plane, element('div', { class: 'row', style: 'justify-content: space-between; gap: 6px' }, legend, scale), said), column(500, groups.get('critic D'), logits, curves)),
-    element('div', { class: 'row', style: 'gap: 4px; margin: 8px 0 4px' }, ...names), formula, help);
-  model.on('change:told', heard);
-  root.dataset.turn = 0;
+    formula.names, formula.box, help);
   draw();
-  return () => { quiet(); view.playing = false; ask.stop(); model.off('change:told', heard); };
+  return () => { quiet(); view.playing = false; ask.stop(); };
 }
 const drawing = { render };
 export default drawing;

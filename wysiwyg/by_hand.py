@@ -164,7 +164,8 @@ class _Seen:
     on_fake: Tensor
     d_before: Player
     terms: dict[str, float]  # real, fake, r1, D: before D moved; G: after it
-    push: Tensor  # sigma(-D) grad D at the fakes: where a fake should go, as D is when G moves
+    on_learned: Tensor  # logits of the fakes by D as it is when G moves
+    push: Tensor  # sigma(-D) grad D there, by the same D: where a fake should go
     moved: Tensor  # G(z) after the step
 
 
@@ -204,14 +205,15 @@ def play(game: Game, move: Move) -> Game:
     learned, better = game.d, game.g
     if move.who in 'DB':
         learned = game.d.moved(torch.autograd.grad(d_loss, d.weights), move.d_rate)
-    g_loss = g_adversarial(learned(fake))
+    on_learned = learned(fake)[:, 0]
+    g_loss = g_adversarial(on_learned)
     on_fakes, *gradients = torch.autograd.grad(g_loss, (fake, *g.weights))
     if move.who in 'GB':
         better = game.g.moved(gradients, move.g_rate)
     terms['G'] = g_loss.item()
     tensors = [x.detach() for x in (z, real, fake, *logits)]
     push = -len(z) * on_fakes  # of one fake: the loss is a mean
-    seen = _Seen(move, *tensors, game.d, terms, push, better(z).detach())
+    seen = _Seen(move, *tensors, game.d, terms, on_learned.detach(), push, better(z).detach())
     curve = (*game.curve, (terms['D'], terms['G']))
     return Game(game.data, game.seed, better, learned, game.step + 1, seen, curve)
 
@@ -226,14 +228,12 @@ class _Games:
 
     def get(self, data: str, seed: int, history: str) -> Game:
         moves = moves_of(history)
-        n = len(moves)
-        while n and self._find(data, seed, history[: 4 * n]) is None:
-            n -= 1
-        game = self._find(data, seed, history[: 4 * n]) or new_game(data, seed)
-        for i in range(n, len(moves)):
-            game = play(game, moves[i])
+        kept = (self._find(data, seed, history[: 4 * n]) for n in range(len(moves), 0, -1))
+        game = next(filter(None, kept), None) or new_game(data, seed)
+        for move in moves[game.step :]:
+            game = play(game, move)
             self.played += 1
-            self._keep(data, seed, history[: 4 * i + 4], game)
+            self._keep(data, seed, history[: 4 * game.step], game)
         return game
 
     def _find(self, *key) -> Game | None:
@@ -280,12 +280,10 @@ def _told_of(seen: _Seen | None) -> dict:
     "One step's batch for a page."
     if seen is None:
         return {}
-    told = {
-        k: rounded(getattr(seen, k)) for k in ('z', 'real', 'fake', 'on_real', 'on_fake', 'push', 'moved')
-    }
-    knobs = {k: getattr(seen.move, k) for k in ('who', 'd_rate', 'g_rate', 'gamma')}
+    names = 'z', 'real', 'fake', 'on_real', 'on_fake', 'on_learned', 'push', 'moved'
+    told = {k: rounded(getattr(seen, k)) for k in names}
     terms = dict(zip(seen.terms, rounded([*seen.terms.values()], 5)))
-    return told | knobs | {'terms': terms}
+    return told | vars(seen.move) | {'terms': terms}
 
 
 def _told_curve(curve: tuple, most: int = 300) -> dict:
@@ -330,16 +328,14 @@ class ByHand(Live):
     settings = _by_hand_settings()
 
     def __init__(self, **asked):
-        self.games, self.game = _Games(), None
+        self.games = _Games()
         super().__init__(**asked)
 
     def answer(self, asked: dict) -> tuple[dict, bytes]:
         game = self.games.get(asked['data'], int(asked['seed']), asked['history'])
         before = game.d if game.seen is None else game.seen.d_before
-        moves = [asked['history'][::4].count(who) for who in 'DGB']
-        told = {'side': _SIDE, 'reach': _REACH, 'moves': {'D': moves[0] + moves[2], 'G': moves[1] + moves[2]}}
+        told = {'side': _SIDE, 'reach': _REACH, 'moves': {'D': game.d.moves, 'G': game.g.moves}}
         told |= {'step': _told_of(game.seen), 'now': _told_now(game), 'curve': _told_curve(game.curve)}
-        self.game = game
         return told, _paint(opinion(before)) + _paint(opinion(game.d))
 
     def press(self, who: str, times: int = 1) -> dict:

@@ -93,19 +93,10 @@ function drawRay(g, box, ray, view) {
   g.textAlign = 'center'; g.fillStyle = '#444';
   for (const t of niceTicks(range)) g.fillText(String(t), light.X(t), height - 24);
   g.fillText('distance from the camera, world units', x + width / 2, height - 8);
-  return { range, x, width };
+  return { range, inverse: light.inverse };
 }
 
 // ---- the drawing --------------------------------------------------------------------------------
-
-function legend(onPick) {
-  const box = element('div', { class: 'row', style: 'gap: 3px; margin: 4px 0' });
-  for (const c of CURVES) {
-    const swatch = element('span', { style: `display: inline-block; width: 9px; height: 9px; margin-right: 3px; background: ${c.ink}` });
-    box.append(element('button', { 'data-curve': c.name, style: 'font-size: 12px; padding: 2px 5px', title: `${c.words}: its formula`, onclick: () => onPick(c) }, swatch, c.name));
-  }
-  return box;
-}
 
 // The ends of the colours, and what lies between them.
 function rampOf({ ramp, low, high, unit }) {
@@ -123,29 +114,27 @@ function chosen(ray, t) {
   return [i, k];
 }
 
-function costs(told) {
-  const { proposed = 0, trace = 0 } = told.spent, dense = 384;
+function costs(told, ray) {
+  const { proposed = 0, trace = 0 } = told.spent, dense = ray ? `, where dense takes ${ray.dense}` : '';
   const all = proposed + trace, psnr = told.psnr === undefined ? '' : `; ${told.psnr.toFixed(1)} dB against dense`;
-  return `Field evaluations a pixel: probe ${proposed.toFixed(1)} + samples ${trace.toFixed(1)} = ${all.toFixed(1)}, where dense takes ${dense}${psnr}.`;
+  return `Field evaluations a pixel: probe ${proposed.toFixed(1)} + samples ${trace.toFixed(1)} = ${all.toFixed(1)}${dense}${psnr}.`;
 }
 
 function render({ model, el }) {
-  const root = styled(el), ask = asker(model, () => { error.textContent = 'Nobody answers: run the cell again.'; });
+  const root = styled(el), ask = asker(model, root, draw);
   const view = { stage: ask.now().step - 1, zoomed: true, pinned: null, curve: named(OF_STAGE[ask.now().step - 1]), t: null, timer: null };
   const picture = element('canvas', { width: 288, height: 288, 'aria-label': 'picture: click a pixel, drag to turn', style: 'cursor: crosshair' });
   const plots = element('canvas', { width: 600, height: 430, 'aria-label': 'what lies along the ray' });
-  const error = element('div', { class: 'error', role: 'alert' });
-  const scale = element('div', { class: 'quiet', style: 'display: flex; gap: 5px; align-items: center; min-height: 1.4em' }), spent = element('div', { class: 'quiet' }), formula = element('div', { class: 'formula' });
+  const scale = element('div', { class: 'quiet', style: 'display: flex; gap: 5px; align-items: center; min-height: 1.4em' }), spent = element('div', { class: 'quiet' });
   const help = element('div', { class: 'quiet', hidden: '' }, KEYS);
   const { groups, box, refresh, reset } = controls(model, ask);
-  const names = legend((c) => { view.curve = c; view.stage = Math.max(view.stage, c.stage); draw(); });
+  const formula = formulas(CURVES, (c) => { view.curve = c; view.stage = Math.max(view.stage, c.stage); draw(); });
   const step = element('span', { class: 'quiet', style: 'min-width: 9em; display: inline-block' });
-  const press = (words, title, act) => element('button', { title, onclick: act }, words);
   const pin = press('pin', 'keep this ray beside the next (P)', () => act.pin());
   const zoom = press('zoom', 'around the surface, or the whole ray (Z)', () => act.zoom());
   const bar = element('div', { class: 'row', style: 'gap: 5px; align-items: center' },
     press('\u25c0', 'a step back ([)', () => act.step(-1)), press('\u25b6', 'a step on (])', () => act.step(1)),
-    press('slow motion', 'from the probe to the weights (space)', () => act.play()), step, zoom, pin, press('reset', 'all as at first (R)', () => act.reset()), press('keys', 'what the keys do (?)', () => { help.hidden = !help.hidden; }));
+    press('slow motion', 'from the probe to the weights (space)', () => act.play()), step, zoom, pin, press('reset', 'all as at first (R)', () => act.reset()), press('keys', 'what the keys do (?)', toggled(help)));
 
   const begun = ask.now();
   const rayNow = () => model.get('told').ray || view.last;
@@ -192,22 +181,19 @@ function render({ model, el }) {
 
   function drawFormula(ray) {
     if (!ray) return;
-    const [i, k] = chosen(ray, view.t), c = view.curve, numbers = c.put(ray, i, k);
-    formula.replaceChildren(element('b', {}, c.words), '  ', lessonLink(c.lesson), element('br'), element('code', {}, c.law),
-      element('br'), element('code', {}, numbers || 'this sampler asks no proposal'), element('div', { class: 'quiet' }, `of sample ${i + 1} of ${ray.samples.t.length}, ${view.t === null ? 'the heaviest: hover over the plots for others' : 'the nearest to the pointer'}`));
-    for (const b of names.children) b.setAttribute('aria-pressed', String(b.dataset.curve === c.name));
+    const [i, k] = chosen(ray, view.t), c = view.curve;
+    formula.show(c, c.put(ray, i, k) || 'this sampler asks no proposal', element('div', { class: 'quiet' }, `of sample ${i + 1} of ${ray.samples.t.length}, ${view.t === null ? 'the heaviest: hover over the plots for others' : 'the nearest to the pointer'}`));
   }
 
   function draw() {
     const told = model.get('told'), asked = ask.now(), ray = rayNow();
     view.last = ray;
     if (!asked.moving) view.side = told.side;
-    error.textContent = told.error || '';
     scale.replaceChildren(element('span', {}, told.shown), ...rampOf(told));
-    spent.textContent = costs(told);
+    spent.textContent = costs(told, ray);
     step.textContent = `step ${view.stage + 1} of 6: ${STAGES[view.stage].replace('tau', '\u03c4')}`;
-    pin.setAttribute('aria-pressed', String(!!view.pinned));
-    zoom.setAttribute('aria-pressed', String(view.zoomed));
+    pressed(pin, view.pinned);
+    pressed(zoom, view.zoomed);
     drawPicture(told);
     drawPlots(ray);
     drawFormula(ray);
@@ -216,15 +202,18 @@ function render({ model, el }) {
 
   // Click: another pixel. Drag: another camera, in small pictures until it is let go.
   let grabbed = null;
+  const clamp = (v, low, high) => Math.min(high, Math.max(low, v));
+  const pixelAt = (x, y) => ({ x: clamp(x, 0, 0.999), y: clamp(y, 0, 0.999) });
+  const cameraAt = (yaw, pitch) => {
+    const within = (name, v) => { const s = model.get('settings').find((o) => o.name === name); return clamp(v, s.low, s.high); };
+    return { yaw: within('yaw', yaw), pitch: within('pitch', pitch) };
+  };
   const place = (e) => {
-    const r = picture.getBoundingClientRect(), within = (v) => Math.min(0.999, Math.max(0, v));
-    return { x: within((e.clientX - r.left) / r.width), y: within((e.clientY - r.top) / r.height) };
+    const r = picture.getBoundingClientRect();
+    return pixelAt((e.clientX - r.left) / r.width, (e.clientY - r.top) / r.height);
   };
   const turnable = (name) => !model.turnable || model.turnable(name);
-  const turned = (e) => {
-    const range = (name, v) => { const s = model.get('settings').find((o) => o.name === name); return Math.min(s.high, Math.max(s.low, v)); };
-    return { yaw: range('yaw', grabbed.yaw - (e.clientX - grabbed.at[0]) / 150), pitch: range('pitch', grabbed.pitch + (e.clientY - grabbed.at[1]) / 150) };
-  };
+  const turned = (e) => cameraAt(grabbed.yaw - (e.clientX - grabbed.at[0]) / 150, grabbed.pitch + (e.clientY - grabbed.at[1]) / 150);
   picture.addEventListener('pointerdown', (e) => {
     if (e.button !== 0) return;
     const { yaw, pitch } = ask.now();
@@ -248,21 +237,22 @@ function render({ model, el }) {
   plots.addEventListener('pointermove', (e) => {
     const r = plots.getBoundingClientRect(), x = ((e.clientX - r.left) / r.width) * plots.width;
     const on = view.drawn && view.drawn[view.drawn.length - 1];
-    if (!on || x < on.x || x > on.x + on.width) return;
-    view.t = on.range[0] + ((x - on.x) / on.width) * (on.range[1] - on.range[0]);
+    if (!on) return;
+    const [t] = on.inverse([x, 0]);
+    if (t < on.range[0] || t > on.range[1]) return;
+    view.t = t;
     drawFormula(rayNow());
   });
   plots.addEventListener('pointerleave', () => { view.t = null; drawFormula(rayNow()); });
 
   const nudge = (dx, dy, turning) => {
-    const a = ask.now(), pixel = 1 / (view.side || 64), within = (v, low, high) => Math.min(high, Math.max(low, v));
-    if (turning) ask({ yaw: within(a.yaw + 0.1 * dx, -1.2, 1.2), pitch: within(a.pitch - 0.1 * dy, -0.6, 0.6), moving: 0 });
-    else ask({ x: within(a.x + dx * pixel, 0, 0.999), y: within(a.y + dy * pixel, 0, 0.999) });
+    const a = ask.now(), pixel = 1 / (view.side || 64);
+    ask(turning ? { ...cameraAt(a.yaw + 0.1 * dx, a.pitch - 0.1 * dy), moving: 0 } : pixelAt(a.x + dx * pixel, a.y + dy * pixel));
   };
   const keys = {
     ArrowLeft: (e) => nudge(-1, 0, e.shiftKey), ArrowRight: (e) => nudge(1, 0, e.shiftKey), ArrowUp: (e) => nudge(0, -1, e.shiftKey),
     ArrowDown: (e) => nudge(0, 1, e.shiftKey), '[': () => act.step(-1), ']': () => act.step(1), ' ': () => act.play(), z: () => act.zoom(),
-    p: () => act.pin(), r: () => act.reset(), '?': () => { help.hidden = !help.hidden; },
+    p: () => act.pin(), r: () => act.reset(), '?': toggled(help),
   };
   onKeys(root, keys);
 
@@ -278,14 +268,11 @@ function render({ model, el }) {
   const beside = ['picture', 'camera', 'sampler'].map((place) => groups.get(place));
   const left = element('div', { style: 'width: 288px' }, picture, scale, spent, ...beside);
   box.style.marginTop = '8px';
-  const right = element('div', { style: 'flex: 1 1 420px; min-width: 0' }, bar, help, plots, names, formula, box);
-  root.append(error, element('div', { class: 'row' }, left, right));
-  const heard = () => { root.dataset.turn = Number(root.dataset.turn || 0) + 1; draw(); };
-  model.on('change:told', heard);
-  root.dataset.turn = 0;
+  const right = element('div', { style: 'flex: 1 1 420px; min-width: 0' }, bar, help, plots, formula.names, formula.box, box);
+  root.append(element('div', { class: 'row' }, left, right));
   draw();
   watch.observe(root);
-  return () => { watch.disconnect(); clearInterval(view.timer); ask.stop(); model.off('change:told', heard); };
+  return () => { watch.disconnect(); clearInterval(view.timer); ask.stop(); };
 }
 const drawing = { render };
 export default drawing;

@@ -74,6 +74,7 @@ class RayParts:
     counts: Tensor | None  # [K-1] samples of each kept bin; None where they have no strata
     samples: _Along
     truth: _Along  # dense
+    dense: int  # samples of the truth: their ends, one more than its stretches
     probe_side: int = 0  # pixels of the probe
 
 
@@ -111,7 +112,7 @@ def take_apart(
         drawn = max(1, round(config.first * drawn))  # the rest were not drawn from the pdf
     told = _told_of(trace, pixel, side, drawn, config)
     looked = trace.probe.weights.shape[-1] if trace.probe else 0
-    return RayParts(pixel, edges, *told, samples, truth, looked)
+    return RayParts(pixel, edges, *told, samples, truth, dense, looked)
 
 # %% ../nbs/19_inspector.ipynb #19a0b009
 def _kept(pdf: Tensor, sampler: str, tau: float) -> tuple[Tensor, Tensor]:
@@ -379,7 +380,7 @@ def _numbers(a: _Along) -> dict:
 
 def _report(p: RayParts, near: float, far: float) -> dict:
     "The parts of a ray as plain lists for a page."
-    told = {'pixel': list(p.pixel), 'near': near, 'far': far, 'probe_side': p.probe_side}
+    told = {'pixel': list(p.pixel), 'near': near, 'far': far, 'probe_side': p.probe_side, 'dense': p.dense}
     for name in ('probe', 'pdf', 'keep', 'counts'):
         values = getattr(p, name)
         told[name] = None if values is None else rounded(values, 5)

@@ -47,11 +47,12 @@ function styled(el) {
 }
 
 // Questions in turn: the newest one is sent when the last has been answered. Each view of a model counts its
-// own; `silent` is called when nobody has answered for a while.
+// own. Answers are drawn by `answered`, and counted in data-turn of `root`, whose first part says what is wrong.
 const PATIENCE = 15000; // milliseconds
 
-function asker(model, silent = () => {}) {
-  const id = Math.random().toString(36).slice(2);
+function asker(model, root, answered) {
+  const id = Math.random().toString(36).slice(2), error = element('div', { class: 'error', role: 'alert' });
+  const silent = () => { error.textContent = 'Nobody answers: run the cell again.'; };
   let turn = 0, flying = null, next = null, clock = null;
   const now = () => ({ ...model.get('told').asked, ...flying, ...next });
   const send = () => {
@@ -62,12 +63,20 @@ function asker(model, silent = () => {}) {
     clearTimeout(clock);
     clock = setTimeout(silent, PATIENCE);
   };
+  const tell = () => { error.textContent = model.get('told').error || ''; };
   const heard = () => {
-    if (!flying || model.get('told').turn !== `${id} ${turn}`) return;
-    clearTimeout(clock);
-    flying = null;
-    if (next) send();
+    tell();
+    if (flying && model.get('told').turn === `${id} ${turn}`) {
+      clearTimeout(clock);
+      flying = null;
+      if (next) send();
+    }
+    root.dataset.turn = Number(root.dataset.turn) + 1;
+    answered();
   };
+  root.prepend(error);
+  root.dataset.turn = 0;
+  tell();
   model.on('change:told', heard);
   const ask = (changes) => {
     next = { ...next, ...changes };
@@ -76,6 +85,10 @@ function asker(model, silent = () => {}) {
   const stop = () => { clearTimeout(clock); model.off('change:told', heard); };
   return Object.assign(ask, { now, stop });
 }
+
+const press = (words, title, act, name) => element('button', { title, onclick: act, 'data-act': name }, words);
+const pressed = (button, on) => button.setAttribute('aria-pressed', String(!!on));
+const toggled = (part) => () => { part.hidden = !part.hidden; };
 
 // Keys of a drawing, wherever in it the focus is; a control keeps those that it understands, and JupyterLab
 // hears none of them.
@@ -184,13 +197,27 @@ function axes(g, x, y, width, height, [t0, t1], [v0, v1]) {
     g.textAlign = 'right';
     for (const v of ticks) g.fillText(String(v), x - 4, Y(v) + 4);
   };
-  return { X, Y, line, upright, steps, block, dot, frame };
+  const put = ([t, v]) => [X(t), y + (height * (v1 - v)) / (v1 - v0)]; // beyond the box, too
+  const inverse = ([px, py]) => [t0 + ((px - x) * (t1 - t0)) / width, v1 - ((py - y) * (v1 - v0)) / height];
+  return { X, Y, put, inverse, line, upright, steps, block, dot, frame };
 }
 
 function lessonLink(lesson) {
   const lab = location.pathname.includes('/lab'), base = document.baseURI.replace(/\/lab.*$/, '');
   const href = lab ? `${base}/lab/tree/nbs/${lesson}.ipynb` : `${lesson}.ipynb`;
   return element('a', { href, target: '_blank', rel: 'noopener' }, `computed in ${lesson}`);
+}
+
+// A button for each of `all` { name, ink, words, law, lesson }, and the box that shows one with its numbers.
+function formulas(all, onPick) {
+  const box = element('div', { class: 'formula' });
+  const swatch = (ink) => element('span', { style: `display: inline-block; width: 9px; height: 9px; margin-right: 4px; background: ${ink}` });
+  const buttons = all.map((c) => element('button', { 'data-formula': c.name, style: 'font-size: 12px; padding: 2px 5px', title: `${c.words}: its formula`, onclick: () => onPick(c) }, swatch(c.ink), c.name));
+  const show = (c, numbers, ...about) => {
+    box.replaceChildren(element('b', {}, c.words), '  ', lessonLink(c.lesson), element('br'), element('code', {}, c.law), element('br'), element('code', {}, numbers), ...about);
+    buttons.forEach((b) => pressed(b, b.dataset.formula === c.name));
+  };
+  return { box, names: element('div', { class: 'row', style: 'gap: 4px; margin: 6px 0 4px' }, ...buttons), show };
 }
 
 // The model of a page without a kernel: the recorded answer nearest to what is asked.
@@ -214,8 +241,10 @@ function recordedModel({ settings, answers, pictures }) {
     }
     return sum;
   };
+  const written = (asked) => JSON.stringify(settings.map((s) => asked[s.name]));
+  const recorded = new Set(answers.map((a) => written(a.asked)));
   const model = {
-    known: (asked) => answers.some((a) => distance(asked, a.asked) === 0),
+    known: (asked) => recorded.has(written(asked)),
     turnable: (name) => new Set(answers.map((a) => a.asked[name])).size > 1,
     get: (name) => values[name],
     set: (name, value) => { values[name] = value; },
