@@ -30,6 +30,7 @@ QUIET = '--no-sandbox --disable-gpu --disable-background-networking --disable-co
 CELLS = {
     'one': 'from wysiwyg.inspector import Inspector\nInspector()',
     'two': 'from wysiwyg.by_hand import ByHand\nByHand()',
+    'both': 'from IPython.display import display\nfrom wysiwyg.inspector import Inspector\ni = Inspector()\ndisplay(i, i)',
 }
 PRESS = """() => {
   const both = document.querySelector('button[data-act=B]');
@@ -194,6 +195,36 @@ def fetched_elsewhere(page, lab: str) -> list[str]:
 
 def moved(page) -> str:
     return page.locator('.wy .status').inner_text()
+
+
+TURN_BOTH = """() => {
+  const turn = (view, name, value) => {
+    const slider = view.querySelector(`input[data-name=${name}]`);
+    slider.value = value;
+    slider.dispatchEvent(new Event('input'));
+  };
+  const [one, other] = document.querySelectorAll('.wy');
+  for (let k = 0; k < 6; k++) {
+    turn(one, 'tau', 0.6 + 0.01 * k);
+    turn(other, 'samples', 20 + k);
+  }
+}"""
+
+
+def test_two_displays_of_one_drawing(page, lab):
+    open_lab(page, lab, 'both')
+    for _ in range(3):
+        page.evaluate(TURN_BOTH)
+        page.wait_for_timeout(1500)
+        for view in (0, 1):
+            of_view = page.locator('.wy').nth(view)
+            assert of_view.locator('input[data-name=tau]').input_value() == '0.65'
+            assert of_view.locator('input[data-name=samples]').input_value() == '25'
+        page.locator('.wy').nth(1).locator('button[title^="all as at first"]').click()
+        page.wait_for_timeout(800)
+        for view in (0, 1):
+            assert page.locator('.wy').nth(view).locator('input[data-name=tau]').input_value() == '0.98'
+    assert not page.complaints
 
 
 def test_a_gan_by_hand_in_jupyterlab(page, lab):

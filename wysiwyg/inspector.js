@@ -6,13 +6,13 @@ const KEYS = 'Arrows: pixel. Shift + arrows: camera. [ ]: step. Space: slow moti
 // Each curve: from which step on it is drawn, its colour, its equation, and the lesson that derives it.
 const CURVES = [
   { name: 'probe', stage: 0, ink: INK.amber, lesson: '08_probe', words: 'probe weights P',
-    law: 'P\u2096 = T\u2096 (1 \u2212 e^(\u2212\u03c3\u2096 \u03b4\u2096)), on the shared edges of all rays', put: (r, i, k) => r.probe && `bin ${k}: P = ${r.probe[k]}` },
+    law: 'P\u2096 = T\u2096 (1 \u2212 e^(\u2212\u03c3\u2096 \u03b4\u2096)), on the shared edges of all rays', put: (r, i, k) => r.probe && `bin ${k + 1}: P = ${r.probe[k]}` },
   { name: 'pdf', stage: 1, ink: INK.blue, lesson: '09_proposal', words: 'predicted pdf',
-    law: 'p = softmax(network(P, colours I, directions \u03c6)), \u03a3 p\u2096 = 1', put: (r, i, k) => r.pdf && `bin ${k}: p = ${r.pdf[k]}` },
+    law: 'p = softmax(network(P, colours I, directions \u03c6)), \u03a3 p\u2096 = 1', put: (r, i, k) => r.pdf && `bin ${k + 1}: p = ${r.pdf[k]}` },
   { name: 'kept', stage: 2, ink: INK.sky, lesson: '10_sampler', words: 'kept: the smallest set of mass \u03c4',
     law: 'the fewest bins with \u03a3 p\u2096 \u2265 \u03c4 (Eq. 9)', put: (r) => r.pdf && `bins kept: ${sum(r.keep)}; their mass: ${fixed(sum(r.pdf.filter((_, j) => r.keep[j])))}` },
   { name: 'strata', stage: 3, ink: INK.purple, lesson: '10_sampler', words: 'strata: samples of each kept bin',
-    law: 'n\u2096 = \u230aS / C\u230b for S samples in C kept bins, one more in the S mod C most likely', put: (r, i, k) => r.pdf && (r.counts ? `bin ${k}: n = ${r.counts[k]}; all: ${sum(r.counts)}` : 'this sampler draws without strata') },
+    law: 'n\u2096 = \u230aS / C\u230b for S samples in C kept bins, one more in the S mod C most likely', put: (r, i, k) => r.pdf && (r.counts ? `bin ${k + 1}: n = ${r.counts[k]}; all: ${sum(r.counts)}` : 'this sampler draws without strata') },
   { name: 'samples', stage: 4, ink: INK.black, lesson: '10_sampler', words: 'samples',
     law: 't = near + (k + (j + u) / n\u2096) \u00b7 width: the j-th of bin k, u random in [0, 1)', put: (r, i) => `t${sub(i)} = ${r.samples.t[i]}, \u03b4${sub(i)} = ${r.samples.delta[i]}` },
   { name: 'sdf', stage: 4, ink: INK.grey, lesson: '07_sdf', words: 'signed distance s',
@@ -82,14 +82,14 @@ function drawRay(g, box, ray, view) {
 
   const light = axes(g, x, top + 2 * (tall + gap), width, tall, range, [0, 1.08]);
   light.line(d.t, d.trans, INK.green, 1.2);
-  const peak = Math.max(...d.weights, 1e-6), largest = Math.max(...s.weights, 1e-6);
-  light.line(d.t, d.weights.map((v) => (v / peak) * Math.min(1, Math.max(0.3, largest))), INK.grey, 1.5);
+  const peak = Math.max(...d.weights, 1e-6);
+  light.line(d.t, d.weights.map((v) => (0.5 * v) / peak), INK.grey, 1.5);
   if (on('w')) {
     s.t.forEach((t, i) => light.upright(t, INK.orange, 3, [], s.weights[i], 0));
     light.upright(s.depth, INK.black, 1.5); light.upright(d.depth, INK.black, 1.5, [3, 3]);
     if (ray.posed) light.upright(ray.posed.depth, INK.pink, 2);
   }
-  light.frame(width < 330 ? 'light: T, w; dense w grey' : 'light: T, w of the samples; dense w in grey, its height fitted', [0, 0.5, 1]);
+  light.frame(width < 330 ? 'light: T, w; dense w grey' : 'light: T, w of the samples; dense w in grey, its peak at a half', [0, 0.5, 1]);
   g.textAlign = 'center'; g.fillStyle = '#444';
   for (const t of niceTicks(range)) g.fillText(String(t), light.X(t), height - 24);
   g.fillText('distance from the camera, world units', x + width / 2, height - 8);
@@ -103,6 +103,15 @@ function rampOf({ ramp, low, high, unit }) {
   if (!ramp.length) return [];
   const bar = element('span', { style: `flex: 1; height: 9px; background: linear-gradient(to right, ${ramp.join(', ')})` });
   return [element('span', {}, String(low)), bar, `${high} ${unit}`];
+}
+
+// Whose numbers a formula has.
+function ofWhat(ray, c, i, k, t) {
+  const more = t === null ? '; hover over the plots for others' : '';
+  if (c.stage < 4) return ray.pdf ? `bin ${k + 1} of ${ray.pdf.length}${more}` : '';
+  if (c.name === 'depth') return '';
+  const heaviest = t === null && ray.samples.weights[i] > 0 ? ', the heaviest' : '';
+  return `sample ${i + 1} of ${ray.samples.t.length}${heaviest}${more}`;
 }
 
 // The sample nearest to the pointer, else the heaviest, and its bin.
@@ -182,7 +191,7 @@ function render({ model, el }) {
   function drawFormula(ray) {
     if (!ray) return;
     const [i, k] = chosen(ray, view.t), c = view.curve;
-    formula.show(c, c.put(ray, i, k) || 'this sampler asks no proposal', element('div', { class: 'quiet' }, `of sample ${i + 1} of ${ray.samples.t.length}, ${view.t === null ? 'the heaviest: hover over the plots for others' : 'the nearest to the pointer'}`));
+    formula.show(c, c.put(ray, i, k) || 'this sampler asks no proposal', element('div', { class: 'quiet' }, ofWhat(ray, c, i, k, view.t)));
   }
 
   function draw() {
@@ -258,7 +267,7 @@ function render({ model, el }) {
 
   // The plots take what is left beside the picture.
   const fit = () => {
-    const width = Math.max(420, Math.min(900, root.clientWidth - 288 - 32));
+    const width = Math.min(900, Math.max(420, root.clientWidth - 288 - 32), root.clientWidth - 16);
     if (width === plots.width) return;
     plots.width = width;
     drawPlots(rayNow());
@@ -268,7 +277,7 @@ function render({ model, el }) {
   const beside = ['picture', 'camera', 'sampler'].map((place) => groups.get(place));
   const left = element('div', { style: 'width: 288px' }, picture, scale, spent, ...beside);
   box.style.marginTop = '8px';
-  const right = element('div', { style: 'flex: 1 1 420px; min-width: 0' }, bar, help, plots, formula.names, formula.box, box);
+  const right = element('div', { style: 'flex: 1 1 min(420px, 100%); min-width: 0' }, bar, help, plots, formula.names, formula.box, box);
   root.append(element('div', { class: 'row' }, left, right));
   draw();
   watch.observe(root);

@@ -52,13 +52,13 @@ const PATIENCE = 15000; // milliseconds
 
 function asker(model, root, answered) {
   const id = Math.random().toString(36).slice(2), error = element('div', { class: 'error', role: 'alert' });
-  const silent = () => { error.textContent = 'Nobody answers: run the cell again.'; };
+  const silent = () => { flying = null; error.textContent = 'Nobody answers: run the cell again.'; };
   let turn = 0, flying = null, next = null, clock = null;
   const now = () => ({ ...model.get('told').asked, ...flying, ...next });
   const send = () => {
-    flying = now();
+    flying = { ...flying, ...next };
     next = null;
-    model.set('asked', { ...flying, turn: `${id} ${++turn}` });
+    model.set('asked', { ...model.get('told').asked, ...flying, turn: `${id} ${++turn}` });
     model.save_changes();
     clearTimeout(clock);
     clock = setTimeout(silent, PATIENCE);
@@ -66,7 +66,9 @@ function asker(model, root, answered) {
   const tell = () => { error.textContent = model.get('told').error || ''; };
   const heard = () => {
     tell();
-    if (flying && model.get('told').turn === `${id} ${turn}`) {
+    const [who, n] = String(model.get('told').turn).split(' ');
+    if (flying && who !== id) send(); // another view was answered: its question may have replaced ours
+    else if (flying && Number(n) === turn) {
       clearTimeout(clock);
       flying = null;
       if (next) send();
