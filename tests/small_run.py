@@ -1,4 +1,4 @@
-"What several tests share: a run and a generator in seconds, features that are pixels, the program in this process."
+"What several tests share: a run and a generator in seconds, features that are pixels, the program here."
 
 import shlex
 
