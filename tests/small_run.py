@@ -1,4 +1,4 @@
-"What several tests share: a small run and its generator, features that are pixels, the program called here."
+"What several tests share: a run and a generator in seconds, features that are pixels, the program here."
 
 import shlex
 
