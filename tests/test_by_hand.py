@@ -178,32 +178,31 @@ def test_numbers_obey_the_formulas_above_them(who):
     step, now, terms = told['step'], told['now'], told['step']['terms']
     points = {k: torch.tensor(step[k]).reshape(-1, 2) for k in ('z', 'real', 'fake', 'push', 'moved')}
     shown = {k: torch.tensor(now[k]).reshape(-1, 2) for k in ('z', 'real', 'fake', 'push')}
-    logits = {k: torch.tensor(step[k]) for k in ('on_real', 'on_fake', 'on_learned')}
-    cost = {k: F.softplus(sign * logits[k]).mean() for k, sign in (('on_real', -1), ('on_fake', 1))}
+    on_real, on_fake, on_learned = [torch.tensor(step[k]) for k in ('on_real', 'on_fake', 'on_learned')]
     r1 = slope(was[1], points['real']).square().sum(1).mean()
-    walked = (points['moved'] - points['fake']).norm(dim=1).mean()
+    walked = [(points['moved'] - points['fake']).norm(dim=1).mean()]
+    walked += [(g(points['z']) - was[0](points['z'])).norm(dim=1).mean()]
+    d_loss = F.softplus(-on_real).mean() + F.softplus(on_fake).mean() + step['gamma'] / 2 * r1
+    missed = [nearest(*[shown[k] for k in way]) for way in (('fake', 'real'), ('real', 'fake'))]
     both = {
         'z': (points['z'], torch.randn(64, 2, generator=rng(3, 'z', 8))),
         'fake': (points['fake'], was[0](points['z'])),
-        'logits': (logits['on_fake'], was[1](points['fake'])[:, 0]),
-        'D loss': (terms['D'], cost['on_real'] + cost['on_fake'] + step['gamma'] / 2 * r1),
+        'logits': (on_fake, was[1](points['fake'])[:, 0]),
+        'D loss': (terms['D'], d_loss),
         'R1': (terms['r1'], r1),
-        'G loss': (terms['G'], F.softplus(-logits['on_learned']).mean()),
+        'G loss': (terms['G'], F.softplus(-on_learned).mean()),
         'arrow': (points['push'], arrows(d, step['on_learned'], points['fake'])),
         'D step': (told['moves']['D'], 8 + (who in 'DB')),
-        'G step': (walked, (g(points['z']) - was[0](points['z'])).norm(dim=1).mean()),
-        'distance': (now['apart'], [nearest(*[shown[k] for k in w]) for w in (PAIR, PAIR[::-1])]),
+        'G step': walked,
+        'distance': (now['apart'], missed),
     }
     assert [*both] == names_in(Path(by_hand.__file__).with_suffix('.js'))
     both['at rest'] = shown['push'], arrows(d, now['on_fake'], shown['fake'])
     for name, numbers in both.items():
         one, other = [np.array(torch.as_tensor(x).detach()) for x in numbers]
         np.testing.assert_allclose(one, other, rtol=5e-3, atol=2e-3, err_msg=name)
-    apart_by = (logits['on_learned'] - logits['on_fake']).abs().mean()
+    apart_by = (on_learned - on_fake).abs().mean()
     assert apart_by > 0.05 if who in 'DB' else apart_by == 0  # else either would do
-
-
-PAIR = 'fake', 'real'
 
 
 def names_in(script: Path) -> list[str]:

@@ -114,10 +114,12 @@ def test_numbers_obey_the_formulas_above_them(g, inspector):
 
     side = ray['probe_side']
     seen = field_on(g, inspector.frame, side, [int(0.6 * side), int(0.45 * side)], edges)
+    middle = [(x[1:] + x[:-1]) / 2 for x in seen]
     sdf, beta = field_on(g, inspector.frame, inspector.frame.side, ray['pixel'], s['t'])
     trans, weights = eq2(s['sigma'], s['delta'])
+    depth = weights @ s['t'] + (1 - weights.sum()) * ray['far']
     both = {
-        'probe': (ray['probe'], eq2(eq1(*[(x[1:] + x[:-1]) / 2 for x in seen]), width)[1]),
+        'probe': (ray['probe'], eq2(eq1(*middle), width)[1]),
         'pdf': (pdf.sum(), 1),
         'kept': (keep, fewest),
         'strata': (counts, even),
@@ -126,7 +128,7 @@ def test_numbers_obey_the_formulas_above_them(g, inspector):
         'beta': ([s['beta'], s['sigma']], [beta, eq1(s['sdf'], s['beta'])]),
         'T': (s['trans'], trans),
         'w': (s['weights'], weights),
-        'depth': (s['depth'], weights @ s['t'] + (1 - weights.sum()) * ray['far']),
+        'depth': (s['depth'], depth),
     }
     listed = Path(module.__file__).with_suffix('.js').read_text().split('const CURVES = [')[1]
     assert [*both] == re.findall("{ name: '([^']+)'", listed.split('\n];')[0])
