@@ -176,14 +176,16 @@ def test_numbers_obey_the_formulas_above_them(who):
     told = live.press(who)
     g, d = by_torch('moons', 3, [Move('B', 0.02, 0.01, 1.0)] * 8 + [Move(who, 0.02, 0.01, 1.0)])
     step, now, terms = told['step'], told['now'], told['step']['terms']
-    points = {k: torch.tensor(step[k]).reshape(-1, 2) for k in ('z', 'real', 'fake', 'push', 'moved')}
-    shown = {k: torch.tensor(now[k]).reshape(-1, 2) for k in ('z', 'real', 'fake', 'push')}
+    plane = ('z', 'real', 'fake', 'push')
+    points = {k: torch.tensor(step[k]).reshape(-1, 2) for k in (*plane, 'moved')}
+    shown = {k: torch.tensor(now[k]).reshape(-1, 2) for k in plane}
     on_real, on_fake, on_learned = [torch.tensor(step[k]) for k in ('on_real', 'on_fake', 'on_learned')]
     r1 = slope(was[1], points['real']).square().sum(1).mean()
     walked = [(points['moved'] - points['fake']).norm(dim=1).mean()]
     walked += [(g(points['z']) - was[0](points['z'])).norm(dim=1).mean()]
-    d_loss = F.softplus(-on_real).mean() + F.softplus(on_fake).mean() + step['gamma'] / 2 * r1
-    missed = [nearest(*[shown[k] for k in way]) for way in (('fake', 'real'), ('real', 'fake'))]
+    d_loss = F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
+    d_loss = d_loss + step['gamma'] / 2 * r1
+    missed = nearest(shown['fake'], shown['real']), nearest(shown['real'], shown['fake'])
     both = {
         'z': (points['z'], torch.randn(64, 2, generator=rng(3, 'z', 8))),
         'fake': (points['fake'], was[0](points['z'])),
@@ -194,7 +196,7 @@ def test_numbers_obey_the_formulas_above_them(who):
         'arrow': (points['push'], arrows(d, step['on_learned'], points['fake'])),
         'D step': (told['moves']['D'], 8 + (who in 'DB')),
         'G step': walked,
-        'distance': (now['apart'], missed),
+        'distance': (now['apart'], [*missed]),
     }
     assert [*both] == names_in(Path(by_hand.__file__).with_suffix('.js'))
     both['at rest'] = shown['push'], arrows(d, now['on_fake'], shown['fake'])
