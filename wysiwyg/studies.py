@@ -140,10 +140,13 @@ def study_data(run: Run) -> Dataset | None:
 def short_base(run: Run, images: int, heads: int, batch: int = 4, field_lr: float = 0.002) -> Run:
     """What a short fine-tuning starts from: `images` at the last values of every schedule.
 
-    Small batches, and fields that learn fast enough to go somewhere. ValueError for numbers that no run has.
+    The paper's one critic alone, small batches, and rates with which G and its field go somewhere.
+    ValueError for numbers that no run has.
     """
     short = replace(run, schedule=final_stage(run.schedule, float(images)))
-    return override(short, **{'heads.n': heads, 'train.batch': batch, 'train.field_lr': field_lr})
+    changes = {'heads.n': heads, 'train.batch': batch, 'train.field_lr': field_lr}
+    changes |= {'schedule.g_lr': [[0, 0.5]], 'schedule.features': [[0, 0]]}
+    return override(short, **changes)
 
 
 def fine_tuned(run: Run, data: Dataset, recorder, seed: int = 0, every: int = 8) -> Generator:
