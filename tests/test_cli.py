@@ -158,6 +158,7 @@ def test_help_of_train_and_ablate(capsys):
         ('--kimg 0', 'a run of 0 images'),
         ('--data nosuch.zip', 'there is no nosuch.zip'),
         ('--cfg paper', 'give --data YOUR_SET'),
+        ('--method imagenet3d', 'rendered heads have cameras: give --data SET'),
         ('--batch 7', 'multiple of 4'),
         ('--gamma much', '--gamma must be a number or auto'),
         ('--resume nosuch.pt', 'there is no nosuch.pt'),

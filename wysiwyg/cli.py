@@ -523,6 +523,17 @@ def _heads_command(a: Heads) -> dict:
     return {'path': str(path), 'images': a.heads.n, 'sha': Dataset(path).sha}
 
 
+def _check_run(run: Run):
+    "ValueError where the run is refused, or its method learns nothing from heads and no `data.path` is given."
+    learns = method_of(run).label_kinds if run.system in METHODS else ('camera',)
+    if not run.data.path and 'camera' not in learns:
+        raise ValueError(
+            f'{run.system} learns from sets of label kind {" or ".join(learns)}, and rendered heads have '
+            'cameras: give --data SET, such as `wysiwyg objects --cameras prior` renders'
+        )
+    check(run)
+
+
 def train_command(a: Train) -> dict:
     """Check configuration and data, then train, with the other processes of torchrun if there are any.
 
@@ -533,7 +544,7 @@ def train_command(a: Train) -> dict:
     told = {}
     if a.dry_run:
         return _plan(a, folder)
-    check(a.run)
+    _check_run(a.run)
     with join_world() as world:
         if world.lead and not a.estimate:
             check_start(a.run, folder, a.resume or None)
@@ -564,7 +575,7 @@ def _objects_command(a: Objects) -> dict:
 # %% ../nbs/21_cli.ipynb #a0f25576
 def _plan(a: Train, folder: Path) -> dict:
     "The schedule on stdout, every field as the result; ValueError where run or data would be refused."
-    check(a.run)
+    _check_run(a.run)
     check_start(a.run, folder, a.resume or None)
     if a.track:
         _check_store()
