@@ -737,7 +737,7 @@ def _model_card(a: Train, data: Dataset, network: Path, end: str) -> str:
 # %% ../nbs/21_cli.ipynb #a1c0de05
 def _open_generator(network: str) -> Generator:
     "The generator of a file, or the shipped one."
-    if network and not Path(network).is_file():
+    if network and not Path(network).exists():
         mend = 'name the generator.safetensors of a folder that `wysiwyg train` wrote'
         raise FileNotFoundError(f'no generator at {network}: {mend}')
     return load_generator(network or None)
