@@ -13,18 +13,11 @@ import sys
 import torch
 from pathlib import Path
 from safetensors import safe_open
-from wysiwyg.config import override
+from wysiwyg.config import PUBLISHED, override
 from wysiwyg.core import atomic
 from wysiwyg.generator import load_generator, save_generator
 from wysiwyg.studies import fit_proposal, proposal_examples
 
-PUBLISHED = {
-    'probe.kind': 'uniform',
-    'proposal.kind': 'cnn',
-    'sampler.kind': 'robust',
-    'sampler.policy': 'paper',
-    'train.network': '',
-}
 KEPT = 'images', 'data'  # of the notes of its training
 EVERY = 500
 
@@ -38,7 +31,7 @@ def main():
     with safe_open(a.network, 'pt') as f:
         known = f.metadata()
     g = load_generator(a.network, torch.device('cpu'))
-    g = g.using(run=override(g.run, **PUBLISHED))
+    g = g.using(run=override(g.run, **PUBLISHED, **{'train.network': ''}))
     losses = []
 
     def log(k: int, loss: float):
