@@ -233,6 +233,7 @@ BAD = {
     'train.checkpoint_images': (0.0, -1.0, NAN),
     'train.snapshot_images': (0.0, -1.0, NAN),
     'train.keep': (0, -1),
+    'train.moments': (-1,),
     'train.nan_patience': (0, -1),
     'schedule.total': (0.0, -100.0, INF, NAN),
     'schedule.swap': ([[0, 2.0]], [[0, -1]]),

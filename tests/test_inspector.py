@@ -273,6 +273,29 @@ def test_strata_only_where_there_are_some(inspector):
     assert set(told['spent']) == {'trace'}
 
 
+OTHER = dict(proposal='sdf', policy='need', tau=0.7, samples=9, per_bin=4.5)
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_a_control_is_idle_exactly_where_it_changes_nothing(g, sampler):
+    start = dict(sampler=sampler, tau=0.98, samples=16, per_bin=2, proposal='cnn', moving=1, show='samples')
+    inspector = Inspector(g, **start)
+    for policy in POLICIES:
+        told = inspector.ask(**start, policy=policy)
+        shown = inspector.frame.trace.rendering.rgb
+        for name, value in OTHER.items():
+            inspector.ask(**start | {'policy': policy} | {name: 'empty' if value == policy else value})
+            same = torch.equal(inspector.frame.trace.rendering.rgb, shown)
+            assert same == (name in told['idle']), (policy, name)
+
+
+def test_given_planes_leave_no_person_to_choose(g):
+    planes = torch.zeros(1, 3, g.run.backbone.plane_channels, 32, 32)
+    idle = Inspector(g, planes, moving=1).told['idle']
+    assert {'seed', 'trunc', 'other', 'blend', 'coarse'} <= idle.keys()
+    assert 'yaw' not in idle and idle['seed'] == 'planes were given'
+
+
 def test_a_page_of_its_own_is_whole(inspector):
     page = inspector.html([{'x': 0.4}, {'x': 0.6}])
     data = page.split('id="known">')[1].split('</script>')[0]

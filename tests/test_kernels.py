@@ -914,6 +914,15 @@ def test_without_a_compiler_torch_does_it(monkeypatch, capsys):
 
 
 @needs_compiler
+@pytest.mark.parametrize('there', [False, True])
+def test_a_notebook_hears_nothing_of_kernels_that_are_there(monkeypatch, capsys, there):
+    K._say.cache_clear()
+    monkeypatch.setattr(K, '_in_notebook', lambda: there)
+    assert K.choose('auto', torch.zeros(1)) == 'cpu'
+    assert capsys.readouterr().err == ('' if there else 'wysiwyg kernels: cpu backend\n')
+
+
+@needs_compiler
 def test_what_auto_takes(monkeypatch):
     x = torch.zeros(1)
     assert K.choose('auto', x) == K.choose('auto', x, x.clone().requires_grad_()) == 'cpu'

@@ -342,12 +342,27 @@ function render({ model, el }) {
   const stages = element('div', { class: 'row', style: 'gap: 5px; align-items: center; margin-bottom: 8px' }, ...chips.flatMap((c, k) => (k ? [to(), c] : [c])));
   const shades = 'linear-gradient(90deg, #e7a679, #f3d0b8 35%, #fff 50%, #b8d3e7 65%, #79b1d5)';
   const legend = element('span', { class: 'quiet' }, 'D: fake ', element('span', { style: `display: inline-block; width: 120px; height: 9px; border: 1px solid ${INK.pale}; background: ${shades}` }), ' real');
-  const column = (width, ...parts) => element('div', { style: `width: ${width}px; display: flex; flex-direction: column; gap: 6px` }, ...parts);
-  root.append(bar, stages,
-    element('div', { class: 'row' }, column(232, groups.get('data'), noise, groups.get('generator G')), column(432, plane, element('div', { class: 'row', style: 'justify-content: space-between; gap: 6px' }, legend, scale), said), column(500, groups.get('critic D'), logits, curves)),
-    formula.names, formula.box, help);
+  const column = (...parts) => element('div', { style: 'display: flex; flex-direction: column; gap: 6px' }, ...parts);
+  const columns = [column(groups.get('data'), noise, groups.get('generator G')), column(plane, element('div', { class: 'row', style: 'justify-content: space-between; gap: 6px' }, legend, scale), said), column(groups.get('critic D'), logits, curves)];
+  root.append(bar, stages, element('div', { class: 'row' }, ...columns), formula.names, formula.box, help);
+
+  // Side by side in the room that there is, down to that of a laptop's JupyterLab with its sidebar open.
+  const fit = () => {
+    const room = Math.min(1164, Math.max(760, root.clientWidth - 16 - 2 * 14 - 1));
+    const first = Math.max(208, Math.round(0.2 * room)), second = Math.min(432, Math.round(0.47 * (room - first)));
+    const widths = [first, second, room - first - second];
+    if (widths[2] === curves.width && second === plane.width) return;
+    widths.forEach((width, i) => { columns[i].style.width = `${width}px`; });
+    noise.width = first;
+    plane.width = plane.height = second;
+    logits.width = curves.width = widths[2];
+    draw();
+  };
+  const watch = new ResizeObserver(fit);
+  fit();
   draw();
-  return () => { quiet(); view.playing = false; ask.stop(); };
+  watch.observe(root);
+  return () => { watch.disconnect(); quiet(); view.playing = false; ask.stop(); };
 }
 const drawing = { render };
 export default drawing;

@@ -309,7 +309,8 @@ _LONGEST = 2000  # steps
 
 
 def _rate(who: str, place: str) -> Setting:
-    return Setting(f'{who}_rate', '0.005', choices=RATES, place=place, words='of the next step on')
+    words = 'learning rate, of the next step on'
+    return Setting(f'{who}_rate', '0.005', choices=RATES, place=place, words=words, label='rate')
 
 
 def _by_hand_settings() -> tuple[Setting, ...]:
@@ -317,7 +318,8 @@ def _by_hand_settings() -> tuple[Setting, ...]:
     history = Setting('history', '', 0, 4 * _LONGEST, letters=letters, words='four letters a step')
     data = Setting('data', 'ring', choices=tuple(POINTS), place='data', words='what is real')
     seed = Setting('seed', 0, 0, 99, 1, place='data', words='of weights and batches')
-    gamma = Setting('gamma', '0.1', choices=_GAMMAS, place=critic, words='weight of R1, of the next step on')
+    words = 'weight of R1, of the next step on'
+    gamma = Setting('gamma', '0.1', choices=_GAMMAS, place=critic, words=words, label='γ of R1')
     return history, data, seed, _rate('g', 'generator G'), _rate('d', critic), gamma
 
 # %% ../nbs/18b_by_hand.ipynb #18b0e00b

@@ -1819,7 +1819,8 @@ def _demo(a: Demo):
 def _what_next(folder: Path, trained: Path) -> str:
     then = [
         f'  wysiwyg render --network {trained} --outdir pictures --grid',
-        '  make lab   opens the notebooks in JupyterLab',
+        '  make lab   opens the notebooks in JupyterLab; there wysiwyg.inspector',
+        f'             scrubs this training: Inspector(run={str(folder)!r})',
         '  make ui    serves MLflow',
     ]
     places = [f'pictures: {folder}', f'notebooks: {runs_dir() / "notebooks"}']

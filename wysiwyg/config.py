@@ -346,6 +346,7 @@ class TrainConfig:
     checkpoint_images: float = 200_000
     snapshot_images: float = 200_000
     keep: int = 2  # checkpoints kept
+    moments: int = 8  # averaged generators kept on the way, in half precision: what the inspector scrubs
     nan_patience: int = 10  # skipped steps in a row before the run stops with a report
 
 # %% ../nbs/01_config.ipynb #4d39db9e
@@ -505,6 +506,7 @@ LATER: dict[str, object] = {
     'sampler.most': 32,
     'sampler.empty': 2,
     'train.views': 1,
+    'train.moments': 8,
     'features.side': 96,
     'features.finest': 4,
     'features.width': 96,
@@ -920,6 +922,7 @@ train.ema_ramp             [0, inf]   it is a share of the images so far; inf fo
 train.checkpoint_images    (0, inf]   a checkpoint comes every so many images, inf for the last one only
 train.snapshot_images      (0, inf]   a snapshot comes every so many images, inf for the last one only
 train.keep                 [1, inf)   a run goes on from a checkpoint
+train.moments              [0, inf)   it counts generators, 0 for none
 train.nan_patience         [1, inf)   so many bad steps in a row end a run
 """
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Trace', 'Generator', 'person', 'loosen', 'save_tensors', 'shipped', 'save_generator', 'method_of', 'one_line',
-           'as_weights', 'load_generator']
+           'as_weights', 'notes_of', 'load_generator']
 
 # %% ../nbs/12_generator.ipynb #359a1ab4
 import copy, importlib, json, math
@@ -418,13 +418,22 @@ def shipped() -> Path:
     return data_dir() / 'generator.safetensors'
 
 
-def save_generator(g: Generator, path: str | Path, **notes: str):
-    """Write weights, configuration, view and `notes` as one safetensors file.
+def save_generator(g: Generator, path: str | Path, half: bool = False, **notes: str):
+    """Write weights, configuration, view and `notes` as one safetensors file; in half precision on wish.
 
     The same ones give the same bytes.
     """
     own = {'run': json.dumps(to_dict(g.run)), 'view': json.dumps(g.view)}
-    save_tensors(g.state_dict(), path, {**own, **notes})
+    state = g.state_dict()
+    if half:
+        state = {k: _halved(x) for k, x in state.items()}
+    save_tensors(state, path, {**own, **notes})
+
+
+def _halved(x: Tensor) -> Tensor:
+    "In half precision, unless that has no such numbers."
+    short = x.half()
+    return short if short.isfinite().all() else x
 
 
 def method_of(run: Run):
@@ -486,6 +495,24 @@ def as_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             raise ValueError(f'{name!r} is not finite as float32')
     return out
 
+# %% ../nbs/12_generator.ipynb #56e6e9f5
+def _said_in(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    "Notes and shapes of a generator's file; ValueError in one line where it is none."
+    try:
+        meta, shapes = _read_header(path)
+    except _NoWeight as e:
+        raise ValueError(f'{path.name} holds no generator: {e}') from None
+    except _NO_FILE as e:
+        raise ValueError(f'{path.name} is not a safetensors file: {one_line(e)}') from None
+    if 'run' not in meta:
+        raise ValueError(f'{path.name} holds no configuration; was it written by save_generator?')
+    return meta, shapes
+
+
+def notes_of(path: str | Path) -> dict[str, str]:
+    "What `save_generator` noted beside the weights; ValueError in one line where that is no generator's file."
+    return _said_in(Path(path))[0]
+
 # %% ../nbs/12_generator.ipynb #b7ef8162
 def load_generator(path: str | Path = None, device: torch.device = None) -> Generator:
     """Read a generator (the shipped one by default; of a folder its own) in eval mode, without gradients.
@@ -499,14 +526,7 @@ def load_generator(path: str | Path = None, device: torch.device = None) -> Gene
         path = path / shipped().name
     if not path.exists():
         raise FileNotFoundError(f'no generator at {path}: train one with `wysiwyg train`, or restore data/')
-    try:
-        meta, shapes = _read_header(path)
-    except _NoWeight as e:
-        raise ValueError(f'{path.name} holds no generator: {e}') from None
-    except _NO_FILE as e:
-        raise ValueError(f'{path.name} is not a safetensors file: {one_line(e)}') from None
-    if 'run' not in meta:
-        raise ValueError(f'{path.name} holds no configuration; was it written by save_generator?')
+    meta, shapes = _said_in(path)
     try:
         run = _read_run(meta['run'], shapes)
         view = _read_view(meta['view']) if 'view' in meta else None  # older files: the heads' own

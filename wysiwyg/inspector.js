@@ -134,6 +134,7 @@ function render({ model, el }) {
   const view = { stage: ask.now().step - 1, zoomed: true, pinned: null, curve: named(OF_STAGE[ask.now().step - 1]), t: null, timer: null };
   const picture = element('canvas', { width: 288, height: 288, 'aria-label': 'picture: click a pixel, drag to turn', style: 'cursor: crosshair' });
   const plots = element('canvas', { width: 600, height: 430, 'aria-label': 'what lies along the ray' });
+  const second = element('canvas', { width: 144, height: 144, 'aria-label': 'the same in normals', hidden: '' });
   const scale = element('div', { class: 'quiet', style: 'display: flex; gap: 5px; align-items: center; min-height: 1.4em' }), spent = element('div', { class: 'quiet' });
   const help = element('div', { class: 'quiet', hidden: '' }, KEYS);
   const { groups, box, refresh, reset } = controls(model, ask);
@@ -162,7 +163,10 @@ function render({ model, el }) {
   };
 
   function drawPicture(told) {
-    putPixels(picture, bytesOf(model), told.side);
+    const pixels = bytesOf(model);
+    putPixels(picture, pixels, told.side);
+    second.hidden = !told.beside; // another picture follows
+    if (told.beside) putPixels(second, pixels.subarray(3 * told.side ** 2), told.side);
     const g = picture.getContext('2d'), mark = (x, y, ink) => {
       for (const [color, width] of [['#fff', 4], [ink, 2]]) {
         g.strokeStyle = color; g.lineWidth = width; g.beginPath();
@@ -274,8 +278,8 @@ function render({ model, el }) {
   };
   const watch = new ResizeObserver(fit);
 
-  const beside = ['picture', 'camera', 'sampler'].map((place) => groups.get(place));
-  const left = element('div', { style: 'width: 288px' }, picture, scale, spent, ...beside);
+  const beside = ['run', 'picture', 'camera', 'sampler'].flatMap((place) => groups.get(place) || []);
+  const left = element('div', { style: 'width: 288px' }, picture, scale, second, spent, ...beside);
   box.style.marginTop = '8px';
   const right = element('div', { style: 'flex: 1 1 min(420px, 100%); min-width: 0' }, bar, help, plots, formula.names, formula.box, box);
   root.append(element('div', { class: 'row' }, left, right));

@@ -8,7 +8,8 @@ __all__ = ['VIEWS', 'RayParts', 'take_apart', 'inspector_settings', 'Frame', 'In
 # %% ../nbs/19_inspector.ipynb #19a00004
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from .config import SamplerConfig
 from .core import *
 from .generator import *
 from .live import *
+from .loop import moments_of
 from .metrics import psnr
 from .probe import bin_edges
 from .proposal import PROPOSALS, resize_pdf
@@ -169,7 +171,16 @@ def _of_picture() -> tuple[Setting, ...]:
     )
 
 # %% ../nbs/19_inspector.ipynb #19a0a00d
-def inspector_settings(g: Generator) -> tuple[Setting, ...]:
+def _of_run(moments: tuple[int, ...]) -> tuple[Setting, ...]:
+    "Which of a run's generators is asked, by the images that it had seen."
+    if not moments:
+        return ()
+    choices = tuple(map(str, moments))
+    words = 'the averaged generator after so many images'
+    return (Setting('moment', choices[-1], choices=choices, place='run', words=words, label='images seen'),)
+
+
+def inspector_settings(g: Generator, moments: tuple[int, ...] = ()) -> tuple[Setting, ...]:
     "What can be turned, starting from how this generator renders."
     s, kind = g.renderer.sampler, g.renderer.proposal.kind
     sampler = (
@@ -186,7 +197,7 @@ def inspector_settings(g: Generator) -> tuple[Setting, ...]:
         _turn('samples', s.samples, 4, 64, 1, 'sampler', 'on a ray, of paper and empty; boosted: twice'),
         _turn('per_bin', s.per_bin, 0.5, 6, 0.5, 'sampler', 'samples a kept bin, of need', label='per bin'),
     )
-    return _of_person(g.triplane.levels) + _of_picture() + sampler
+    return _of_run(moments) + _of_person(g.triplane.levels) + _of_picture() + sampler
 
 # %% ../nbs/19_inspector.ipynb #19a0000f
 _PREVIEW = 32  # pixels a side while something moves
@@ -393,11 +404,29 @@ def _report(p: RayParts, near: float, far: float) -> dict:
 def _bytes_of(picture: Tensor) -> bytes:  # [1, 3, R, R]
     return (picture[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().contiguous().numpy().tobytes()
 
+# %% ../nbs/19_inspector.ipynb #19a0b024
+_LOADED = 4  # generators of a run that stay in memory
+
+
+def _idle(asked: dict, given: bool) -> dict[str, str]:
+    "Settings that change nothing as the others stand, and why; `given`: planes, instead of a person."
+    sampler, policy = asked['sampler'], asked['policy']
+    idle = dict.fromkeys(_PERSON, 'planes were given') if given else {}
+    if sampler in WITHOUT_PDF:
+        names = 'proposal', 'policy', 'tau', 'per_bin'
+        return idle | dict.fromkeys(names, f'the sampler {sampler} asks no proposal')
+    if policy == 'need':
+        return idle | {'samples': 'the policy need counts by kept bins'}
+    idle['per_bin'] = f'the policy {policy} does not count by kept bins'
+    if sampler == 'unfiltered':
+        idle['tau'] = 'unfiltered looks in every bin'
+    return idle
+
 # %% ../nbs/19_inspector.ipynb #19a00025
 class Inspector(Live):
     """A picture whose rays can be taken apart, in a notebook.
 
-    ValueError for a generator that is not of signed distances.
+    ValueError for a generator that is not of signed distances, and for a folder that holds no run's moments.
     """
 
     scripts = ('live.js', 'inspector.js')
@@ -407,26 +436,38 @@ class Inspector(Live):
         g: Generator = None,  # the shipped one when None
         planes: Tensor = None,  # [1, 3, C, H, W] of somebody, such as an inversion's; else people of `seed`
         truth: Callable = None,  # (camera [1], pixels a side) -> Rendering [1, R*R] of the true shape
+        run: str | Path = None,  # folder of a training, whose `moments_of` are scrubbed; in place of `g`
         **asked,  # of `inspector_settings`
     ):
-        self.g = load_generator() if g is None else g
+        if run is not None and g is not None:
+            raise ValueError('give the inspector a generator or the folder of a run, not both')
+        self.moments = {} if run is None else {str(n): path for n, path in moments_of(run).items()}
+        self.load = lru_cache(_LOADED)(load_generator)
+        self.g = g
+        if g is None:
+            self.g = self.load([None, *self.moments.values()][-1])
         if not isinstance(self.g, Generator):
             kind = type(self.g).__name__
             raise ValueError(f'the inspector takes apart rays of a Generator with distances, got {kind}')
         self.own, self.true_shape = planes, truth
-        self.settings = inspector_settings(self.g)
+        self.settings = inspector_settings(self.g, tuple(map(int, self.moments)))
         self.frame = None
         super().__init__(**asked)
 
     @torch.no_grad()
     def answer(self, asked: dict) -> tuple[dict, bytes]:
+        if self.moments:
+            self._turn_to(self.moments[asked['moment']])
         frame = Frame(self.g, asked, self.own, self.true_shape, self.frame)
         shown = asked['show']
         if asked['moving'] and VIEWS[shown].dense:
             shown = 'colour'
         view = VIEWS[shown]
-        told = {'side': frame.side} | view.caption(shown)
+        told = {'side': frame.side, 'idle': _idle(asked, self.own is not None)} | view.caption(shown)
         pixels = _bytes_of(view.picture(frame))
+        if self.moments:
+            pixels += _bytes_of(_normal(frame))
+            told['beside'] = 'normal'
         if not asked['moving']:
             told |= self._about_ray(frame)
         asks_none = asked['sampler'] in WITHOUT_PDF
@@ -435,6 +476,12 @@ class Inspector(Live):
             told['psnr'] = psnr(frame.trace.rendering.rgb, frame.exact.rgb)
         self.frame = frame
         return told, pixels
+
+    def _turn_to(self, path: Path):
+        "To the generator of another moment; nothing of the frame before holds for it."
+        g = self.load(path)
+        if g is not self.g:
+            self.g, self.frame = g, None
 
     def _about_ray(self, frame: Frame) -> dict:
         volume = self.g.renderer.volume
@@ -471,8 +518,14 @@ def _ray_figure(inspector: Inspector):
     ray, side = inspector.told['ray'], inspector.told['side']
     fig = plt.figure(figsize=(10, 4), layout='constrained')
     left, right = fig.subfigures(1, 2, width_ratios=(1, 1.7))
-    ax = left.subplots()
-    ax.imshow(np.frombuffer(inspector.pixels, np.uint8).reshape(side, side, 3))
+    pictures = np.frombuffer(inspector.pixels, np.uint8).reshape(-1, side, side, 3)
+    ax, *others = np.atleast_1d(left.subplots(len(pictures), 1))
+    ax.imshow(pictures[0])
+    for other, picture in zip(others, pictures[1:]):
+        other.imshow(picture)
+        other.set(
+            title=f'{inspector.told["beside"]}, {inspector.asked["moment"]} images', xticks=[], yticks=[]
+        )
     row, column = ray['pixel']
     ax.plot(column, row, '+', color='w', ms=22, mew=3)
     ax.plot(column, row, '+', color='k', ms=20, mew=1)

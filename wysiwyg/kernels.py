@@ -299,6 +299,12 @@ def _say(message: str):
     print(f'wysiwyg kernels: {message}', file=sys.stderr)
 
 
+def _in_notebook() -> bool:
+    "Is this a Jupyter kernel, which shows stderr in red?"
+    ipython = sys.modules.get('IPython')
+    return hasattr(ipython and ipython.get_ipython(), 'kernel')
+
+
 @functools.cache
 def _can_build(cxx: str | None) -> bool:
     "Does the compiler build a kernel that does nothing?"
@@ -317,7 +323,8 @@ def _has_cupy() -> bool:
 def choose(impl: str, *tensors: Tensor) -> str:
     """'torch', 'cpu' or 'cuda' for these tensors; ValueError where what `impl` names is not to be had.
 
-    'auto': kernels where they can be had, else torch. The choice is said once, on stderr.
+    'auto': kernels where they can be had, else torch. The choice is said once, on stderr; in a notebook
+    only where there are no kernels.
     """
     _check_impl(impl)
     if impl in ('cpu', 'cuda'):
@@ -339,7 +346,8 @@ def _check_impl(impl: str):
 
 
 def _prefer(backend: str, there: bool, otherwise: str) -> str:
-    _say(f'{backend} backend' if there else otherwise)
+    if not (there and _in_notebook()):  # all is well, and no drawing needs to hear it
+        _say(f'{backend} backend' if there else otherwise)
     return backend if there else 'torch'
 
 

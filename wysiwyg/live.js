@@ -14,14 +14,16 @@ const STYLE = `
 .wy fieldset { border: 1px solid ${INK.pale}; border-radius: 4px; padding: 2px 8px 5px; margin: 0; min-width: 190px; }
 .wy legend { font-weight: 600; padding: 0 4px; margin: 0; border: 0; width: auto; float: none; line-height: 1.3; background: #fff; }
 .wy label { display: grid; grid-template-columns: 5.6em 1fr 4.6em; gap: 5px; align-items: center; }
-.wy input[type=range] { width: 100%; min-width: 70px; }
+.wy input[type=range] { width: 100%; min-width: 44px; }
 .wy select, .wy input[type=number] { font: inherit; width: 100%; box-sizing: border-box; }
 .wy label > select, .wy input[type=number] { grid-column: 2 / 4; }
+.wy label:has(:disabled) { color: #888; }
 .wy output { font-variant-numeric: tabular-nums; text-align: right; }
 .wy button { font: inherit; padding: 2px 7px; border: 1px solid ${INK.grey}; border-radius: 4px; background: #f7f7f7; color: #222; cursor: pointer; }
 .wy button[aria-pressed=true] { background: #222; color: #fff; }
 .wy button:disabled { opacity: 0.45; cursor: default; }
 .wy canvas { display: block; touch-action: none; }
+.wy canvas[hidden] { display: none; }
 .wy .error { color: #fff; background: ${INK.orange}; padding: 3px 8px; border-radius: 4px; margin: 4px 0; }
 .wy .error:empty { display: none; }
 .wy .quiet { color: #555; font-size: 12px; }
@@ -136,18 +138,20 @@ function controls(model, ask) {
     const input = inputOf(s), out = element('output');
     const read = () => (isScale(s) ? s.choices[input.value] : s.choices.length ? input.value : Number(input.value));
     input.addEventListener('input', () => ask({ [s.name]: read() }));
-    input.disabled = !turnable(s.name);
     input.dataset.name = s.name;
     const ends = s.choices.length ? s.choices.join(', ') : `${shown(s, s.low)} to ${shown(s, s.high)}`;
-    const label = element('label', { title: `${s.words} (${ends}; at first ${shown(s, s.start)})` }, s.label || s.name, input);
+    const about = `${s.words} (${ends}; at first ${shown(s, s.start)})`, label = element('label', {}, s.label || s.name, input);
     if (input.type === 'range') label.append(out);
     if (!groups.has(s.place)) groups.set(s.place, element('fieldset', {}, element('legend', {}, s.place)));
     groups.get(s.place).append(label);
-    inputs.set(s, [input, out]);
+    inputs.set(s, [input, out, label, about]);
   }
   const refresh = () => {
-    const asked = ask.now();
-    for (const [s, [input, out]] of inputs) {
+    const asked = ask.now(), idle = model.get('told').idle || {}; // setting -> why it changes nothing now
+    for (const [s, [input, out, label, about]] of inputs) {
+      const why = turnable(s.name) ? idle[s.name] : 'not recorded in this page';
+      input.disabled = Boolean(why);
+      label.title = why ? `${why}: ${about}` : about;
       input.value = isScale(s) ? s.choices.indexOf(asked[s.name]) : asked[s.name];
       out.textContent = shown(s, asked[s.name]);
     }

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FREE', 'PEOPLE', 'save_checkpoint', 'checkpoints', 'Damaged', 'check_checkpoint', 'latest_checkpoint',
-           'load_checkpoint', 'start_from', 'start_from_shipped', 'save_pair', 'snapshot', 'Interrupted', 'open_data',
-           'claimed', 'check_start', 'find_checkpoint', 'train', 'deferred_interrupt', 'schedule_segments',
+           'load_checkpoint', 'start_from', 'start_from_shipped', 'save_pair', 'snapshot', 'moments_of', 'Interrupted',
+           'open_data', 'claimed', 'check_start', 'find_checkpoint', 'train', 'deferred_interrupt', 'schedule_segments',
            'interpolated', 'estimate', 'estimate_text']
 
 # %% ../nbs/15a_loop.ipynb #e3a95c4d
@@ -186,6 +186,7 @@ FREE = (
     'train.checkpoint_images',
     'train.snapshot_images',
     'train.keep',
+    'train.moments',
     'train.micro_batch',
     'train.network',
     'train.ema_images',
@@ -402,6 +403,53 @@ def snapshot(
         parts.append((out.image(), out.normal_colors(camera[some]), depth))
     return torch.cat([torch.cat(kind) for kind in zip(*parts)])
 
+# %% ../nbs/15a_loop.ipynb #15a0c002
+def _moment_files(folder: Path) -> list[Path]:
+    return sorted((folder / 'moments').glob('moment-*.safetensors'))
+
+
+def _images_in(path: Path) -> int:
+    "Of a snapshot's or a moment's name."
+    return int(path.stem.split('-')[1])
+
+
+def _save_moment(t: Trainer, outdir: Path):
+    path = outdir / 'moments' / f'moment-{t.images:010d}.safetensors'
+    with writing(path, _GO_ON):
+        save_generator(t.ema, path, half=True, images=str(t.images))
+
+
+def moments_of(folder: str | Path) -> dict[int, Path]:
+    """Images seen -> the averaged generator that a run kept then, oldest first; the last one is in full.
+
+    ValueError for a folder that holds fewer than two, and where they are of networks that differ.
+    """
+    folder = Path(folder)
+    paths = [*_moment_files(folder), *filter(Path.exists, [folder / shipped().name])]
+    if len(paths) < 2:
+        mend = 'name the --outdir of a training whose train.moments were not 0'
+        raise ValueError(f'{folder} holds {len(paths)} generators, and a course has two at least: {mend}')
+    found = {}
+    for path in paths:
+        notes = notes_of(path)
+        if not notes.get('images', '').isdigit():
+            raise ValueError(f'{path.name} does not say how many images it has seen: it is of no training')
+        found[int(notes['images'])] = path, from_dict(Run, json.loads(notes['run']))
+    _check_one_network(list(found.values()))
+    return {images: found[images][0] for images in sorted(found)}
+
+
+def _check_one_network(of_run: list[tuple[Path, Run]]):
+    *others, (last, run) = of_run
+    for path, theirs in others:
+        differ = _differing_parts(theirs, run)
+        if theirs.resolution != run.resolution:
+            differ['schedule.resolution'] = theirs.resolution
+        if differ:
+            name, value = next(iter(differ.items()))
+            told = f'{path.name} has {name} = {value}, which {last.name} has not'
+            raise ValueError(f'{told}: two runs share a folder, move one of them away')
+
 # %% ../nbs/15a_loop.ipynb #9c6f0ec0
 class Interrupted(KeyboardInterrupt):
     "Ctrl-C or SIGTERM came, and a checkpoint was written; `signum` says which."
@@ -510,7 +558,8 @@ def _set_aside(outdir: Path, images: int, start: Path):
     stale = [p for p in checkpoints(outdir) if not (own and p.name <= start.name) and _intact(p)]
     if not stale:
         return
-    later = [p for p in outdir.glob('snapshot-*.png') if int(p.stem.split('-')[1]) > images]
+    later = [p for p in outdir.glob('snapshot-*.png') if _images_in(p) > images]
+    later += [path for path in _moment_files(outdir) if _images_in(path) > images]
     later += [outdir / f.name for f in (shipped(), _shipped_discriminator())]
     if not own:
         later.append(outdir / 'metrics.jsonl')
@@ -610,6 +659,8 @@ def train(
 def _go(t: Trainer, outdir: Path, total: float, recorder: _Sheltered, progress: bool, came: list):
     "Step until `total` images, or until a process was interrupted; then the last checkpoint and the pair."
     t.lap = time.perf_counter(), t.images
+    if t.world.lead and t.run.train.moments and not t.images:
+        _save_moment(t, outdir)
     with _progress_bar(total, t.images, progress) as bar:
         while t.images < total and not t.world.any(bool(came)):
             values, last = t.step(), t.images >= total
@@ -672,7 +723,7 @@ def _clear(t: Trainer, outdir: Path, start: str):
     another course's checkpoints are out of the way."""
     if start:
         _set_aside(outdir, t.images, Path(start))
-    for left in outdir.glob('.*.tmp'):
+    for left in (*outdir.glob('.*.tmp'), *outdir.glob('moments/.*.tmp')):
         left.unlink()
     path, log = outdir / 'run.json', outdir / 'metrics.jsonl'
     text = json.dumps(to_dict(t.run), indent=1)
@@ -703,6 +754,8 @@ def _log_and_save(t: Trainer, values: dict[str, float], outdir: Path, recorder, 
         t.curve = Means()  # where a run is cut short, no mean ends
     if due(c.snapshot_images):
         _save_snapshot(t, outdir, recorder)
+    if c.moments and not last and due(t.run.schedule.total / c.moments):
+        _save_moment(t, outdir)
     if due(c.checkpoint_images):
         save_checkpoint(t, outdir)
 
