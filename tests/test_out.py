@@ -1,5 +1,6 @@
 "What leaves the program beside numbers: sheets of pictures, a tuned generator, live figures, shapes of arms."
 
+import base64
 import json
 import math
 import os
@@ -21,13 +22,15 @@ from wysiwyg.cli import main
 from wysiwyg.config import HeadsConfig, override, preset
 from wysiwyg.core import colorize, rng, sheet
 from wysiwyg.executors import environment
-from wysiwyg.export import TriangleMesh, extract_mesh, mesh_picture, show_mesh
+from wysiwyg.export import TriangleMesh, extract_mesh, mesh_page, mesh_picture, show_mesh
 from wysiwyg.generator import load_generator, method_of, save_generator
 from wysiwyg.heads import render_heads
 from wysiwyg.inversion import Inversion, geometry_error, seen, true_heads, true_picture, tune
+from wysiwyg.results import export_runs
 from wysiwyg.sdf import toy_field
 from wysiwyg.studies import keep_shape
-from wysiwyg.tracking import Recorder, open_store
+from wysiwyg.study import run_study
+from wysiwyg.tracking import STUDY, Recorder, find_runs, open_store
 
 
 @pytest.fixture(scope='module')
@@ -388,7 +391,9 @@ def test_an_arm_keeps_its_shape_in_the_store(tmp_path, monkeypatch):
     assert g.evaluations == counted  # an arm's own counts are its own
     client = open_store()
     kept = {Path(f.path).name for f in client.list_artifacts(r.id, 'shape')}
-    assert kept == {'head.glb', 'head.mp4'}
+    assert kept == {'head.glb', 'head.html', 'head.mp4', 'head.png'}
+    data = client.get_run(r.id).data
+    assert f'get-artifact?path=shape%2Fhead.png&run_uuid={r.id}' in data.tags['mlflow.note.content']
     folder = Path(client.download_artifacts(r.id, 'shape', str(tmp_path)))
     mesh = trimesh.load(folder / 'head.glb', force='mesh', process=False)
     assert len(mesh.faces) > 1000 and mesh.vertices[:, 1].max() > 0.1
@@ -396,8 +401,59 @@ def test_an_arm_keeps_its_shape_in_the_store(tmp_path, monkeypatch):
     assert (how['size'], len(shots)) == ((64, 32), 6)
     with Recorder('shapes', 'fog', 0, {'k': 2}) as r:
         keep_shape(r, g.using(field_at=far_field), resolution=16, frames=2, side=32)
-    assert [Path(f.path).name for f in client.list_artifacts(r.id, 'shape')] == ['head.mp4']
+    assert {Path(f.path).name for f in client.list_artifacts(r.id, 'shape')} == {'head.mp4', 'head.png'}
+    assert 'wysiwyg.opens' not in client.get_run(r.id).data.tags
     assert 'no surface' in client.get_run(r.id).data.tags['wysiwyg.shape']
+
+
+def shaped(recorder, params, seed):
+    "An arm that says a word, and keeps its shape where it has one."
+    recorder.note('It is a head.', more=True)
+    if params['k']:
+        keep_shape(recorder, load_generator(), resolution=16, frames=2, side=32)
+    return {'eval/render_psnr': 30.0 + params['k']}
+
+
+def test_the_pages_of_a_study_show_shapes_and_exports_do_not(tmp_path, monkeypatch):
+    monkeypatch.setenv('WYSIWYG_RUNS', str(tmp_path))
+    arms = {'plain': {'k': 0}, 'head': {'k': 1}, 'other': {'k': 2}}
+    run_study('shaped', arms, shaped, note='Which is better?')
+    client = open_store()
+    runs = {run.data.tags['wysiwyg.arm']: run for run in find_runs(client, 'shaped')}
+    said = {arm: run.data.tags['mlflow.note.content'] for arm, run in runs.items()}
+    assert 'It is a head.' in said['plain'] and 'get-artifact' not in said['plain']
+    assert said['head'].startswith('Arm **head**') and 'shape/head.html' in said['head']
+    page, experiment = said[STUDY], client.get_experiment_by_name('wysiwyg/shaped')
+    assert experiment.tags['mlflow.note.content'] == page
+    for arm in ('head', 'other'):
+        place = f'#/experiments/{experiment.experiment_id}/runs/{runs[arm].info.run_id}/artifacts'
+        picture = f'get-artifact?path=shape%2Fhead.png&run_uuid={runs[arm].info.run_id}'
+        assert f'| {arm} | [![{arm}]({picture})]({place}/shape/head.html) |' in page
+    assert '| plain | [' not in page
+    monkeypatch.setenv('WYSIWYG_HOME', str(tmp_path))
+    exported = {
+        run['tags']['wysiwyg.arm']: run['tags'] for run in json.loads(export_runs('shaped').read_text())
+    }
+    assert not any('get-artifact' in json.dumps(tags) for tags in exported.values())
+    assert exported['head']['mlflow.note.content'].startswith('Arm **head**')
+    assert 'wysiwyg.opens' not in exported['head'] and 'wysiwyg.seconds' in exported['head']
+
+
+def test_a_page_holds_the_mesh():
+    mesh = extract_mesh(ball, 1.0, 24)
+    colors = (255 * (mesh.vertices + 0.5)).astype(np.uint8)
+    page = mesh_page(replace(mesh, colors=colors), 'a </script> & a ball')
+    assert '<title>a &lt;/script&gt; &amp; a ball</title>' in page and page.count('</script>') == 2
+    packed = json.loads(page.split('id="mesh">')[1].split('</script>')[0])
+    read = {name: base64.b64decode(packed[name]) for name in ('places', 'colors', 'faces')}
+    low, high = np.array(packed['low']), np.array(packed['high'])
+    places = low + np.frombuffer(read['places'], '<u2').reshape(-1, 3) / 65535 * (high - low)
+    np.testing.assert_allclose(places, mesh.vertices, atol=1e-5)
+    np.testing.assert_array_equal(np.frombuffer(read['faces'], '<u4').reshape(-1, 3), mesh.faces)
+    np.testing.assert_array_equal(np.frombuffer(read['colors'], np.uint8).reshape(-1, 3), colors)
+    assert json.loads(mesh_page(mesh, '').split('id="mesh">')[1].split('</script>')[0])['colors'] is None
+    with pytest.raises(ValueError, match='holds 60,000 faces'):
+        mesh_page(replace(mesh, faces=np.tile(mesh.faces, (20, 1))), '')
 
 
 def far_field(planes):

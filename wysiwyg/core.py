@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['expect', 'lookup', 'patch_method', 'Record', 'join', 'Camera', 'Rays', 'take_rays', 'Samples', 'Answer', 'to_image',
-           'to_rays', 'rng', 'atomic', 'file_sha', 'WriteError', 'writing', 'check_writable', 'home', 'data_dir',
-           'runs_dir', 'default_device', 'Silent', 'sheet', 'show', 'colorize', 'normal_colors']
+           'to_rays', 'rng', 'atomic', 'file_sha', 'WriteError', 'writing', 'check_writable', 'home', 'package_file',
+           'data_dir', 'runs_dir', 'default_device', 'Silent', 'sheet', 'show', 'colorize', 'normal_colors']
 
 # %% ../nbs/00_core.ipynb #c757b63b
 import contextlib, errno, hashlib, io, os, secrets
@@ -302,6 +302,13 @@ def home() -> Path:
     return checkout if (checkout / 'settings.ini').exists() else Path.cwd()
 
 
+def package_file(name: str) -> Path:
+    "A file that lies beside the modules, such as the script of a drawing."
+    import wysiwyg
+
+    return Path(wysiwyg.__file__).parent / name
+
+
 def data_dir() -> Path:
     "Shipped data (head model, generator, recorded results) and, below `sets/`, what the package renders."
     return home() / 'data'
@@ -319,7 +326,7 @@ def default_device() -> torch.device:
         return torch.device(chosen)
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
-
+# %% ../nbs/00_core.ipynb #c63296c1
 class Silent:
     "A recorder that records nothing."
 

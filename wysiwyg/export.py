@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['linear_light', 'TriangleMesh', 'extract_mesh', 'surface_of', 'paint', 'mesh_of', 'mesh_picture', 'show_mesh',
-           'turntable_yaws', 'save_film', 'turntable']
+           'mesh_page', 'turntable_yaws', 'save_film', 'turntable']
 
 # %% ../nbs/18_export.ipynb #18e0c003
+import base64
 import contextlib
 import errno
+import html
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -513,6 +516,41 @@ def show_mesh(mesh: TriangleMesh):
     scene = dict(aspectmode='data', camera=view)
     layout = dict(scene=scene, height=480, margin=dict(l=0, r=0, t=0, b=0))
     return go.Figure(go.Mesh3d(**places, **paint, lighting=lamp), layout)
+
+# %% ../nbs/18_export.ipynb #18e0c03b
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>%s</title>
+<style>
+body { margin: 10px; font: 13px system-ui, sans-serif; color: #222; background: #fff; }
+button { font: inherit; padding: 2px 9px; margin: 0 5px 6px 0; border: 1px solid #999; border-radius: 4px; }
+button[aria-pressed=true] { background: #222; color: #fff; }
+canvas { display: block; touch-action: none; cursor: grab; }
+</style>
+<div id="here"></div>
+<p>%s Drag or arrows turn it, the wheel brings it nearer.</p>
+<script type="application/json" id="mesh">%s</script>
+<script>
+%s
+meshPage(JSON.parse(document.getElementById('mesh').textContent), document.getElementById('here'));
+</script></html>
+"""
+
+
+def mesh_page(mesh: TriangleMesh, title: str) -> str:
+    "HTML that shows a mesh in any browser and turns it, by itself. ValueError for a mesh of too many faces."
+    _check_detail(mesh)
+    low, high = mesh.vertices.min(0), mesh.vertices.max(0)
+    share = (mesh.vertices - low) / np.maximum(high - low, 1e-9)
+    packed = {'places': _packed((65535 * share).round(), '<u2'), 'faces': _packed(mesh.faces, '<u4')}
+    packed |= {'colors': None if mesh.colors is None else _packed(mesh.colors, 'u1')}
+    packed |= {'low': low.tolist(), 'high': high.tolist()}
+    script, said = package_file('mesh.js').read_text(encoding='utf8'), html.escape(title)
+    return _PAGE % (said, f'{said}: {len(mesh.faces):,} triangles.', json.dumps(packed), script)
+
+
+def _packed(numbers: np.ndarray, kind: str) -> str:
+    "Bytes of a kind of numpy's, in base64."
+    return base64.b64encode(np.ascontiguousarray(numbers.astype(kind))).decode()
 
 # %% ../nbs/18_export.ipynb #18e0c02d
 def turntable_yaws(

@@ -510,7 +510,7 @@ def _said_in(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
 
 
 def notes_of(path: str | Path) -> dict[str, str]:
-    "What `save_generator` noted beside the weights; ValueError in one line where that is no generator's file."
+    "What `save_generator` noted beside the weights; ValueError in one line for another file."
     return _said_in(Path(path))[0]
 
 # %% ../nbs/12_generator.ipynb #b7ef8162

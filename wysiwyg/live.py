@@ -9,8 +9,8 @@ __all__ = ['Setting', 'checked', 'Live', 'told_of', 'page_source', 'rounded']
 import base64, io, json, weakref
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from pathlib import Path
 import numpy as np
+from .core import *
 
 # %% ../nbs/18a_live.ipynb #18a10008
 @dataclass(frozen=True)
@@ -125,11 +125,8 @@ class Live(ABC):
         return data | {'image/png': picture}, about
 
 # %% ../nbs/18a_live.ipynb #18a1000d
-_HERE = Path(__file__).parent if '__file__' in globals() else Path('../wysiwyg').resolve()
-
-
 def _source(script: str) -> str:
-    return (_HERE / script).read_text(encoding='utf8') if script.endswith('.js') else script
+    return package_file(script).read_text(encoding='utf8') if script.endswith('.js') else script
 
 
 def _script_of(scripts: tuple[str, ...]) -> str:

@@ -418,7 +418,7 @@ def _save_moment(t: Trainer, outdir: Path):
     with writing(path, _GO_ON):
         save_generator(t.ema, path, half=True, images=str(t.images))
 
-
+# %% ../nbs/15a_loop.ipynb #15a0c003
 def moments_of(folder: str | Path) -> dict[int, Path]:
     """Images seen -> the averaged generator that a run kept then, oldest first; the last one is in full.
 
@@ -558,8 +558,7 @@ def _set_aside(outdir: Path, images: int, start: Path):
     stale = [p for p in checkpoints(outdir) if not (own and p.name <= start.name) and _intact(p)]
     if not stale:
         return
-    later = [p for p in outdir.glob('snapshot-*.png') if _images_in(p) > images]
-    later += [path for path in _moment_files(outdir) if _images_in(path) > images]
+    later = [p for p in (*outdir.glob('snapshot-*.png'), *_moment_files(outdir)) if _images_in(p) > images]
     later += [outdir / f.name for f in (shipped(), _shipped_discriminator())]
     if not own:
         later.append(outdir / 'metrics.jsonl')

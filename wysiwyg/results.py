@@ -730,7 +730,8 @@ def export_runs(study: str, most: int = 200) -> Path:
     return runs_file(study)
 
 # %% ../nbs/17a_results.ipynb #67991cf8
-_OWN = ('process', 'leader', 'traceback', 'outdir', 'seen', 'concluded')  # tags of one machine
+# tags of one machine
+_OWN = ('process', 'leader', 'traceback', 'outdir', 'seen', 'concluded', 'shows', 'opens')
 
 
 def _is_portable(tag: str) -> bool:
@@ -741,7 +742,7 @@ def _portable(run, most: int) -> dict:
     "A run without what only its own machine can use."
     tags = {name: value for name, value in run.data.tags.items() if _is_portable(name)}
     if 'mlflow.note.content' in run.data.tags:
-        tags['mlflow.note.content'] = run.data.tags['mlflow.note.content']
+        tags['mlflow.note.content'] = _without_artifacts(run.data.tags['mlflow.note.content'])
     histories = {name: history(run.info.run_id, name).values.tolist() for name in sorted(run.data.metrics)}
     return {
         'run_id': run.info.run_id,
@@ -763,6 +764,11 @@ def _thinned(curve: list, most: int) -> list:
 def read_runs(study: str) -> list[dict]:
     "Exported runs, as they are in the file; FileNotFoundError where there is none."
     return json.loads(runs_file(study).read_text(encoding='utf8'))
+
+# %% ../nbs/17a_results.ipynb #67991cf9
+def _without_artifacts(note: str) -> str:
+    "A description but for its paragraphs with pictures that its own store keeps."
+    return '\n\n'.join(part for part in note.split('\n\n') if 'get-artifact?' not in part)
 
 # %% ../nbs/17a_results.ipynb #9af11518
 def _pictures_file(study: str) -> Path:

@@ -20,7 +20,7 @@ from .camera import *
 from .config import *
 from .core import *
 from .data import *
-from .export import mesh_of, turntable
+from .export import mesh_of, mesh_page, turntable
 from .generator import *
 from .metrics import *
 from .probe import *
@@ -110,10 +110,11 @@ def _speckle_of(g: Generator, out: Rendering) -> float:
 # %% ../nbs/22_studies.ipynb #22c0f002
 @torch.no_grad()
 def keep_shape(recorder, g: Generator, seed: int = 0, resolution: int = 96, frames: int = 24, side: int = 64):
-    """The person that `wysiwyg mesh --seed SEED` shows, as shape/head.glb and shape/head.mp4 of the run.
+    """The person that `wysiwyg mesh --seed SEED` shows, in the run's folder shape/ and in its description.
 
-    Without a surface there is no mesh, and the tag `shape` says why. Of what is not recorded, and where
-    WYSIWYG_SHAPES is 0, nothing.
+    head.png, the film head.mp4, the mesh head.glb, and head.html, a page that turns it. Without a surface
+    there is no mesh, and the tag `shape` says why. Of what is not recorded, and where WYSIWYG_SHAPES is 0,
+    nothing.
     """
     if not getattr(recorder, 'id', '') or os.environ.get('WYSIWYG_SHAPES') == '0':
         return
@@ -122,12 +123,43 @@ def keep_shape(recorder, g: Generator, seed: int = 0, resolution: int = 96, fram
     with tempfile.TemporaryDirectory() as folder:
         film = turntable(g, planes, Path(folder) / 'head.mp4', frames, side)
         recorder.file(film, 'shape')
+        recorder.file(_three_sides(g, planes, Path(folder) / 'head.png', side), 'shape')
+        recorder.tag('shows', 'shape/head.png')
         try:
             mesh = mesh_of(g.field_at(planes), g.run.render.box, resolution, device=g.device)
         except ValueError as e:
             recorder.tag('shape', str(e))
+            recorder.note(_shape_note(recorder.id, 'There is no mesh of it.'), more=True)
             return
         recorder.file(mesh.save(Path(folder) / 'head.glb'), 'shape')
+    recorder.text(mesh_page(mesh, f'The head of seed {seed}'), 'head.html', 'shape')
+    recorder.tag('opens', 'shape/head.html')
+    recorder.note(_shape_note(recorder.id, _MESH_NOTE), more=True)
+
+# %% ../nbs/22_studies.ipynb #22c0f012
+_MESH_NOTE = (
+    'Its mesh turns in `shape/head.html`, which this page shows under Artifacts. `head.glb` beside it is the '
+    'same for Blender and other programs that read glTF: download it there.'
+)
+
+
+def _shape_note(run_id: str, mesh: str) -> str:
+    "A paragraph of a run's description (markdown)."
+    picture = f'![a head from three sides]({artifact_url(run_id, "shape/head.png")})'
+    return f'{picture} A head of this arm, colours and normals; `shape/head.mp4` is its turntable. {mesh}'
+
+
+def _three_sides(g: Generator, planes: Tensor, path: Path, side: int) -> Path:  # [1, 3, C, H, W]
+    "One person's colours and normals from three sides, as one PNG."
+    from PIL import Image
+
+    pictures = []
+    for yaw in (-0.6, 0.0, 0.6):
+        camera = g.orbit(torch.tensor([yaw]), torch.zeros(1))
+        seen = g.render(planes, camera, side, normals=True)
+        pictures += [seen.image(), seen.normal_colors(camera)]
+    Image.fromarray(sheet(torch.cat(pictures), cols=6)).save(path)
+    return path
 
 # %% ../nbs/22_studies.ipynb #6983d8b4
 def study_data(run: Run) -> Dataset | None:

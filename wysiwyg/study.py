@@ -247,7 +247,7 @@ def _conclude(parent: Recorder, study: str, jobs: dict, status: dict[str, str], 
         text = _conclusion(parent, study, baseline, arms, note)
     except ValueError as e:
         text = f'No comparison: {e}.'  # e.g. the baseline failed
-    page = '\n\n'.join(filter(None, (note, _made_of(jobs), text, *failed)))
+    page = '\n\n'.join(filter(None, (note, _made_of(jobs), text, *failed, _shown(study, jobs))))
     parent.note(page)
     pages = '\n\n---\n\n'.join([page, *_other_pages(parent, study)])
     parent.spool.add(('experiment', experiment_id(parent.client, study), pages[:20_000]))
@@ -268,6 +268,28 @@ def _other_pages(parent: Recorder, study: str) -> list[str]:
     others = [run for run in _study_runs(study, arm=STUDY) if run.info.run_id != parent.id]
     pages = [run.data.tags.get('mlflow.note.content') for run in others]
     return [page for page in pages if page is not None]
+
+# %% ../nbs/17b_study.ipynb #ac97f7e6
+_MOST_SHOWN = 12  # arms
+
+
+def _shown(study: str, jobs: dict[str, tuple]) -> str:
+    "A table of the pictures that the runs show, one of each arm; empty where there are none."
+    keys = {_key(*job) for job in jobs.values()}
+    rows = {}
+    for run in reversed(_study_runs(study)):
+        tags = {name.removeprefix('wysiwyg.'): value for name, value in run.data.tags.items()}
+        if 'shows' in tags and (tags['arm'], tags['seed'], tags['config_sha']) in keys:
+            rows[tags['arm']] = _picture_row(run, tags)
+    head = ['| arm | what it made; a click opens it |', '|---|---|']
+    return '\n'.join([*head, *list(rows.values())[:_MOST_SHOWN]]) if rows else ''
+
+
+def _picture_row(run, tags: dict[str, str]) -> str:
+    "A row of markdown, whose link leads to the run's own page of artifacts."
+    place = f'#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts'
+    picture = f'![{tags["arm"]}]({artifact_url(run.info.run_id, tags["shows"])})'
+    return f'| {tags["arm"]} | [{picture}]({place}/{tags.get("opens", tags["shows"])}) |'
 
 # %% ../nbs/17b_study.ipynb #311ebff0
 def runs_digest(keys: Iterable[tuple[str, str, str]]) -> str:

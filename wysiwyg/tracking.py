@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STUDY', 'tracking_uri', 'store_exists', 'StoreError', 'plainly', 'open_store', 'experiment_id', 'safe', 'metric_name',
-           'ui_address', 'experiment_link', 'run_link', 'param_text', 'param_value', 'flat_params', 'digest',
-           'system_of', 'texts', 'versions', 'hardware', 'provenance', 'NullRecorder', 'this_process', 'find_runs',
-           'spool_dir', 'Spool', 'list_pictures', 'deliver_left', 'Recorder', 'training_name', 'facts', 'find_training',
-           'reopen']
+           'ui_address', 'experiment_link', 'artifact_url', 'run_link', 'param_text', 'param_value', 'flat_params',
+           'digest', 'system_of', 'texts', 'versions', 'hardware', 'provenance', 'NullRecorder', 'this_process',
+           'find_runs', 'spool_dir', 'Spool', 'list_pictures', 'deliver_left', 'Recorder', 'training_name', 'facts',
+           'find_training', 'reopen']
 
 # %% ../nbs/17_tracking.ipynb #dd72c8f1
 import contextlib, getpass, hashlib, json, math, os, platform, posixpath, re, shlex, shutil, socket
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from urllib.parse import quote
 import numpy as np
 from .config import *
 from .core import *
@@ -217,6 +218,11 @@ def experiment_link(study: str, charts: bool = True, port: int = None) -> str | 
     return found and f'{ui_address(port)}/#/experiments/{found}/runs?workflowType=machine_learning{mode}'
 
 
+def artifact_url(run_id: str, path: str) -> str:
+    "Where MLflow's pages fetch an artifact of a run; a picture in a description is shown from there."
+    return f'get-artifact?path={quote(path, safe="")}&run_uuid={run_id}'
+
+
 def run_link(run_id: str, port: int = None) -> str:
     "A link that opens on a run's page; MLflow's own error for a run that the store does not have."
     experiment = open_store().get_run(run_id).info.experiment_id
@@ -363,7 +369,7 @@ class NullRecorder(Silent):
     def text(self, text: str, name: str, folder: str = None):
         pass
 
-    def note(self, text: str):
+    def note(self, text: str, more: bool = False):
         pass
 
     def samples(self, name: str, values):
@@ -881,6 +887,7 @@ class Recorder(_FileRecorder):
             _reap(study)
             self.id = _open_run(study, arm, seed, params, name, resume, marks)
             _log_parameters(self.client, self.id, params)
+            self.noted = self.client.get_run(self.id).data.tags.get('mlflow.note.content', '')
             self.spool = Spool(self.client, self.id)
 
     def metrics(self, values: dict[str, float], step: int = 0):
@@ -902,9 +909,10 @@ class Recorder(_FileRecorder):
         "Set the tag `wysiwyg.<name>`."
         self.spool.add(('tag', f'wysiwyg.{name}', str(value)[:5000]))
 
-    def note(self, text: str):
-        "What MLflow shows as the run's description (markdown)."
-        self.spool.add(('tag', 'mlflow.note.content', text[:8000]))
+    def note(self, text: str, more: bool = False):
+        "What MLflow shows as the run's description (markdown), or one paragraph more of it."
+        self.noted = f'{self.noted.rstrip()}\n\n{text}' if more else text
+        self.spool.add(('tag', 'mlflow.note.content', self.noted[:8000]))
 
     def dataset(self, name: str, digest: str, path: str | Path = '', context: str = 'training'):
         "The set that the run learned from, or (`context`) was measured on: MLflow's column Dataset."
@@ -959,12 +967,12 @@ def reopen(run_id: str) -> Recorder:
     """
     r = Recorder.__new__(Recorder)
     with plainly():
-        r.client = open_store()
-        r.id = run_id
+        r.client, r.id = open_store(), run_id
         run = r.client.get_run(run_id)
         if run.info.status == 'RUNNING':
             raise ValueError(f'{run.info.run_name} is still being recorded')
         r.status = run.info.status
         r.dropped = int(run.data.tags.get('wysiwyg.dropped', 0))
+        r.noted = run.data.tags.get('mlflow.note.content', '')
         r.spool = Spool(r.client, run_id)
     return r
