@@ -1,4 +1,4 @@
-"""The inspector and the GAN by hand in JupyterLab and alone, in a real browser.
+"""The drawings in JupyterLab and alone, in a real browser.
 
 Skipped where there is no Chromium: `apt install chromium`, or any that is called chromium or google-chrome.
 """
@@ -328,4 +328,95 @@ def test_a_gan_by_hand_without_a_kernel(page, tmp_path):
     for key in ('r', 'b', 'g', ' ', '[', ']', 'p', 'u', '?'):
         page.locator('.wy').press(key)
     page.wait_for_timeout(1200)
+    assert page.asked == [file.as_uri()] and not page.complaints
+
+
+def test_a_run_scrubbed_without_a_kernel(page, tmp_path):
+    from wysiwyg.generator import load_generator, save_generator
+    from wysiwyg.inspector import Inspector
+
+    g, file = load_generator(), tmp_path / 'page.html'
+    for images in (0, 40):
+        save_generator(g, tmp_path / f'moments/moment-{images}.safetensors', images=str(images))
+        g.field.requires_grad_(False)
+        next(g.field.parameters()).mul_(1.5)
+    inspector = Inspector(run=tmp_path)
+    file.write_text(inspector.html([{'moment': '0'}]), encoding='utf8')
+    page.goto(file.as_uri())
+    slider, formula = page.locator('input[data-name=moment]'), page.locator('.wy .formula')
+    told = formula.inner_text()
+    answered(page, lambda: slider.evaluate("e => { e.value = 0; e.dispatchEvent(new Event('input')) }"))
+    assert page.locator('label:has(input[data-name=moment]) output').inner_text() == '0'
+    assert formula.inner_text() != told
+    assert page.locator('.wy canvas').nth(1).is_visible()  # its normals
+    title = page.locator('label:has(input[data-name=per_bin])').get_attribute('title')
+    assert title.startswith('not recorded in this page: ')
+    assert page.asked == [file.as_uri()] and not page.complaints
+
+
+def test_controls_without_effect_are_grey_and_say_why(page, tmp_path):
+    from wysiwyg.inspector import Inspector
+
+    file = tmp_path / 'page.html'
+    states = [{'sampler': 'uniform'}, {'tau': 0.9}, {'proposal': 'sdf'}]
+    file.write_text(Inspector().html(states), encoding='utf8')
+    page.goto(file.as_uri())
+    tau = page.locator('input[data-name=tau]')
+    assert tau.is_enabled()
+    answered(page, lambda: page.locator('select[data-name=sampler]').select_option('uniform'))
+    assert tau.is_disabled() and page.locator('select[data-name=proposal]').is_disabled()
+    label = page.locator('label:has(input[data-name=tau])')
+    assert label.get_attribute('title').startswith('the sampler uniform asks no proposal: ')
+    answered(page, lambda: page.locator('select[data-name=sampler]').select_option('robust'))
+    assert tau.is_enabled() and label.get_attribute('title').startswith('mass of the kept bins')
+
+
+def test_systems_before_one_camera(page, tmp_path):
+    from wysiwyg.baselines.compare import Linked
+    from wysiwyg.generator import load_generator
+
+    g, file = load_generator(), tmp_path / 'page.html'
+    linked = Linked({'one': g, 'other': g})
+    file.write_text(linked.html([{'y': 0.2}, {'yaw': -0.3}]), encoding='utf8')
+    page.goto(file.as_uri())
+    picture = page.locator('.wy canvas').first
+    box, said = picture.bounding_box(), page.locator('.wy .quiet').last
+    told = said.inner_text()
+    answered(page, lambda: picture.click(position={'x': 20, 'y': box['height'] * 0.2}))
+    assert said.inner_text() != told and page.locator('input[data-name=y]').input_value() == '0.2'
+    before = picture.evaluate('e => e.toDataURL()')
+    answered(page, lambda: page.locator('.wy').press('ArrowLeft'))
+    assert picture.evaluate('e => e.toDataURL()') != before
+    assert page.asked == [file.as_uri()] and not page.complaints
+
+
+COVERED = """() => {
+  const c = document.querySelector('canvas'), g = c.getContext('2d');
+  const d = g.getImageData(0, 0, c.width, c.height).data;
+  let count = 0;
+  for (let i = 0; i < d.length; i += 4) count += d[i] + d[i + 1] + d[i + 2] < 765;
+  return [count, c.width];
+}"""
+
+
+def test_a_mesh_turns_in_a_page_that_nobody_trusts(page, tmp_path):
+    "As MLflow shows it: in a frame that may run scripts and nothing else. A ball covers what a circle does."
+    from wysiwyg.export import extract_mesh, mesh_page
+
+    ball = extract_mesh(lambda x: x.norm(dim=-1) - 0.4, 1.0, 48)
+    inner, file = mesh_page(ball, 'a ball'), tmp_path / 'page.html'
+    quoted = inner.replace('&', '&amp;').replace('"', '&quot;')
+    file.write_text(f'<iframe sandbox="allow-scripts" width="700" height="700" srcdoc="{quoted}"></iframe>')
+    page.goto(file.as_uri())
+    page.wait_for_timeout(500)
+    frame = page.frames[-1]
+    count, side = frame.evaluate(COVERED)
+    assert count == pytest.approx(math.pi * (side / 2 / math.sqrt(3)) ** 2, rel=0.02)
+    before = frame.evaluate("() => document.querySelector('canvas').toDataURL()")
+    frame.locator('button', has_text='normals').click()
+    page.wait_for_timeout(300)
+    assert frame.evaluate("() => document.querySelector('canvas').toDataURL()") != before
+    frame.locator('canvas').press('ArrowRight')
+    page.wait_for_timeout(300)
+    assert frame.evaluate(COVERED)[0] == pytest.approx(count, rel=0.02)
     assert page.asked == [file.as_uri()] and not page.complaints

@@ -6,12 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from wysiwyg.baselines.compare import PATH, Linked, flicker_of, strip_of
+from wysiwyg.baselines import compare
+from wysiwyg.baselines.compare import Linked, flicker_of, strip_of
 from wysiwyg.config import METHODS, override, tiny
 from wysiwyg.core import colorize, rng, sheet
 from wysiwyg.generator import load_generator, method_of, person, save_generator
 
-SIDE, VIEWS = 32, len(PATH)
+SIDE, PATH = 32, (-0.6, -0.2, 0.2, 0.6)
+VIEWS = len(PATH)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def short_path():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, 'PATH', PATH)
+        yield
 
 
 @pytest.fixture(scope='module')
@@ -65,8 +74,8 @@ def test_what_is_shown_is_what_is_rendered(linked, systems, show):
 def test_a_strip_is_a_row_of_every_view(linked, systems):
     linked.ask(seed=5, y=0.6)
     for name, (_, strip) in parts(linked).items():
-        for k in (0, 7, VIEWS - 1):
-            seen, _ = rendered(systems[name], linked.asked, float(PATH[k]))
+        for k in range(VIEWS):
+            seen, _ = rendered(systems[name], linked.asked, PATH[k])
             np.testing.assert_array_equal(strip[k], sheet(seen.image(), cols=1)[int(0.6 * SIDE)])
 
 
@@ -78,9 +87,9 @@ def test_nothing_is_made_twice(linked, systems, monkeypatch):
             monkeypatch.setattr(g, what, counted(getattr(g, what), made, told), raising=False)
     linked.ask(y=0.7)
     assert not made  # another row
-    for k in range(10):
+    for k in range(5):
         linked.ask(yaw=0.05 * k)
-    assert made.count(('eg3d', 'render')) == 10 and not any(what == 'synthesize' for _, what in made)
+    assert made.count(('eg3d', 'render')) == 5 and not any(what == 'synthesize' for _, what in made)
     made.clear()
     linked.ask(seed=1)
     assert sorted(set(made)) == sorted((name, what) for name in systems for what in ('render', 'synthesize'))
@@ -140,6 +149,7 @@ def test_what_cannot_be_compared_is_named():
 def test_flicker_is_the_second_difference():
     views = torch.rand(9, 3, 8, 8, generator=rng(0))
     rows = views[:, :, 5].numpy()
-    second = np.abs(rows[:-2] - 2 * rows[1:-1] + rows[2:]).mean()
+    before, here, after = rows[:-2], rows[1:-1], rows[2:]
+    second = np.abs(before - 2 * here + after).mean()
     assert flicker_of(strip_of(views, 5.5 / 8)) == pytest.approx(second, rel=1e-5)
     assert torch.equal(strip_of(views, 1.0)[0].transpose(0, 1), views[:, :, 7])
