@@ -221,6 +221,7 @@ TURN_BOTH = """() => {
 
 def test_two_displays_of_one_drawing(page, lab):
     open_lab(page, lab, 'both')
+    page.wait_for_function("document.querySelectorAll('.wy canvas').length === 6", timeout=60_000)
     for _ in range(3):
         page.evaluate(TURN_BOTH)
         page.wait_for_timeout(1500)
