@@ -524,7 +524,7 @@ def _heads_command(a: Heads) -> dict:
 
 
 def _check_run(run: Run):
-    "ValueError where the run is refused, or its method learns nothing from heads and no `data.path` is given."
+    "ValueError where the run is refused, or its method learns nothing from heads and no set is given."
     learns = method_of(run).label_kinds if run.system in METHODS else ('camera',)
     if not run.data.path and 'camera' not in learns:
         raise ValueError(
@@ -533,7 +533,7 @@ def _check_run(run: Run):
         )
     check(run)
 
-
+# %% ../nbs/21_cli.ipynb #c11ca6c2
 def train_command(a: Train) -> dict:
     """Check configuration and data, then train, with the other processes of torchrun if there are any.
 
