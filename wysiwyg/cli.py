@@ -202,15 +202,15 @@ class Grid:
 
 @dataclass
 class Invert:
-    "Tune a generator until it shows one picture; errors of its shape where the truth is known."
+    "Tune a generator until it shows one picture of a head; errors of its shape where the truth is known."
 
     outdir: str  # the tuned generator and a sheet of before and after
-    picture: str = ''  # file, as large as the generator's pictures
-    head: int | None = None  # instead: this picture of a rendered set, with its camera and truth
+    picture: str = ''  # PNG or JPEG, cut as the set is: the face in the middle of a square
+    head: int | None = None  # number of a picture of a rendered set, whose camera and truth are known
     data: str = ''  # the set of --head
     network: str = ''  # safetensors file
     yaw: float | None = None  # radians, of PICTURE's camera; > 0 looks from the head's left
-    pitch: float | None = None  # radians
+    pitch: float | None = None  # radians, of PICTURE's camera
     steps: int = 60  # of w, from the average person
     tune_steps: int = 40  # of the weights, from that w
     json: bool = False  # results as JSON
@@ -280,7 +280,8 @@ _HINTS = {  # command -> field -> what its empty value stands for
     Render: _HINTS_OF_PICTURES,
     Grid: _HINTS_OF_PICTURES,
     Invert: dict(network='the shipped generator', data='heads like those it was trained on')
-    | dict(picture='that of --head', head='that of PICTURE', yaw='0', pitch='0'),
+    | dict(picture='none: then give --head', head='none: then give PICTURE')
+    | _same('yaw pitch', 'found in PICTURE; 0 where the other is given'),
     MakeMesh: dict(network='the shipped generator', level='0; half the light in a tenth of the box'),
     MakeFilm: dict(network='the shipped generator', resolution='what it was trained for'),
     View: dict(network='the shipped generator'),
@@ -431,7 +432,7 @@ _EXAMPLES = {  # command -> lines that `--help` ends with
     ],
     'video': ['wysiwyg video --out head.mp4 --seed 3 --resolution 128'],
     'view': ['wysiwyg view --seed 3'],
-    'invert': ['wysiwyg invert me.png --yaw .2 --outdir inverted'],
+    'invert': ['wysiwyg invert --head 3 --outdir inverted', 'wysiwyg invert me.png --outdir inverted'],
     'import-eg3d': [
         'wysiwyg import-eg3d cars.safetensors --outdir runs/cars --scene shapenet',
         'wysiwyg import-eg3d ffhq512-128.pt --outdir runs/ffhq128 --neural-resolution 128',
@@ -1106,7 +1107,7 @@ def _video_command(a: MakeFilm) -> dict:
 
 # %% ../nbs/21_cli.ipynb #21c0f003
 def _invert_command(a: Invert) -> dict:
-    """The tuned generator, a sheet, and the errors of the average, the pivot and the tuned person.
+    """The tuned generator, a sheet, the camera, and errors of the average, the pivot and the tuned person.
 
     UsageError where not one picture is named; ValueError for one that does not fit, and a folder in use.
     """
@@ -1116,20 +1117,20 @@ def _invert_command(a: Invert) -> dict:
     _check_given(a)
     _check_folder(folder)
     g = _open_generator(a.network)
-    if not isinstance(g, Generator):
-        raise ValueError(f'inversion is not made for a generator of {g.run.system}')
-    given, camera = _given(a, g)
-    steps = a.steps, 0
-    found = invert(g, given.image(), camera, steps=steps, tell=_tell_step)
+    given, camera, told = _given(a, g)
+    found = invert(g, given.image(), camera, steps=(a.steps, 0), tell=_tell_step)
     tuned = tune(g, found, given.image(), camera, a.tune_steps, tell=_tell_step)
-    shown, sheet_of_all = _before_and_after(g, found, tuned, camera, given)
+    shown, tiles = _before_and_after(g, found, tuned, camera, given)
     errors = {name: _errors(out, given, g.run.render.far) for name, out in shown.items()}
     network = folder / 'generator.safetensors'
     with deferred_interrupt():
-        picture = _save_png(folder / _SHEET, sheet_of_all, 1 + len(shown))
+        picture = _save_labelled(
+            folder / _SHEET, tiles, ['given', *shown], ['picture', 'normals', 'from aside']
+        )
         save_generator(tuned, network, inverted=json.dumps(camera.label[0].tolist()))
-    seconds = round(time.time() - began, 1)
-    return {'generator': str(network), 'picture': picture, 'errors': errors, 'seconds': seconds}
+    files = {'generator': str(network), 'picture': picture}
+    shape = _shape_verdict(errors)
+    return {**files, **told, 'shape': shape, 'errors': errors, 'seconds': round(time.time() - began, 1)}
 
 # %% ../nbs/21_cli.ipynb #21c0f004
 _SHEET = 'inversion.png'
@@ -1154,39 +1155,96 @@ def _check_folder(folder: Path):
         raise ValueError(f'{folder} holds another generator.safetensors: name another folder by --outdir')
 
 
-def _given(a: Invert, g: Generator):
-    "What is to be shown, [1, R*R] rays, and its camera; only a head's has depth, opacity and normals."
+def _given(a: Invert, g) -> tuple:
+    "What is to be shown, [1, R*R] rays, its camera, and a word on that; only a head's has depth and normals."
     from wysiwyg.heads import head_camera
     from wysiwyg.inversion import true_heads, true_picture
 
     side, far, data = g.run.resolution, g.run.render.far, a.data or g.run.data.path
     if a.picture:
-        angles = [torch.tensor([angle or 0.0]) for angle in (a.yaw, a.pitch)]
-        known, camera = _read_picture(Path(a.picture), side), g.orbit(*angles)
-    elif data:
+        known = _read_picture(Path(a.picture), side).to(g.device)
+        return known, *_camera_of_picture(a, g, known.image())
+    if data:
         known, camera = true_picture(data, a.head, side, far)
     else:
         config = replace(g.run.heads, resolution=side)
         camera = head_camera(config, a.head)
         known = true_heads([a.head], camera, config, far)
-    return known.to(g.device), camera.to(g.device)
+    return known.to(g.device), camera.to(g.device), _camera_told(camera, 'known of the head')
+
+# %% ../nbs/21_cli.ipynb #21c0f020
+def _camera_told(camera, source: str, **more) -> dict:
+    from wysiwyg.inversion import camera_angles
+
+    yaw, pitch = [round(angle, 3) for angle in camera_angles(camera)[0].tolist()]
+    return {'camera': {'yaw': yaw, 'pitch': pitch, 'source': source, **more}}
+
+
+def _camera_of_picture(a: Invert, g, image: torch.Tensor) -> tuple:
+    "The camera of a picture, given or found, and a word on it; UsageError where none can be found."
+    from wysiwyg.inversion import find_camera
+
+    if (a.yaw, a.pitch) != (None, None):
+        angles = [torch.tensor([angle or 0.0]) for angle in (a.yaw, a.pitch)]
+        camera = g.orbit(*angles)
+        return camera, _camera_told(camera, 'given')
+    if 'camera' not in method_of(g.run).label_kinds:
+        raise _UsageError(f'{g.run.system} learns no poses of heads: give --yaw and --pitch')
+    camera, apart = find_camera(image, g.view)
+    doubt = round(apart.item(), 1)
+    if doubt > _DOUBTFUL:
+        said = f'the picture and its mirror image set the camera {doubt} degrees apart'
+        print(f'{said}: no head like the rendered ones? give --yaw and --pitch', file=sys.stderr)
+    return camera, _camera_told(camera, 'found', mirror_degrees=doubt)
+
+
+_DOUBTFUL = 4.0  # degrees
+
+# %% ../nbs/21_cli.ipynb #21c0f022
+def _camera_text(yaw: float, pitch: float, source: str, mirror_degrees: float = None) -> str:
+    text = f'yaw {yaw:g}, pitch {pitch:g} radians, {source}'
+    if mirror_degrees is None:
+        return text
+    return f'{text}; the mirror image says so within {mirror_degrees:g} degrees'
+
+
+def _shape_verdict(errors: dict) -> str:
+    "What tuning did to the depth, or that nobody knows."
+    if 'depth' not in errors['tuned']:
+        return 'not known: a picture says little of depth; look at the normals, and from aside'
+    before, after = [errors[name]['depth'] for name in ('average', 'tuned')]
+    change = f'depth error {before:.4f} of the average person, {after:.4f} of the tuned one'
+    return f'{"better" if after < before else "worse, though the picture is met"}: {change}'
 
 # %% ../nbs/21_cli.ipynb #21c0f005
 def _read_picture(path: Path, side: int):
-    "A file as [1, R*R] rays without truth; FileNotFoundError, or ValueError for another size."
+    "A file as [1, R*R] rays without truth; FileNotFoundError, or ValueError where it is no picture."
     from wysiwyg.volrend import Rendering
 
     if not path.is_file():
         raise FileNotFoundError(f'no picture at {path}: name a PNG or JPEG file')
-    try:
-        pixels = torch.from_numpy(decode(path.read_bytes()).copy())
-    except ValueError as e:
-        raise ValueError(f'{path.name} {e}') from None
-    if len(pixels) != side:
-        size = f'{len(pixels)} pixels wide, the generator makes {side}'
-        raise ValueError(f'{path.name} is {size}: crop it as the set is and scale it to that')
+    pixels = torch.frombuffer(bytearray(_square(path, side).tobytes()), dtype=torch.uint8)
     unknown = torch.zeros(1, side**2)
     return Rendering(pixels.view(1, -1, 3) / 255, unknown, unknown, unknown, torch.zeros(1, side**2, 3))
+
+
+def _square(path: Path, side: int):
+    "The picture at `side` pixels, as it is or its middle square scaled, which is said on stderr."
+    from PIL import Image, ImageOps
+
+    try:
+        picture = ImageOps.exif_transpose(Image.open(path, formats=('PNG', 'JPEG')))
+        picture.load()
+    except Exception as e:  # a broken file makes Pillow raise many things
+        raise ValueError(f'{path.name} cannot be decoded: {one_line(e)}') from None
+    if 'A' in picture.mode or 'transparency' in picture.info:
+        raise ValueError(f'{path.name} is transparent: lay it on a background of one colour')
+    if picture.size != (side, side):
+        size = f'{picture.width} x {picture.height} pixels'
+        cut = f'its middle square is scaled to {side}; the face must be in its middle, as in the set'
+        print(f'{path.name} has {size}: {cut}', file=sys.stderr)
+        picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
+    return picture.convert('RGB')
 
 
 def _tell_step(what: str, step: int, steps: int, loss: float):
@@ -1223,6 +1281,32 @@ def _errors(out, given, far: float) -> dict[str, float]:
         return geometry_error(out, given, far)
     except ValueError:
         return {'psnr': psnr(out.rgb, given.rgb)}
+
+# %% ../nbs/21_cli.ipynb #21c0f021
+def _save_labelled(path: Path, pictures: torch.Tensor, across: list[str], down: list[str]) -> str:
+    "[rows * columns, 3, R, R] in [0, 1] as one PNG, with words above columns and beside rows; its path."
+    from PIL import Image, ImageDraw
+
+    tiles = sheet(pictures, len(across), _scale_of(pictures.shape[-1]))
+    tile = tiles.shape[1] // len(across)
+    picture = Image.new('RGB', (_MARGIN[0] + tiles.shape[1], _MARGIN[1] + tiles.shape[0]), 'white')
+    picture.paste(Image.fromarray(tiles), _MARGIN)
+    pen = ImageDraw.Draw(picture)
+    for i, word in enumerate(across):
+        pen.text((_MARGIN[0] + i * tile + 4, 2), word, 'black')
+    for i, word in enumerate(down):
+        pen.text((4, _MARGIN[1] + i * tile + 4), word, 'black')
+    with atomic(path) as tmp:
+        picture.save(tmp, 'PNG')
+    return str(path)
+
+
+_MARGIN = 72, 16  # pixels left of and above the tiles
+
+
+def _scale_of(side: int) -> int:
+    "How often a picture's pixels are repeated so that a word fits above it."
+    return max(1, 128 // side)
 
 # %% ../nbs/21_cli.ipynb #a1c0de2f
 def import_command(a: ImportEG3D) -> dict:
@@ -1907,7 +1991,8 @@ def _invert_text(a: Invert, result: dict) -> str:
     for name in errors['tuned']:
         values = [f'{of[name]:.4g}' if name in of else '' for of in errors.values()]
         rows.append((name, *values, _ERROR_UNITS[name]))
-    rest = {name: value for name, value in result.items() if name != 'errors'}
+    rest = {name: value for name, value in result.items() if name not in ('errors', 'camera')}
+    rest = {'camera': _camera_text(**result['camera'])} | rest
     rest['show'] = f'wysiwyg render --network {result["generator"]} --trunc 0 --outdir pictures'
     return '\n'.join([_columns_text(rows), '', _lines_text(a, rest)])
 

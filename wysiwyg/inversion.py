@@ -154,7 +154,7 @@ class CameraNet(nn.Module):
         return self.read(self.layers((x - 128) / 64).flatten(1))
 
 # %% ../nbs/20_inversion.ipynb #2000ca02
-CAMERA_NET_SHA = ''
+CAMERA_NET_SHA = 'bb709a2e8f7b02f7349c21f4aedbc17b885bdaf9264451704ec015d80fc0f6a3'
 
 
 def camera_net_path() -> Path:
