@@ -6,13 +6,35 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import camera_net as script
 from small_run import PIXELS, small_generator
 
-from wysiwyg.camera import gaussian_cameras, orbit
-from wysiwyg.config import HeadsConfig
-from wysiwyg.core import rng
+from wysiwyg import inversion
+from wysiwyg.camera import gaussian_cameras, mirror_camera, orbit
+from wysiwyg.config import METHODS, HeadsConfig, preset
+from wysiwyg.core import Camera, rng
+from wysiwyg.generator import method_of
 from wysiwyg.heads import head_camera, _head_row
-from wysiwyg.inversion import _fit, _true_head, geometry_error, invert, likeness, roughness, seen, true_heads
+from wysiwyg.inversion import (
+    MIRRORED,
+    CameraNet,
+    _fit,
+    _true_head,
+    _turned,
+    camera_angles,
+    camera_distance,
+    camera_net_path,
+    find_camera,
+    geometry_error,
+    invert,
+    likeness,
+    roughness,
+    seen,
+    true_heads,
+    true_objects,
+    tune,
+)
+from wysiwyg.objects import ObjectsConfig, objects_truth, render_objects
 from wysiwyg.volrend import Rendering
 
 
@@ -124,3 +146,185 @@ def test_refusals(g):
     out = seen(g, g.synthesize(g.mapping.w_mean[None]), cameras[:1])
     with pytest.raises(ValueError, match='mask is empty'):
         geometry_error(replace(out, opacity=0 * out.opacity), out, 3.2)
+
+
+# ---- cameras -------------------------------------------------------------------------------------
+
+
+def test_angles_are_what_orbit_was_given_at_any_distance():
+    yaw, pitch = torch.tensor([-3.0, -0.4, 0.0, 1.7]), torch.tensor([1.2, 0.3, 0.0, -1.5])
+    angles = camera_angles(orbit(yaw, pitch, 1.7, 3.0))
+    assert torch.allclose(angles, torch.stack([yaw, pitch], 1), atol=1e-5)
+    mirrored = camera_angles(mirror_camera(orbit(yaw, pitch)))
+    assert torch.allclose(mirrored[1:], (angles * MIRRORED)[1:], atol=1e-5)
+
+
+def test_the_distance_of_cameras_is_the_angle_at_the_origin():
+    flat = camera_distance(orbit(torch.tensor([0.1, 0.0]), 0.0), orbit(torch.tensor([0.4, math.pi]), 0.0))
+    assert flat.tolist() == pytest.approx([math.degrees(0.3), 180], abs=1e-3)
+    assert camera_distance(orbit(0.3, 0.2), orbit(0.3, 0.2, 9.0)).item() < 1e-3  # nearer to a pole, or not
+
+
+def test_turned_cameras_are_those_of_orbit():
+    cameras = gaussian_cameras(5, rng('turned'), radius=2.2, focal=3.1)
+    more = 0.3 * torch.randn(5, 2, generator=rng('more'))
+    yaw, pitch = (camera_angles(cameras) + more).unbind(1)
+    assert torch.allclose(_turned(cameras, more).label, orbit(yaw, pitch, 2.2, 3.1).label, atol=1e-5)
+    assert torch.equal(_turned(cameras, torch.zeros(5, 2)).label, cameras.label)
+
+
+@pytest.fixture(scope='module')
+def posed():
+    "People whom the network has not seen, from a few sides."
+    yaw = torch.tensor([-0.5, -0.2, 0.0, 0.3, 0.5] * 2)
+    pitch = torch.tensor([0.1, -0.1] * 5)
+    cameras = orbit(yaw, pitch)
+    config = HeadsConfig(seed=1000, supersample=1)
+    return true_heads(list(range(30, 40)), cameras, config, 3.2), cameras
+
+
+def test_cameras_of_rendered_heads_are_found(posed):
+    true, cameras = posed
+    found, apart = find_camera(true.image())
+    off = camera_distance(found, cameras)
+    assert off.median() < 2 and off.max() < 5
+    assert camera_distance(orbit(torch.zeros(10), 0.0), cameras).median() > 10  # the mean camera
+    assert apart.shape == (10,) and apart.min() >= 0
+    flipped, same = find_camera(true.image().flip(-1))
+    assert torch.allclose(flipped.label, mirror_camera(found).label, atol=1e-5)
+    assert torch.allclose(apart, same, atol=1e-3)
+    far_away, _ = find_camera(true.image()[:2], (5.4, 8.5))
+    assert torch.allclose(camera_angles(far_away), camera_angles(found[:2]), atol=1e-6)
+    assert far_away.cam2world[:, :3, 3].norm(dim=1).tolist() == pytest.approx([5.4, 5.4], rel=1e-5)
+    assert far_away.intrinsics[0, 0, 0] == 8.5
+
+
+def test_what_is_no_picture_has_no_camera():
+    for bad, why in (
+        (torch.rand(3, 64, 64), 'images must have shape'),
+        (torch.rand(1, 1, 64, 64), 'images must have shape'),
+        (torch.full((1, 3, 64, 64), math.nan), 'images must be finite'),
+    ):
+        with pytest.raises(ValueError, match=why):
+            find_camera(bad)
+
+
+def test_another_file_of_weights_is_refused(monkeypatch, tmp_path):
+    assert camera_net_path().stat().st_size <= 500_000
+    other = tmp_path / 'camera_net.safetensors'
+    monkeypatch.setattr(inversion, 'camera_net_path', lambda: other)
+    for make in (lambda: None, lambda: other.write_bytes(b'other')):
+        make()
+        inversion._camera_net.cache_clear()
+        with pytest.raises(
+            ValueError, match='no camera_net.safetensors of .*: it ships in data/; restore it'
+        ):
+            find_camera(torch.rand(1, 3, 64, 64))
+
+
+def test_the_script_learns_two_angles_of_plain_pictures(monkeypatch):
+    monkeypatch.setattr(script, 'KEPT', 8)
+    angles = 0.3 * torch.randn(200, 2, generator=rng('angles'))
+    ramp = torch.linspace(-1, 1, 64)
+    across, down = torch.meshgrid(ramp, ramp, indexing='xy')
+    slopes = angles[:, :1, None] * across + angles[:, 1:, None] * down
+    images = (128 + 100 * slopes)[:, None].expand(-1, 3, -1, -1).contiguous()
+    torch.manual_seed(0)
+    net = script.start()
+    script.train(net, images, angles, script.Course(4, 5e-3, 0.2, 0.05, 0.1, 8, 4))
+    with torch.no_grad():
+        wrong = (net(images[:8]) - angles[:8]).norm(dim=1)
+    assert wrong.mean() < 0.5 * angles.norm(dim=1).mean()
+    assert isinstance(net, CameraNet)
+
+
+def test_a_camera_turns_beside_w(g):
+    "Towards the true one, of a person that the generator shows."
+    true = orbit(torch.tensor([0.3]), torch.tensor([0.1]))
+    with torch.no_grad():
+        planes = g.synthesize(g.mapping.w_mean[None])
+    picture = seen(g, planes, true).image()
+    start = orbit(torch.tensor([0.2]), torch.tensor([0.0]))
+    how = dict(steps=(12, 0), rates=(1e-4, 0.0), extractor=PIXELS, feature=0.0, sides=(32, 32))
+    turned = invert(g, picture, start, turn=0.01, **how)
+    kept = invert(g, picture, start, **how)
+    assert torch.equal(kept.cameras.label, start.label)
+    assert turned.curve[-1] < kept.curve[-1]
+    assert not torch.equal(turned.cameras.label, start.label)
+
+
+def test_a_picture_without_a_camera_gets_the_found_one(g):
+    pictures = torch.rand(2, 3, 32, 32, generator=rng('no camera'))
+    found = invert(g, pictures, steps=(1, 0), extractor=PIXELS)
+    assert torch.equal(found.cameras.label, find_camera(pictures, g.view)[0].label)
+
+
+# ---- methods -------------------------------------------------------------------------------------
+
+
+def small_of(system: str):
+    run = replace(preset('tiny'), system=system)
+    method = method_of(run)
+    torch.manual_seed(0)
+    return method.generator(method.adapted(preset('tiny'))).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize('system', METHODS)
+def test_any_method_is_inverted_and_tuned(system):
+    g = small_of(system)
+    who = torch.zeros(2, dtype=torch.long)
+    cameras = g.orbit(torch.tensor([0.3, -0.4]), torch.zeros(2))
+    with torch.no_grad():
+        target = g.synthesize(torch.randn(1, g.run.backbone.w_dim, generator=rng('target')))
+        wanted = g.render(target[who], cameras).image()
+    before = {k: v.clone() for k, v in g.state_dict().items()}
+    free = dict(extractor=PIXELS, feature=0.01, keep=0.0, smooth=0.0)
+    found = invert(g, wanted, cameras, who, steps=(4, 4), **free)
+    assert found.w.shape == (1, g.run.backbone.w_dim)
+    assert found.curve[3] < found.curve[0] and found.curve[7] < found.curve[4]
+    assert type(found.planes) is type(found.pivot) is type(target)
+    tuned = tune(g, found, wanted, steps=3, **free)
+    assert all(torch.equal(v, before[k]) for k, v in g.state_dict().items())
+    others = [k for k, v in tuned.state_dict().items() if not v.equal(before[k])]
+    assert {k.split('.')[0] for k in others} == {'triplane', 'mapping'}
+    wrong = []
+    for m in (g, tuned):
+        with torch.no_grad():
+            shown = m.render(m.synthesize(found.w)[who], cameras).image()
+        wrong.append((shown - wanted).square().mean())
+    assert wrong[1] < wrong[0]
+
+
+def test_a_scene_keeps_its_w_and_detail_is_tuned():
+    g = small_of('mimic3d')
+    cameras = g.orbit(torch.zeros(1), torch.zeros(1))
+    wanted = torch.rand(1, 3, 32, 32, generator=rng('wanted'))
+    found = invert(g, wanted, cameras, steps=(1, 2), extractor=PIXELS)
+    assert torch.equal(found.planes.w, found.w) and torch.equal(found.pivot.w, found.w)
+    for name in ('planes', 'detail'):
+        assert not torch.equal(getattr(found.planes, name), getattr(found.pivot, name))
+
+
+@pytest.mark.parametrize('system', [m for m in METHODS if m != 'wysiwyg'])
+def test_what_a_method_cannot_is_said(system):
+    g = small_of(system)
+    picture, camera = torch.rand(1, 3, 32, 32), g.orbit(torch.zeros(1), torch.zeros(1))
+    with pytest.raises(ValueError, match=f'{system} takes one w for all levels: invert with plus=False'):
+        invert(g, picture, camera, plus=True, extractor=PIXELS)
+    if system == 'imagenet3d':
+        with pytest.raises(ValueError, match='imagenet3d learns no poses of heads.*: give cameras'):
+            invert(g, picture, extractor=PIXELS)
+
+
+def test_a_true_object_is_what_its_set_withholds(tmp_path):
+    config = ObjectsConfig(n=9, resolution=16, workers=1, seed=4)
+    known = objects_truth(render_objects(config, tmp_path / 'o.zip', progress=False))
+    cameras = Camera.from_label(torch.from_numpy(known['cameras']))
+    out = true_objects(list(range(9)), cameras, config, 4.0)
+    solid = torch.from_numpy(known['mask'].reshape(9, -1) == 255)
+    depth = torch.from_numpy(known['depth'].reshape(9, -1).astype('float32'))
+    assert torch.allclose(out.depth[solid], depth[solid], atol=1e-3)
+    normal = torch.from_numpy(known['normal'].reshape(9, -1, 3).astype('float32'))
+    assert torch.allclose(out.normal[solid], normal[solid], atol=2e-3)
+    assert (out.depth[out.opacity == 0] == 4).all()
+    assert geometry_error(out, out, 4.0)['depth'] == 0

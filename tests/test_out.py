@@ -25,8 +25,12 @@ from wysiwyg.executors import environment
 from wysiwyg.export import TriangleMesh, extract_mesh, mesh_page, mesh_picture, show_mesh
 from wysiwyg.generator import load_generator, method_of, save_generator
 from wysiwyg.heads import render_heads
+<<<<<<< HEAD
 from wysiwyg.inversion import Inversion, geometry_error, seen, true_heads, true_picture, tune
 from wysiwyg.results import export_runs
+=======
+from wysiwyg.inversion import Inversion, camera_distance, geometry_error, seen, true_heads, true_picture, tune
+>>>>>>> 63ec755 (Lesson of inversion: cameras that are found, any method, objects)
 from wysiwyg.sdf import toy_field
 from wysiwyg.studies import keep_shape
 from wysiwyg.study import run_study
@@ -211,7 +215,11 @@ def test_a_head_is_found_and_its_file_shows_it(small, network, tmp_path, capsys)
     [truth] = [true_heads([4], camera, config, g.run.render.far)]
     expected = geometry_error(out, truth, g.run.render.far)
     assert result['errors']['tuned'] == pytest.approx(expected, rel=1e-4)
-    tiles = pixels(result['picture']).reshape(3, 32, 4, 32, 3)
+    left, top, side = *cli._MARGIN, 128
+    shown = pixels(result['picture'])
+    assert shown.shape == (top + 3 * side, left + 4 * side, 3)
+    assert (shown[:top] < 128).any() and (shown[:, :left] < 128).any()  # words
+    tiles = shown[top::4, left::4].reshape(3, 32, 4, 32, 3)
     assert np.abs(tiles[0, :, 0].astype(int) - sheet(truth.image(), 1)).max() <= 1
     assert np.abs(tiles[0, :, 3].astype(int) - sheet(out.image(), 1)).max() <= 1
 
@@ -249,7 +257,7 @@ def write_picture(path: Path, side: int):
     'make, message',
     [
         (lambda d: None, 'no picture at'),
-        (lambda d: write_picture(d / 'a.png', 64), 'a.png is 64 pixels wide, the generator makes 32'),
+        (lambda d: Image.new('RGBA', (32, 32)).save(d / 'a.png'), 'a.png is transparent: lay it on'),
         (lambda d: (d / 'a.png').write_bytes(b'nothing'), 'a.png cannot be decoded'),
         (lambda d: (d / 'o').write_text(''), 'o is a file, not a folder: name another place'),
         (lambda d: save_other(d / 'o'), 'holds another generator.safetensors: name another folder'),
@@ -288,6 +296,36 @@ def test_interrupted_leaves_nothing_and_between_the_files_both(network, tmp_path
     assert called(line, capsys)[0] == 0
     assert sorted(p.name for p in (tmp_path / 'o').iterdir()) == ['generator.safetensors', 'inversion.png']
     load_generator(tmp_path / 'o')
+
+
+def test_a_larger_picture_is_cut_and_its_camera_found(small, network, tmp_path, capsys):
+    known = true_heads([5], orbit(0.3, 0.1), HeadsConfig(resolution=128, seed=9), 3.2)
+    large = Image.fromarray(sheet(known.image(), 1))
+    wide = Image.new('RGB', (200, 128), 'red')
+    wide.paste(large, (36, 0))
+    wide.save(tmp_path / 'a.png')
+    line = f'invert {tmp_path}/a.png --network {network} {FEW} --outdir {tmp_path}/'
+    code, said, told = called(line + 'a --json', capsys)
+    assert code == 0
+    assert 'a.png has 200 x 128 pixels: its middle square is scaled to 32' in told
+    result = json.loads(said)
+    assert result['camera']['source'] == 'found'
+    found = orbit(result['camera']['yaw'], result['camera']['pitch'])
+    assert camera_distance(found, orbit(0.3, 0.1)) < 6
+    assert 'not known' in result['shape'] and list(result['errors']['tuned']) == ['psnr']
+    left, top = cli._MARGIN
+    given = pixels(tmp_path / 'a/inversion.png')[top : top + 128, left : left + 128]
+    assert (given[..., 0] < 250).all()  # no red from the sides
+    code, said, _ = called(line + 'b --pitch .1', capsys)
+    assert code == 0 and 'camera: yaw 0, pitch 0.1 radians, given' in said
+
+
+def test_the_word_on_the_shape_follows_the_depth():
+    errors = {'average': {'depth': 0.02}, 'tuned': {'depth': 0.03}}
+    assert cli._shape_verdict(errors).startswith('worse, though the picture is met: depth error 0.0200')
+    errors['tuned']['depth'] = 0.01
+    assert cli._shape_verdict(errors).startswith('better: depth error 0.0200')
+    assert cli._shape_verdict({'tuned': {'psnr': 20}}).startswith('not known')
 
 
 def one_person(g) -> tuple[Inversion, torch.Tensor]:
