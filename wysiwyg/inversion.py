@@ -154,7 +154,7 @@ class CameraNet(nn.Module):
         return self.read(self.layers((x - 128) / 64).flatten(1))
 
 # %% ../nbs/20_inversion.ipynb #2000ca02
-CAMERA_NET_SHA = 'bb709a2e8f7b02f7349c21f4aedbc17b885bdaf9264451704ec015d80fc0f6a3'
+CAMERA_NET_SHA = '1392f0f460c1ae09450acb361d74a60de2de1d75563d0c9cfaa130683e7457f9'
 
 
 def camera_net_path() -> Path:
