@@ -235,13 +235,13 @@ def _say_nothing(*told):
     pass
 
 # %% ../nbs/20_inversion.ipynb #d3e82c74
-def _shown(g: Generator, planes: Tensor | Record, cameras: Camera, side: int, key) -> Tensor:
-    "Pictures [N, 3, side, side] with a gradient to planes and cameras; what proposes samples has none."
+def _shown(g: Generator, planes: Tensor | Record, cameras: Camera, side: int, key) -> Rendering:
+    "N views, [N, side * side] rays, with a gradient to planes and cameras; what proposes samples has none."
     if not isinstance(g, Generator):
-        return g.render(planes, cameras, side, key=key).image()
+        return g.render(planes, cameras, side, key=key)
     with torch.no_grad():
         proposed = g.propose(planes, cameras)
-    return g.render(planes, cameras, side, proposed=proposed, key=key).image()
+    return g.render(planes, cameras, side, proposed=proposed, key=key)
 
 
 @torch.no_grad()
@@ -323,14 +323,25 @@ def _unlike(
     who: Tensor,
     extractor: Extractor,
     weight: float,
+    before: Rendering = None,
+    surface: float = 0.0,
 ) -> Callable:
-    "(planes, cameras, side, key) -> how little people's planes look like their pictures of that side."
+    """(planes, cameras, side, key) -> how little people's planes look like their pictures of that side.
+
+    Where what was `before` is given, mean squared change of the surface's depth counts `surface` times.
+    """
     targets = {side: F.interpolate(images, side, mode='area') for side in sides}
+    far = g.run.render.far
     known = {side: _features(pictures, extractor) for side, pictures in targets.items()}
 
     def unlike(planes: Tensor | Record, cameras: Camera, side: int, key) -> Tensor:
-        pictures = _shown(g, planes[who], cameras, side, key)
-        return likeness(pictures, targets[side], extractor, weight, known[side])
+        out = _shown(g, planes[who], cameras, side, key)
+        pictures = likeness(out.image(), targets[side], extractor, weight, known[side])
+        if before is None:
+            return pictures
+        solid = (out.opacity > SOLID) & (before.opacity > SOLID)
+        moved = out.surface_depth(far) - before.surface_depth(far)
+        return pictures + surface * (moved.square() * solid).mean()
 
     return unlike
 
@@ -447,6 +458,7 @@ def tune(
     rate: float = 0.002,
     keep: float = 0.02,  # of |change of planes|^2
     smooth: float = 10.0,  # of its roughness
+    surface: float = 60.0,  # of |change of the pivot's depth|^2 in the pictures' views, world units
     feature: float = 0.01,  # of the features
     extractor: Extractor = None,  # efflite0() when not given
     key=0,
@@ -465,7 +477,9 @@ def tune(
     weights = list(other.triplane.requires_grad_().parameters())
     who = torch.zeros(len(images), dtype=torch.long, device=g.device)
     images, cameras = images.to(g.device), cameras.to(g.device)
-    unlike = _unlike(other, images, (resolution,), who, extractor or efflite0(), feature)
+    before = seen(g, found.pivot[who], cameras)
+    extractor = extractor or efflite0()
+    unlike = _unlike(other, images, (resolution,), who, extractor, feature, before, surface)
 
     def loss(k: int) -> Tensor:
         planes = other.synthesize(found.w)
