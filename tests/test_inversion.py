@@ -104,7 +104,8 @@ def test_invert_meets_its_pictures_and_leaves_the_generator_alone(g):
     who = torch.tensor([0, 1, 0])
     images = seen(g, planes[who], cameras).image()
     before = {k: v.clone() for k, v in g.state_dict().items()}
-    short = dict(steps=(4, 6), rates=(0.1, 0.003), smooth=0.0, sides=(r // 4, r // 2))
+    short = dict(steps=(4, 6), rates=(0.1, 0.003), near=0.003, smooth=0.0)
+    short |= dict(sides=(r // 4, r // 2))
 
     def go(**k):
         return invert(g, images, cameras, who, extractor=PIXELS, **short, **k)
@@ -231,7 +232,7 @@ def test_the_script_learns_two_angles_of_plain_pictures(monkeypatch):
     images = (128 + 100 * slopes)[:, None].expand(-1, 3, -1, -1).contiguous()
     torch.manual_seed(0)
     net = script.start()
-    script.train(net, images, angles, script.Course(4, 5e-3, 0.2, 0.05, 0.1, 8, 4))
+    script.train(net, images, angles, script.Course(10, 5e-3, 0.2, 0.05, 0.1, 8, 4))
     with torch.no_grad():
         wrong = (net(images[:8]) - angles[:8]).norm(dim=1)
     assert wrong.mean() < 0.5 * angles.norm(dim=1).mean()
@@ -279,7 +280,8 @@ def test_any_method_is_inverted_and_tuned(system):
         wanted = g.render(target[who], cameras).image()
     before = {k: v.clone() for k, v in g.state_dict().items()}
     free = dict(extractor=PIXELS, feature=0.01, keep=0.0, smooth=0.0)
-    found = invert(g, wanted, cameras, who, steps=(4, 4), **free)
+    free_w = dict(near=0.0, steps=(4, 4))
+    found = invert(g, wanted, cameras, who, **free_w, **free)
     assert found.w.shape == (1, g.run.backbone.w_dim)
     assert found.curve[3] < found.curve[0] and found.curve[7] < found.curve[4]
     assert type(found.planes) is type(found.pivot) is type(target)
@@ -328,3 +330,17 @@ def test_a_true_object_is_what_its_set_withholds(tmp_path):
     assert torch.allclose(out.normal[solid], normal[solid], atol=2e-3)
     assert (out.depth[out.opacity == 0] == 4).all()
     assert geometry_error(out, out, 4.0)['depth'] == 0
+
+
+def test_tuning_holds_the_surface_of_the_pivot(g):
+    camera = orbit(torch.zeros(1), torch.zeros(1))
+    wanted = torch.rand(1, 3, 32, 32, generator=rng('surface'))
+    found = invert(g, wanted, camera, steps=(1, 0), extractor=PIXELS)
+    before = seen(g, found.pivot, camera)
+    solid, moved = before.opacity > 0.95, {}
+    for surface in (0.0, 100.0):
+        t = tune(g, found, wanted, steps=10, rate=0.003, surface=surface, extractor=PIXELS)
+        with torch.no_grad():
+            after = seen(t, t.synthesize(found.w), camera)
+        moved[surface] = (after.surface_depth(3.2) - before.surface_depth(3.2)).abs()[solid].mean()
+    assert moved[100.0] < 0.7 * moved[0.0]
