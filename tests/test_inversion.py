@@ -13,7 +13,7 @@ from wysiwyg import inversion
 from wysiwyg.camera import gaussian_cameras, mirror_camera, orbit
 from wysiwyg.config import METHODS, HeadsConfig, preset
 from wysiwyg.core import Camera, rng
-from wysiwyg.generator import method_of
+from wysiwyg.generator import load_generator, method_of
 from wysiwyg.heads import head_camera, _head_row
 from wysiwyg.inversion import (
     MIRRORED,
@@ -332,15 +332,16 @@ def test_a_true_object_is_what_its_set_withholds(tmp_path):
     assert geometry_error(out, out, 4.0)['depth'] == 0
 
 
-def test_tuning_holds_the_surface_of_the_pivot(g):
-    camera = orbit(torch.zeros(1), torch.zeros(1))
-    wanted = torch.rand(1, 3, 32, 32, generator=rng('surface'))
-    found = invert(g, wanted, camera, steps=(1, 0), extractor=PIXELS)
-    before = seen(g, found.pivot, camera)
-    solid, moved = before.opacity > 0.95, {}
-    for surface in (0.0, 100.0):
-        t = tune(g, found, wanted, steps=10, rate=0.003, surface=surface, extractor=PIXELS)
+def test_tuning_holds_the_surface_of_the_pivot():
+    "Of the shipped generator; one that nobody has trained has no solid surface."
+    trained, camera = load_generator(device=torch.device('cpu')), orbit(0.25, 0.0)
+    true = true_heads([0], camera, replace(trained.run.heads, seed=1000), 3.2)
+    found = invert(trained, true.image(), camera, steps=(1, 0), extractor=PIXELS)
+    before, moved = seen(trained, found.pivot, camera), {}
+    for surface in (0.0, 60.0):
+        t = tune(trained, found, true.image(), steps=8, surface=surface, extractor=PIXELS)
         with torch.no_grad():
             after = seen(t, t.synthesize(found.w), camera)
-        moved[surface] = (after.surface_depth(3.2) - before.surface_depth(3.2)).abs()[solid].mean()
-    assert moved[100.0] < 0.7 * moved[0.0]
+        both = (before.opacity > 0.95) & (after.opacity > 0.95)
+        moved[surface] = (after.surface_depth(3.2) - before.surface_depth(3.2)).abs()[both].mean()
+    assert moved[60.0] < 0.7 * moved[0.0]
