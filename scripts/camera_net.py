@@ -1,7 +1,7 @@
 """Train the network that finds a head's camera, and write data/camera_net.safetensors.
 
 It begins as headnet1's network of pictures and learns yaw and pitch alone, of rendered heads with a
-wide spread of cameras and of the training set. Set CAMERA_NET_SHA of 20_inversion to the digest that
+wide spread of cameras and of the training set. Set _CAMERA_NET_SHA of 20_inversion to the digest that
 is printed.
 
 python scripts/camera_net.py [--heads 4000] [--seed 77] [--out FILE]
