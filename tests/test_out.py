@@ -25,12 +25,8 @@ from wysiwyg.executors import environment
 from wysiwyg.export import TriangleMesh, extract_mesh, mesh_page, mesh_picture, show_mesh
 from wysiwyg.generator import load_generator, method_of, save_generator
 from wysiwyg.heads import render_heads
-<<<<<<< HEAD
-from wysiwyg.inversion import Inversion, geometry_error, seen, true_heads, true_picture, tune
-from wysiwyg.results import export_runs
-=======
 from wysiwyg.inversion import Inversion, camera_distance, geometry_error, seen, true_heads, true_picture, tune
->>>>>>> 63ec755 (Lesson of inversion: cameras that are found, any method, objects)
+from wysiwyg.results import export_runs
 from wysiwyg.sdf import toy_field
 from wysiwyg.studies import keep_shape
 from wysiwyg.study import run_study
