@@ -1198,7 +1198,7 @@ def _camera_of_picture(a: Invert, g, image: torch.Tensor) -> tuple:
     return camera, _camera_told(camera, 'found', mirror_degrees=doubt)
 
 
-_DOUBTFUL = 4.0  # degrees
+_DOUBTFUL = 3.0  # degrees
 
 # %% ../nbs/21_cli.ipynb #21c0f022
 def _camera_text(yaw: float, pitch: float, source: str, mirror_degrees: float = None) -> str:
