@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['semi_opaque', 'speckle', 'tightness', 'keep_shape', 'study_data', 'short_base', 'fine_tuned', 'train_to_end',
-           'step_means', 'seconds_of_step', 'least_seconds', 'best_within', 'proposal_examples', 'fit_proposal']
+           'step_means', 'seconds_of_step', 'least_seconds', 'peak_gib', 'best_within', 'proposal_examples',
+           'fit_proposal']
 
 # %% ../nbs/22_studies.ipynb #f78f97a4
-import math, os, tempfile, time
+import ctypes, math, os, sys, tempfile, time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -239,6 +240,25 @@ def least_seconds(
     "Of a step of each, in turns, `repeats` times."
     turns = [[seconds_of_step(t, images, lazy) for t in trainers.values()] for _ in range(repeats)]
     return dict(zip(trainers, map(min, zip(*turns))))
+
+# %% ../nbs/22_studies.ipynb #e20a2202
+def peak_gib(call: Callable, *args) -> float:
+    "Most resident memory during a call above that before it; NaN where the system does not tell."
+    if sys.platform != 'linux':
+        call(*args)
+        return math.nan
+    ctypes.CDLL(None).malloc_trim(0)
+    Path('/proc/self/clear_refs').write_text('5')
+    before = _resident('VmRSS')
+    call(*args)
+    return _resident('VmHWM') - before
+
+
+def _resident(name: str) -> float:
+    "GiB of this process."
+    lines = Path('/proc/self/status').read_text().splitlines()
+    kib = next(line.split()[1] for line in lines if line.startswith(name))
+    return int(kib) / 2**20
 
 # %% ../nbs/22_studies.ipynb #a6fbef91
 def best_within(budget: float, spent, quality) -> float:  # [settings], [settings]
