@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from wysiwyg.claims import BEYOND, CLAIMS, Claim, Verdict, find, judge, recorded
+from wysiwyg.claims import BETWEEN, BEYOND, CLAIMS, Claim, Verdict, find, judge, recorded
 from wysiwyg.core import Answer
 from wysiwyg.generator import loosen
 from wysiwyg.studies import best_within, semi_opaque, speckle, step_means
@@ -76,7 +76,7 @@ def test_a_pattern_fits_one_row():
 
 
 def test_patterns_do_not_confuse_intervals_with_values():
-    for c in (*CLAIMS, *BEYOND):
+    for c in (*CLAIMS, *BEYOND, *BETWEEN):
         assert not any(p.endswith('*') and p.startswith('eval') for p in (c.ours, c.other)), c
 
 

@@ -230,6 +230,7 @@ def seconds_of_step(
     lazy: bool = False,  # with R1
     clock: Callable[[], float] = time.perf_counter,  # of another: process_time, blind to who else computes
 ) -> float:
+    "Of one step, wherever in its course."
     t.images, t.step_count = int(images), 0 if lazy else 1
     begun = clock()
     t.step()
