@@ -34,6 +34,14 @@ def test_independent_intervals_add_in_squares():
 
 
 @pytest.mark.parametrize(
+    'x, y, half',
+    [(7.0, 0.0, 7.0), (0.0, 2.0, 2.0), (7.0, 2.0, 5.0)],  # y is the base, x is, neither is
+)
+def test_a_recorded_difference_counts_beside_its_base(x, y, half):
+    assert judge(CLAIM, ROWS | {'eval/fd_x_9: x Δ±': x, 'eval/fd_x_9: y Δ±': y}).half == half
+
+
+@pytest.mark.parametrize(
     'expects, margin, word',
     [
         ('worse', 0.0, 'shown'),

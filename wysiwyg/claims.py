@@ -78,9 +78,14 @@ class Verdict:
 
 # %% ../nbs/23_claims.ipynb #65e38442
 def _half_width(rows: dict[str, float], ours: str, other: str | None) -> float:
-    "Half of the 95 % interval of a difference: as recorded, else of both rows together; NaN without one."
-    if other and f'{ours} Δ±' in rows:
-        return rows[f'{ours} Δ±']
+    """Half of the 95 % interval of a difference; NaN without one.
+
+    As recorded where one of the two is the base, whose own difference is 0; else of both rows together."""
+    mine, theirs = [rows.get(f'{row} Δ±') for row in (ours, other)]
+    if other and mine is not None and not theirs:
+        return mine
+    if mine == 0 and theirs is not None:
+        return theirs
     halves = [rows.get(f'{row} ±', math.nan) for row in (ours, other) if row]
     return sum(half**2 for half in halves) ** 0.5
 
