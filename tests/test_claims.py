@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from wysiwyg.claims import BEYOND, CLAIMS, Claim, Verdict, find, judge, recorded
+from wysiwyg.claims import BETWEEN, BEYOND, CLAIMS, Claim, Verdict, find, judge, recorded
 from wysiwyg.core import Answer
 from wysiwyg.generator import loosen
 from wysiwyg.studies import best_within, semi_opaque, speckle, step_means
@@ -31,6 +31,14 @@ def test_the_interval_decides(change, word):
 
 def test_independent_intervals_add_in_squares():
     assert judge(CLAIM, ROWS).half == 5.0
+
+
+@pytest.mark.parametrize(
+    'x, y, half',
+    [(7.0, 0.0, 7.0), (0.0, 2.0, 2.0), (7.0, 2.0, 5.0)],  # y is the base, x is, neither is
+)
+def test_a_recorded_difference_counts_beside_its_base(x, y, half):
+    assert judge(CLAIM, ROWS | {'eval/fd_x_9: x Δ±': x, 'eval/fd_x_9: y Δ±': y}).half == half
 
 
 @pytest.mark.parametrize(
@@ -76,7 +84,7 @@ def test_a_pattern_fits_one_row():
 
 
 def test_patterns_do_not_confuse_intervals_with_values():
-    for c in (*CLAIMS, *BEYOND):
+    for c in (*CLAIMS, *BEYOND, *BETWEEN):
         assert not any(p.endswith('*') and p.startswith('eval') for p in (c.ours, c.other)), c
 
 

@@ -260,6 +260,10 @@ class _Source:
         self.folder = path.is_dir()
         self.pid = None
 
+    def __getstate__(self) -> dict:
+        "What a worker is sent: an open zip stays where it was opened."
+        return {'path': self.path, 'folder': self.folder, 'pid': None}
+
     @property
     def zip(self):
         if self.pid != os.getpid():

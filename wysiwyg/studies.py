@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['semi_opaque', 'speckle', 'tightness', 'keep_shape', 'study_data', 'short_base', 'fine_tuned', 'train_to_end',
-           'step_means', 'seconds_of_step', 'least_seconds', 'best_within', 'proposal_examples', 'fit_proposal']
+           'step_means', 'seconds_of_step', 'least_seconds', 'peak_gib', 'best_within', 'proposal_examples',
+           'fit_proposal']
 
 # %% ../nbs/22_studies.ipynb #f78f97a4
-import math, os, tempfile, time
+import ctypes, math, os, sys, tempfile, time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -223,22 +224,50 @@ def step_means(values: list[dict[str, float]]) -> dict[str, float]:
     return {name.removeprefix('train/'): value for name, value in out.items()}
 
 # %% ../nbs/22_studies.ipynb #e12a2202
-def seconds_of_step(t: Trainer, images: float, lazy: bool = False) -> float:
-    "At a place of the schedule; `lazy`: with R1. The trainer is of no other use afterwards."
+def seconds_of_step(
+    t: Trainer,  # of no other use afterwards
+    images: float,  # place of the schedule
+    lazy: bool = False,  # with R1
+    clock: Callable[[], float] = time.perf_counter,  # of another: process_time, blind to who else computes
+) -> float:
+    "Of one step, wherever in its course."
     t.images, t.step_count = int(images), 0 if lazy else 1
-    begun = time.perf_counter()
+    begun = clock()
     t.step()
     if t.device.type == 'cuda':
         torch.cuda.synchronize()
-    return time.perf_counter() - begun
+    return clock() - begun
 
 
 def least_seconds(
-    trainers: dict[str, Trainer], images: float, repeats: int = 1, lazy: bool = False
+    trainers: dict[str, Trainer],
+    images: float,
+    repeats: int = 1,
+    lazy: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    "Of a step of each, in turns, `repeats` times."
-    turns = [[seconds_of_step(t, images, lazy) for t in trainers.values()] for _ in range(repeats)]
+    "Of a step of each, in turns, `repeats` times; options as of `seconds_of_step`."
+    turns = [[seconds_of_step(t, images, lazy, clock) for t in trainers.values()] for _ in range(repeats)]
     return dict(zip(trainers, map(min, zip(*turns))))
+
+# %% ../nbs/22_studies.ipynb #e20a2202
+def peak_gib(call: Callable, *args) -> float:
+    "Most resident memory during a call above that before it; NaN where the system does not tell."
+    if sys.platform != 'linux':
+        call(*args)
+        return math.nan
+    ctypes.CDLL(None).malloc_trim(0)
+    Path('/proc/self/clear_refs').write_text('5')
+    before = _resident('VmRSS')
+    call(*args)
+    return _resident('VmHWM') - before
+
+
+def _resident(name: str) -> float:
+    "GiB of this process."
+    lines = Path('/proc/self/status').read_text().splitlines()
+    kib = next(line.split()[1] for line in lines if line.startswith(name))
+    return int(kib) / 2**20
 
 # %% ../nbs/22_studies.ipynb #a6fbef91
 def best_within(budget: float, spent, quality) -> float:  # [settings], [settings]
