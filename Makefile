@@ -61,6 +61,7 @@ notebooks: $(STAMP)  ## run every notebook again and save its outputs (WORKERS=2
 record: $(STAMP)  ## train tiny, measure it, the shipped generator and its ablations again (data/results), two to three hours on two cores
 	@$(BIN)/wysiwyg eval --n 500 --record shipped
 	@$(BIN)/wysiwyg eval --n 500 --untrained --record start
+	@$(BIN)/wysiwyg eval --network data/heads64/generator.safetensors --n 500 --record heads64
 	@for seed in 0 1 2; do \
 	  OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m wysiwyg.cli train --cfg tiny --train.seed $$seed --outdir runs/tiny_$$seed --resume latest && \
 	  $(BIN)/wysiwyg eval --network runs/tiny_$$seed/generator.safetensors --n 200 --record tiny_$$seed || exit; done

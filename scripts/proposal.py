@@ -12,10 +12,8 @@ import shlex
 import sys
 import torch
 from pathlib import Path
-from safetensors import safe_open
 from wysiwyg.config import PUBLISHED, override
-from wysiwyg.core import atomic
-from wysiwyg.generator import load_generator, save_generator
+from wysiwyg.generator import load_generator, notes_of, save_generator
 from wysiwyg.studies import fit_proposal, proposal_examples
 
 KEPT = 'images', 'data'  # of the notes of its training
@@ -28,8 +26,7 @@ def main():
     ask.add_argument('out', type=Path)
     ask.add_argument('--images', type=int, default=2000)
     a = ask.parse_args()
-    with safe_open(a.network, 'pt') as f:
-        known = f.metadata()
+    known = notes_of(a.network)
     g = load_generator(a.network, torch.device('cpu'))
     g = g.using(run=override(g.run, **PUBLISHED, **{'train.network': ''}))
     losses = []
@@ -45,8 +42,7 @@ def main():
     g.proposal.load_state_dict(fitted.state_dict())
     notes = {name: known[name] for name in KEPT if name in known}
     notes['command'] = shlex.join(['python', *sys.argv])
-    with atomic(a.out) as tmp:
-        save_generator(g, tmp, **notes)
+    save_generator(g, a.out, **notes)
 
 
 if __name__ == '__main__':

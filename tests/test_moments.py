@@ -71,10 +71,15 @@ def test_what_an_earlier_course_left_is_set_aside(folder, data, tmp_path):
     checkpoint = tmp_path / 'early'
     train(RUN, checkpoint, data, progress=False, stop_at=24)
     train(RUN, own, data, resume=str(checkpoint), progress=False, stop_at=28)
-    assert [p.name for p in sorted((own / 'set-aside-1').glob('moment-*'))] == [
-        'moment-0000000032.safetensors'
-    ]
-    assert [*moments_of(own)] == [0, 16, 28]
+    aside = [p.name for p in sorted((own / 'set-aside-1' / 'moments').glob('*'))]
+    assert aside == [f'moment-{images:010d}.safetensors' for images in (0, 16, 32)]
+    assert len(list((own / 'moments').glob('*'))) == 0
+
+
+def test_a_run_that_stops_at_a_moment_keeps_it(folder, data, tmp_path):
+    train(RUN, tmp_path, data, progress=False, stop_at=16)
+    train(RUN, tmp_path, data, resume='latest', progress=False)
+    assert [*moments_of(tmp_path)] == [*moments_of(folder)]
 
 
 def test_none_are_kept_where_none_are_wanted(data, tmp_path):

@@ -82,9 +82,9 @@ def _half_width(rows: dict[str, float], ours: str, other: str | None) -> float:
 
     As recorded where one of the two is the base, whose own difference is 0; else of both rows together."""
     mine, theirs = [rows.get(f'{row} Δ±') for row in (ours, other)]
-    if other and mine is not None and not theirs:
+    if other and mine and not theirs:
         return mine
-    if mine == 0 and theirs is not None:
+    if mine == 0 and theirs:
         return theirs
     halves = [rows.get(f'{row} ±', math.nan) for row in (ours, other) if row]
     return sum(half**2 for half in halves) ** 0.5

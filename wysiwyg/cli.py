@@ -1239,12 +1239,15 @@ def _square(path: Path, side: int):
         raise ValueError(f'{path.name} cannot be decoded: {one_line(e)}') from None
     if 'A' in picture.mode or 'transparency' in picture.info:
         raise ValueError(f'{path.name} is transparent: lay it on a background of one colour')
+    if picture.mode[0] in 'IF':
+        raise ValueError(f'{path.name} has more than 8 bits a colour: save it with 8')
+    picture = picture.convert('RGB')
     if picture.size != (side, side):
         size = f'{picture.width} x {picture.height} pixels'
         cut = f'its middle square is scaled to {side}; the face must be in its middle, as in the set'
         print(f'{path.name} has {size}: {cut}', file=sys.stderr)
         picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
-    return picture.convert('RGB')
+    return picture
 
 
 def _tell_step(what: str, step: int, steps: int, loss: float):

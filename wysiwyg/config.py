@@ -756,7 +756,7 @@ def tiny(total: float = 13_000, resolution: int = 32) -> Run:
 def heads64(total: float = 60_000) -> Run:
     """`tiny` at 64x64 with finer planes, a longer average and wider views, where a nose shows in profile.
 
-    With the published sampler it made what ships. ValueError unless `total` images are above 0."""
+    With the published sampler it made `data/heads64`. ValueError unless `total` images are above 0."""
     run = tiny(total, 64)
     grow, use = (0.10, 0.45), (0.16, 0.25)
     schedule = compressed(total, 16, 32, 64, (0.03, 0.006), gamma=2.0, grow=grow, use=use, settle=0.5)

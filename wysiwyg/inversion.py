@@ -184,8 +184,7 @@ def find_camera(
     ValueError unless the pictures are finite, square and in colour.
     """
     expect(images, 'images', 'N 3 R R')
-    if not images.isfinite().all():
-        raise ValueError('images must be finite')
+    _check_values(images)
     mode = 'area' if images.shape[-1] > SIDE else 'bilinear'
     x = 255 * F.interpolate(images.float().cpu(), size=(SIDE, SIDE), mode=mode)
     net = _camera_net()
@@ -193,6 +192,21 @@ def find_camera(
     yaw, pitch = ((plain + mirrored) / 2).unbind(1)
     apart = camera_distance(orbit(*plain.unbind(1)), orbit(*mirrored.unbind(1)))
     return orbit(yaw, pitch, *view).to(images.device), apart.to(images.device)
+
+
+def _given(found: Camera | None, cameras: Camera | None) -> Camera:
+    "Those that are told, else those that were found; ValueError without either."
+    if cameras is None and found is None:
+        raise ValueError('nobody says where the pictures were taken from: give cameras')
+    return found if cameras is None else cameras
+
+
+def _check_values(images: Tensor):
+    "ValueError unless these are floats and finite."
+    if not images.is_floating_point():
+        raise ValueError(f'images must be floats in [0, 1], got {images.dtype}: give images / 255')
+    if not images.isfinite().all():
+        raise ValueError('images must be finite')
 
 
 def camera_distance(a: Camera, b: Camera) -> Tensor:  # [N] degrees
@@ -309,10 +323,7 @@ def _check_pictures(g: Generator, images: Tensor, cameras: Camera = None):
     expect(images, 'images', 'N 3 R R', R=g.run.resolution, **count)
     if not len(images):
         raise ValueError('there is no picture to invert: give at least one')
-    if not images.is_floating_point():
-        raise ValueError(f'images must be floats in [0, 1], got {images.dtype}: give images / 255')
-    if not images.isfinite().all():
-        raise ValueError('images must be finite')
+    _check_values(images)
 
 
 def _unlike(
@@ -468,7 +479,7 @@ def tune(
     ValueError where there is not one person with one w, or pictures and cameras do not fit.
     """
     _check_found(g, found)
-    cameras = found.cameras if cameras is None else cameras
+    cameras = _given(found.cameras, cameras)
     _check_pictures(g, images, cameras)
     resolution = g.run.resolution
     other = copy.deepcopy(g)

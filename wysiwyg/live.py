@@ -234,7 +234,7 @@ def _recorded(live: Live, states: list[dict]) -> dict:
 
 def page_source(live: Live, known: dict, model: str, *scripts: str) -> str:
     "HTML of a drawing; `model`, a function of JavaScript in one of its scripts, makes its model of `known`."
-    data = json.dumps(known, allow_nan=False).replace('</', '<\\/')
+    data = json.dumps(known, allow_nan=False).replace('<', '\\u003c')
     script = _script_of((*live.scripts, *scripts)).replace('export default drawing;', '')
     return _SHELL % (type(live).__name__, data, script, model)
 

@@ -434,7 +434,11 @@ def moments_of(folder: str | Path) -> dict[int, Path]:
         notes = notes_of(path)
         if not notes.get('images', '').isdigit():
             raise ValueError(f'{path.name} does not say how many images it has seen: it is of no training')
-        found[int(notes['images'])] = path, from_dict(Run, json.loads(notes['run']))
+        try:
+            run = from_dict(Run, json.loads(notes['run']))
+        except (KeyError, ValueError, TypeError) as e:
+            raise ValueError(f'{path.name} holds no run of this version: {one_line(e)}') from None
+        found[int(notes['images'])] = path, run
     _check_one_network(list(found.values()))
     return {images: found[images][0] for images in sorted(found)}
 
@@ -551,14 +555,15 @@ def find_checkpoint(t: Trainer, outdir: Path, resume: str | None) -> Path | None
         f'none of the {len(there)} checkpoints in {folder} can be gone on from: start anew in another folder'
     )
 
-
+# %% ../nbs/15a_loop.ipynb #15a0c0a3
 def _set_aside(outdir: Path, images: int, start: Path):
     "Move what an earlier course left after `images`, where checkpoint `start` ends, to a folder of its own."
     own = start.resolve().parent == outdir.resolve()
     stale = [p for p in checkpoints(outdir) if not (own and p.name <= start.name) and _intact(p)]
     if not stale:
         return
-    later = [p for p in (*outdir.glob('snapshot-*.png'), *_moment_files(outdir)) if _images_in(p) > images]
+    later = [p for p in outdir.glob('snapshot-*.png') if _images_in(p) > images]
+    later += [p for p in _moment_files(outdir) if not own or _images_in(p) > images]
     later += [outdir / f.name for f in (shipped(), _shipped_discriminator())]
     if not own:
         later.append(outdir / 'metrics.jsonl')
@@ -567,10 +572,10 @@ def _set_aside(outdir: Path, images: int, start: Path):
         if not aside.exists():
             break
     with writing(aside, _GO_ON):
-        aside.mkdir()
+        (aside / 'moments').mkdir(parents=True)
         for p in (*stale, *[p.with_suffix('.json') for p in stale], *later):
             if p.exists():
-                os.replace(p, aside / p.name)
+                os.replace(p, aside / p.relative_to(outdir))
     print(
         f'warning: {stale[-1].name} and what else an earlier course left after image {images} '
         f'is now in {aside}',
@@ -722,6 +727,9 @@ def _clear(t: Trainer, outdir: Path, start: str):
     another course's checkpoints are out of the way."""
     if start:
         _set_aside(outdir, t.images, Path(start))
+    else:  # of a run that ended before its first checkpoint
+        for left in _moment_files(outdir):
+            left.unlink()
     for left in (*outdir.glob('.*.tmp'), *outdir.glob('moments/.*.tmp')):
         left.unlink()
     path, log = outdir / 'run.json', outdir / 'metrics.jsonl'
@@ -735,7 +743,7 @@ def _clear(t: Trainer, outdir: Path, start: str):
     with writing(log, _GO_ON), atomic(log) as tmp:
         tmp.write_text(text, encoding='utf8')
 
-
+# %% ../nbs/15a_loop.ipynb #15a0c0a4
 _LINES = 4000  # at most so many points of a curve
 
 
@@ -743,8 +751,11 @@ def _log_and_save(t: Trainer, values: dict[str, float], outdir: Path, recorder, 
     "What rank 0 does after a step: a line in the log now and then, snapshots and checkpoints when due."
     c = t.run.train
 
+    def passed(every):
+        return t.images // every > (t.images - c.batch) // every
+
     def due(every):
-        return last or t.images // every > (t.images - c.batch) // every
+        return last or passed(every)
 
     regular = t.step_count % max(25, math.ceil(t.run.schedule.total / c.batch / _LINES)) == 0
     if regular or last:
@@ -753,7 +764,8 @@ def _log_and_save(t: Trainer, values: dict[str, float], outdir: Path, recorder, 
         t.curve = Means()  # where a run is cut short, no mean ends
     if due(c.snapshot_images):
         _save_snapshot(t, outdir, recorder)
-    if c.moments and not last and due(t.run.schedule.total / c.moments):
+    total = t.run.schedule.total
+    if c.moments and t.images < total and passed(total / c.moments):
         _save_moment(t, outdir)
     if due(c.checkpoint_images):
         save_checkpoint(t, outdir)

@@ -8,7 +8,7 @@ __all__ = ['semi_opaque', 'speckle', 'tightness', 'keep_shape', 'study_data', 's
            'fit_proposal']
 
 # %% ../nbs/22_studies.ipynb #f78f97a4
-import ctypes, math, os, sys, tempfile, time
+import ctypes, math, os, tempfile, time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -253,21 +253,21 @@ def least_seconds(
 # %% ../nbs/22_studies.ipynb #e20a2202
 def peak_gib(call: Callable, *args) -> float:
     "Most resident memory during a call above that before it; NaN where the system does not tell."
-    if sys.platform != 'linux':
-        call(*args)
-        return math.nan
-    ctypes.CDLL(None).malloc_trim(0)
-    Path('/proc/self/clear_refs').write_text('5')
-    before = _resident('VmRSS')
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path('/proc/self/clear_refs').write_text('5')
+        before = _resident('VmRSS')
+    except (OSError, AttributeError, LookupError):  # no Linux with glibc, or one that hides it
+        before = math.nan
     call(*args)
-    return _resident('VmHWM') - before
+    return math.nan if math.isnan(before) else _resident('VmHWM') - before
 
 
 def _resident(name: str) -> float:
     "GiB of this process."
     lines = Path('/proc/self/status').read_text().splitlines()
-    kib = next(line.split()[1] for line in lines if line.startswith(name))
-    return int(kib) / 2**20
+    kib = {line.split(':')[0]: line.split()[1] for line in lines if line.endswith('kB')}
+    return int(kib[name]) / 2**20
 
 # %% ../nbs/22_studies.ipynb #a6fbef91
 def best_within(budget: float, spent, quality) -> float:  # [settings], [settings]
