@@ -1298,7 +1298,7 @@ def test_a_rendering_is_the_same(backend, scene, fp32):
             return by.render(planes, camera, 64, replace(g.run.sampler, jitter=False)).rgb
 
     differs = (rgb('torch') - rgb(backend)).abs().amax(-1) > 1e-4
-    assert differs.sum() <= 8  # a probe's rounding may flip a bin at the edge of the set
+    assert differs.float().mean() < 0.005  # a probe's rounding may flip a bin at the edge of the set
 
 
 @needs_compiler

@@ -85,8 +85,6 @@ def test_a_system_without_a_sampler_shows_no_samples(tmp_path, capsys):
     code, _, err = called(line + 'image,samples', capsys)
     assert code == 1 and 'a generator of eg3d has the same samples everywhere: leave samples out' in err
     assert called(line + 'image,normal', capsys)[0] == 0
-    code, _, err = called(f'invert --head 0 --outdir {tmp_path}/o --network {tmp_path}/g.safetensors', capsys)
-    assert code == 1 and 'inversion is not made for a generator of eg3d' in err
 
 
 @pytest.mark.parametrize(

@@ -365,6 +365,7 @@ speckle              -  % of pixels  pixels whose depth leaves that of their nei
 inverted_overlap     +  share        silhouettes of an inverted head and the true one: intersection over union
 inverted_psnr        +  dB           picture of an inverted head against the true one
 inverted_depth       -  world units  depth of an inverted head against the truth
+mean_head_depth      0  world units  depth of the mean head against that truth
 inverted_spot_depth  -  world units  the same inside highlights
 inverted_normal      -  degrees      normals of an inverted head against the truth
 inverted_spot_normal -  degrees      the same inside highlights
@@ -401,6 +402,9 @@ course_seconds       -  s            a whole training, by steps timed in turns
 step_seconds         -  s            a training step, arms timed in turns
 train_seconds        0  s            a whole training as it ran
 images_per_s*        +  images/s     throughput of training
+images/s             +  images/s     throughput of training
+cpu_seconds          0  s            of the processor, that a training took
+size/*               0  parameters   of a network
 memory_gib           -  GiB          most memory of the process, or of its GPU
 """
 
