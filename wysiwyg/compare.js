@@ -16,20 +16,6 @@ function render({ model, el }) {
     return { picture, strip, said, all: element('div', {}, title, picture, element('div', { style: 'height: 4px' }), strip, said) };
   });
 
-  // Of picture and strip: RGB bytes of width x height, on the whole canvas.
-  function put(canvas, bytes, width, height) {
-    const small = new OffscreenCanvas(width, height), image = new ImageData(width, height);
-    for (let i = 0; i < width * height; i++) {
-      for (let k = 0; k < 3; k++) image.data[4 * i + k] = bytes[3 * i + k];
-      image.data[4 * i + 3] = 255;
-    }
-    small.getContext('2d').putImageData(image, 0, 0);
-    const g = canvas.getContext('2d');
-    g.imageSmoothingEnabled = false;
-    g.drawImage(small, 0, 0, canvas.width, canvas.height);
-    return g;
-  }
-
   function level(g, y) {
     for (const [ink, width] of [['#000', 3], ['#fff', 1]]) {
       g.strokeStyle = ink; g.lineWidth = width; g.setLineDash(ink === '#fff' ? [5, 4] : []); g.beginPath();
@@ -43,8 +29,8 @@ function render({ model, el }) {
     let begin = 0;
     systems.forEach(({ side, flicker }, i) => {
       const { picture, strip, said } = panels[i], end = begin + 3 * side * side, next = end + 3 * views * side;
-      level(put(picture, pixels.subarray(begin, end), side, side), asked.y * picture.height);
-      level(put(strip, pixels.subarray(end, next), side, views), ((asked.yaw + reach) / (2 * reach)) * strip.height);
+      level(putPixels(picture, pixels.subarray(begin, end), side, side), asked.y * picture.height);
+      level(putPixels(strip, pixels.subarray(end, next), side, views), ((asked.yaw + reach) / (2 * reach)) * strip.height);
       said.textContent = `mean second difference down the strip: ${flicker.toFixed(4)}`;
       begin = next;
     });

@@ -161,12 +161,10 @@ function controls(model, ask) {
   return { groups, box: element('div', { class: 'row' }, ...groups.values()), refresh, reset };
 }
 
-// RGB bytes, row by row, as an opaque picture of side x side.
-function putPixels(canvas, bytes, side) {
-  const small = document.createElement('canvas');
-  small.width = small.height = side;
-  const image = new ImageData(side, side);
-  for (let i = 0; i < side * side; i++) {
+// RGB bytes, row by row, as an opaque picture over the whole canvas, whose context it gives.
+function putPixels(canvas, bytes, width, height = width) {
+  const small = new OffscreenCanvas(width, height), image = new ImageData(width, height);
+  for (let i = 0; i < width * height; i++) {
     for (let k = 0; k < 3; k++) image.data[4 * i + k] = bytes[3 * i + k];
     image.data[4 * i + 3] = 255;
   }
@@ -174,6 +172,7 @@ function putPixels(canvas, bytes, side) {
   const g = canvas.getContext('2d');
   g.imageSmoothingEnabled = false;
   g.drawImage(small, 0, 0, canvas.width, canvas.height);
+  return g;
 }
 
 function bytesOf(model) {
