@@ -326,7 +326,8 @@ def one_person(g) -> tuple[Inversion, torch.Tensor]:
     w = torch.randn(1, g.run.backbone.w_dim, generator=rng('one'))
     with torch.no_grad():
         pivot = g.synthesize(w)
-    return Inversion(w, pivot, pivot, ()), torch.rand(1, 3, 32, 32, generator=rng('picture'))
+    front = g.orbit(torch.zeros(1), torch.zeros(1))
+    return Inversion(w, pivot, pivot, (), front), torch.rand(1, 3, 32, 32, generator=rng('picture'))
 
 
 def test_tuning_changes_planes_alone_and_is_held(small):

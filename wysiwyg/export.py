@@ -15,6 +15,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
@@ -639,18 +640,13 @@ def turntable(
 ) -> Path:
     "A film of one person, colour beside normals. ValueError as `save_film`."
 
+    again = swing is not None and frames % 2 == 0  # on its way back: sin(pi - x) = sin x
+
+    @lru_cache(frames // 4 + 1 if again else 0)
     def picture(yaw: float) -> np.ndarray:
         camera = g.orbit(torch.tensor([yaw]), torch.zeros(1))
         seen = g.render(planes, camera, resolution, normals=True)
         return sheet(torch.cat([seen.image(), seen.normal_colors(camera)]), cols=2)
 
-    def pictures() -> Iterator[np.ndarray]:
-        kept = {}  # frame -> its picture, which was shown and comes again
-        for k, yaw in enumerate(turntable_yaws(frames, swing)):
-            shown = kept.pop(k) if k in kept else picture(yaw)
-            again = (frames // 2 - k) % frames  # sin(pi - x) = sin x
-            if swing is not None and frames % 2 == 0 and again > k:
-                kept[again] = shown
-            yield shown
-
-    return save_film(pictures(), path, fps)
+    yaws = [round(yaw, 9) for yaw in turntable_yaws(frames, swing)]
+    return save_film(map(picture, yaws), path, fps)

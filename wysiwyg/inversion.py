@@ -194,13 +194,6 @@ def find_camera(
     return orbit(yaw, pitch, *view).to(images.device), apart.to(images.device)
 
 
-def _given(found: Camera | None, cameras: Camera | None) -> Camera:
-    "Those that are told, else those that were found; ValueError without either."
-    if cameras is None and found is None:
-        raise ValueError('nobody says where the pictures were taken from: give cameras')
-    return found if cameras is None else cameras
-
-
 def _check_values(images: Tensor):
     "ValueError unless these are floats and finite."
     if not images.is_floating_point():
@@ -224,7 +217,7 @@ class Inversion:
     pivot: Tensor | Record  # [P, 3, C, H, W], the planes of w; of other methods their scene
     planes: Tensor | Record  # the same, tuned
     curve: tuple[float, ...]  # loss of every step, both stages
-    cameras: Camera = None  # [N] of the pictures: as given, or found
+    cameras: Camera  # [N] of the pictures: as given, or found
 
 
 _Tell = Callable[[str, int, int, float], object]  # of what is improved, the step, how many, and the loss
@@ -326,34 +319,28 @@ def _check_pictures(g: Generator, images: Tensor, cameras: Camera = None):
     _check_values(images)
 
 
-def _unlike(
-    g: Generator,
-    images: Tensor,
-    sides: tuple[int, ...],
-    who: Tensor,
-    extractor: Extractor,
-    weight: float,
-    before: Rendering = None,
-    surface: float = 0.0,
-) -> Callable:
-    """(planes, cameras, side, key) -> how little people's planes look like their pictures of that side.
+def _unlike(g: Generator, images: Tensor, who: Tensor, extractor: Extractor, weight: float) -> Callable:
+    """(planes, cameras, side, key) -> how little people's planes look like their pictures of that side,
+    and what was seen."""
 
-    Where what was `before` is given, mean squared change of the surface's depth counts `surface` times.
-    """
-    targets = {side: F.interpolate(images, side, mode='area') for side in sides}
-    far = g.run.render.far
-    known = {side: _features(pictures, extractor) for side, pictures in targets.items()}
+    @lru_cache(None)
+    def target(side: int) -> tuple[Tensor, Tensor]:
+        pictures = F.interpolate(images, side, mode='area')
+        return pictures, _features(pictures, extractor)
 
-    def unlike(planes: Tensor | Record, cameras: Camera, side: int, key) -> Tensor:
+    def unlike(planes: Tensor | Record, cameras: Camera, side: int, key) -> tuple[Tensor, Rendering]:
         out = _shown(g, planes[who], cameras, side, key)
-        pictures = likeness(out.image(), targets[side], extractor, weight, known[side])
-        if before is None:
-            return pictures
-        solid = (out.opacity > SOLID) & (before.opacity > SOLID)
-        moved = out.surface_depth(far) - before.surface_depth(far)
-        return pictures + surface * (moved.square() * solid).mean()
+        pictures, known = target(side)
+        return likeness(out.image(), pictures, extractor, weight, known), out
 
     return unlike
+
+
+def _moved(out: Rendering, before: Rendering, far: float) -> Tensor:
+    "Mean squared change of the surface's depth, world units, where both are solid."
+    solid = (out.opacity > SOLID) & (before.opacity > SOLID)
+    change = out.surface_depth(far) - before.surface_depth(far)
+    return (change.square() * solid).mean()
 
 # %% ../nbs/20_inversion.ipynb #2000ca13
 def _held(planes: dict[str, Tensor], pivot: Tensor | Record, keep: float, smooth: float) -> Tensor:
@@ -378,34 +365,38 @@ def _with_planes(scene: Tensor | Record, planes: dict[str, Tensor]) -> Tensor | 
 
 # %% ../nbs/20_inversion.ipynb #2000ca15
 def _search_w(
-    g, unlike, w, cameras, turn: float, side: int, near: float, steps: int, rate: float, key, tell: _Tell
+    g, unlike, w, cameras, turn: float, side: int, near: float, key, fit: Callable
 ) -> tuple[Camera, list[float]]:
     "Improve w in place, and yaw and pitch beside it where they may turn; the cameras, and the losses."
     mean, spread = g.mapping.w_mean, _w_spread(g, cameras)
-    angles = torch.zeros(len(cameras), 2, device=g.device, requires_grad=turn > 0)
+    angles = torch.zeros(len(cameras), 2, device=g.device, requires_grad=True)
+
+    def posed() -> Camera:
+        return _turned(cameras, angles) if turn else cameras
 
     def loss(k: int) -> Tensor:
-        pictures = unlike(g.synthesize(w), _turned(cameras, angles), side, (key, 'w', k))
+        pictures, _ = unlike(g.synthesize(w), posed(), side, (key, 'w', k))
         return pictures + near * ((w - mean) / spread).square().mean()
 
     groups = [dict(params=[w])]
     if turn:
         groups.append(dict(params=[angles], lr=turn))
-    curve = _fit('w', groups, loss, steps, rate, tell)
-    return _turned(cameras, angles.detach()), curve
+    curve = fit('w', groups, loss)
+    with torch.no_grad():
+        return posed(), curve
 
 
 def _tune_planes(
-    unlike, pivot, cameras, side: int, keep: float, smooth: float, steps: int, rate: float, key, tell: _Tell
+    unlike, pivot, cameras, side: int, keep: float, smooth: float, key, fit: Callable
 ) -> tuple[Tensor | Record, list[float]]:
     "Planes from those of the pivot, and the losses."
     planes = {name: x.clone().requires_grad_() for name, x in _planes_of(pivot).items()}
 
     def loss(k: int) -> Tensor:
-        pictures = unlike(_with_planes(pivot, planes), cameras, side, (key, 'planes', k))
+        pictures, _ = unlike(_with_planes(pivot, planes), cameras, side, (key, 'planes', k))
         return pictures + _held(planes, pivot, keep, smooth)
 
-    curve = _fit('planes', list(planes.values()), loss, steps, rate, tell)
+    curve = fit('planes', list(planes.values()), loss)
     return _with_planes(pivot, {name: x.detach() for name, x in planes.items()}), curve
 
 # %% ../nbs/20_inversion.ipynb #91e32048
@@ -436,13 +427,12 @@ def invert(
     images = images.to(g.device)
     cameras = _cameras_of(g, images) if cameras is None else cameras.to(g.device)
     small, full = sides or (g.run.resolution // 2, g.run.resolution)
-    unlike = _unlike(g, images, (small, full), who, extractor or efflite0(), feature)
     w = _start(g, int(who.max()) + 1, plus)
-    search = partial(_search_w, g, unlike, w, cameras, turn, small, near)
-    cameras, curve = search(steps[0], rates[0], key, tell)
+    unlike = _unlike(g, images, who, extractor or efflite0(), feature)
+    fit_w, fit_planes = [partial(_fit, steps=n, rate=r, tell=tell) for n, r in zip(steps, rates)]
+    cameras, curve = _search_w(g, unlike, w, cameras, turn, small, near, key, fit_w)
     pivot = g.synthesize(w.detach())
-    tuning = partial(_tune_planes, unlike, pivot, cameras, full, keep, smooth)
-    planes, more = tuning(steps[1], rates[1], key, tell)
+    planes, more = _tune_planes(unlike, pivot, cameras, full, keep, smooth, key, fit_planes)
     return Inversion(w.detach(), pivot, planes, tuple(curve + more), cameras)
 
 # %% ../nbs/20_inversion.ipynb #20c0f00a
@@ -479,7 +469,7 @@ def tune(
     ValueError where there is not one person with one w, or pictures and cameras do not fit.
     """
     _check_found(g, found)
-    cameras = _given(found.cameras, cameras)
+    cameras = found.cameras if cameras is None else cameras
     _check_pictures(g, images, cameras)
     resolution = g.run.resolution
     other = copy.deepcopy(g)
@@ -487,14 +477,15 @@ def tune(
     weights = list(other.triplane.requires_grad_().parameters())
     who = torch.zeros(len(images), dtype=torch.long, device=g.device)
     images, cameras = images.to(g.device), cameras.to(g.device)
-    before = seen(g, found.pivot[who], cameras)
-    extractor = extractor or efflite0()
-    unlike = _unlike(other, images, (resolution,), who, extractor, feature, before, surface)
+    unlike = _unlike(other, images, who, extractor or efflite0(), feature)
+    with torch.no_grad():
+        before = _shown(g, found.pivot[who], cameras, resolution, 0)
 
     def loss(k: int) -> Tensor:
         planes = other.synthesize(found.w)
-        pictures = unlike(planes, cameras, resolution, (key, 'weights', k))
-        return pictures + _held(_planes_of(planes), found.pivot, keep, smooth)
+        pictures, out = unlike(planes, cameras, resolution, (key, 'weights', k))
+        painted = pictures + surface * _moved(out, before, g.run.render.far)
+        return painted + _held(_planes_of(planes), found.pivot, keep, smooth)
 
     _fit('weights', weights, loss, steps, rate, tell)
     return other.requires_grad_(False)

@@ -6,7 +6,7 @@
 __all__ = ['Setting', 'checked', 'Live', 'told_of', 'page_source', 'rounded']
 
 # %% ../nbs/18a_live.ipynb #18a10004
-import base64, io, json, weakref
+import base64, copy, io, json, weakref
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 import numpy as np
@@ -220,11 +220,10 @@ drawing.render({ model: %s(known), el: document.getElementById('here') });
 
 def _recorded(live: Live, states: list[dict]) -> dict:
     known = [(live.asked, live.told, live.pixels)]
+    other = copy.copy(live)  # the drawing itself stays where it stands
     for state in states:
         asked = checked(live.settings, live.asked | state)
-        known.append((asked, *live.answer(asked)))
-    if states:
-        live.answer(live.asked)  # so that it stands where it stood
+        known.append((asked, *other.answer(asked)))
     pictures, answers = {}, []
     for asked, told, pixels in known:
         place = pictures.setdefault(base64.b64encode(pixels).decode(), len(pictures))

@@ -253,7 +253,7 @@ def load_checkpoint(t: Trainer, path: str | Path) -> Trainer:
 
 # %% ../nbs/15a_loop.ipynb #588c4697
 def _shipped_discriminator() -> Path:
-    "The discriminator that the shipped generator was trained against."
+    "The critics that the shipped generator was trained against."
     return data_dir() / 'discriminator.safetensors'
 
 

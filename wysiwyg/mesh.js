@@ -65,8 +65,18 @@ function drawMesh(canvas, mesh, { yaw, pitch, zoom, show }) {
 function meshPage(packed, el) {
   const mesh = unpacked(packed), start = { yaw: 0, pitch: 0, zoom: 1, show: packed.colors ? 'colours' : 'shape' }, view = { ...start };
   const canvas = document.createElement('canvas'), bar = document.createElement('div');
-  const draw = () => { drawMesh(canvas, mesh, view); buttons.forEach((b) => b.setAttribute('aria-pressed', b.textContent === view.show)); canvas.dataset.drawn = Number(canvas.dataset.drawn || 0) + 1; };
-  const change = (x) => { Object.assign(view, x); view.pitch = Math.max(-1.5, Math.min(1.5, view.pitch)); view.zoom = Math.max(0.5, Math.min(8, view.zoom)); requestAnimationFrame(draw); };
+  let waiting = null;
+  function draw() {
+    waiting = null;
+    drawMesh(canvas, mesh, view);
+    buttons.forEach((b) => b.setAttribute('aria-pressed', b.textContent === view.show));
+  }
+  const change = (x) => {
+    Object.assign(view, x);
+    view.pitch = Math.max(-1.5, Math.min(1.5, view.pitch));
+    view.zoom = Math.max(0.5, Math.min(8, view.zoom));
+    waiting = waiting || requestAnimationFrame(draw);
+  };
   const buttons = [...(packed.colors ? ['colours'] : []), 'shape', 'normals', 'reset'].map((name) => {
     const button = document.createElement('button');
     button.textContent = name;
