@@ -6,7 +6,7 @@ Writes data/results/bench_<cpu|gpu>.json. Variants take turns, so that a disturb
 the least and the median time are given. Errors are against 384 uniform samples.
 """
 
-import argparse, ctypes, itertools, json, os, statistics, sys, tempfile, time
+import argparse, itertools, json, math, os, statistics, sys, tempfile, time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,7 @@ from wysiwyg.generator import Generator, load_generator
 from wysiwyg.kernels import Ops
 from wysiwyg.metrics import psnr, worst_psnr
 from wysiwyg.sdf import Field
+from wysiwyg.studies import Peak
 from wysiwyg.tracking import provenance
 from wysiwyg.method import WYSIWYG
 from wysiwyg.training import Trainer
@@ -41,35 +42,6 @@ def clock(fn, device: str) -> tuple[float, object]:
     b.record()
     torch.cuda.synchronize()
     return a.elapsed_time(b), out
-
-
-class Peak:
-    """Most memory above what was there before, MiB.
-
-    Of the GPU, or resident in this process (Linux; None elsewhere).
-    """
-
-    def __init__(self, device: str):
-        self.cuda = device == 'cuda'
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated() / 2**20
-        elif sys.platform == 'linux':
-            ctypes.CDLL(None).malloc_trim(0)
-            Path('/proc/self/clear_refs').write_text('5')
-            self.before = self.resident('VmRSS')
-
-    def resident(self, name: str) -> float:
-        lines = Path('/proc/self/status').read_text().splitlines()
-        kib = next(line.split()[1] for line in lines if line.startswith(name))
-        return int(kib) / 2**10
-
-    def mib(self) -> int | None:
-        if self.cuda:
-            return round(torch.cuda.max_memory_allocated() / 2**20 - self.before)
-        if sys.platform == 'linux':
-            return round(self.resident('VmHWM') - self.before)
-        return None
 
 
 def compare(variants: dict, repeats: int, device: str, error=None) -> list[dict]:
@@ -93,8 +65,14 @@ def warm_up(name: str, fn, device: str, error) -> dict:
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return dict(name=name, failed='out of memory')
-    row = dict(name=name, peak_mib=peak.mib())
+    row = dict(name=name, peak_mib=mib(peak))
     return row if error is None else row | error(out)
+
+
+def mib(peak: Peak) -> int | None:
+    "Whole MiB so far; None where the system does not tell, for JSON has no NaN."
+    gib = peak.gib()
+    return None if math.isnan(gib) else round(1024 * gib)
 
 
 def summary(ms: list[float]) -> dict[str, float]:
@@ -371,7 +349,7 @@ def paper_cost(stages: tuple[float, ...] = (1e6,), batch: int = 2) -> list[dict]
                 t.step()
             row = {'images': images, 'resolution': t.stage.resolution, 'batch': batch}
             row['tflop_per_image'] = round(counted.total / batch / 1e12, 3)
-            row['gib'] = round(peak.mib() / 2**10, 2)
+            row['gib'] = round(peak.gib(), 2)
             row['seconds'] = round(time.perf_counter() - start, 1)
             rows.append(row)
             print(row, flush=True)

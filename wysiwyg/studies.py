@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['semi_opaque', 'speckle', 'tightness', 'keep_shape', 'study_data', 'short_base', 'fine_tuned', 'train_to_end',
-           'step_means', 'seconds_of_step', 'least_seconds', 'peak_gib', 'best_within', 'proposal_examples',
+           'step_means', 'seconds_of_step', 'least_seconds', 'Peak', 'peak_gib', 'best_within', 'proposal_examples',
            'fit_proposal']
 
 # %% ../nbs/22_studies.ipynb #f78f97a4
@@ -251,23 +251,46 @@ def least_seconds(
     return dict(zip(trainers, map(min, zip(*turns))))
 
 # %% ../nbs/22_studies.ipynb #e20a2202
-def peak_gib(call: Callable, *args) -> float:
-    "Most resident memory during a call above that before it; NaN where the system does not tell."
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path('/proc/self/clear_refs').write_text('5')
-        before = _resident('VmRSS')
-    except (OSError, AttributeError, LookupError):  # no Linux with glibc, or one that hides it
-        before = math.nan
-    call(*args)
-    return math.nan if math.isnan(before) else _resident('VmHWM') - before
+class Peak:
+    """Most memory above what was there when it was made.
+
+    Of the GPU, or resident in this process; NaN where the system does not tell (other than Linux with glibc).
+    """
+
+    def __init__(self, device: str = 'cpu'):
+        self.cuda = device == 'cuda'
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+            return
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+            Path('/proc/self/clear_refs').write_text('5')
+            self.before = _resident('VmRSS')
+        except (OSError, AttributeError, LookupError):
+            self.before = math.nan
+
+    def gib(self) -> float:
+        "So far."
+        if self.cuda:
+            return (torch.cuda.max_memory_allocated() - self.before) / 2**30
+        if math.isnan(self.before):
+            return math.nan
+        return (_resident('VmHWM') - self.before) / 2**30
 
 
-def _resident(name: str) -> float:
-    "GiB of this process."
+def _resident(name: str) -> int:
+    "Bytes of this process."
     lines = Path('/proc/self/status').read_text().splitlines()
     kib = {line.split(':')[0]: line.split()[1] for line in lines if line.endswith('kB')}
-    return int(kib[name]) / 2**20
+    return 1024 * int(kib[name])
+
+
+def peak_gib(call: Callable, *args) -> float:
+    "`Peak` of a call on the CPU."
+    peak = Peak()
+    call(*args)
+    return peak.gib()
 
 # %% ../nbs/22_studies.ipynb #a6fbef91
 def best_within(budget: float, spent, quality) -> float:  # [settings], [settings]
