@@ -1,6 +1,7 @@
 "Judges of heads: closed forms and brute force, what they say of spoiled heads, and what they may be told."
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import headnet as script
@@ -41,7 +42,7 @@ from wysiwyg.judges import (
     without_nose,
 )
 from wysiwyg.method import WYSIWYG
-from wysiwyg.metrics import features, frechet, is_distance, metric, same_protocol
+from wysiwyg.metrics import fakes, features, frechet, is_distance, metric, same_protocol
 
 SEED = st.integers(0, 10**6)
 
@@ -339,6 +340,25 @@ def test_a_random_picture_is_not_what_the_mapping_was_told(g, data):
     found.pop('opacity')
     pictures = {'': 96, 'normal_': 96, '_random': 96, 'normal__random': 96}
     assert {name: x.shape[1] for name, x in found.items()} == pictures | {'shape_': 32}
+
+
+@pytest.mark.parametrize('paint, byte', [(1.02, 255), (-0.02, 0), (0.5, 128)])
+def test_what_is_painted_beyond_white_is_white(g, data, paint, byte):
+    "The colours of a painter have no bounds; 1.02 would be byte 4, nearly black, if it went round."
+    painted = g.using()
+
+    def render(*args, **k):
+        out = g.render(*args, **k)
+        return replace(out, rgb=torch.full_like(out.rgb, paint))
+
+    painted.render = render
+    one, other = judge_cameras(data, 2)
+    [(pictures, _)] = fakes(painted, one)
+    assert (pictures == byte).all()
+    want = headnet()(torch.full((2, 3, RUN.resolution, RUN.resolution), byte, dtype=torch.uint8))
+    found = judges._fake_features(painted, one, other, 0, 1.0, 2, False)
+    for name in ('', '_random'):
+        torch.testing.assert_close(found[name], want, atol=1e-4, rtol=1e-4)
 
 
 def test_all_numbers_are_finite_repeat_and_have_floors(g, data, tmp_path):
