@@ -67,8 +67,10 @@ record: $(STAMP)  ## train tiny, measure it, the shipped generator and its ablat
 	  $(BIN)/wysiwyg eval --network runs/tiny_$$seed/generator.safetensors --n 200 --record tiny_$$seed || exit; done
 	@$(BIN)/wysiwyg eval --network runs/tiny_0/generator.safetensors --n 200 --untrained --record tiny_start
 	@cp "$$(ls runs/tiny_0/snapshot-*.png | tail -n 1)" data/results/tiny.png
-	@for method in eg3d; do \
-	  $(BIN)/wysiwyg train --method $$method --cfg tiny --outdir runs/$${method}_tiny --resume latest && \
+	@$(BIN)/wysiwyg objects --cameras prior --outdir runs/sets
+	@for method in eg3d mimic3d imagenet3d; do \
+	  if [ $$method = imagenet3d ]; then data="--data runs/sets/objects64.zip"; else data=; fi; \
+	  $(BIN)/wysiwyg train --method $$method --cfg tiny $$data --outdir runs/$${method}_tiny --resume latest && \
 	  $(BIN)/wysiwyg eval --network runs/$${method}_tiny/generator.safetensors --n 200 --record $${method}_tiny && \
 	  $(BIN)/wysiwyg eval --network runs/$${method}_tiny/generator.safetensors --n 200 --untrained --record $${method}_start && \
 	  cp "$$(ls runs/$${method}_tiny/snapshot-*.png | tail -n 1)" data/results/$${method}_tiny.png || exit; done
