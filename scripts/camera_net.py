@@ -1,7 +1,7 @@
 """Train the network that finds a head's camera, and write data/camera_net.safetensors.
 
 It begins as headnet1's network of pictures and learns yaw and pitch alone, of rendered heads with a
-wide spread of cameras and of the training set. Set _CAMERA_NET_SHA of 20_inversion to the digest that
+wide spread of cameras and of the training set. Set _CAMERA_NET_SHA of 16c_readers to the digest that
 is printed.
 
 python scripts/camera_net.py [--heads 4000] [--seed 77] [--out FILE]
@@ -17,13 +17,14 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
+from wysiwyg.camera import camera_angles
 from wysiwyg.config import HeadsConfig, preset
 from wysiwyg.core import Camera, file_sha
 from wysiwyg.data import Dataset
 from wysiwyg.generator import save_tensors
 from wysiwyg.heads import render_heads
-from wysiwyg.inversion import MIRRORED, CameraNet, camera_angles, camera_net_path
 from wysiwyg.judges import SIDE, headnet_path
+from wysiwyg.readers import MIRRORED, CameraNet, camera_net_path
 
 BATCH = 32
 KEPT = 400  # heads that only tell how well the camera is found
@@ -71,12 +72,16 @@ def told(net: CameraNet, images: Tensor, angles: Tensor) -> str:
     return f'median {wrong.median():.2f}, 90 % within {wrong.quantile(0.9):.2f} degrees'
 
 
-def start() -> CameraNet:
-    "The convolutions of headnet1 that see pictures, and an answer of 0."
+def known_layers() -> dict[str, Tensor]:
+    "The convolutions of headnet1 that see pictures."
     tensors, own = load_file(headnet_path()), 'picture.layers.'
-    known = {name.removeprefix(own): x.float() for name, x in tensors.items() if name.startswith(own)}
+    return {name.removeprefix(own): x.float() for name, x in tensors.items() if name.startswith(own)}
+
+
+def start() -> CameraNet:
+    "Layers that know pictures, and an answer of 0."
     net = CameraNet()
-    net.layers.load_state_dict(known)
+    net.layers.load_state_dict(known_layers())
     torch.nn.init.zeros_(net.read.weight)
     torch.nn.init.zeros_(net.read.bias)
     return net.to(memory_format=torch.channels_last)
@@ -111,6 +116,11 @@ def heads(config: HeadsConfig) -> tuple[Tensor, Tensor]:
     return data.images(index), angles[index]
 
 
+def wide_heads(n: int, seed: int) -> HeadsConfig:
+    "Heads from more sides than a preset's."
+    return HeadsConfig(n=n, resolution=SIDE, seed=seed, yaw_std=0.5, pitch_std=0.2)
+
+
 def main():
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument('--heads', type=int, default=4000)
@@ -118,8 +128,7 @@ def main():
     ask.add_argument('--out', type=Path, default=camera_net_path())
     a = ask.parse_args()
     torch.set_num_threads(1)
-    wide = HeadsConfig(n=a.heads, resolution=SIDE, seed=a.seed, yaw_std=0.5, pitch_std=0.2)
-    sets = [heads(wide), heads(preset('heads64').heads)]
+    sets = [heads(config) for config in (wide_heads(a.heads, a.seed), preset('heads64').heads)]
     images, angles = [torch.cat(x) for x in zip(*sets)]
     torch.manual_seed(0)
     net = start()

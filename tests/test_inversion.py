@@ -6,25 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import camera_net as script
 from small_run import PIXELS, small_generator
 
-from wysiwyg import inversion
-from wysiwyg.camera import gaussian_cameras, mirror_camera, orbit
+from wysiwyg.camera import camera_angles, gaussian_cameras, orbit
 from wysiwyg.config import METHODS, HeadsConfig, preset
 from wysiwyg.core import Camera, rng
 from wysiwyg.generator import load_generator, method_of
 from wysiwyg.heads import head_camera, _head_row
 from wysiwyg.inversion import (
-    MIRRORED,
-    CameraNet,
     _fit,
     _true_head,
     _turned,
-    camera_angles,
-    camera_distance,
-    camera_net_path,
-    find_camera,
     geometry_error,
     invert,
     likeness,
@@ -35,6 +27,7 @@ from wysiwyg.inversion import (
     tune,
 )
 from wysiwyg.objects import ObjectsConfig, objects_truth, render_objects
+from wysiwyg.readers import find_camera, find_depth
 from wysiwyg.volrend import Rendering
 
 
@@ -152,91 +145,12 @@ def test_refusals(g):
 # ---- cameras -------------------------------------------------------------------------------------
 
 
-def test_angles_are_what_orbit_was_given_at_any_distance():
-    yaw, pitch = torch.tensor([-3.0, -0.4, 0.0, 1.7]), torch.tensor([1.2, 0.3, 0.0, -1.5])
-    angles = camera_angles(orbit(yaw, pitch, 1.7, 3.0))
-    assert torch.allclose(angles, torch.stack([yaw, pitch], 1), atol=1e-5)
-    mirrored = camera_angles(mirror_camera(orbit(yaw, pitch)))
-    assert torch.allclose(mirrored[1:], (angles * MIRRORED)[1:], atol=1e-5)
-
-
-def test_the_distance_of_cameras_is_the_angle_at_the_origin():
-    flat = camera_distance(orbit(torch.tensor([0.1, 0.0]), 0.0), orbit(torch.tensor([0.4, math.pi]), 0.0))
-    assert flat.tolist() == pytest.approx([math.degrees(0.3), 180], abs=1e-3)
-    assert camera_distance(orbit(0.3, 0.2), orbit(0.3, 0.2, 9.0)).item() < 1e-3  # nearer to a pole, or not
-
-
 def test_turned_cameras_are_those_of_orbit():
     cameras = gaussian_cameras(5, rng('turned'), radius=2.2, focal=3.1)
     more = 0.3 * torch.randn(5, 2, generator=rng('more'))
     yaw, pitch = (camera_angles(cameras) + more).unbind(1)
     assert torch.allclose(_turned(cameras, more).label, orbit(yaw, pitch, 2.2, 3.1).label, atol=1e-5)
     assert torch.equal(_turned(cameras, torch.zeros(5, 2)).label, cameras.label)
-
-
-@pytest.fixture(scope='module')
-def posed():
-    "People whom the network has not seen, from a few sides."
-    yaw = torch.tensor([-0.5, -0.2, 0.0, 0.3, 0.5] * 2)
-    pitch = torch.tensor([0.1, -0.1] * 5)
-    cameras = orbit(yaw, pitch)
-    config = HeadsConfig(seed=1000, supersample=1)
-    return true_heads(list(range(30, 40)), cameras, config, 3.2), cameras
-
-
-def test_cameras_of_rendered_heads_are_found(posed):
-    true, cameras = posed
-    found, apart = find_camera(true.image())
-    off = camera_distance(found, cameras)
-    assert off.median() < 2 and off.max() < 5
-    assert camera_distance(orbit(torch.zeros(10), 0.0), cameras).median() > 10  # the mean camera
-    assert apart.shape == (10,) and apart.min() >= 0
-    flipped, same = find_camera(true.image().flip(-1))
-    assert torch.allclose(flipped.label, mirror_camera(found).label, atol=1e-5)
-    assert torch.allclose(apart, same, atol=1e-3)
-    far_away, _ = find_camera(true.image()[:2], (5.4, 8.5))
-    assert torch.allclose(camera_angles(far_away), camera_angles(found[:2]), atol=1e-6)
-    assert far_away.cam2world[:, :3, 3].norm(dim=1).tolist() == pytest.approx([5.4, 5.4], rel=1e-5)
-    assert far_away.intrinsics[0, 0, 0] == 8.5
-
-
-def test_what_is_no_picture_has_no_camera():
-    for bad, why in (
-        (torch.rand(3, 64, 64), 'images must have shape'),
-        (torch.rand(1, 1, 64, 64), 'images must have shape'),
-        (torch.full((1, 3, 64, 64), math.nan), 'images must be finite'),
-    ):
-        with pytest.raises(ValueError, match=why):
-            find_camera(bad)
-
-
-def test_another_file_of_weights_is_refused(monkeypatch, tmp_path):
-    assert camera_net_path().stat().st_size <= 500_000
-    other = tmp_path / 'camera_net.safetensors'
-    monkeypatch.setattr(inversion, 'camera_net_path', lambda: other)
-    for make in (lambda: None, lambda: other.write_bytes(b'other')):
-        make()
-        inversion._camera_net.cache_clear()
-        with pytest.raises(
-            ValueError, match='no camera_net.safetensors of .*: it ships in data/; restore it'
-        ):
-            find_camera(torch.rand(1, 3, 64, 64))
-
-
-def test_the_script_learns_two_angles_of_plain_pictures(monkeypatch):
-    monkeypatch.setattr(script, 'KEPT', 8)
-    angles = 0.3 * torch.randn(200, 2, generator=rng('angles'))
-    ramp = torch.linspace(-1, 1, 64)
-    across, down = torch.meshgrid(ramp, ramp, indexing='xy')
-    slopes = angles[:, :1, None] * across + angles[:, 1:, None] * down
-    images = (128 + 100 * slopes)[:, None].expand(-1, 3, -1, -1).contiguous()
-    torch.manual_seed(0)
-    net = script.start()
-    script.train(net, images, angles, script.Course(10, 5e-3, 0.2, 0.05, 0.1, 8, 4))
-    with torch.no_grad():
-        wrong = (net(images[:8]) - angles[:8]).norm(dim=1)
-    assert wrong.mean() < 0.5 * angles.norm(dim=1).mean()
-    assert isinstance(net, CameraNet)
 
 
 def test_a_camera_turns_beside_w(g):
@@ -295,6 +209,34 @@ def test_any_method_is_inverted_and_tuned(system):
             shown = m.render(m.synthesize(found.w)[who], cameras).image()
         wrong.append((shown - wanted).square().mean())
     assert wrong[1] < wrong[0]
+
+
+@pytest.mark.parametrize('system', METHODS)
+def test_fog_has_no_depth_to_be_held(system):
+    "Nothing is solid before a training, and an unknown depth asks for nothing."
+    g = small_of(system)
+    camera, picture = g.orbit(torch.zeros(1), torch.zeros(1)), torch.rand(1, 3, 32, 32, generator=rng('fog'))
+    how = dict(steps=(2, 1), extractor=PIXELS)
+    unknown = torch.full((1, 32, 32), math.nan)
+    free = invert(g, picture, camera, **how)
+    held = invert(g, picture, camera, depth=unknown, **how)
+    assert held.curve == free.curve
+    assert all(map(math.isfinite, held.curve))
+
+
+def test_a_surface_comes_to_the_depth_that_is_read():
+    "Of people whom the generator never saw."
+    g = load_generator(device=torch.device('cpu'))
+    far, side = g.run.render.far, g.run.resolution
+    cameras = g.orbit(torch.tensor([0.25, -0.4]), torch.zeros(2))
+    true = true_heads([40, 41], cameras, HeadsConfig(resolution=side, seed=1000, supersample=1), far)
+    image, read = true.image(), find_depth(true.image())
+    how = dict(steps=(12, 3), sides=(32, 32), extractor=PIXELS, feature=0.0)
+    free, held = invert(g, image, cameras, **how), invert(g, image, cameras, depth=read, **how)
+    off = [geometry_error(seen(g, found.planes, cameras), true, far)['depth'] for found in (free, held)]
+    assert off[1] < 0.75 * off[0]
+    with pytest.raises(ValueError, match='depth must have shape'):
+        invert(g, image, cameras, depth=read[:1], **how)
 
 
 def test_a_scene_keeps_its_w_and_detail_is_tuned():

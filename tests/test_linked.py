@@ -10,7 +10,7 @@ from wysiwyg.baselines import compare
 from wysiwyg.baselines.compare import Linked, flicker_of, strip_of
 from wysiwyg.config import METHODS, override, tiny
 from wysiwyg.core import colorize, rng, sheet
-from wysiwyg.generator import load_generator, method_of, person, save_generator
+from wysiwyg.generator import load_generator, method_of, save_generator, w_of_seed
 
 SIDE, PATH = 32, (-0.6, -0.2, 0.2, 0.6)
 VIEWS = len(PATH)
@@ -55,7 +55,7 @@ def parts(linked) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def rendered(g, asked: dict, yaw: float, pitch: float = 0.0, normals: bool = False):
     with torch.no_grad():
-        scene = g.synthesize(person(g, asked['seed'], asked['trunc']))
+        scene = g.synthesize(w_of_seed(g, asked['seed'], asked['trunc']))
         camera = g.orbit(torch.tensor([yaw]), torch.tensor([pitch]))
         return g.render(scene, camera, normals=normals), camera
 

@@ -17,7 +17,7 @@ from PIL import Image
 from small_run import PIXELS, SMALL, called, small_generator
 
 from wysiwyg import cli, inversion
-from wysiwyg.camera import orbit
+from wysiwyg.camera import camera_distance, orbit
 from wysiwyg.cli import main
 from wysiwyg.config import HeadsConfig, override, preset
 from wysiwyg.core import colorize, rng, sheet
@@ -25,7 +25,7 @@ from wysiwyg.executors import environment
 from wysiwyg.export import TriangleMesh, extract_mesh, mesh_page, mesh_picture, show_mesh
 from wysiwyg.generator import load_generator, method_of, save_generator
 from wysiwyg.heads import render_heads
-from wysiwyg.inversion import Inversion, camera_distance, geometry_error, seen, true_heads, true_picture, tune
+from wysiwyg.inversion import Inversion, geometry_error, seen, true_heads, true_picture, tune
 from wysiwyg.results import export_runs
 from wysiwyg.sdf import toy_field
 from wysiwyg.studies import keep_shape

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
+import numpy as np
 import torch
+from .camera import camera_angles
 from .config import *
 from .core import *
 from .data import *
@@ -211,6 +213,7 @@ class Invert:
     network: str = ''  # safetensors file
     yaw: float | None = None  # radians, of PICTURE's camera; > 0 looks from the head's left
     pitch: float | None = None  # radians, of PICTURE's camera
+    depth: bool = True  # read it from the picture too; of a generator of rendered heads
     steps: int = 60  # of w, from the average person
     tune_steps: int = 40  # of the weights, from that w
     json: bool = False  # results as JSON
@@ -1005,7 +1008,7 @@ def _check_amount(pictures: int, side: int):
 
 
 def _planes_of(g: Generator, seed: int, trunc: float) -> torch.Tensor:  # [1, 3, C, H, W]
-    return g.synthesize(person(g, seed, trunc))
+    return g.synthesize(w_of_seed(g, seed, trunc))
 
 # %% ../nbs/21_cli.ipynb #21c0f008
 def _rendered(g: Generator, planes, camera, kinds: list[str], a: Render | Grid):
@@ -1112,13 +1115,15 @@ def _invert_command(a: Invert) -> dict:
     UsageError where not one picture is named; ValueError for one that does not fit, and a folder in use.
     """
     from wysiwyg.inversion import invert, tune
+    from wysiwyg.readers import find_depth
 
     began, folder = time.time(), Path(a.outdir)
     _check_given(a)
     _check_folder(folder)
     g = _open_generator(a.network)
     given, camera, told = _given(a, g)
-    found = invert(g, given.image(), camera, steps=(a.steps, 0), tell=_tell_step)
+    depth = find_depth(given.image(), g.view[0]) if a.depth and _of_heads(g) else None
+    found = invert(g, given.image(), camera, depth=depth, steps=(a.steps, 0), tell=_tell_step)
     tuned = tune(g, found, given.image(), camera, a.tune_steps, tell=_tell_step)
     shown, tiles = _before_and_after(g, found, tuned, camera, given)
     errors = {name: _errors(out, given, g.run.render.far) for name, out in shown.items()}
@@ -1173,16 +1178,19 @@ def _given(a: Invert, g) -> tuple:
     return known.to(g.device), camera.to(g.device), _camera_told(camera, 'known of the head')
 
 # %% ../nbs/21_cli.ipynb #21c0f020
-def _camera_told(camera, source: str, **more) -> dict:
-    from wysiwyg.inversion import camera_angles
+def _of_heads(g) -> bool:
+    "Whether a generator was trained on the kit's own rendered heads, which the readers know."
+    return 'camera' in method_of(g.run).label_kinds and not g.run.data.path
 
+
+def _camera_told(camera, source: str, **more) -> dict:
     yaw, pitch = [round(angle, 3) for angle in camera_angles(camera)[0].tolist()]
     return {'camera': {'yaw': yaw, 'pitch': pitch, 'source': source, **more}}
 
 
 def _camera_of_picture(a: Invert, g, image: torch.Tensor) -> tuple:
     "The camera of a picture, given or found, and a word on it; UsageError where none can be found."
-    from wysiwyg.inversion import find_camera
+    from wysiwyg.readers import find_camera
 
     if (a.yaw, a.pitch) != (None, None):
         angles = [torch.tensor([angle or 0.0]) for angle in (a.yaw, a.pitch)]
@@ -1223,9 +1231,9 @@ def _read_picture(path: Path, side: int):
 
     if not path.is_file():
         raise FileNotFoundError(f'no picture at {path}: name a PNG or JPEG file')
-    pixels = torch.frombuffer(bytearray(_square(path, side).tobytes()), dtype=torch.uint8)
+    pixels = torch.from_numpy(np.array(_square(path, side)))
     unknown = torch.zeros(1, side**2)
-    return Rendering(pixels.view(1, -1, 3) / 255, unknown, unknown, unknown, torch.zeros(1, side**2, 3))
+    return Rendering(pixels.reshape(1, -1, 3) / 255, unknown, unknown, unknown, torch.zeros(1, side**2, 3))
 
 
 def _square(path: Path, side: int):

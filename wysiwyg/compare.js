@@ -5,14 +5,12 @@ const LINKED_KEYS = 'Drag a picture: all cameras. Click it: the row of the strip
 function render({ model, el }) {
   const root = styled(el), ask = asker(model, root, draw), { box, refresh, reset } = controls(model, ask);
   const help = element('div', { class: 'quiet', hidden: '' }, LINKED_KEYS);
-  const clamp = (name, v) => { const s = model.get('settings').find((o) => o.name === name); return Math.min(s.high, Math.max(s.low, v)); };
-  const camera = (yaw, pitch) => ({ yaw: clamp('yaw', yaw), pitch: clamp('pitch', pitch) });
 
   const panels = model.get('told').systems.map((system) => {
     const picture = element('canvas', { width: 256, height: 256, 'aria-label': `${system.name}: drag to turn, click for a row`, style: 'cursor: crosshair' });
     const strip = element('canvas', { width: 256, height: 96, 'aria-label': `${system.name}: one row as the camera passes` });
     const said = element('div', { class: 'quiet' }), title = element('div', { style: 'font-weight: 600' }, system.name);
-    listen(picture);
+    onPicture(picture, root, model, ask, { turned: ask, clicked: (x, y) => ask({ y: within(model, 'y', y) }) });
     return { picture, strip, said, all: element('div', {}, title, picture, element('div', { style: 'height: 4px' }), strip, said) };
   });
 
@@ -37,32 +35,10 @@ function render({ model, el }) {
     refresh();
   }
 
-  // Click: another row. Drag: the camera of all.
-  function listen(canvas) {
-    let grabbed = null;
-    const at = (e) => camera(grabbed.yaw - (e.clientX - grabbed.x) / 150, grabbed.pitch + (e.clientY - grabbed.y) / 150);
-    const turnable = (name) => !model.turnable || model.turnable(name);
-    canvas.addEventListener('pointerdown', (e) => {
-      if (e.button !== 0) return;
-      const { yaw, pitch } = ask.now();
-      grabbed = { x: e.clientX, y: e.clientY, yaw, pitch, moved: false };
-      canvas.setPointerCapture(e.pointerId);
-      root.focus({ preventScroll: true });
-    });
-    canvas.addEventListener('pointermove', (e) => {
-      if (!grabbed || !turnable('yaw')) return;
-      grabbed.moved ||= Math.hypot(e.clientX - grabbed.x, e.clientY - grabbed.y) > 4;
-      if (grabbed.moved) ask(at(e));
-    });
-    canvas.addEventListener('pointerup', (e) => {
-      const r = canvas.getBoundingClientRect();
-      if (grabbed && !grabbed.moved) ask({ y: clamp('y', (e.clientY - r.top) / r.height) });
-      grabbed = null;
-    });
-    for (const lost of ['pointercancel', 'lostpointercapture']) canvas.addEventListener(lost, () => { grabbed = null; });
-  }
-
-  const nudge = (yaw, pitch, y) => { const a = ask.now(); ask({ ...camera(a.yaw + yaw, a.pitch + pitch), y: clamp('y', a.y + y) }); };
+  const nudge = (yaw, pitch, y) => {
+    const a = ask.now();
+    ask({ ...cameraWithin(model, a.yaw + yaw, a.pitch + pitch), y: within(model, 'y', a.y + y) });
+  };
   onKeys(root, {
     ArrowLeft: () => nudge(-0.1, 0, 0), ArrowRight: () => nudge(0.1, 0, 0), ArrowUp: () => nudge(0, 0.1, 0), ArrowDown: () => nudge(0, -0.1, 0),
     PageUp: () => nudge(0, 0, -0.05), PageDown: () => nudge(0, 0, 0.05), r: reset, '?': toggled(help),

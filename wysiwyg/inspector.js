@@ -214,39 +214,12 @@ function render({ model, el }) {
   }
 
   // Click: another pixel. Drag: another camera, in small pictures until it is let go.
-  let grabbed = null;
-  const clamp = (v, low, high) => Math.min(high, Math.max(low, v));
-  const pixelAt = (x, y) => ({ x: clamp(x, 0, 0.999), y: clamp(y, 0, 0.999) });
-  const cameraAt = (yaw, pitch) => {
-    const within = (name, v) => { const s = model.get('settings').find((o) => o.name === name); return clamp(v, s.low, s.high); };
-    return { yaw: within('yaw', yaw), pitch: within('pitch', pitch) };
-  };
-  const place = (e) => {
-    const r = picture.getBoundingClientRect();
-    return pixelAt((e.clientX - r.left) / r.width, (e.clientY - r.top) / r.height);
-  };
-  const turnable = (name) => !model.turnable || model.turnable(name);
-  const turned = (e) => cameraAt(grabbed.yaw - (e.clientX - grabbed.at[0]) / 150, grabbed.pitch + (e.clientY - grabbed.at[1]) / 150);
-  picture.addEventListener('pointerdown', (e) => {
-    if (e.button !== 0) return;
-    const { yaw, pitch } = ask.now();
-    grabbed = { at: [e.clientX, e.clientY], yaw, pitch, moved: false };
-    picture.setPointerCapture(e.pointerId);
-    root.focus({ preventScroll: true });
+  const inside = (share) => Math.min(0.999, Math.max(0, share)), pixelAt = (x, y) => ({ x: inside(x), y: inside(y) });
+  onPicture(picture, root, model, ask, {
+    turned: (camera) => ask({ ...camera, moving: 1 }),
+    left: () => ask({ moving: 0 }),
+    clicked: (x, y) => ask(pixelAt(x, y)),
   });
-  picture.addEventListener('pointermove', (e) => {
-    if (!grabbed || !turnable('yaw')) return;
-    grabbed.moved ||= Math.hypot(e.clientX - grabbed.at[0], e.clientY - grabbed.at[1]) > 4;
-    if (grabbed.moved) ask({ ...turned(e), moving: 1 });
-  });
-  picture.addEventListener('pointerup', (e) => {
-    if (!grabbed) return;
-    ask(grabbed.moved ? { ...turned(e), moving: 0 } : place(e));
-    grabbed = null;
-  });
-  for (const lost of ['pointercancel', 'lostpointercapture']) {
-    picture.addEventListener(lost, () => { if (grabbed && grabbed.moved) ask({ moving: 0 }); grabbed = null; });
-  }
   plots.addEventListener('pointermove', (e) => {
     const r = plots.getBoundingClientRect(), x = ((e.clientX - r.left) / r.width) * plots.width;
     const on = view.drawn && view.drawn[view.drawn.length - 1];
@@ -260,7 +233,7 @@ function render({ model, el }) {
 
   const nudge = (dx, dy, turning) => {
     const a = ask.now(), pixel = 1 / (view.side || 64);
-    ask(turning ? { ...cameraAt(a.yaw + 0.1 * dx, a.pitch - 0.1 * dy), moving: 0 } : pixelAt(a.x + dx * pixel, a.y + dy * pixel));
+    ask(turning ? { ...cameraWithin(model, a.yaw + 0.1 * dx, a.pitch - 0.1 * dy), moving: 0 } : pixelAt(a.x + dx * pixel, a.y + dy * pixel));
   };
   const keys = {
     ArrowLeft: (e) => nudge(-1, 0, e.shiftKey), ArrowRight: (e) => nudge(1, 0, e.shiftKey), ArrowUp: (e) => nudge(0, -1, e.shiftKey),

@@ -266,7 +266,7 @@ class Frame:
         if self.own is not None:
             return self.own
         a, g = self.asked, self.g
-        one, other = [person(g, int(a[name]), a['trunc']) for name in ('seed', 'other')]
+        one, other = [w_of_seed(g, int(a[name]), a['trunc']) for name in ('seed', 'other')]
         return g.synthesize(
             _mixed(torch.lerp(one, other, a['blend']), other, int(a['coarse']), g.triplane.levels)
         )

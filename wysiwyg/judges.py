@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'HEADNET_SHA', 'depth_at', 'depth_normals', 'bumps', 'bumpy', 'without_nose', 'front_camera', 'true_depth',
-           'head_normals', 'HeadNet', 'headnet_path', 'headnet', 'relief', 'shape_codes', 'true_fronts',
-           'silhouette_overlap', 'coverage', 'precision', 'judge_cameras', 'judge_heads', 'shares_features']
+           'head_normals', 'HeadNet', 'headnet_path', 'shipped_tensors', 'at_side', 'headnet', 'relief', 'shape_codes',
+           'true_fronts', 'silhouette_overlap', 'coverage', 'precision', 'judge_cameras', 'judge_heads',
+           'shares_features']
 
 # %% ../nbs/16b_judges.ipynb #3ce797fe
 import sys
@@ -187,23 +188,34 @@ def headnet_path() -> Path:
     return data_dir() / 'headnet.safetensors'
 
 
-@lru_cache(1)
-def _headnet_tensors() -> dict[str, Tensor]:
-    "What the file holds; ValueError unless it is the one whose digest stands here."
+def shipped_tensors(path: Path, sha: str) -> dict[str, Tensor]:
+    "Tensors of a file of data/, as floats; ValueError unless it is the one of this digest."
     from safetensors.torch import load_file
 
-    path = headnet_path()
     if not path.is_file():
         raise ValueError(f'no {path.name}: it ships in data/; restore it from the repository')
     found = file_sha(path)
-    if found != HEADNET_SHA:
+    if found != sha:
         raise ValueError(
-            f'{path.name} has SHA-256 {found[:12]}…, headnet1 is {HEADNET_SHA[:12]}…: '
+            f'{path.name} has SHA-256 {found[:12]}…, the shipped one {sha[:12]}…: '
             'restore it, or give what you trained another name'
         )
     return {name: x.float() for name, x in load_file(path).items()}
 
+
+@lru_cache(1)
+def _headnet_tensors() -> dict[str, Tensor]:
+    return shipped_tensors(headnet_path(), HEADNET_SHA)
+
 # %% ../nbs/16b_judges.ipynb #c4d7c15c
+def at_side(images: Tensor) -> Tensor:  # [N, C, R, R] -> [N, C, 64, 64]
+    "Pictures as large as `headnet` reads them: means over areas, or between pixels."
+    if images.shape[-1] == SIDE:
+        return images
+    mode = 'area' if images.shape[-1] > SIDE else 'bilinear'
+    return F.interpolate(images, size=(SIDE, SIDE), mode=mode)
+
+
 @lru_cache(2)
 def headnet(kind: str = 'picture') -> Extractor:
     "The network of kind 'picture' or 'normal', 96 features of any side; ValueError for another kind."
@@ -215,10 +227,7 @@ def headnet(kind: str = 'picture') -> Extractor:
     net.load_state_dict({name.removeprefix(f'{kind}.'): tensors[name] for name in own})
 
     def extract(images: Tensor) -> Tensor:
-        mode = 'area' if images.shape[-1] > SIDE else 'bilinear'
-        if images.shape[-1] != SIDE:
-            images = F.interpolate(images, size=(SIDE, SIDE), mode=mode)
-        return net.to(images.device)(images)
+        return net.to(images.device)(at_side(images))
 
     return Extractor('headnet1', None, HEADNET_SHA, extract)
 

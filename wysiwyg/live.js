@@ -161,6 +161,38 @@ function controls(model, ask) {
   return { groups, box: element('div', { class: 'row' }, ...groups.values()), refresh, reset };
 }
 
+// What a reader asks for, within what its setting allows.
+function within(model, name, value) {
+  const { low, high } = model.get('settings').find((s) => s.name === name);
+  return Math.min(high, Math.max(low, value));
+}
+const cameraWithin = (model, yaw, pitch) => ({ yaw: within(model, 'yaw', yaw), pitch: within(model, 'pitch', pitch) });
+
+// A drag turns the camera (`turned`) until it is let go or lost (`left`); a click is told where, in shares of the canvas.
+function onPicture(canvas, root, model, ask, { turned, left = () => {}, clicked }) {
+  let grabbed = null;
+  const leave = () => { if (grabbed && grabbed.moved) left(); grabbed = null; };
+  canvas.addEventListener('pointerdown', (e) => {
+    if (e.button !== 0) return;
+    const { yaw, pitch } = ask.now();
+    grabbed = { x: e.clientX, y: e.clientY, yaw, pitch, moved: false };
+    canvas.setPointerCapture(e.pointerId);
+    root.focus({ preventScroll: true });
+  });
+  canvas.addEventListener('pointermove', (e) => {
+    if (!grabbed || (model.turnable && !model.turnable('yaw'))) return;
+    const right = e.clientX - grabbed.x, down = e.clientY - grabbed.y;
+    grabbed.moved ||= Math.hypot(right, down) > 4;
+    if (grabbed.moved) turned(cameraWithin(model, grabbed.yaw - right / 150, grabbed.pitch + down / 150));
+  });
+  canvas.addEventListener('pointerup', (e) => {
+    const r = canvas.getBoundingClientRect();
+    if (grabbed && !grabbed.moved) clicked((e.clientX - r.left) / r.width, (e.clientY - r.top) / r.height);
+    leave();
+  });
+  for (const lost of ['pointercancel', 'lostpointercapture']) canvas.addEventListener(lost, leave);
+}
+
 // RGB bytes, row by row, as an opaque picture over the whole canvas, whose context it gives.
 function putPixels(canvas, bytes, width, height = width) {
   const small = new OffscreenCanvas(width, height), image = new ImageData(width, height);

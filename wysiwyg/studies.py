@@ -121,7 +121,7 @@ def keep_shape(recorder, g: Generator, seed: int = 0, resolution: int = 96, fram
     if not getattr(recorder, 'id', '') or os.environ.get('WYSIWYG_SHAPES') == '0':
         return
     g = g.using()  # whose counts of work are its own
-    planes = g.synthesize(person(g, seed, 0.8))
+    planes = g.synthesize(w_of_seed(g, seed, 0.8))
     with tempfile.TemporaryDirectory() as folder:
         film = turntable(g, planes, Path(folder) / 'head.mp4', frames, side)
         recorder.file(film, 'shape')

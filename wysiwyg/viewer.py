@@ -116,7 +116,7 @@ class Viewer:
     def person(self, seed: int, trunc: float):
         "Whom to show: the one of `wysiwyg render --seeds`."
         self.seed, self.trunc = seed, trunc
-        self.planes = self.g.synthesize(person(self.g, seed, trunc))
+        self.planes = self.g.synthesize(w_of_seed(self.g, seed, trunc))
 
     def wake(self):
         "Show it again."

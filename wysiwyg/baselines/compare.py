@@ -24,7 +24,7 @@ class _Person:
     "Whom a seed means to one system, its planes made once."
 
     def __init__(self, g: nn.Module, seed: int, trunc: float):
-        self.g, self.scene = g, g.synthesize(person(g, seed, trunc))
+        self.g, self.scene = g, g.synthesize(w_of_seed(g, seed, trunc))
         self.shown = lru_cache(1)(self.view)  # another row turns no camera
 
     def view(self, yaw: float, pitch: float = 0.0, show: str = 'colour') -> Tensor:  # [1, 3, R, R]
