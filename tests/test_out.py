@@ -26,6 +26,7 @@ from wysiwyg.export import TriangleMesh, extract_mesh, mesh_page, mesh_picture, 
 from wysiwyg.generator import load_generator, method_of, save_generator
 from wysiwyg.heads import render_heads
 from wysiwyg.inversion import Inversion, geometry_error, seen, true_heads, true_picture, tune
+from wysiwyg.objects import ObjectsConfig, render_objects
 from wysiwyg.results import export_runs
 from wysiwyg.sdf import toy_field
 from wysiwyg.studies import keep_shape
@@ -216,6 +217,33 @@ def test_a_head_is_found_and_its_file_shows_it(small, network, tmp_path, capsys)
     tiles = shown[top::4, left::4].reshape(3, 32, 4, 32, 3)
     assert np.abs(tiles[0, :, 0].astype(int) - sheet(truth.image(), 1)).max() <= 1
     assert np.abs(tiles[0, :, 3].astype(int) - sheet(out.image(), 1)).max() <= 1
+
+
+def test_depth_is_read_in_rendered_heads_alone(small, network, tmp_path, capsys):
+    "Elsewhere it is not, and why is said."
+
+    def told(name: str, line: str, network=network) -> dict:
+        code, said, err = called(
+            f'invert {line} --outdir {tmp_path}/{name} --network {network} {FEW} --json', capsys
+        )
+        assert code == 0, err
+        return json.loads(said)
+
+    read, unread = told('a', '--head 4'), told('b', '--head 4 --no-depth')
+    assert read['depth'] == 'read in the picture' and unread['depth'] == 'not read: --no-depth'
+    assert read['errors']['pivot'] != unread['errors']['pivot']
+    foreign = tmp_path / 'foreign.safetensors'
+    save_generator(small, foreign, imported_from='weights')
+    assert (
+        told('c', '--head 4', foreign)['depth'] == 'not read: the generator was not trained on rendered heads'
+    )
+    Image.new('RGB', (32, 32), 'white').save(tmp_path / 'white.png')
+    white = told('d', f'{tmp_path}/white.png --yaw 0')
+    assert white['depth'] == 'not read: what is seen touches the frame, as no rendered head does'
+    shapes = render_objects(
+        ObjectsConfig(n=7, resolution=32, workers=1), tmp_path / 'shapes.zip', progress=False
+    )
+    assert told('e', f'--head 1 --data {shapes}')['depth'] == 'not read: shapes.zip shows no heads'
 
 
 def inversion_camera(path):

@@ -213,7 +213,7 @@ class Invert:
     network: str = ''  # safetensors file
     yaw: float | None = None  # radians, of PICTURE's camera; > 0 looks from the head's left
     pitch: float | None = None  # radians, of PICTURE's camera
-    depth: bool = True  # read it from the picture too; of a generator of rendered heads
+    depth: bool = True  # read it in the picture too, where that shows a rendered head
     steps: int = 60  # of w, from the average person
     tune_steps: int = 40  # of the weights, from that w
     json: bool = False  # results as JSON
@@ -1115,14 +1115,13 @@ def _invert_command(a: Invert) -> dict:
     UsageError where not one picture is named; ValueError for one that does not fit, and a folder in use.
     """
     from wysiwyg.inversion import invert, tune
-    from wysiwyg.readers import find_depth
 
     began, folder = time.time(), Path(a.outdir)
     _check_given(a)
     _check_folder(folder)
     g = _open_generator(a.network)
     given, camera, told = _given(a, g)
-    depth = find_depth(given.image(), g.view[0]) if a.depth and _of_heads(g) else None
+    depth, of_depth = _read_depth(a, g, given.image())
     found = invert(g, given.image(), camera, depth=depth, steps=(a.steps, 0), tell=_tell_step)
     tuned = tune(g, found, given.image(), camera, a.tune_steps, tell=_tell_step)
     shown, tiles = _before_and_after(g, found, tuned, camera, given)
@@ -1133,7 +1132,7 @@ def _invert_command(a: Invert) -> dict:
             folder / _SHEET, tiles, ['given', *shown], ['picture', 'normals', 'from aside']
         )
         save_generator(tuned, network, inverted=json.dumps(camera.label[0].tolist()))
-    files = {'generator': str(network), 'picture': picture}
+    files = {'generator': str(network), 'picture': picture, **of_depth}
     shape = _shape_verdict(errors)
     return {**files, **told, 'shape': shape, 'errors': errors, 'seconds': round(time.time() - began, 1)}
 
@@ -1178,11 +1177,6 @@ def _given(a: Invert, g) -> tuple:
     return known.to(g.device), camera.to(g.device), _camera_told(camera, 'known of the head')
 
 # %% ../nbs/21_cli.ipynb #21c0f020
-def _of_heads(g) -> bool:
-    "Whether a generator was trained on the kit's own rendered heads, which the readers know."
-    return 'camera' in method_of(g.run).label_kinds and not g.run.data.path
-
-
 def _camera_told(camera, source: str, **more) -> dict:
     yaw, pitch = [round(angle, 3) for angle in camera_angles(camera)[0].tolist()]
     return {'camera': {'yaw': yaw, 'pitch': pitch, 'source': source, **more}}
@@ -1207,6 +1201,32 @@ def _camera_of_picture(a: Invert, g, image: torch.Tensor) -> tuple:
 
 
 _DOUBTFUL = 3.0  # degrees
+
+# %% ../nbs/21_cli.ipynb #21c0f021
+def _read_depth(a: Invert, g, image: torch.Tensor) -> tuple:
+    "Depth that a network reads in a rendered head, else None; and a word on that."
+    from wysiwyg.readers import find_depth, framed
+
+    reason = _why_no_depth(a, g)
+    depth = None if reason else find_depth(image, g.view[0])
+    if depth is not None and not framed(depth).all():
+        depth, reason = None, 'what is seen touches the frame, as no rendered head does'
+    return depth, {'depth': f'not read: {reason}' if reason else 'read in the picture'}
+
+
+def _why_no_depth(a: Invert, g) -> str:
+    "Why the network that reads depth of rendered heads is not asked; empty where it is."
+    from wysiwyg.heads import truth
+
+    if not a.depth:
+        return '--no-depth'
+    posed = 'camera' in method_of(g.run).label_kinds
+    foreign = 'imported_from' in notes_of(a.network)
+    if not posed or g.run.data.path or foreign:
+        return 'the generator was not trained on rendered heads'
+    if a.data and 'latent' not in truth(a.data):
+        return f'{Path(a.data).name} shows no heads'
+    return ''
 
 # %% ../nbs/21_cli.ipynb #21c0f022
 def _camera_text(yaw: float, pitch: float, source: str, mirror_degrees: float = None) -> str:
@@ -1293,7 +1313,7 @@ def _errors(out, given, far: float) -> dict[str, float]:
     except ValueError:
         return {'psnr': psnr(out.rgb, given.rgb)}
 
-# %% ../nbs/21_cli.ipynb #21c0f021
+# %% ../nbs/21_cli.ipynb #ae127a2a
 def _save_labelled(path: Path, pictures: torch.Tensor, across: list[str], down: list[str]) -> str:
     "[rows * columns, 3, R, R] in [0, 1] as one PNG, with words above columns and beside rows; its path."
     from PIL import Image, ImageDraw

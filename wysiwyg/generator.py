@@ -509,9 +509,15 @@ def _said_in(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     return meta, shapes
 
 
-def notes_of(path: str | Path) -> dict[str, str]:
-    "What `save_generator` noted beside the weights; ValueError in one line for another file."
-    return _said_in(Path(path))[0]
+def notes_of(path: str | Path = None) -> dict[str, str]:
+    "What `save_generator` noted beside the weights; of the files that `load_generator` takes, and like it."
+    return _said_in(_file_of(path))[0]
+
+
+def _file_of(path: str | Path | None) -> Path:
+    "The shipped file, or a folder's own."
+    path = Path(path or shipped())
+    return path / shipped().name if path.is_dir() else path
 
 # %% ../nbs/12_generator.ipynb #b7ef8162
 def load_generator(path: str | Path = None, device: torch.device = None) -> Generator:
@@ -521,9 +527,7 @@ def load_generator(path: str | Path = None, device: torch.device = None) -> Gene
     """
     from safetensors.torch import load_file
 
-    path = Path(path or shipped())
-    if path.is_dir():
-        path = path / shipped().name
+    path = _file_of(path)
     if not path.exists():
         raise FileNotFoundError(f'no generator at {path}: train one with `wysiwyg train`, or restore data/')
     meta, shapes = _said_in(path)

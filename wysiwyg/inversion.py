@@ -241,6 +241,8 @@ def _check_pictures(g: Generator, images: Tensor, cameras: Camera = None, depth:
         raise ValueError('there is no picture to invert: give at least one')
     if depth is not None:
         expect(depth, 'depth', 'N R R', N=len(images), R=g.run.resolution)
+        if not torch.is_tensor(depth) or not depth.is_floating_point():
+            raise ValueError('depth must be a tensor of floats: give torch.as_tensor(depth).float()')
 
 # %% ../nbs/20_inversion.ipynb #2000ca1a
 def _unlike(

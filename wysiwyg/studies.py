@@ -258,8 +258,8 @@ class Peak:
     Of the GPU, or resident in this process; NaN where the system does not tell (other than Linux with glibc).
     """
 
-    def __init__(self, device: str = 'cpu'):
-        self.cuda = device == 'cuda'
+    def __init__(self, device: str | torch.device = 'cpu'):
+        self.cuda = torch.device(device).type == 'cuda'
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
