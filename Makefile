@@ -86,6 +86,7 @@ record: $(STAMP)  ## train tiny, measure it, the shipped generator and its ablat
 	@$(BIN)/wysiwyg ablate --study a10_beyond --views 12 --repeats 3 --images 400 --n 64 --seeds 0,1,2 --set side=128 --record a10_beyond
 	@$(BIN)/wysiwyg ablate --study a11_training_budget --images 96 --n 64 --heads 4000 --seeds 0,1,2 --repeats 2 --set scratch=800 --set few=4 --set batch=8 --set side=128 --record a11_training_budget
 	@$(BIN)/wysiwyg ablate --study a20_systems --heads 4000 --seeds 0,1,2 --repeats 2 --n 128 --set seconds=240 --set places=8 --set few=4 --set path=64 --set steps=30 --set inverted=wysiwyg,eg3d,mimic3d,imagenet3d --record a20_systems
+	@$(BIN)/wysiwyg ablate --study a21_ingredients --heads 4000 --seeds 0,1,2 --n 128 --set trained_on=2400,1000,1600 --set few=8 --set path=64 --record a21_ingredients
 
 bench: $(STAMP)   ## kernels, frames and training steps on the CPU beside their alternatives (data/results/bench_*cpu.json), minutes
 	@$(BIN)/python scripts/bench.py

@@ -24,8 +24,8 @@ ORDER = {'test_hygiene': 0, 'test_notebooks': 2}  # the cheap first; notebooks f
 LONG = (
     'test_training test_tracking test_executors test_cli test_kernels test_same_curves test_distributed '
     'a04_tightness 20_inversion a01_paper_table a06_generalisation a08_loss_weights 16_metrics '
-    'a03_proposal_cost a09_lighting a10_beyond a20_systems a12_recipe a11_training_budget sa12_recipe '
-    '15a_loop 15_training a02_samples a07_sampler_knobs test_judges 16b_judges'
+    'a03_proposal_cost a09_lighting a10_beyond a20_systems a21_ingredients a12_recipe a11_training_budget '
+    'sa12_recipe 15a_loop 15_training a02_samples a07_sampler_knobs test_judges 16b_judges'
 ).split()  # the longest first, so that no worker ends with one while the other waits
 
 

@@ -259,6 +259,7 @@ class EG3DConfig:
     # planes (x, y), (x, z), (z, x), as all published weights were trained with; False: xy, xz, yz
     legacy_planes: bool = False
     channels: int = 256  # of the first block of super-resolution; the second has half as many
+    dual: bool = True  # D sees the raw picture beside the final one; False: a fake's small copy instead
     density_weight: float = 0.25  # of neighbouring places' difference in raw density
     density_std: float = 0.004  # how far such a neighbour is, world units
     # of large pictures and of real small ones, in pixels of a picture of 512
@@ -522,6 +523,7 @@ LATER |= {  # of the other systems
     'eg3d.hidden': 64,
     'eg3d.legacy_planes': False,
     'eg3d.channels': 256,
+    'eg3d.dual': True,
     'eg3d.density_weight': 0.25,
     'eg3d.density_std': 0.004,
     'eg3d.blur': [[0, 10], [200_000, 0]],

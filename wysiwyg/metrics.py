@@ -358,6 +358,11 @@ render_psnr_worst5   +  dB           the same over the worst 5 % of pixels
 render_depth_error   -  world units  depth of an ordinary frame against a dense one, on surfaces
 consistency_psnr     +  dB           colours of one view found again in another, over points that both see
 consistency_share    +  share        of a view's surface, the part that finds itself in another view
+flicker              -               second difference of strips along a camera's path: what is painted anew
+raw_flicker          -               the same of the rendered picture, before super-resolution
+raw_agreement        +  dB           the final picture made small against the rendered one
+branch_agreement     +  dB           Mimic3D's 3D branch against the picture of its 2D branch
+relief_spread        0  world units  standard deviation between people of their relief, mean over pixels
 beta                 0  world units  mean softness of the surface where there is one
 kept_bins            -  bins         size of the smallest set of bins of a ray that hits something
 fog                  -  % of rays    rays neither stopped nor free: opacity between .1 and .9

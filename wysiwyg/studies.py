@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['semi_opaque', 'speckle', 'tightness', 'keep_shape', 'study_data', 'short_base', 'fine_tuned', 'train_to_end',
-           'step_means', 'seconds_of_step', 'least_seconds', 'Peak', 'peak_gib', 'best_within', 'proposal_examples',
+           'step_means', 'seconds_of_step', 'least_seconds', 'Peak', 'peak_gib', 'system_run', 'system_trainer',
+           'keep_averaged', 'kept_averaged', 'kept_picture', 'from_sides', 'best_within', 'proposal_examples',
            'fit_proposal']
 
 # %% ../nbs/22_studies.ipynb #f78f97a4
-import ctypes, math, os, tempfile, time
+import copy, ctypes, io, math, os, tempfile, time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -291,6 +292,67 @@ def peak_gib(call: Callable, *args) -> float:
     peak = Peak()
     call(*args)
     return peak.gib()
+
+# %% ../nbs/22_studies.ipynb #e21a2205
+def system_run(system: str, images: float, heads: int, **changes) -> Run:
+    "`tiny` of a system, its whole course in so many images; ValueError as of `override` and `check`."
+    base = override(tiny(images), **{'heads.n': heads, 'system': system})
+    run = method_of(base).adapted(base)
+    if 'camera' not in method_of(base).label_kinds:
+        run = override(run, **{'backbone.label_dim': 0, 'heads.focal': base.heads.focal})
+    return check(override(run, **changes))
+
+
+def system_trainer(run: Run, data: Dataset, seed: int = 0) -> Trainer:
+    "At the start, on the CPU; poses are withheld from a system that takes none."
+    method, seeded = method_of(run), override(run, **{'train.seed': seed})
+    of = data if data.label_kind in method.label_kinds else _unposed(data)
+    return Trainer(method, seeded, of, torch.device('cpu'))
+
+
+def _unposed(data: Dataset) -> Dataset:
+    "The same pictures; poses are withheld."
+    blind = copy.copy(data)
+    blind.labels, blind.label_kind = data.labels[:, :0], 'none'
+    return blind
+
+# %% ../nbs/22_studies.ipynb #e21a2208
+def keep_averaged(recorder, t: Trainer, name: str):
+    "The averaged generator as generators/<name>.safetensors of the run."
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f'{name}.safetensors'
+        save_generator(t.ema, path, images=str(t.images), data=t.data.sha)
+        recorder.file(path, 'generators')
+
+
+def kept_averaged(study: str, arms: dict, arm: str, seed: int, name: str) -> Generator:
+    "What `keep_averaged` kept, on the CPU; ValueError where no run of these parameters did."
+    runs = read_study(study, arms)
+    found = list(runs.run_id[(runs.arm == arm) & (runs.seed == seed)])
+    if not found:
+        raise ValueError(f'{study} has no finished training {arm!r} of seed {seed}: train it first')
+    with tempfile.TemporaryDirectory() as folder:
+        path = open_store().download_artifacts(found[0], f'generators/{name}.safetensors', folder)
+        return load_generator(path, device=torch.device('cpu'))
+
+
+def kept_picture(run_id: str, kind: str) -> Tensor:  # [3, H, W] in [0, 1]
+    "The newest picture that a run kept as 'look <kind>'; KeyError where there is none."
+    from PIL import Image
+
+    png = run_pictures(run_id)[kind]
+    picture = np.array(Image.open(io.BytesIO(png)).convert('RGB'))
+    return torch.from_numpy(picture).permute(2, 0, 1) / 255
+
+# %% ../nbs/22_studies.ipynb #e21a220a
+@torch.no_grad()
+def from_sides(g: Generator, people: int = 2, trunc: float = 0.8) -> Tensor:  # [6 people, 3, R, R]
+    "Each from the left, the front and the right; then their normals."
+    z = latents(g, range(people), 0).repeat_interleave(3, 0)
+    camera = g.orbit(torch.tensor([-0.5, 0.0, 0.5]).repeat(people), torch.zeros(3 * people))
+    front = g.orbit(torch.zeros(len(z)), torch.zeros(len(z)))
+    out = g.render(g.synthesize(g.map(z, front, trunc)), camera, normals=True, key=0)
+    return torch.cat([out.image(), out.normal_colors(camera)])
 
 # %% ../nbs/22_studies.ipynb #a6fbef91
 def best_within(budget: float, spent, quality) -> float:  # [settings], [settings]

@@ -279,6 +279,12 @@ class EG3DStage:
         "What a step's time follows from."
         return (self.resolution,)
 
+
+def _with_copy(images: Tensor, stage: EG3DStage) -> Tensor:  # [B, 3, R, R] -> [B, 6, R, R]
+    "Pictures, and their own small copies enlarged; all of it blurred."
+    small = resized(images, stage.resolution)
+    return dual(blurred(images, stage.blur), blurred(small, stage.blur))
+
 # %% ../../nbs/baselines/b01_eg3d.ipynb #b01e01b
 class EG3DMethod:
     "EG3D (arXiv 2112.07945) as a method."
@@ -312,8 +318,7 @@ class EG3DMethod:
         return {'all': run.train.g_lr * stage.g_lr}
 
     def real(self, run: Run, images: Tensor, stage: EG3DStage) -> dict[str, Tensor]:
-        raw = resized(images, stage.resolution)
-        return {'dual': dual(blurred(images, stage.blur), blurred(raw, stage.blur))}
+        return {'dual': _with_copy(images, stage)}
 
     def fake(self, g: EG3DGenerator, batch: Batch, stage: EG3DStage) -> Fake:
         return self.drawn(g, batch, stage)[2]
@@ -329,7 +334,9 @@ class EG3DMethod:
         if torch.is_grad_enabled():
             unlike = density_loss(g, scene, batch.keys)
             losses['density'] = g.run.eg3d.density_weight * unlike
-        pair = dual(blurred(views.image, stage.blur), views.raw)
+        pair = _with_copy(views.image, stage)
+        if g.run.eg3d.dual:
+            pair = dual(blurred(views.image, stage.blur), views.raw)
         vitals = {'geometry/opacity': views.seen.opacity.mean()}
         return scene, views, Fake({'dual': pair}, batch.label, losses, vitals)
 
