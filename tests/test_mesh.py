@@ -607,6 +607,24 @@ def test_the_video_command_shows_the_person_from_the_front_first(tmp_path, capsy
     assert away[0] < 4 < 2 * away[0] < min(away[1:])
 
 
+@pytest.mark.parametrize('more, size', [('', (64, 64)), (' --morph', (32, 64))])
+def test_several_people_stand_beside_each_other_or_turn_into_each_other(tmp_path, capsys, more, size):
+    out, people = tmp_path / 'all.mp4', [5, 9]
+    line = f'video --out {out} --seeds 5,9 --frames 4 --swing 0 --resolution 32{more}'
+    assert main(line.split()) == 0
+    assert main(f'render --outdir {tmp_path} --seeds 5,9 --resolution 32'.split()) == 0
+    capsys.readouterr()
+    how, shots = read_film(out)
+    assert (how['size'], len(shots)) == (size, 4)
+    stills = [np.asarray(Image.open(tmp_path / f'seed{i:04}_image.png')).astype(float) for i in people]
+    if more:
+        shown = [shots[0][:32], shots[2][:32]]  # half of the way is the second
+    else:
+        shown = [shots[0][:32, :32], shots[0][:32, 32:]]
+    away = np.array([[np.abs(x - still).mean() for still in stills] for x in shown])
+    assert away.diagonal().max() < 4 < np.fliplr(away).diagonal().min()
+
+
 @pytest.mark.parametrize(
     'line, message',
     [
@@ -618,6 +636,8 @@ def test_the_video_command_shows_the_person_from_the_front_first(tmp_path, capsy
         ),
         ('--out x.mp4 --fps nan', '--fps must be from 0.1 to 240, got nan'),
         ('--out x.mp4 --swing 4', '--swing must be from 0 to 3.2, got 4: radians'),
+        ('--out x.mp4 --morph', 'give two --seeds or more'),
+        ('--out x.mp4 --seeds 3-1', 'seeds'),
     ],
 )
 def test_the_video_command_refuses_what_makes_no_sense(tmp_path, monkeypatch, capsys, line, message):

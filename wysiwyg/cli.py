@@ -159,10 +159,12 @@ class MakeMesh:
 
 @dataclass
 class MakeFilm:
-    "A film of one seed that turns, colour beside normals: .mp4."
+    "A film of one seed that turns, of several side by side, or of one that turns into others: .mp4."
 
     out: str  # file
     seed: int = 0  # of the person, as in `render`
+    seeds: str = ''  # of several, side by side, colours above normals: e.g. 0,1,4-6
+    morph: bool = False  # one head that turns into each of --seeds, and back into the first
     frames: int = 72  # pictures
     fps: float = 24.0  # pictures per second
     swing: float = 0.7  # radians to each side
@@ -286,7 +288,8 @@ _HINTS = {  # command -> field -> what its empty value stands for
     | dict(picture='none: then give --head', head='none: then give PICTURE')
     | _same('yaw pitch', 'found in PICTURE; 0 where the other is given'),
     MakeMesh: dict(network='the shipped generator', level='0; half the light in a tenth of the box'),
-    MakeFilm: dict(network='the shipped generator', resolution='what it was trained for'),
+    MakeFilm: dict(network='the shipped generator', resolution='what it was trained for')
+    | dict(seeds='that of --seed alone'),
     View: dict(network='the shipped generator'),
     ImportEG3D: dict(neural_resolution='64, or what super-resolution starts from'),
     Ablate: _STUDY_DEFAULTS | _same('set record', 'none'),
@@ -433,7 +436,7 @@ _EXAMPLES = {  # command -> lines that `--help` ends with
         'wysiwyg mesh --out head.glb --seed 3 --largest',
         'wysiwyg mesh --out head.ply --network runs/mine/generator.safetensors --resolution 512',
     ],
-    'video': ['wysiwyg video --out head.mp4 --seed 3 --resolution 128'],
+    'video': ['wysiwyg video --out head.mp4 --seed 3', 'wysiwyg video --out all.mp4 --seeds 3,5,8 --morph'],
     'view': ['wysiwyg view --seed 3'],
     'invert': ['wysiwyg invert --head 3 --outdir inverted', 'wysiwyg invert me.png --outdir inverted'],
     'import-eg3d': [
@@ -1092,21 +1095,35 @@ def _mesh_command(a: MakeMesh) -> dict:
 @torch.no_grad()
 def _video_command(a: MakeFilm) -> dict:
     "Write the film; UsageError for a file of another format, or an odd resolution."
-    from wysiwyg.export import turntable
+    from wysiwyg.export import passage, turntable
 
     _check_out(a.out, '.mp4')
     if a.resolution and a.resolution % 2:
         mend = f'give {a.resolution + 1}'
         raise _UsageError(f'--resolution must be even for a film, got {a.resolution}: {mend}')
+    people, swing = _people_of(a), None if a.turn else a.swing
     began, g = time.time(), _open_generator(a.network)
-    swing = None if a.turn else a.swing
-    planes = _planes_of(g, a.seed, a.trunc)
+    _check_amount(2 * len(people), a.resolution or g.run.resolution)
+    planes = _planes_of(g, people[0], a.trunc)
     first = g.render(planes, g.orbit(torch.zeros(1), torch.zeros(1)), a.resolution)
     if first.opacity.max().item() < 0.5:
         _warn_empty(g.view, g.view)
-    path = turntable(g, planes, a.out, a.frames, a.resolution, swing, a.fps)
+    how = dict(frames=a.frames, resolution=a.resolution, swing=swing, fps=a.fps)
+    if a.seeds:
+        w = torch.stack([w_of_seed(g, seed, a.trunc) for seed in people])  # [K, 1, w_dim]
+        path = passage(g, w if a.morph else w.transpose(0, 1), a.out, **how)
+    else:
+        path = turntable(g, planes, a.out, **how)
     seconds = round(time.time() - began, 1)
     return {'file': str(path), 'frames': a.frames, 'plays': a.frames / a.fps, 'seconds': seconds}
+
+# %% ../nbs/21_cli.ipynb #a1c0de40
+def _people_of(a: MakeFilm) -> list[int]:
+    "Seeds of a film; UsageError for seeds that are none, or too few to turn into each other."
+    people = parse_seeds(a.seeds) if a.seeds else [a.seed]
+    if a.morph and len(people) < 2:
+        raise _UsageError('--morph turns people into each other: give two --seeds or more')
+    return people
 
 # %% ../nbs/21_cli.ipynb #21c0f003
 def _invert_command(a: Invert) -> dict:

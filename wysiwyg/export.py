@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['linear_light', 'TriangleMesh', 'extract_mesh', 'surface_of', 'paint', 'mesh_of', 'mesh_picture', 'show_mesh',
-           'mesh_page', 'turntable_yaws', 'save_film', 'turntable']
+           'mesh_page', 'turntable_yaws', 'save_film', 'turntable', 'w_between', 'passage']
 
 # %% ../nbs/18_export.ipynb #18e0c003
 import base64
@@ -650,3 +650,39 @@ def turntable(
 
     yaws = [round(yaw, 9) for yaw in turntable_yaws(frames, swing)]
     return save_film(map(picture, yaws), path, fps)
+
+# %% ../nbs/18_export.ipynb #18e0c041
+def w_between(
+    w: Tensor,  # [K, C, w_dim], K people in each of C columns
+    share: float,  # of the way through all and back to the first, in [0, 1)
+) -> Tensor:  # [C, w_dim]
+    "w on the way from one person to the next, slow where one is reached."
+    u = share * len(w)
+    i = int(u)
+    f = u - i
+    s = f * f * (3 - 2 * f)
+    return torch.lerp(w[i], w[(i + 1) % len(w)], s)
+
+
+@torch.no_grad()
+def passage(
+    g: Generator,
+    w: Tensor,  # [K, C, w_dim]: each of C heads turns into K people, one after the other
+    path: str | Path,
+    frames: int = 72,
+    resolution: int = None,  # pixels a side
+    swing: float | None = 0.7,  # radians to each side; None: all the way round
+    fps: float = 24,
+) -> Path:
+    "A film of C heads side by side, colours above normals. ValueError as `save_film`, or for another shape."
+    expect(w, 'w', 'K C W', W=g.run.backbone.w_dim)
+    columns = w.shape[1]
+
+    def picture(k: int, yaw: float) -> np.ndarray:
+        camera = g.orbit(torch.full((columns,), yaw), torch.zeros(columns))
+        planes = g.synthesize(w_between(w, k / frames))
+        seen = g.render(planes, camera, resolution, normals=True)
+        return sheet(torch.cat([seen.image(), seen.normal_colors(camera)]), cols=columns)
+
+    yaws = turntable_yaws(frames, swing)
+    return save_film(map(picture, range(frames), yaws), path, fps)
