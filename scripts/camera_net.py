@@ -11,12 +11,13 @@ Rendering takes some four minutes, training twelve on one core.
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from wysiwyg.camera import camera_angles
 from wysiwyg.config import HeadsConfig, preset
 from wysiwyg.core import Camera, file_sha
@@ -58,11 +59,16 @@ def spoiled(x: Tensor, c: Course) -> Tensor:  # [b, 3, R, R] in [0, 255]
     return x * light + cast + grain
 
 
+def flipped(x: Tensor, which: Tensor) -> Tensor:  # [b, ..., 64, 64], [b] bool
+    "Those rows mirrored that are asked."
+    rows = which.reshape(-1, *[1] * (x.ndim - 1))
+    return torch.where(rows, x.flip(-1), x)
+
+
 def mirrored(x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
     "Half of the pictures mirrored, with the angles of the mirrored cameras."
     half = torch.rand(len(x)) < 0.5
-    pictures = torch.where(half[:, None, None, None], x.flip(-1), x)
-    return pictures, torch.where(half[:, None], angles * MIRRORED, angles)
+    return flipped(x, half), torch.where(half[:, None], angles * MIRRORED, angles)
 
 
 @torch.no_grad()
@@ -87,33 +93,57 @@ def start() -> CameraNet:
     return net.to(memory_format=torch.channels_last)
 
 
-def train(net: CameraNet, images: Tensor, angles: Tensor, course: Course):
-    "Regression of yaw and pitch; the first KEPT pictures are only asked."
-    steps = course.epochs * ((len(images) - KEPT) // BATCH)
-    adam = torch.optim.AdamW(net.parameters(), weight_decay=0.05)
+def fit(
+    net: nn.Module, rows: tuple[Tensor, ...], course: Course, decay: float, loss_of: Callable, told: Callable
+):
+    """Improve a network by loss_of(net, course, *rows of a batch), the pictures the first of them.
+
+    The first KEPT of all are only asked: told(net, *rows) says how well they are read.
+    """
+    count = len(rows[0]) - KEPT
+    adam = torch.optim.AdamW(net.parameters(), weight_decay=decay)
+    steps = course.epochs * (count // BATCH)
     rate = torch.optim.lr_scheduler.OneCycleLR(adam, course.rate, steps, pct_start=course.warm)
     begun = time.time()
     for epoch in range(course.epochs):
         net.train()
-        rows = KEPT + torch.randperm(len(images) - KEPT)
-        for index in rows[: len(rows) // BATCH * BATCH].split(BATCH):
-            x, wanted = mirrored(images[index].float(), angles[index])
-            guess = net(spoiled(x, course).contiguous(memory_format=torch.channels_last))
-            loss = F.smooth_l1_loss(guess, wanted, beta=course.beta)
+        order = KEPT + torch.randperm(count)
+        for index in order[: count // BATCH * BATCH].split(BATCH):
+            loss = loss_of(net, course, *[x[index] for x in rows])
             adam.zero_grad()
             loss.backward()
             adam.step()
             rate.step()
-        said = told(net.eval(), images[:KEPT], angles[:KEPT])
+        said = told(net.eval(), *[x[:KEPT] for x in rows])
         print(f'{epoch + 1}/{course.epochs}: {said}, {time.time() - begun:.0f} s', flush=True)
+
+
+def read(net: nn.Module, x: Tensor, course: Course):
+    "What a network says of pictures in other light."
+    return net(spoiled(x, course).contiguous(memory_format=torch.channels_last))
+
+
+def camera_loss(net: CameraNet, course: Course, images: Tensor, angles: Tensor) -> Tensor:
+    x, wanted = mirrored(images.float(), angles)
+    return F.smooth_l1_loss(read(net, x, course), wanted, beta=course.beta)
+
+
+def train(net: CameraNet, images: Tensor, angles: Tensor, course: Course):
+    "Regression of yaw and pitch."
+    fit(net, (images, angles), course, 0.05, camera_loss, told)
 
 
 def heads(config: HeadsConfig) -> tuple[Tensor, Tensor]:
     "Pictures and angles of a set, without those from far behind."
     data = Dataset(render_heads(config))
-    angles = camera_angles(Camera.from_label(data.camera_labels))
-    index = torch.nonzero(angles[:, 0].abs() < WIDEST)[:, 0]
+    angles, index = angles_of(data)
     return data.images(index), angles[index]
+
+
+def angles_of(data: Dataset) -> tuple[Tensor, Tensor]:  # [n, 2], [m]
+    "Yaw and pitch of all pictures, and which of them are not from far behind."
+    angles = camera_angles(Camera.from_label(data.camera_labels))
+    return angles, torch.nonzero(angles[:, 0].abs() < WIDEST)[:, 0]
 
 
 def wide_heads(n: int, seed: int) -> HeadsConfig:
@@ -121,23 +151,37 @@ def wide_heads(n: int, seed: int) -> HeadsConfig:
     return HeadsConfig(n=n, resolution=SIDE, seed=seed, yaw_std=0.5, pitch_std=0.2)
 
 
-def main():
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def asked(about: str, out: Path) -> argparse.Namespace:
+    "The options of a script whose network goes to `out`."
+    ask = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument('--heads', type=int, default=4000)
     ask.add_argument('--seed', type=int, default=77, help='of heads that no preset trains on')
-    ask.add_argument('--out', type=Path, default=camera_net_path())
-    a = ask.parse_args()
-    torch.set_num_threads(1)
+    ask.add_argument('--out', type=Path, default=out)
+    return ask.parse_args()
+
+
+def both_sets(a: argparse.Namespace, heads: Callable) -> list[Tensor]:
+    "What `heads` has of a wide set and of the training set, one after the other."
     sets = [heads(config) for config in (wide_heads(a.heads, a.seed), preset('heads64').heads)]
-    images, angles = [torch.cat(x) for x in zip(*sets)]
+    return [torch.cat(x) for x in zip(*sets)]
+
+
+def write(net: nn.Module, a: argparse.Namespace, script: str):
+    "The file, in halves, with the command that made it."
+    floats = {name: x.half() for name, x in net.state_dict().items() if x.is_floating_point()}
+    save_tensors(floats, a.out, {'command': f'python scripts/{script} --heads {a.heads} --seed {a.seed}'})
+    print(f'{a.out.name}: {a.out.stat().st_size / 1e6:.2f} MB, SHA-256 {file_sha(a.out)}')
+
+
+def main():
+    a = asked(__doc__, camera_net_path())
+    torch.set_num_threads(1)
+    images, angles = both_sets(a, heads)
     torch.manual_seed(0)
     net = start()
     for course in COURSES:
         train(net, images, angles, course)
-    floats = {name: x.half() for name, x in net.state_dict().items() if x.is_floating_point()}
-    command = f'python scripts/camera_net.py --heads {a.heads} --seed {a.seed}'
-    save_tensors(floats, a.out, {'command': command})
-    print(f'{a.out.name}: {a.out.stat().st_size / 1e6:.2f} MB, SHA-256 {file_sha(a.out)}')
+    write(net, a, 'camera_net.py')
 
 
 if __name__ == '__main__':

@@ -129,7 +129,7 @@ def test_depth_comes_at_the_size_of_the_picture(posed):
 
 
 def test_the_script_learns_depth_of_plain_pictures(monkeypatch):
-    monkeypatch.setattr(depth_net, 'KEPT', 8)
+    monkeypatch.setattr(camera_net, 'KEPT', 8)
     brightness = torch.rand(200, 1, 1, generator=rng('brightness'))
     images = (255 * brightness[:, None]).expand(-1, 3, 64, 64).contiguous()
     depth = (0.2 * (brightness - 0.5)).expand(-1, 64, 64).contiguous()

@@ -628,6 +628,13 @@ def save_film(pictures: Iterable[np.ndarray], path: str | Path, fps: float = 24)
     return path
 
 # %% ../nbs/18_export.ipynb #18e0c02e
+def _shot(g: Generator, planes: Tensor, yaws: Tensor, resolution: int | None, cols: int) -> np.ndarray:
+    "Colours, then normals, of P people, each from a yaw of its own."
+    camera = g.orbit(yaws, torch.zeros(len(yaws)))
+    seen = g.render(planes, camera, resolution, normals=True)
+    return sheet(torch.cat([seen.image(), seen.normal_colors(camera)]), cols=cols)
+
+
 @torch.no_grad()
 def turntable(
     g: Generator,
@@ -644,9 +651,7 @@ def turntable(
 
     @lru_cache(frames // 4 + 1 if again else 0)
     def picture(yaw: float) -> np.ndarray:
-        camera = g.orbit(torch.tensor([yaw]), torch.zeros(1))
-        seen = g.render(planes, camera, resolution, normals=True)
-        return sheet(torch.cat([seen.image(), seen.normal_colors(camera)]), cols=2)
+        return _shot(g, planes, torch.tensor([yaw]), resolution, 2)
 
     yaws = [round(yaw, 9) for yaw in turntable_yaws(frames, swing)]
     return save_film(map(picture, yaws), path, fps)
@@ -679,10 +684,8 @@ def passage(
     columns = w.shape[1]
 
     def picture(k: int, yaw: float) -> np.ndarray:
-        camera = g.orbit(torch.full((columns,), yaw), torch.zeros(columns))
         planes = g.synthesize(w_between(w, k / frames))
-        seen = g.render(planes, camera, resolution, normals=True)
-        return sheet(torch.cat([seen.image(), seen.normal_colors(camera)]), cols=columns)
+        return _shot(g, planes, torch.full((columns,), yaw), resolution, columns)
 
     yaws = turntable_yaws(frames, swing)
     return save_film(map(picture, range(frames), yaws), path, fps)
