@@ -683,9 +683,13 @@ def passage(
     expect(w, 'w', 'K C W', W=g.run.backbone.w_dim)
     columns = w.shape[1]
 
+    @lru_cache(1)
+    def planes_at(share: float) -> Tensor:
+        return g.synthesize(w_between(w, share))
+
     def picture(k: int, yaw: float) -> np.ndarray:
-        planes = g.synthesize(w_between(w, k / frames))
-        return _shot(g, planes, torch.full((columns,), yaw), resolution, columns)
+        share = k / frames if len(w) > 1 else 0.0  # alone, everybody stays
+        return _shot(g, planes_at(share), torch.full((columns,), yaw), resolution, columns)
 
     yaws = turntable_yaws(frames, swing)
     return save_film(map(picture, range(frames), yaws), path, fps)

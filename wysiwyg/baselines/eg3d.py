@@ -334,9 +334,10 @@ class EG3DMethod:
         if torch.is_grad_enabled():
             unlike = density_loss(g, scene, batch.keys)
             losses['density'] = g.run.eg3d.density_weight * unlike
-        pair = _with_copy(views.image, stage)
         if g.run.eg3d.dual:
             pair = dual(blurred(views.image, stage.blur), views.raw)
+        else:
+            pair = _with_copy(views.image, stage)
         vitals = {'geometry/opacity': views.seen.opacity.mean()}
         return scene, views, Fake({'dual': pair}, batch.label, losses, vitals)
 
