@@ -607,6 +607,12 @@ def test_the_video_command_shows_the_person_from_the_front_first(tmp_path, capsy
     assert away[0] < 4 < 2 * away[0] < min(away[1:])
 
 
+def test_a_film_has_a_widest(tmp_path, capsys):
+    assert main(f'video --out {tmp_path}/a.mp4 --seeds 0-519 --resolution 32 --frames 1'.split()) == 1
+    assert 'a film holds 512 heads of 32 pixels beside each other, got 520' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize('more, size', [('', (64, 64)), (' --morph', (32, 64))])
 def test_several_people_stand_beside_each_other_or_turn_into_each_other(tmp_path, capsys, more, size):
     out, people = tmp_path / 'all.mp4', [5, 9]
@@ -638,6 +644,8 @@ def test_several_people_stand_beside_each_other_or_turn_into_each_other(tmp_path
         ('--out x.mp4 --swing 4', '--swing must be from 0 to 3.2, got 4: radians'),
         ('--out x.mp4 --morph', 'give two --seeds or more'),
         ('--out x.mp4 --seeds 3-1', 'seeds'),
+        ('--out x.mp4 --seeds 3,3 --morph', 'give two --seeds or more'),
+        ('--out x.mp4 --seeds 3-5 --morph --frames 2', '3 people need as many --frames at least, got 2'),
     ],
 )
 def test_the_video_command_refuses_what_makes_no_sense(tmp_path, monkeypatch, capsys, line, message):

@@ -235,11 +235,12 @@ def test_depth_is_read_in_rendered_heads_alone(small, network, tmp_path, capsys)
     foreign = tmp_path / 'foreign.safetensors'
     save_generator(small, foreign, imported_from='weights')
     assert (
-        told('c', '--head 4', foreign)['depth'] == 'not read: the generator was not trained on rendered heads'
+        told('c', '--head 4', foreign)['depth']
+        == 'not read: the generator was not trained on posed rendered heads'
     )
     Image.new('RGB', (32, 32), 'white').save(tmp_path / 'white.png')
     white = told('d', f'{tmp_path}/white.png --yaw 0')
-    assert white['depth'] == 'not read: what is seen touches the frame, as no rendered head does'
+    assert white['depth'] == 'not read: what is seen lies in the frame as no rendered head does'
     shapes = render_objects(
         ObjectsConfig(n=7, resolution=32, workers=1), tmp_path / 'shapes.zip', progress=False
     )

@@ -1103,7 +1103,7 @@ def _video_command(a: MakeFilm) -> dict:
         raise _UsageError(f'--resolution must be even for a film, got {a.resolution}: {mend}')
     people, swing = _people_of(a), None if a.turn else a.swing
     began, g = time.time(), _open_generator(a.network)
-    _check_amount(2 * len(people), a.resolution or g.run.resolution)
+    _check_width(1 if a.morph else len(people), a.resolution or g.run.resolution)
     planes = _planes_of(g, people[0], a.trunc)
     first = g.render(planes, g.orbit(torch.zeros(1), torch.zeros(1)), a.resolution)
     if first.opacity.max().item() < 0.5:
@@ -1121,9 +1121,21 @@ def _video_command(a: MakeFilm) -> dict:
 def _people_of(a: MakeFilm) -> list[int]:
     "Seeds of a film; UsageError for seeds that are none, or too few to turn into each other."
     people = parse_seeds(a.seeds) if a.seeds else [a.seed]
-    if a.morph and len(people) < 2:
+    if a.morph and len(set(people)) < 2:
         raise _UsageError('--morph turns people into each other: give two --seeds or more')
+    if a.morph and a.frames < len(people):
+        raise _UsageError(f'{len(people)} people need as many --frames at least, got {a.frames}')
     return people
+
+
+def _check_width(people: int, side: int):
+    "ValueError where so many heads of `side` pixels are wider than a film may be."
+    if people * side > _WIDEST:
+        most = max(1, _WIDEST // side)
+        raise ValueError(f'a film holds {most} heads of {side} pixels beside each other, got {people}')
+
+
+_WIDEST = 16_384  # pixels that H.264 can hold in a row
 
 # %% ../nbs/21_cli.ipynb #21c0f003
 def _invert_command(a: Invert) -> dict:
@@ -1227,7 +1239,7 @@ def _read_depth(a: Invert, g, image: torch.Tensor) -> tuple:
     reason = _why_no_depth(a, g)
     depth = None if reason else find_depth(image, g.view[0])
     if depth is not None and not framed(depth).all():
-        depth, reason = None, 'what is seen touches the frame, as no rendered head does'
+        depth, reason = None, 'what is seen lies in the frame as no rendered head does'
     return depth, {'depth': f'not read: {reason}' if reason else 'read in the picture'}
 
 
@@ -1239,8 +1251,10 @@ def _why_no_depth(a: Invert, g) -> str:
         return '--no-depth'
     posed = 'camera' in method_of(g.run).label_kinds
     foreign = 'imported_from' in notes_of(a.network)
-    if not posed or g.run.data.path or foreign:
-        return 'the generator was not trained on rendered heads'
+    if g.run.data.path:
+        return f'the generator was trained on {Path(g.run.data.path).name}'
+    if not posed or foreign:
+        return 'the generator was not trained on posed rendered heads'
     if a.data and 'latent' not in truth(a.data):
         return f'{Path(a.data).name} shows no heads'
     return ''

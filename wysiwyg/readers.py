@@ -149,9 +149,10 @@ def find_depth(
 
 
 def framed(depth: Tensor) -> Tensor:  # [N, R, R] of `find_depth` -> [N] bool
-    "Whether what was found leaves the top free, and both sides above the neck, as rendered heads do."
+    "Whether it is as large as a rendered head, and leaves the top and, above the neck, both sides free."
     known, side = depth.isfinite(), depth.shape[-1]
     edge, neck = math.ceil(3 * side / 64), 5 * side // 8
     beside = [known[:, :neck, :edge], known[:, :neck, -edge:]]
     touched = torch.cat([part.flatten(1) for part in (known[:, :edge], *beside)], 1)
-    return touched.float().mean(1) < 0.02
+    share = known.flatten(1).float().mean(1)
+    return (touched.float().mean(1) < 0.02) & (share > 0.2) & (share < 0.67)
