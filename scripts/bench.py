@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from wysiwyg import kernels
 from wysiwyg.camera import orbit
-from wysiwyg.config import PUBLISHED, BY_NEED, FieldConfig, Run, SamplerConfig
+from wysiwyg.config import BY_NEED, PUBLISHED, STILL, FieldConfig, Run, SamplerConfig
 from wysiwyg.config import override, preset
 from wysiwyg.core import Answer, atomic, data_dir, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
@@ -100,15 +100,19 @@ def scene(g: Generator, device: str):
     return g.synthesize(g.map(z, front)), aside
 
 
-SPLITS = [(7, 21), (14, 14), (21, 7), (8, 24), (16, 16), (24, 8), (9, 27), (18, 18), (27, 9), (20, 20)]
+SPLITS = [(6, 18), (7, 21), (14, 14), (21, 7), (8, 24), (16, 16), (24, 8), (18, 18), (27, 9), (20, 20)]
+STILL_NEED = dict(policy='need', **{k.removeprefix('sampler.'): v for k, v in STILL.items()})
 POLICIES = {  # name -> of the sampler
     'paper 17.6': {},
     'paper 8.8': dict(samples=8),
     'empty 17.6': dict(policy='empty'),
-    'need 1': dict(policy='need', per_bin=1.0),
-    'need 1.5': dict(policy='need', per_bin=1.5),
     'need 2': dict(policy='need'),
     'need 3': dict(policy='need', per_bin=3.0),
+    'still, need 0.5': dict(STILL_NEED, per_bin=0.5, least=2),
+    'still, need 1': dict(STILL_NEED, per_bin=1.0),
+    'still, need 1.5': dict(STILL_NEED, per_bin=1.5),
+    'still, need 2': dict(STILL_NEED),
+    'still, need 3': dict(STILL_NEED, per_bin=3.0),
 }
 PROPOSALS = {  # name -> probe
     'cnn': 'uniform',
@@ -116,15 +120,26 @@ PROPOSALS = {  # name -> probe
     'sdf': 'uniform',
     'sdf, few': 'coarse_to_fine',
 }
-FEW = {'two-pass 48+48', 'robust, cnn, paper 17.6', 'robust, sdf, paper 17.6', 'robust, sdf, few, need 2'}
+FEW = {
+    'two-pass 48+48',
+    'robust, cnn, paper 17.6',
+    'robust, sdf, paper 17.6',
+    'robust, sdf, few, need 2',
+    'robust, sdf, few, still, need 2',
+}
 
 
 def one_pass(g: Generator, side: int) -> dict[str, tuple[dict, Callable]]:
     "Renderers without a proposal."
     rows = {}
-    for coarse, fine in [(12, 12), (24, 24), (48, 48)] + (SPLITS if side == 256 else []):
-        call = partial(g.two_pass, coarse=coarse, fine=fine, resolution=side)
-        rows[f'two-pass {coarse}+{fine}'] = dict(sampler='two-pass'), call
+    splits = [(12, 12), (24, 24), (48, 48)] + (SPLITS if side == 256 else [])
+    for (coarse, fine), jitter in itertools.product(splits, (True, False)):
+        call = partial(g.two_pass, coarse=coarse, fine=fine, resolution=side, jitter=jitter)
+        name = f'two-pass {coarse}+{fine}'
+        if jitter:
+            rows[name] = dict(sampler='two-pass'), call
+        else:
+            rows[f'still, {name}'] = dict(sampler='still, two-pass'), call
     for kind, samples in (('uniform', 48), ('root', 16)):
         call = partial(g.render, resolution=side, sampler=SamplerConfig(kind=kind, samples=samples))
         rows[kind] = dict(sampler=kind), call

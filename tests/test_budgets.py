@@ -238,6 +238,42 @@ def test_all_rays_empty_and_none(scene):
             assert in_order(groups, rays).rgb.shape == (3, 16, 3)
 
 
+@pytest.mark.parametrize('policy', RAGGED)
+@pytest.mark.parametrize('impl', ['torch', pytest.param('cpu', marks=needs_compiler)])
+def test_rays_without_a_sample_show_the_background(scene, impl, policy):
+    g, planes, camera = scene
+    by = g.using(ops=Ops(impl))
+    config = replace(g.run.sampler, policy=policy, jitter=False)
+    seen = by.propose(planes, camera, 'sdf', 64)
+    with torch.no_grad():
+        before = by.evaluations
+        some = by.render(planes, camera, 64, config, trace=True, proposed=seen)
+        none = by.render(planes, camera, 64, replace(config, empty=0), trace=True, proposed=seen)
+    empty = some.samples == 2
+    assert 0.2 < empty.float().mean() < 0.8
+    assert torch.equal(none.samples, some.samples.masked_fill(empty, 0))
+    assert by.evaluations - before == some.samples.sum() + none.samples.sum()
+    skipped = to_rays(empty)[..., 0]
+    out, volume = none.rendering, by.renderer.volume
+    assert (out.rgb[skipped] == torch.tensor(volume.background)).all()
+    assert (out.depth[skipped] == volume.far).all()
+    assert not out.opacity[skipped].any()
+    assert torch.equal(out.rgb[~skipped], some.rendering.rgb[~skipped])
+    assert (out.rgb - some.rendering.rgb).abs().max() < 0.01  # nothing was there
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_frame_of_nothing(scene, kind):
+    g, planes, camera = scene
+    rays, pdf = camera_rays(camera, 4), torch.full((3, 16, 15), 1 / 15)
+    still = replace(g.run.sampler, kind=kind, policy='need', empty=0)
+    everything = torch.ones(3, 16, dtype=torch.bool)
+    with torch.no_grad():
+        groups = march_rays(g.renderer, g.field_at(planes), rays, still, 0, pdf, empty=everything)
+    assert [m.t.shape for _, m, _ in groups] == [(1, 48, 0)]
+    assert not in_order(groups, rays).opacity.any()
+
+
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('count', [1, 2, 3])
 def test_one_ray_and_few_samples(scene, kind, count):

@@ -4,7 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from wysiwyg.camera import orbit
 from wysiwyg.config import SamplerConfig
+from wysiwyg.generator import load_generator
 from wysiwyg.sampler import allocate, budget, certainty, draw_robust, smallest_set
 from wysiwyg.samplers import DRAWS, _importance, two_pass
 
@@ -129,3 +131,14 @@ def test_two_passes_need_two_samples_to_begin_with():
     why = 'two_pass needs at least 2 coarse samples and 0 fine ones, got 1 and 2'
     with pytest.raises(ValueError, match=why):
         two_pass(None, None, NEAR, FAR, 1, 2, None)
+
+
+def test_two_passes_without_jitter_are_more_than_one_place():
+    g = load_generator(device=torch.device('cpu'))
+    camera = orbit(torch.zeros(1), torch.zeros(1))
+    z = torch.randn(1, g.run.backbone.z_dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        planes = g.synthesize(g.map(z, camera))
+        trace = g.two_pass(planes, camera, 8, 24, 32, trace=True, jitter=False)
+    [(_, m)] = trace.groups
+    assert (m.delta > 1e-5).float().mean() > 0.99

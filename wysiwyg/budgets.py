@@ -68,10 +68,11 @@ def _empty(pdf, empty, config, ops) -> _Budgets:
 
 
 def _need(pdf, empty, config, ops) -> _Budgets:
-    wanted = config.per_bin * ops.kept_bins(pdf, config.tau)
+    wanted = config.per_bin * ops.kept_bins(pdf[~empty], config.tau)
     even = 2 * (wanted / 2).ceil().long()
-    counts = even.clamp(config.least, config.most)
-    return group_by_count(counts.masked_fill(empty, config.empty))
+    counts = torch.full(empty.shape, config.empty, device=pdf.device)
+    counts[~empty] = even.clamp(config.least, config.most)
+    return group_by_count(counts)
 
 
 POLICIES = dict(paper=_paper, empty=_empty, need=_need)

@@ -1102,7 +1102,7 @@ def _video_command(a: MakeFilm) -> dict:
         mend = f'give {a.resolution + 1}'
         raise _UsageError(f'--resolution must be even for a film, got {a.resolution}: {mend}')
     people, swing = _people_of(a), None if a.turn else a.swing
-    began, g = time.time(), _open_generator(a.network)
+    began, g = time.time(), still(_open_generator(a.network))
     _check_width(1 if a.morph else len(people), a.resolution or g.run.resolution)
     planes = _planes_of(g, people[0], a.trunc)
     first = g.render(planes, g.orbit(torch.zeros(1), torch.zeros(1)), a.resolution)

@@ -797,9 +797,24 @@ __device__ int count_above(const Row& r, int v)
     for (int i = 0; i < PER; i++) s += r.units[i] > v;
     return lane_sum(s);
 }
+"""
+
+# %% ../nbs/11_kernels.ipynb #6d953ff0
+PARTS['smallest_set'] += r"""
 // the highest v such that the bins of v units or more have the mass (or number) `need`
 template<bool MASS> __device__ int level(const Row& r, int need)
 {
+#if LANES == 1                           // alone: from the largest down, which are seldom many
+    int last = 1<<30, found = 0;
+    while (found < need && last > 0) {
+        int next = 0, same = 0;
+        for (int i = 0; i < PER; i++) next = max(next, r.units[i] < last ? r.units[i] : 0);
+        for (int i = 0; i < PER; i++) same += r.units[i] == next;
+        found += MASS ? same*next : same;
+        last = next;
+    }
+    return last;
+#endif
     int v = 0;
     for (int step = 1<<20; step; step /= 2)
         if ((MASS ? mass_above(r, v+step-1) : count_above(r, v+step-1)) >= need) v += step;

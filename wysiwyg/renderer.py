@@ -41,7 +41,7 @@ def chunked(
     """
     b, n = rays.dirs.shape[:2]
     most = grad_points if torch.is_grad_enabled() else max_points
-    size = max(1, most // (b * samples)) if most else n
+    size = max(1, most // (b * max(1, samples))) if most else n
     if torch.is_grad_enabled() and size < n:
         marcher = partial(checkpoint, marcher, use_reentrant=False, preserve_rng_state=False)
     marches, seen = [], []
@@ -156,13 +156,16 @@ def split_two_pass(group: RayGroup, coarse: int = None):
     c = group.volume
     first = group.samples // 2 if coarse is None else coarse
     rest = group.samples - first
+    even = (torch.arange(rest, device=group.u.device) + 0.5) / rest
 
     def along(rays, u):
+        if not group.config.jitter:  # one place for all would be one sample
+            u = torch.cat([u[..., :first], even.expand(*u.shape[:2], rest)], -1)
         return two_pass(group.field, rays, c.near, c.far, first, rest, u)
 
     return _integrated(group, along)
 
-
+# %% ../nbs/11b_renderer.ipynb #0d8209a0
 def _root(group: RayGroup):
     c = group.volume
     half = group.samples // 2
@@ -188,12 +191,19 @@ SAMPLERS = (
 WITHOUT_PDF = ('uniform', 'two_pass', 'root')
 
 
+def _nothing(group: RayGroup):
+    "Where a ray may spend nothing, no sampler has a say."
+    return _ask_at(group, Samples(group.u, group.u))
+
+
 def march_group(group: RayGroup, sampler: Callable = None, keep: bool = True) -> tuple[March, Rendering]:
     """What the rays of a group meet (None unless `keep`) and see, chunk by chunk.
 
     `sampler` replaces the entry of SAMPLERS that the group's configuration names.
     """
     sampler = sampler or lookup(SAMPLERS, group.config.kind, 'sampler')
+    if not group.samples:
+        sampler = _nothing
     marcher, per_ray = sampler(group)
     c = group.volume
     return chunked(marcher, group.rays, per_ray, group.samples, c.max_points, c.grad_points, keep)

@@ -107,7 +107,7 @@ class Viewer:
     "A head to walk around in a browser of this machine: `preview` pixels while it moves, `full` at rest."
 
     def __init__(self, g: Generator, seed: int = 0, trunc: float = 0.8, preview: int = 64, full: int = 192):
-        self.g, self.preview, self.full = g, preview, full
+        self.g, self.preview, self.full = still(g), preview, full
         self.normals, self.lock = False, threading.Lock()
         self.watchers, self.server = {}, None
         self.person(seed, trunc)
