@@ -14,7 +14,7 @@ const CURVES = [
   { name: 'strata', stage: 3, ink: INK.purple, lesson: '10_sampler', words: 'strata: samples of each kept bin',
     law: 'n\u2096 = \u230aS / C\u230b for S samples in C kept bins, one more in the S mod C most likely', put: (r, i, k) => r.pdf && (r.counts ? `bin ${k + 1}: n = ${r.counts[k]}; all: ${sum(r.counts)}` : 'this sampler draws without strata') },
   { name: 'samples', stage: 4, ink: INK.black, lesson: '10_sampler', words: 'samples',
-    law: 't = near + (k + (j + u) / n\u2096) \u00b7 width: the j-th of bin k, u random in [0, 1)', put: (r, i) => `t${sub(i)} = ${r.samples.t[i]}, \u03b4${sub(i)} = ${r.samples.delta[i]}` },
+    law: 't = near + (k + (j + u) / n\u2096) \u00b7 width: the j-th of bin k, u random in [0, 1)', put: (r, i) => `${r.counts ? '' : 'here: drawn without strata; '}t${sub(i)} = ${r.samples.t[i]}, \u03b4${sub(i)} = ${r.samples.delta[i]}` },
   { name: 'sdf', stage: 4, ink: INK.grey, lesson: '07_sdf', words: 'signed distance s',
     law: 's(x) < 0 inside; the surface is where it is 0', put: (r, i) => `s${sub(i)} = ${r.samples.sdf[i]} at t = ${r.samples.t[i]}` },
   { name: 'beta', stage: 4, ink: INK.pink, lesson: '07_sdf', words: 'surface width \u03b2, density \u03c3',
@@ -37,7 +37,10 @@ const sub = (i) => String(i + 1).replace(/\d/g, (d) => '\u2080\u2081\u2082\u2083
 
 function window_of(ray, zoomed) {
   if (!zoomed || ray.truth.opacity < 0.5) return [ray.near, ray.far];
-  return [ray.truth.depth - 0.12, ray.truth.depth + 0.12];
+  const depth = ray.truth.depth, width = ray.probe ? (ray.far - ray.near) / ray.probe.length : 0;
+  const peak = ray.probe ? ray.near + width * (ray.probe.indexOf(Math.max(...ray.probe)) + 0.5) : depth;
+  const middle = Math.abs(peak - depth) < 0.08 ? peak : depth; // where the probe has it, which its neighbours share
+  return [middle - 0.12, middle + 0.12];
 }
 
 function niceTicks([a, b]) {
@@ -77,8 +80,10 @@ function drawRay(g, box, ray, view) {
   field.line(d.t, d.beta, INK.pink, 1);
   field.line(d.t, d.beta.map((b) => -b), INK.pink, 1);
   field.line(d.t, d.sdf, INK.grey, 1.5);
+  const half = (ray.far - ray.near) / d.t.length;
+  d.t.forEach((t, i) => field.block(t - half, t + half, -high, -0.84 * high, d.along[i]));
   if (on('samples')) s.t.forEach((t, i) => field.dot(t, s.sdf[i], INK.black));
-  field.frame(width < 330 ? 'distance s, \u00b1\u03b2' : 'signed distance s of the field, and \u00b1\u03b2', [-high, 0, high]);
+  field.frame(width < 330 ? 'distance s, \u00b1\u03b2, colour' : 'signed distance s of the field, and \u00b1\u03b2; below: its colour', [-high, 0, high]);
 
   const light = axes(g, x, top + 2 * (tall + gap), width, tall, range, [0, 1.08]);
   light.line(d.t, d.trans, INK.green, 1.2);
@@ -126,7 +131,7 @@ function chosen(ray, t) {
 function costs(told, ray) {
   const { proposed = 0, trace = 0 } = told.spent, dense = ray ? `, where dense takes ${ray.dense}` : '';
   const all = proposed + trace, psnr = told.psnr === undefined ? '' : `; ${told.psnr.toFixed(1)} dB against dense`;
-  return `Field evaluations a pixel: probe ${proposed.toFixed(1)} + samples ${trace.toFixed(1)} = ${all.toFixed(1)}${dense}${psnr}.`;
+  return `Field evaluations a pixel: probe ${proposed.toFixed(1)} + samples ${trace.toFixed(1)} (${Math.round(100 * told.in_vain)} % on rays that meet nothing) = ${all.toFixed(1)}${dense}${psnr}.`;
 }
 
 function render({ model, el }) {

@@ -389,6 +389,12 @@ def _numbers(a: _Along) -> dict:
     return {name: rounded(getattr(a, name), 5) for name in names}
 
 
+def _hexes(rgb: Tensor) -> list[str]:
+    "Colours [S, 3] as '#rrggbb'."
+    levels = (255 * rgb.clamp(0, 1)).round().int().tolist()
+    return [f'#{r:02x}{g:02x}{b:02x}' for r, g, b in levels]
+
+
 def _report(p: RayParts, near: float, far: float) -> dict:
     "The parts of a ray as plain lists for a page."
     told = {'pixel': list(p.pixel), 'near': near, 'far': far, 'probe_side': p.probe_side, 'dense': p.dense}
@@ -398,6 +404,7 @@ def _report(p: RayParts, near: float, far: float) -> dict:
     for name, a in (('samples', p.samples), ('truth', p.truth)):
         told[name] = _numbers(a) | {'depth': a.depth(far), 'opacity': a.opacity}
         told[name]['color'] = rounded(a.weights @ a.rgb, 3)
+    told['truth']['along'] = _hexes(p.truth.rgb)
     return told
 
 
@@ -406,6 +413,12 @@ def _bytes_of(picture: Tensor) -> bytes:  # [1, 3, R, R]
 
 # %% ../nbs/19_inspector.ipynb #19a0b024
 _LOADED = 4  # generators of a run that stay in memory
+
+
+def _in_vain(trace: Trace) -> float:
+    "Share of the samples that look along rays which meet nothing."
+    nothing = trace.rendering.image('opacity') < 0.01
+    return (trace.samples[nothing].sum() / trace.samples.sum()).item()
 
 
 def _idle(asked: dict, given: bool) -> dict[str, str]:
@@ -471,6 +484,7 @@ class Inspector(Live):
         if not asked['moving']:
             told |= self._about_ray(frame)
         asks_none = asked['sampler'] in WITHOUT_PDF
+        told['in_vain'] = _in_vain(frame.trace)
         told['spent'] = {part: n for part, n in frame.spent.items() if part == 'trace' or not asks_none}
         if 'exact' in vars(frame):  # it is at hand
             told['psnr'] = psnr(frame.trace.rendering.rgb, frame.exact.rgb)
@@ -515,62 +529,104 @@ def _ray_figure(inspector: Inspector):
     "The picture with its pixel, and what lies along the ray, as a matplotlib figure."
     import matplotlib.pyplot as plt
 
-    ray, side = inspector.told['ray'], inspector.told['side']
-    fig = plt.figure(figsize=(10, 4), layout='constrained')
-    left, right = fig.subfigures(1, 2, width_ratios=(1, 1.7))
+    ray, step = inspector.told['ray'], inspector.asked['step']
+    fig = plt.figure(figsize=(12.8, 4.8), layout='constrained')
+    left, right = fig.subfigures(1, 2, width_ratios=(1, 2.2))
+    _draw_pictures(left, inspector)
+    axes = right.subplots(3, 1, sharex=True)
+    _draw_told(axes[0], ray, step)
+    _draw_field(axes[1], ray, step)
+    _draw_light(axes[2], ray, step)
+    for ax in axes:
+        ax.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+    around = ray['truth']['depth'] if ray['truth']['opacity'] > 0.5 else (ray['near'] + ray['far']) / 2
+    axes[2].set(xlabel='distance from the camera, world units', xlim=(around - 0.15, around + 0.15))
+    return fig
+
+# %% ../nbs/19_inspector.ipynb #19a1a027
+def _draw_pictures(fig, inspector: Inspector):
+    told = inspector.told
+    ray, side = told['ray'], told['side']
     pictures = np.frombuffer(inspector.pixels, np.uint8).reshape(-1, side, side, 3)
-    ax, *others = np.atleast_1d(left.subplots(len(pictures), 1))
+    ax, *others = np.atleast_1d(fig.subplots(len(pictures), 1))
     ax.imshow(pictures[0])
     for other, picture in zip(others, pictures[1:]):
         other.imshow(picture)
-        other.set(
-            title=f'{inspector.told["beside"]}, {inspector.asked["moment"]} images', xticks=[], yticks=[]
-        )
+        other.set(title=f'{told["beside"]}, {inspector.asked["moment"]} images', xticks=[], yticks=[])
     row, column = ray['pixel']
     ax.plot(column, row, '+', color='w', ms=22, mew=3)
     ax.plot(column, row, '+', color='k', ms=20, mew=1)
-    ax.set(title=f'{inspector.told["shown"]}, pixel {column}, {row}', xticks=[], yticks=[])
-    axes = right.subplots(3, 1, sharex=True)
-    _draw_told(axes[0], ray)
-    _draw_field(axes[1], ray)
-    _draw_light(axes[2], ray)
-    around = ray['truth']['depth'] if ray['truth']['opacity'] > 0.5 else (ray['near'] + ray['far']) / 2
-    axes[2].set(xlabel='distance from the camera, world units', xlim=(around - 0.2, around + 0.2))
-    return fig
+    if inspector.asked['step'] == 1 and ray['probe'] is not None:
+        n = side // ray['probe_side']
+        left, top = column // n * n - 0.5, row // n * n - 0.5
+        square = np.array([[0, 0], [n, 0], [n, n], [0, n], [0, 0]])
+        ax.plot(*(square + (left, top)).T, color='#e69f00', lw=2)
+    title = told['shown']
+    if told['ramp']:
+        title += f': dark {told["low"]}, bright {told["high"]} {told["unit"]}'
+    ax.set(title=title, xlabel=_costs(told), xticks=[], yticks=[])
+
+
+def _costs(told: dict) -> str:
+    "What the picture took, as the page says it."
+    names = {'proposed': 'probe', 'trace': 'samples'}
+    parts = [f'{names[part]} {n:.1f}' for part, n in told['spent'].items()]
+    row, column = told['ray']['pixel']
+    said = f'pixel {column}, {row}\nevaluations: {" + ".join(parts)}'
+    if 'psnr' in told:
+        said += f', {told["psnr"]:.1f} dB'
+    return said
 
 # %% ../nbs/19_inspector.ipynb #19a0a027
-def _draw_told(ax, ray: dict):
+def _draw_told(ax, ray: dict, step: int):
+    high = 1
     if ray['pdf'] is not None:
         edges = np.linspace(ray['near'], ray['far'], len(ray['pdf']) + 1)
-        width = edges[1] - edges[0]
-        kept = np.array(ray['keep'], bool)
-        ax.bar(edges[:-1][kept], 1, width, align='edge', color='#56b4e9', alpha=0.3, label='kept')
+        high = 1.1 * max(*ray['pdf'], *ray['probe'], 0.1)
         ax.stairs(ray['probe'], edges, color='#e69f00', label='probe')
-        ax.stairs(ray['pdf'], edges, color='#0072b2', label='pdf')
-        ax.set_ylim(0, 1.1 * max(*ray['pdf'], *ray['probe'], 0.1))
-    ax.plot(ray['samples']['t'], np.zeros(len(ray['samples']['t'])), 'k|', ms=9, label='samples')
-    ax.legend(fontsize=7, loc='upper right')
+        if step > 1:
+            ax.stairs(ray['pdf'], edges, color='#0072b2', label='pdf')
+        if step > 2:
+            kept = np.array(ray['keep'], bool)
+            looks = dict(align='edge', color='#56b4e9', alpha=0.3, label='kept')
+            ax.bar(edges[:-1][kept], high, edges[1] - edges[0], **looks)
+        if step > 3 and ray['counts']:
+            ax.vlines(_strata(edges, ray['counts']), 0, 0.14 * high, color='#aa3377', label='strata')
+    if step > 4:
+        t = ray['samples']['t']
+        ax.plot(t, np.full(len(t), 0.03 * high), 'k.', ms=5, label='samples')
+    ax.set_ylim(0, high)
 
 
-def _draw_field(ax, ray: dict):
+def _strata(edges: np.ndarray, counts: list[float]) -> list[float]:
+    "Where the strata of the kept bins begin and end, world units."
+    places = []
+    for a, b, n in zip(edges, edges[1:], counts):
+        if n:
+            places += [*np.linspace(a, b, int(n) + 1)]
+    return places
+
+# %% ../nbs/19_inspector.ipynb #19a2a027
+def _draw_field(ax, ray: dict, step: int):
     truth, s = ray['truth'], ray['samples']
     t, sdf, beta = (np.array(truth[name], float) for name in ('t', 'sdf', 'beta'))
     ax.fill_between(t, -beta, beta, color='#cc79a7', alpha=0.4, label='beta')
     ax.plot(t, sdf, color='#999999', label='sdf')
-    ax.plot(s['t'], s['sdf'], 'k.', ms=5)
+    ax.vlines(t, -0.12, -0.1, color=truth['along'], lw=5)
+    if step > 4:
+        ax.plot(s['t'], s['sdf'], 'k.', ms=5, label='samples')
     ax.axhline(0, color='k', lw=0.5)
-    ax.set_ylim(-0.12, 0.12)
-    ax.legend(fontsize=7, loc='upper right')
+    ax.set(ylim=(-0.12, 0.12), yticks=(-0.1, 0, 0.1))
 
 
-def _draw_light(ax, ray: dict):
+def _draw_light(ax, ray: dict, step: int):
     truth, s = ray['truth'], ray['samples']
-    ax.plot(truth['t'], truth['trans'], color='#009e73', label='light that gets here, T')
+    ax.plot(truth['t'], truth['trans'], color='#009e73', label='T: light left')
     ax.plot(truth['t'], truth['weights'], color='#999999', label='w, dense')
-    ax.vlines(s['t'], 0, s['weights'], color='#d55e00', label='w, samples')
-    ax.axvline(s['depth'], color='k', lw=1, label='expected depth')
-    ax.axvline(truth['depth'], color='k', lw=1, ls=':', label='dense')
+    ax.axvline(truth['depth'], color='k', lw=1, ls=':', label='depth, dense')
+    if step > 5:
+        ax.vlines(s['t'], 0, s['weights'], color='#d55e00', label='w, samples')
+        ax.axvline(s['depth'], color='k', lw=1, label='depth, samples')
     if ray.get('posed'):
         ax.axvline(ray['posed']['depth'], color='#cc79a7', lw=1.5, label='true head')
     ax.set_ylim(0, 1.05)
-    ax.legend(fontsize=7, loc='upper right')
