@@ -66,6 +66,7 @@ def test_it_trains_and_goes_on_to_the_bit(called, sets, tmp_path, method):
     assert 'normal_fd_efflite0at96_8' in told
     called(f'render --network {network} --outdir {tmp_path}/pictures --seeds 0-1')
     assert len(list((tmp_path / 'pictures').glob('*normal.png'))) == 2
+    called(f'video --network {network} --out {tmp_path}/film.mp4 --frames 2')
 
 
 @pytest.mark.parametrize('method', BASELINES)

@@ -325,8 +325,8 @@ def w_of_seed(g: nn.Module, seed: int, trunc: float = 1.0) -> Tensor:  # [1, w_d
 def still(g: Generator) -> Generator:
     """A generator of the weights of `g` for frames that nobody learns from: `BY_NEED` and `STILL`.
 
-    `g` itself where its sampler asks no proposal."""
-    if g.renderer.sampler.kind in WITHOUT_PDF:
+    `g` itself where its sampler asks no proposal, and of a method with a renderer of its own."""
+    if not isinstance(g, Generator) or g.renderer.sampler.kind in WITHOUT_PDF:
         return g
     return g.using(run=override(g.run, **BY_NEED, **STILL))
 

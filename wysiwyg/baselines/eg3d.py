@@ -197,6 +197,8 @@ def features_of(g: EG3DGenerator, scene: Scene, rays: Rays, key, dense: int = 0)
 
     samples = c.coarse + c.fine
     u = places_in_strata(rays.dirs.shape[:2], 0 if dense else samples, g.run.sampler, key, rays.dirs.device)
+    if not dense and not g.run.sampler.jitter:
+        u = spread_second(u, c.coarse)
     return chunked(marcher, rays, (u,), dense or samples, c.max_points, c.grad_points, keep=False)[1]
 
 
