@@ -27,7 +27,7 @@ $(STAMP): settings.ini constraints.txt setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
 	@echo "[1/2] environment in $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "[2/2] packages (about 2 GB; minutes the first time, seconds afterwards)"
+	@echo "[2/2] packages (about 3 GB; minutes the first time, seconds afterwards)"
 	@PIP_USE_PEP517=1 $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 

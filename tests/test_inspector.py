@@ -69,6 +69,9 @@ def test_what_is_shown_is_the_trace(inspector, asked):
     assert len(ray['samples']['t']) == trace.samples.flatten()[n]
     picture = (out.image().clamp(0, 1) * 255).round().byte()[0].permute(1, 2, 0)
     assert inspector.pixels == picture.contiguous().numpy().tobytes()
+    nothing = out.opacity[0] < 0.01
+    samples = trace.samples.flatten()
+    assert told['in_vain'] == pytest.approx((samples[nothing].sum() / samples.sum()).item())
     if asked.get('sampler') in WITHOUT_PDF:
         assert ray['pdf'] is None and ray['keep'] is None
     else:
@@ -144,6 +147,11 @@ def test_truth_is_the_dense_ray(g, inspector):
     with torch.no_grad():
         out = g.dense(frame.planes, frame.camera, frame.side)
     assert told['ray']['truth']['depth'] == pytest.approx(out.depth[0, n].item(), abs=1e-4)
+    truth = told['ray']['truth']
+    along = torch.tensor([list(bytes.fromhex(c[1:])) for c in truth['along']]) / 255
+    left = 1 - sum(truth['weights'])
+    rgb = torch.tensor(truth['weights']) @ along + left * torch.tensor(g.run.render.background)
+    assert torch.allclose(rgb, out.rgb[0, n], atol=0.01)
 
 
 def test_evaluations_are_those_that_were_made(g, inspector):
