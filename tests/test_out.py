@@ -17,7 +17,7 @@ from PIL import Image
 from small_run import PIXELS, SMALL, called, small_generator
 
 from wysiwyg import cli, inversion
-from wysiwyg.camera import camera_distance, orbit
+from wysiwyg.camera import FOCAL, camera_distance, orbit
 from wysiwyg.cli import main
 from wysiwyg.config import HeadsConfig, override, preset
 from wysiwyg.core import colorize, rng, sheet
@@ -245,6 +245,28 @@ def test_depth_is_read_in_rendered_heads_alone(small, network, tmp_path, capsys)
         ObjectsConfig(n=7, resolution=32, workers=1), tmp_path / 'shapes.zip', progress=False
     )
     assert told('e', f'--head 1 --data {shapes}')['depth'] == 'not read: shapes.zip shows no heads'
+
+
+def test_depth_is_read_for_the_cameras_of_the_networks_heads_alone(small, tmp_path, capsys):
+    "Within 1 %, of the camera that the picture has; a found camera comes with a word."
+    known = true_heads([5], orbit(0.3, 0.1), HeadsConfig(resolution=32, seed=9), 3.2)
+    Image.fromarray(sheet(known.image(), 1)).save(tmp_path / 'a.png')
+    words = 'focal length {}, not at 2.7 with 4.2647 as for the heads that the network knows'
+    for k, (distance, focal) in enumerate([(2.7, 3.6), (2.76, FOCAL), (2.7, 4.3)]):
+        g = small_generator()
+        g.view = distance, focal
+        save_generator(g, tmp_path / f'{k}.safetensors')
+        line = f'invert {tmp_path}/a.png --network {tmp_path}/{k}.safetensors {FEW} --json'
+        code, said, err = called(f'{line} --outdir {tmp_path}/{k}', capsys)
+        near = k == 2
+        assert code == 0 and ('--yaw' in err) == (not near)
+        said = json.loads(said)['depth']
+        assert said == 'read in the picture' if near else said.endswith(words.format(f'{focal:g}'))
+    config = HeadsConfig(resolution=32, n=2, focal=3.6, workers=1)
+    heads = render_heads(config, tmp_path / 'h.zip', progress=False)
+    save_generator(small, tmp_path / 'g.safetensors')
+    line = f'invert --head 1 --data {heads} --network {tmp_path}/g.safetensors {FEW} --json'
+    assert json.loads(called(f'{line} --outdir {tmp_path}/h', capsys)[1])['depth'].endswith(words.format(3.6))
 
 
 def inversion_camera(path):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 import numpy as np
 import torch
-from .camera import camera_angles
+from .camera import FOCAL, RADIUS, camera_angles
 from .config import *
 from .core import *
 from .data import *
@@ -1150,7 +1150,7 @@ def _invert_command(a: Invert) -> dict:
     _check_folder(folder)
     g = _open_generator(a.network)
     given, camera, told = _given(a, g)
-    depth, of_depth = _read_depth(a, g, given.image())
+    depth, of_depth = _read_depth(a, g, given.image(), camera)
     found = invert(g, given.image(), camera, depth=depth, steps=(a.steps, 0), tell=_tell_step)
     tuned = tune(g, found, given.image(), camera, a.tune_steps, tell=_tell_step)
     shown, tiles = _before_and_after(g, found, tuned, camera, given)
@@ -1226,18 +1226,30 @@ def _camera_of_picture(a: Invert, g, image: torch.Tensor) -> tuple:
     if doubt > _DOUBTFUL:
         said = f'the picture and its mirror image set the camera {doubt} degrees apart'
         print(f'{said}: no head like the rendered ones? give --yaw and --pitch', file=sys.stderr)
+    if foreign := _foreign_view(camera):
+        print(f'{foreign}: if heads are larger or smaller here, give --yaw and --pitch', file=sys.stderr)
     return camera, _camera_told(camera, 'found', mirror_degrees=doubt)
+
+
+def _foreign_view(camera) -> str:
+    "How far away it stands, and its focal length, where they are not the readers'; else empty."
+    distance = camera.cam2world[0, :3, 3].norm().item()
+    focal = camera.intrinsics[0, 0, 0].item()
+    if math.isclose(distance, RADIUS, rel_tol=0.01) and math.isclose(focal, FOCAL, rel_tol=0.01):
+        return ''
+    known = f'{RADIUS:g} with {FOCAL:g} as for the heads that the network knows'
+    return f'the camera is at {distance:.4g} with focal length {focal:.5g}, not at {known}'
 
 
 _DOUBTFUL = 3.0  # degrees
 
 # %% ../nbs/21_cli.ipynb #21c0f021
-def _read_depth(a: Invert, g, image: torch.Tensor) -> tuple:
+def _read_depth(a: Invert, g, image: torch.Tensor, camera) -> tuple:
     "Depth that a network reads in a rendered head, else None; and a word on that."
     from wysiwyg.readers import find_depth, framed
 
-    reason = _why_no_depth(a, g)
-    depth = None if reason else find_depth(image, g.view[0])
+    reason = _why_no_depth(a, g) or _foreign_view(camera)
+    depth = None if reason else find_depth(image, camera.cam2world[0, :3, 3].norm().item())
     if depth is not None and not framed(depth).all():
         depth, reason = None, 'what is seen lies in the frame as no rendered head does'
     return depth, {'depth': f'not read: {reason}' if reason else 'read in the picture'}

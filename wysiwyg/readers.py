@@ -65,6 +65,7 @@ def find_camera(
 ) -> tuple[Camera, Tensor]:  # N cameras; [N] degrees
     """Cameras on the sphere of `view`, and how far apart pictures and their mirror images set them.
 
+    The network knows heads as large as (RADIUS, FOCAL) shows them.
     ValueError unless the pictures are finite, square and in colour.
     """
     expect_images(images)
@@ -136,6 +137,8 @@ def find_depth(
 ) -> Tensor:  # [N, R, R]
     """Depth along the pixels' rays, world units; NaN where the rendered background is seen.
 
+    The network knows heads at RADIUS, seen with the focal length FOCAL: where another camera shows them
+    larger or smaller it takes them for other heads.
     ValueError unless the pictures are finite, square and in colour.
     """
     expect_images(images)
