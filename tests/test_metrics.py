@@ -309,7 +309,8 @@ def test_a_view_agrees_with_itself():
     assert score > 60
     assert share > 0.9
     nearer = replace(out, depth=out.depth - 0.1 * hit)
-    assert consistency(nearer, camera, out, camera, 3.3)[1] == 0
+    quality, share = consistency(nearer, camera, out, camera, 3.3)
+    assert math.isnan(quality) and share == 0  # they share no point
 
 
 # ---- a generator ---------------------------------------------------------------------------------
@@ -403,6 +404,19 @@ def test_a_frame_in_which_nothing_is_seen_has_no_score(g, data, tmp_path, capsys
         frontal_flatness(empty, 3, samples=9)
     with pytest.raises(ValueError, match='nothing is seen'):
         tightness(empty, 1, samples=9)
+
+
+def test_views_that_share_no_point_have_a_share_and_no_quality(g, data, tmp_path, monkeypatch):
+    def nothing(source, source_camera, target, *rest):
+        return target.rgb, torch.zeros_like(target.opacity, dtype=torch.bool)
+
+    scores = evaluate(g, data, n=4, extractor=MEAN, few=2, cache=tmp_path, floors=False)
+    assert {'eval/consistency_psnr', 'eval_low/consistency_psnr'} <= set(scores)
+    monkeypatch.setattr(metrics, 'reproject', nothing)
+    apart = evaluate(g, data, n=4, extractor=MEAN, few=2, cache=tmp_path, floors=False)
+    assert {name.split('/')[1] for name in set(scores) - set(apart)} == {'consistency_psnr'}
+    assert apart['eval/consistency_share'] == 0
+    assert all(map(math.isfinite, apart.values()))
 
 
 def test_views_are_those_of_the_generator(g):

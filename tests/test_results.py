@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from wysiwyg.results import (
     import_results,
     _import_rows,
     import_runs,
+    interval_rows,
     _meanings,
     _newest_pictures,
     _pictures_file,
@@ -133,6 +135,26 @@ def test_a_page_shows_what_the_baseline_has_and_no_single_views(study):
     ]
     assert 'eval/psnr_within_20_evaluations' not in study_scores(read_study(study), 'b')
     assert study_scores(read_study(study), 'nobody') == []
+
+
+def test_a_seed_without_a_score_takes_no_more_than_itself(store):
+    "What one seed did not measure is compared by the others, and dashes stand where no seed measured both."
+    measured_in = {'a': (1, 2), 'b': (0, 1, 2), 'c': (0,)}
+    for (arm, seeds), seed in product(measured_in.items(), range(3)):
+        with Recorder('gaps', arm, seed) as r:
+            r.metrics({'eval/consistency_share': 0.5})
+            if seed in seeds:
+                r.metrics({'eval/consistency_psnr': 30.0 + (arm != 'a') + seed})
+    name = 'eval/consistency_psnr'
+    assert name in study_scores(read_study('gaps'), 'a')
+    table = compare('gaps', 'a')
+    assert table[name, 'mean'].tolist() == [31.5, 32.0, 31.0]
+    assert table[name, 'Δ'].dropna().to_dict() == {'a': 0, 'b': 1}
+    assert table[name, 'noise'].tolist() == [None, False, None]
+    assert _written(table, 'a').loc['c', 'consistency_psnr'] == '31 (–)'
+    assert 'nan' not in brief('gaps', 'a') and '>nan' not in study_report('gaps', 'a')
+    rows = {row['what'] for row in interval_rows(table)}
+    assert f'{name}: c' in rows and f'{name}: c Δ' not in rows
 
 
 def test_heads_explain_themselves():

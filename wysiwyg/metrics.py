@@ -628,13 +628,13 @@ def consistency(
     far: float,
     tolerance: float = 0.02,
 ) -> tuple[float, float]:
-    """PSNR (dB) over the points both views see (0 where there are none), their share of the target's surface.
+    """PSNR (dB) over the points both views see, NaN without any; their share of the target's surface.
 
     `far` and `tolerance` as in `reproject`. ValueError where the target shows no surface.
     """
     rgb, visible = reproject(source, source_camera, target, target_camera, far, tolerance)
     share = visible.sum() / _some(target.opacity > SOLID).sum()
-    quality = psnr(rgb[visible], target.rgb[visible]) if visible.any() else 0.0
+    quality = psnr(rgb[visible], target.rgb[visible]) if visible.any() else math.nan
     return quality, share.item()
 
 
@@ -750,7 +750,8 @@ def _close_look(g: Generator, i: int, seed: int, trunc: float, samples: int) -> 
     if not (other.opacity > SOLID).any():
         return row
     quality, share = consistency(out, front, other, side, far)
-    return row | {'consistency_psnr': quality, 'consistency_share': share}
+    agreement = {} if math.isnan(quality) else {'consistency_psnr': quality}
+    return row | agreement | {'consistency_share': share}
 
 # %% ../nbs/16_metrics.ipynb #5b2c392b
 def _from_front(g: Generator, i: int, seed: int, trunc: float, samples: int) -> tuple:

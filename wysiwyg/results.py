@@ -268,7 +268,9 @@ def _cell(r, base: bool) -> str:
     text = _short(r['mean'])
     if not math.isnan(r['±']):
         text += f' ± {_short(r["±"])}'
-    if not base:
+    if math.isnan(r['Δ']):
+        text += ' (–)'
+    elif not base:
         doubt = ' ~' if r['noise'] else ''
         text += f' ({_short(r["Δ"], "+")}{doubt})'
     return f'{text} ★' if r['best'] else text
@@ -330,8 +332,8 @@ def _parameters(row) -> dict:
 
 # %% ../nbs/17a_results.ipynb #7ebd21db
 def study_scores(runs, baseline: str) -> list[str]:
-    "The scores of a comparison: every 'eval/...' of the baseline's runs, but of single people or views."
-    measured = runs[runs.arm == baseline].dropna(axis=1)
+    "The scores of a comparison: every 'eval/...' of a run of the baseline, but of single people or views."
+    measured = runs[runs.arm == baseline].dropna(axis=1, how='all')
     if measured.empty:
         return []
     scores = [name for name in sorted(measured) if name.startswith('eval/')]
