@@ -1,6 +1,7 @@
 "Claims are decided by numbers and intervals alone; fog and speckle count what they say."
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -21,8 +22,8 @@ CLAIM = Claim('x is worse', 'here', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y
         ({}, 'shown at toy scale'),
         ({'eval/fd_x_9: y': 6.0}, 'undecided'),
         ({'eval/fd_x_9: x': -10.0}, 'contradicted at toy scale'),
-        ({'eval/fd_x_9: x Δ±': 7.0}, 'undecided'),
-        ({'eval/fd_x_9: y': 6.0, 'eval/fd_x_9: x Δ±': 1.0}, 'shown at toy scale'),
+        ({'eval/fd_x_9: x Δ±': 7.0, 'eval/fd_x_9: y Δ±': 0.0}, 'undecided'),
+        ({'eval/fd_x_9: x Δ±': 5.5, 'eval/fd_x_9: y Δ±': 0.0}, 'shown at toy scale'),
     ],
 )
 def test_the_interval_decides(change, word):
@@ -54,6 +55,40 @@ def test_a_recorded_difference_counts_beside_its_base(x, y, half):
 def test_direction_and_margin(expects, margin, word):
     claim = Claim('c', '', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y', expects, margin)
     assert judge(claim, ROWS, toy=False).word == word
+
+
+@pytest.mark.parametrize(
+    'margin, word, reason',
+    [
+        (0.0, 'undecided', '0 ± 0, within noise'),
+        (-1.0, 'shown', '0 ± 0, above -1'),
+        (1.0, 'contradicted', '0 ± 0, below 1'),
+    ],
+)
+def test_no_difference_at_all_decides_nothing(margin, word, reason):
+    equal = {'eval/fd_x_9: x': 4.0, 'eval/fd_x_9: y': 4.0} | dict.fromkeys(
+        ('eval/fd_x_9: x Δ±', 'eval/fd_x_9: y Δ±'), 0.0
+    )
+    claim = Claim('c', '', '', 'made up', 'eval/fd_*: x', 'eval/fd_*: y', margin=margin)
+    verdict = judge(claim, ROWS | equal, toy=False)
+    assert (verdict.word, verdict.reason) == (word, reason)
+    touching = ROWS | {'eval/fd_x_9: x Δ±': 6.0, 'eval/fd_x_9: y Δ±': 0.0}  # 6 ± 6
+    assert judge(CLAIM, touching).word == 'undecided'
+    better = replace(CLAIM, expects='better')
+    assert judge(better, touching).word == 'undecided'
+
+
+def test_a_difference_is_of_the_seeds_that_have_both():
+    "Where a seed measured one of two arms, means are of other seeds than the recorded difference."
+    rows = ROWS | {'eval/fd_x_9: x Δ': 1.0, 'eval/fd_x_9: x Δ±': 2.0}
+    base = {'eval/fd_x_9: y Δ': 0.0, 'eval/fd_x_9: y Δ±': 0.0}
+    verdict = judge(CLAIM, rows | base)
+    assert (verdict.difference, verdict.half) == (1.0, 2.0)
+    turned = judge(replace(CLAIM, ours=CLAIM.other, other=CLAIM.ours, expects='better'), rows | base)
+    assert (turned.difference, turned.half) == (1.0, 2.0)
+    once = {'eval/fd_x_9: y Δ': -5.0}  # one seed beside a third arm, and so no interval
+    verdict = judge(CLAIM, rows | once)
+    assert (verdict.difference, verdict.half) == (6.0, 5.0)
 
 
 def test_a_claim_needs_a_direction():
@@ -165,7 +200,7 @@ def test_step_means():
 
 def test_claims_read_as_before():
     "Words and reasons of recorded numbers, read by hand."
-    rows = {'eval/psnr: a': 34.5, 'eval/psnr: b': 41.7, 'eval/psnr: a Δ±': 4.8}
+    rows = {'eval/psnr: a': 34.5, 'eval/psnr: b': 41.7, 'eval/psnr: a Δ±': 4.8, 'eval/psnr: b Δ±': 0.0}
     v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', 'better', -1.0), rows)
     assert (v.word, v.reason) == ('contradicted at toy scale', '-7.2 ± 4.8, below -1')
     v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b'), rows)

@@ -77,17 +77,21 @@ class Verdict:
     half: float = float('nan')  # of its 95 % interval
 
 # %% ../nbs/23_claims.ipynb #65e38442
-def _half_width(rows: dict[str, float], ours: str, other: str | None) -> float:
-    """Half of the 95 % interval of a difference; NaN without one.
+def _is_base(rows: dict[str, float], row: str | None) -> bool:
+    "Were differences taken to this row? Its own is 0 ± 0."
+    return rows.get(f'{row} Δ', 0.0) == rows.get(f'{row} Δ±') == 0
 
-    As recorded where one of the two is the base, whose own difference is 0; else of both rows together."""
-    mine, theirs = [rows.get(f'{row} Δ±') for row in (ours, other)]
-    if other and mine and not theirs:
-        return mine
-    if mine == 0 and theirs:
-        return theirs
+
+def _apart(rows: dict[str, float], ours: str, other: str | None) -> tuple[float, float]:
+    """Ours less other, and half of its 95 % interval; NaN without one.
+
+    As recorded where one of the two is the base: of the seeds that have both. Else of both rows together."""
+    for row, base, sign in ((ours, other, 1), (other, ours, -1)):
+        if _is_base(rows, base) and f'{row} Δ±' in rows:
+            difference = rows.get(f'{row} Δ', rows[row] - rows[base])
+            return sign * difference, rows[f'{row} Δ±']
     halves = [rows.get(f'{row} ±', math.nan) for row in (ours, other) if row]
-    return sum(half**2 for half in halves) ** 0.5
+    return rows[ours] - rows.get(other, 0.0), sum(half**2 for half in halves) ** 0.5
 
 
 def _unmeasured(claim: Claim, rows: dict[str, float]) -> str:
@@ -108,9 +112,8 @@ def judge(claim: Claim, rows: dict[str, float], toy: bool = True) -> Verdict:
         return Verdict(claim, 'not measured', reason)
     ours = find(rows, claim.ours)
     other = find(rows, claim.other) if claim.other else None
-    reference = rows[other] if other else 0
-    difference = claim.sign(ours) * (rows[ours] - reference)
-    half = _half_width(rows, ours, other)
+    change, half = _apart(rows, ours, other)
+    difference = claim.sign(ours) * change
     if math.isnan(half):
         reason = f'{_number(difference)}, but no interval was recorded'
         return Verdict(claim, 'not measured', reason, difference)
@@ -122,7 +125,7 @@ def _word(difference: float, half: float, margin: float, toy: bool) -> str:
     scale = ' at toy scale' if toy else ''
     if difference - half > margin:
         return f'shown{scale}'
-    return 'undecided' if difference + half > margin else f'contradicted{scale}'
+    return 'undecided' if difference + half >= margin else f'contradicted{scale}'
 
 
 def _comparison(difference: float, half: float, margin: float) -> str:
@@ -131,7 +134,7 @@ def _comparison(difference: float, half: float, margin: float) -> str:
     needed = f'{margin:g}' if margin else ''
     if difference - half > margin:
         return f'{said}, above {needed}' if needed else said
-    if difference + half > margin:
+    if difference + half >= margin:
         return f'{said}, within noise of {needed}' if needed else f'{said}, within noise'
     return f'{said}, below {needed or "zero"}'
 
