@@ -529,6 +529,28 @@ def test_a_study_comes_back_as_table_words_and_link(tmp_path, store):
     assert page['mlflow'] in text
 
 
+def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
+    from wysiwyg import cli
+
+    tables = [
+        ['| arm | a ↓ |', '| --- | --- |', '| x | 1 |', '| x 2 | 2 (+1) |'],
+        ['| arm | b ↑ |', '| --- | --- |', '| y | 3 |', '| y 2 | – |'],
+        ['| arm | what it made; a click opens it |', '|---|---|', '| x | [![x](p)](q) |'],
+    ]
+    page = '\n\n'.join(['Why?', *('\n'.join(table) for table in tables)])
+    monkeypatch.setattr(cli, '_page_text', lambda studied: page)
+    told = _study_page({'study': 's', 'runs': []})
+    assert told['table'] == [
+        {'arm': 'x', 'a ↓': '1'},
+        {'arm': 'x 2', 'a ↓': '2 (+1)'},
+        {'arm': 'y', 'b ↑': '3'},
+        {'arm': 'y 2', 'b ↑': '–'},
+    ]
+    assert told['conclusion'] == 'Why?'
+    text = cli._table_text(told['table'])
+    assert [line.split() for line in text.splitlines() if line][3] == ['arm', 'b', '↑']
+
+
 def test_the_bar_counts_arms(tmp_path):
     from tqdm import tqdm
 

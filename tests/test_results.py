@@ -33,6 +33,7 @@ from wysiwyg.results import (
     _leader,
     _written,
 )
+from wysiwyg.study import run_study
 from wysiwyg.tracking import Recorder, experiment_id, find_runs, open_store
 
 
@@ -323,6 +324,57 @@ def test_the_projects_own_files_can_be_imported(monkeypatch):
     names = {f.name for f in _recorded_files()}
     assert {'shipped.json', 'start.json', 'tiny_0.json', 'tiny_start.json', 'a02_samples.runs.json'} <= names
     assert not {'a02_samples.json', 'bench_cpu.json'} & names
+
+
+def pair_study(**options) -> dict[str, str]:
+    "Two pairs of one question each; the last arm fails where it is told to."
+
+    def measure(recorder, p, seed):
+        if p.get('fails'):
+            raise RuntimeError('no memory')
+        own = {'eval/flicker': p['k']} if p['of'] == 'x' else {'eval/branch_agreement': 10 + p['k']}
+        return own | {'eval/render_psnr': 30.0 + p['k'] + seed, 'eval/fog': p['k']}
+
+    arms = {f'{of} {k}': {'of': of, 'k': k} for of in 'xy' for k in (1, 2)}
+    arms['z'] = {'of': 'z', 'k': 1, 'fails': True}
+    shared = ['eval/render_psnr', 'eval/never']
+    pairs = [('x 2', 'x 1', ['eval/flicker', *shared]), ('y 2', 'y 1', ['eval/branch_agreement', *shared])]
+    return run_study('pairs', arms, measure, (0, 1), pairs=[*pairs, ('z', 'x 1', shared)], **options)
+
+
+def test_a_study_of_pairs_compares_these_alone(store, tmp_path):
+    pair_study(executor='local')
+    (own,) = find_runs(store, 'pairs', arm='study')
+    note = own.data.tags['mlflow.note.content']
+    first, second = [part for part in note.split('\n\n') if part.startswith('| arm')]
+    assert first.splitlines()[0] == '| arm | flicker ↓ | render_psnr ↑ (dB) |'
+    assert second.splitlines()[0] == '| arm | branch_agreement ↑ (dB) | render_psnr ↑ (dB) |'
+    assert [line.split(' | ')[0] for line in second.splitlines()[2:]] == ['| y 1', '| y 2']
+    assert '(+1)' in second and 'fog' not in note
+
+    def page_of(run) -> str:
+        path = store.download_artifacts(run.info.run_id, 'compare.html', str(tmp_path))
+        return open(path, encoding='utf8').read()
+
+    page = page_of(own)
+    assert page.count('<table>') == 2 and '<h2>y 2 beside y 1</h2>' in page
+    assert 'branch_<wbr>agreement' in page and 'fog' not in page
+    tables = re.findall('<table>.*?</table>', page)
+    assert ['x 1' in table for table in tables] == [True, False]
+    file = export_runs('pairs')
+    text = file.read_text(encoding='utf8').replace('"pairs"', '"again"')
+    for run in json.loads(text):
+        text = text.replace(run['run_id'], run['run_id'][::-1])
+    other = tmp_path / 'again.runs.json'
+    other.write_text(text, encoding='utf8')
+    import_runs(other)
+    (imported,) = find_runs(store, 'again', arm='study')
+    assert page_of(imported).count('<table>') == 2
+
+
+def test_a_pair_names_arms_of_the_study(store):
+    with pytest.raises(ValueError, match="an arm of a pair must be one of a, b, got 'c'"):
+        run_study('odd', {'a': {'k': 1}, 'b': {'k': 2}}, lambda *a: {}, pairs=[('c', 'a', ['eval/fog'])])
 
 
 def test_nan_is_no_score(study):

@@ -11,6 +11,7 @@ __all__ = ['Heads', 'Short', 'Train', 'Objects', 'Eval', 'Render', 'Ablate', 'St
 # %% ../nbs/21_cli.ipynb #5ecaeb89
 import contextlib, functools, json, math, os, re, shlex, signal, subprocess, sys, tempfile, threading, time
 from collections.abc import Iterator
+from itertools import groupby
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -1656,21 +1657,30 @@ def _refuse_failed(study: str, runs: list[dict], fault: str, out: Path):
     if fault:
         raise ValueError(f'{study} stopped: {fault}; see {out}')
 
-
+# %% ../nbs/21_cli.ipynb #21c0f040
 def _study_page(studied: dict) -> dict:
     "Of a journal's entry: arms, table and conclusion as they stand in MLflow, and the link."
     from wysiwyg.tracking import experiment_link
 
-    lines = _page_text(studied).splitlines()
-    table = [line.strip('| ').split(' | ') for line in lines if line.startswith('|')]
+    text = _page_text(studied)
+    lines = text.splitlines()
     words = [line for line in lines if line and not line.startswith('|')]
     return {
         'study': studied['study'],
         'runs': {run['run']: run['status'] for run in studied['runs']},
-        'table': [dict(zip(table[0], row)) for row in table[2:]],
+        'table': _rows_of_tables(text),
         'conclusion': '\n'.join(words),
         'mlflow': experiment_link(studied['study']),
     }
+
+
+def _rows_of_tables(text: str) -> list[dict]:
+    "Rows of the tables of a page (markdown), by column; tables of pictures are left out."
+    rows = []
+    for table in re.findall(r'(?:^[|].*\n?)+', text, re.MULTILINE):
+        head, _, *told = [line.strip('| ').split(' | ') for line in table.splitlines()]
+        rows += [dict(zip(head, row)) for row in told if '![' not in table]
+    return rows
 
 
 def _page_text(studied: dict) -> str:
@@ -1698,11 +1708,11 @@ def _ablate_text(a: Ablate, result: dict) -> str:
 
 
 def _table_text(table: list[dict]) -> str:
-    if not table:
-        return 'no table: nothing to compare'
-    head = list(table[0])
-    rows = [[row.get(name, '') for name in head] for row in table]
-    return _narrower([head, *rows])
+    "Rows of equal columns as one table."
+    texts = []
+    for head, rows in groupby(table, tuple):
+        texts.append(_narrower([head, *(tuple(row.values()) for row in rows)]))
+    return '\n\n'.join(texts) or 'no table: nothing to compare'
 
 # %% ../nbs/21_cli.ipynb #6e011ddb
 def _execute(study: str, parameters: dict, out: Path, journal: Path) -> str:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['read_study', 'studies', 'history', 'curves', 'interval95', 'bootstrap95', 'case_scores', 'compare', 'show_compare',
-           'look', 'keep_look', 'differing', 'study_scores', 'heading', 'brief', 'study_report', 'bars', 'run_pictures',
-           'markdown_table', 'scores_page', 'holds', 'write_results', 'read_results', 'interval_rows', 'imported',
-           'runs_file', 'export_runs', 'read_runs', 'import_results', 'import_runs']
+           'look', 'keep_look', 'differing', 'study_scores', 'heading', 'brief', 'comparisons', 'study_report', 'bars',
+           'run_pictures', 'markdown_table', 'scores_page', 'holds', 'write_results', 'read_results', 'interval_rows',
+           'imported', 'runs_file', 'export_runs', 'read_runs', 'import_results', 'import_runs']
 
 # %% ../nbs/17a_results.ipynb #6acb2a5a
 import base64, html, io, json, math, re
@@ -383,26 +383,57 @@ def _leader(columns, name: str, baseline: str) -> str:
     said = worth.get(columns['noise'][arm], 'beyond its 95 % interval')
     return f'- {bare_name(name)}: {arm} leads, {_short(change, "+")} against {baseline}, {said}.'
 
+# %% ../nbs/17a_results.ipynb #17a0f004
+def comparisons(runs, baseline: str, arms=None, pairs=()) -> list[tuple[str, list[str], object]]:
+    """What a page compares, as (base, quantities, arms): all arms with the baseline, or `pairs` alone.
+
+    A pair is (arm, its base, quantities). Those that were measured are compared; a pair that lacks an arm is
+    left out.
+    """
+    if not pairs:
+        return [(baseline, study_scores(runs, baseline), arms)]
+    out = []
+    for arm, base, names in pairs:
+        of_both = runs[runs.arm.isin((arm, base))]
+        measured = of_both.dropna(axis=1, how='all')
+        known = [name for name in names if name in measured]
+        if known and of_both.arm.nunique() == 2:
+            both = base, arm
+            out.append((base, known, {name: arms[name] for name in both} if arms else list(both)))
+    return out
+
 # %% ../nbs/17a_results.ipynb #b09eb081
 def study_report(
-    study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None, note: str = ''
+    study: str,
+    baseline: str,
+    metrics: list[str] = None,
+    arms=None,
+    where: dict = None,
+    note: str = '',
+    pairs=(),  # as of `comparisons`
 ) -> str:
     "A study as one self-contained HTML page, without scripts; ValueError as in `compare`."
     runs = read_study(study, arms, where)
-    metrics = metrics or study_scores(runs, baseline)
-    table = compare(study, baseline, metrics, arms, where)
-    figures = [bars(table, runs, baseline)] if metrics else []
-    curve = _curve_figure(runs)
-    if curve:
-        figures.append(curve)
+    title, curve = html.escape(study), _curve_figure(runs)
+    parts = [f'<h1>{title}</h1>', f'<p>{html.escape(note)}</p>']
+    for base, names, compared in comparisons(runs, baseline, arms, pairs):
+        table = compare(study, base, metrics or names, compared, where)
+        if pairs:
+            parts.append(f'<h2>{html.escape(table.index[1])} beside {html.escape(base)}</h2>')
+        parts += _comparison(table, runs[runs.arm.isin([base, *table.index])], base, metrics or names)
+    parts += [_svg(curve)] if curve else []
+    return _PAGE.format(title=title, body='\n'.join([*parts, _pictures(runs)]))
+
+
+def _comparison(table, runs, baseline: str, metrics: list[str]) -> list[str]:
+    "A table of `compare`, what it says and what its metrics mean, and its bars, in HTML."
     said = (
         f'{runs.seed.nunique()} seed(s). ± 95 % interval over seeds; in brackets the difference to '
         f'{baseline}, ~ where it may be noise; ★ best, ↑ more is better, ↓ less is.'
     )
-    title = html.escape(study)
-    parts = [f'<h1>{title}</h1>', f'<p>{html.escape(note)}</p>', _compare_html(table, runs, baseline)]
-    parts += [f'<p>{html.escape(said)}</p>', _definitions(metrics), *map(_svg, figures), _pictures(runs)]
-    return _PAGE.format(title=title, body='\n'.join(parts))
+    shown = [_svg(bars(table, runs, baseline))] if metrics else []
+    told = _compare_html(table, runs, baseline), f'<p>{html.escape(said)}</p>', _definitions(metrics)
+    return [*told, *shown]
 
 # %% ../nbs/17a_results.ipynb #8c903c62
 def _compare_html(table, runs, baseline: str) -> str:
@@ -962,8 +993,9 @@ def _import_report(client, study: str, runs: list[dict], run_id: str, tags: dict
     in_order = sorted(filter(_is_arm, runs), key=lambda run: run['start'])
     arms = [run['tags']['wysiwyg.arm'] for run in in_order]
     baseline = tags.get('wysiwyg.baseline') or (arms[0] if arms else None)
+    pairs = json.loads(tags.get('wysiwyg.pairs', '[]'))
     try:
-        page = study_report(study, baseline, note=note.split('\n')[0])
+        page = study_report(study, baseline, note=note.split('\n')[0], pairs=pairs)
     except ValueError:
         return  # arms that may not be compared
     with tempfile.TemporaryDirectory() as folder:

@@ -28,6 +28,13 @@ def _resolve(arm, base: Run = None):
     return check(arm) if isinstance(arm, Run) else arm
 
 
+def _check_pairs(arms: dict, pairs):
+    "ValueError where a pair names no arm of the study."
+    for arm, base, _ in pairs:
+        for name in (arm, base):
+            lookup(arms, name, 'an arm of a pair')
+
+
 def _study_jobs(arms: dict, seeds, base: Run = None) -> dict[str, tuple]:
     "'<arm>-s<seed>' -> (arm, seed, parameters) of every run; ValueError for a name that cannot be."
     if STUDY in arms:
@@ -50,16 +57,19 @@ def run_study(
     dry_run: bool = False,
     executor: str | Pool = None,  # 'local', 'local:4', 'ray:8'; WYSIWYG_EXECUTOR when not given
     baseline: str = None,  # arm that the report compares with; the first when not given
+    pairs=(),  # (arm, its base, quantities) ...: the report compares these, and nothing else
     note: str = '',  # the question, for the study's page
     **tags: str,
 ) -> dict[str, str]:  # '<arm>-s<seed>' -> 'kept', 'done', 'failed: ...', or 'to do' in a dry run
     """Measure every arm with every seed, once, and write the study's page.
 
-    ValueError for an arm whose name or parameters cannot be; StoreError where the store does not answer.
+    ValueError for an arm whose name or parameters cannot be, and for a pair of others; StoreError where the
+    store does not answer.
     An error of `measure` is a status and stops no other run.
     """
     jobs = _study_jobs(arms, seeds, base)
     baseline = baseline or next(iter(arms))
+    _check_pairs(arms, pairs)
     if spool_dir().exists():
         deliver_left(open_store())  # an arm may have ended unheard
     kept = _kept_runs(study)
@@ -74,7 +84,7 @@ def run_study(
             for name, said in _measure_jobs(study, runs, measure, pool, _notes(study, jobs), tags):
                 status[name] = said
                 _tell_progress(study, status, name)
-            _conclude(parent, study, jobs, status, baseline, note)
+            _conclude(parent, study, jobs, status, baseline, note, pairs)
     _write_journal(study, jobs, status)
     return status
 
@@ -237,14 +247,18 @@ def _append(path: str, line: dict):
         f.write(json.dumps(line) + '\n')
 
 # %% ../nbs/17b_study.ipynb #ac97f7e4
-def _conclude(parent: Recorder, study: str, jobs: dict, status: dict[str, str], baseline: str, note: str):
+def _conclude(
+    parent: Recorder, study: str, jobs: dict, status: dict[str, str], baseline: str, note: str, pairs
+):
     "When a study ends: its page's text and its report, of these arms and no others."
     arms = {arm: params for arm, _, params in jobs.values()}
     failed = [f'- **{name}** {said}' for name, said in status.items() if said.startswith('failed')]
     parent.tag('failed', len(failed))
     parent.tag('baseline', baseline)
+    if pairs:
+        parent.tag('pairs', json.dumps(pairs))
     try:
-        text = _conclusion(parent, study, baseline, arms, note)
+        text = _conclusion(parent, study, baseline, arms, note, pairs)
     except ValueError as e:
         text = f'No comparison: {e}.'  # e.g. the baseline failed
     page = '\n\n'.join(filter(None, (note, _made_of(jobs), text, *failed, _shown(study, jobs))))
@@ -303,15 +317,16 @@ def _concluded(study: str, jobs: dict[str, tuple]) -> bool:
     return runs_digest(_key(*job) for job in jobs.values()) in known
 
 
-def _conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: str) -> str:
+def _conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: str, pairs) -> str:
     "Write the report, where there is something to compare; the table for the page."
     runs = read_study(study, arms)
     arms = {arm: params for arm, params in arms.items() if arm in set(runs.arm)}
-    metrics = study_scores(runs, baseline)
-    if runs.empty or not metrics:
+    compared = comparisons(runs, baseline, arms, pairs)
+    if not any(names for _, names, _ in compared):
         return ''
-    parent.text(study_report(study, baseline, metrics, arms, note=note), 'compare.html')
-    return brief(study, baseline, metrics, arms)
+    parent.text(study_report(study, baseline, None, arms, note=note, pairs=pairs), 'compare.html')
+    named = [brief(study, base, names, of, len(names)) for base, names, of in compared if pairs]
+    return '\n\n'.join(named) or brief(study, baseline, arms=arms)
 
 # %% ../nbs/17b_study.ipynb #5eb00b64
 def _timed(tags: dict, sizes: dict, out: dict):
