@@ -273,6 +273,8 @@ def test_json_is_json(capsys):
         ('eval --n 1', '--n must be at least 2'),
         ('eval --seed -1', '--seed must be at least 0, got -1'),
         ('eval --record a/b', "'a/b' cannot name"),
+        ('eval --normals n.zip', '--normals is of a published --protocol: give one'),
+        ('eval --inception-sha 0', '--inception-sha is of a published --protocol: give one'),
         ('render --outdir o --trunc nan', '--trunc must be from -4 to 4, got nan'),
         ('render --outdir o --pitch=-inf', '--pitch must be from -1.6 to 1.6, got -inf'),
         ('render --outdir o --radius nan', '--radius must be from 0.01 to 1000, got nan'),

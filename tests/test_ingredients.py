@@ -101,3 +101,8 @@ def test_a_view_of_each_shows_twice_the_people(heads):
         t = system_trainer(small('imagenet3d', **{'train.views': views}), heads)
         people[views] = len(torch.unique(t.batches.whole(t.now)[0], dim=0))
     assert people == {1: 8, 2: 4}
+
+
+def test_a_system_that_nobody_knows_is_refused():
+    with pytest.raises(ValueError, match="system must be one of wysiwyg, eg3d, .*, got 'nope'"):
+        system_run('nope', 16, 24)

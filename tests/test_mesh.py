@@ -27,12 +27,13 @@ from wysiwyg.export import (
     linear_light,
     mesh_of,
     paint,
+    passage,
     save_film,
     surface_of,
     turntable,
     turntable_yaws,
 )
-from wysiwyg.generator import load_generator
+from wysiwyg.generator import load_generator, w_of_seed
 from wysiwyg.sdf import toy_field, toy_sdf
 from wysiwyg.volrend import volume_weights
 
@@ -585,6 +586,24 @@ def test_a_film_keeps_what_comes_again_and_nothing_else(monkeypatch, frames, swi
     assert (len(made), max(living)) == (renders, held)
 
 
+def test_a_film_of_nobody_or_of_no_number_is_refused(tmp_path):
+    g, path = load_generator(), tmp_path / 'a.mp4'
+    w = torch.stack([w_of_seed(g, seed, 0.8) for seed in range(2)])
+    planes, unknown = g.synthesize(w[0]), torch.full_like(w, math.nan)
+    for call, why in (
+        (lambda: passage(g, w[:0], path), 'w holds nobody'),
+        (lambda: passage(g, w[:, :0], path), 'w holds nobody'),
+        (lambda: passage(g, w, path, frames=0), 'give at least one frame'),
+        (lambda: passage(g, torch.cat([w, unknown]), path), 'w must be finite'),
+        (lambda: passage(g, w, path, 2, 16, swing=math.nan), 'a frame is not finite'),
+        (lambda: turntable(g, planes * math.nan, path, 2, 16), 'a frame is not finite'),
+        (lambda: turntable(g, planes, path, 0), 'give at least one frame'),
+    ):
+        with pytest.raises(ValueError, match=why):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_video_command_warns_where_nothing_is_seen(tmp_path, capsys, monkeypatch):
     g = load_generator()
     monkeypatch.setattr(cli, '_open_generator', {'': g}.get)
@@ -608,8 +627,10 @@ def test_the_video_command_shows_the_person_from_the_front_first(tmp_path, capsy
 
 
 def test_a_film_has_a_widest(tmp_path, capsys):
-    assert main(f'video --out {tmp_path}/a.mp4 --seeds 0-519 --resolution 32 --frames 1'.split()) == 1
-    assert 'a film holds 512 heads of 32 pixels beside each other, got 520' in capsys.readouterr().err
+    assert main(f'video --out {tmp_path}/a.mp4 --seeds 0-199 --resolution 32 --frames 1'.split()) == 1
+    assert 'a film holds 32 heads of 32 pixels beside each other, got 200' in capsys.readouterr().err
+    assert main(f'video --out {tmp_path}/a.mp4 --seeds 0-19 --resolution 1024 --frames 1'.split()) == 1
+    assert 'a film holds 16 heads of 1024 pixels beside each other, got 20' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -644,6 +665,8 @@ def test_several_people_stand_beside_each_other_or_turn_into_each_other(tmp_path
         ('--out x.mp4 --swing 4', '--swing must be from 0 to 3.2, got 4: radians'),
         ('--out x.mp4 --morph', 'give two --seeds or more'),
         ('--out x.mp4 --seeds 3-1', 'seeds'),
+        ('--out x.mp4 --seeds 3,4 --seed 0', '--seed and --seeds name the same people: give one of them'),
+        ('--out x.mp4 --turn --swing .7', '--turn and --swing are two ways to move: give one of them'),
         ('--out x.mp4 --seeds 3,3 --morph', 'give two --seeds or more'),
         ('--out x.mp4 --seeds 3-5 --morph --frames 2', '3 people need as many --frames at least, got 2'),
     ],

@@ -163,12 +163,12 @@ class MakeFilm:
     "A film of one seed that turns, of several side by side, or of one that turns into others: .mp4."
 
     out: str  # file
-    seed: int = 0  # of the person, as in `render`
+    seed: int | None = None  # of the person, as in `render`
     seeds: str = ''  # of several, side by side, colours above normals: e.g. 0,1,4-6
     morph: bool = False  # one head that turns into each of --seeds, and back into the first
     frames: int = 72  # pictures
     fps: float = 24.0  # pictures per second
-    swing: float = 0.7  # radians to each side
+    swing: float | None = None  # radians to each side
     turn: bool = False  # all the way round instead
     resolution: int | None = None  # pixels per side, even
     network: str = ''  # safetensors file
@@ -290,7 +290,7 @@ _HINTS = {  # command -> field -> what its empty value stands for
     | _same('yaw pitch', 'found in PICTURE; 0 where the other is given'),
     MakeMesh: dict(network='the shipped generator', level='0; half the light in a tenth of the box'),
     MakeFilm: dict(network='the shipped generator', resolution='what it was trained for')
-    | dict(seeds='that of --seed alone'),
+    | dict(seed='0', seeds='that of --seed alone', swing='0.7'),
     View: dict(network='the shipped generator'),
     ImportEG3D: dict(neural_resolution='64, or what super-resolution starts from'),
     Ablate: _STUDY_DEFAULTS | _same('set record', 'none'),
@@ -758,6 +758,7 @@ def _eval_command(a: Eval) -> dict:
     from wysiwyg.metrics import evaluate
     from wysiwyg.tracking import safe
 
+    _refuse_unread(a)
     if a.record:
         check_writable(data_dir() / 'results' / f'{safe(a.record)}.json')
     g = _open_generator(a.network)
@@ -777,6 +778,13 @@ def _eval_command(a: Eval) -> dict:
     if a.track and not a.untrained:
         _tell_scores(a.network, scores, f'n {a.n}, seed {a.seed}', g.run.system)
     return scores
+
+# %% ../nbs/21_cli.ipynb #21c0f041
+def _refuse_unread(a: Eval):
+    "UsageError for an option that published protocols alone read, where none is asked."
+    for name in ('inception', 'inception_sha', 'normals'):
+        if getattr(a, name) and not a.protocol:
+            raise _UsageError(f'--{name.replace("_", "-")} is of a published --protocol: give one')
 
 # %% ../nbs/21_cli.ipynb #dabe6706
 def _eval_data(a: Eval, g: Generator) -> Dataset:
@@ -1102,7 +1110,7 @@ def _video_command(a: MakeFilm) -> dict:
     if a.resolution and a.resolution % 2:
         mend = f'give {a.resolution + 1}'
         raise _UsageError(f'--resolution must be even for a film, got {a.resolution}: {mend}')
-    people, swing = _people_of(a), None if a.turn else a.swing
+    people, swing = _people_of(a), _swing_of(a)
     began, g = time.time(), still(_open_generator(a.network))
     _check_width(1 if a.morph else len(people), a.resolution or g.run.resolution)
     planes = _planes_of(g, people[0], a.trunc)
@@ -1121,7 +1129,9 @@ def _video_command(a: MakeFilm) -> dict:
 # %% ../nbs/21_cli.ipynb #a1c0de40
 def _people_of(a: MakeFilm) -> list[int]:
     "Seeds of a film; UsageError for seeds that are none, or too few to turn into each other."
-    people = parse_seeds(a.seeds) if a.seeds else [a.seed]
+    if a.seeds and a.seed is not None:
+        raise _UsageError('--seed and --seeds name the same people: give one of them')
+    people = parse_seeds(a.seeds) if a.seeds else [a.seed or 0]
     if a.morph and len(set(people)) < 2:
         raise _UsageError('--morph turns people into each other: give two --seeds or more')
     if a.morph and a.frames < len(people):
@@ -1129,14 +1139,22 @@ def _people_of(a: MakeFilm) -> list[int]:
     return people
 
 
+def _swing_of(a: MakeFilm) -> float | None:
+    "Radians to each side, None all the way round; UsageError where both are asked."
+    if a.turn and a.swing is not None:
+        raise _UsageError('--turn and --swing are two ways to move: give one of them')
+    return None if a.turn else 0.7 if a.swing is None else a.swing
+
+
 def _check_width(people: int, side: int):
-    "ValueError where so many heads of `side` pixels are wider than a film may be."
-    if people * side > _WIDEST:
-        most = max(1, _WIDEST // side)
+    "ValueError where so many heads of `side` pixels are more than memory or a film may hold."
+    most = min(_BESIDE, max(1, _WIDEST // side))
+    if people > most:
         raise ValueError(f'a film holds {most} heads of {side} pixels beside each other, got {people}')
 
 
 _WIDEST = 16_384  # pixels that H.264 can hold in a row
+_BESIDE = 32  # heads that are rendered at once, from planes that stay
 
 # %% ../nbs/21_cli.ipynb #21c0f003
 def _invert_command(a: Invert) -> dict:

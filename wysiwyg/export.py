@@ -632,7 +632,10 @@ def _shot(g: Generator, planes: Tensor, yaws: Tensor, resolution: int | None, co
     "Colours, then normals, of P people, each from a yaw of its own."
     camera = g.orbit(yaws, torch.zeros(len(yaws)))
     seen = g.render(planes, camera, resolution, normals=True)
-    return sheet(torch.cat([seen.image(), seen.normal_colors(camera)]), cols=cols)
+    image = seen.image()
+    if not image.isfinite().all():
+        raise ValueError('a frame is not finite: look at planes, swing and weights')
+    return sheet(torch.cat([image, seen.normal_colors(camera)]), cols=cols)
 
 
 @torch.no_grad()
@@ -645,8 +648,7 @@ def turntable(
     swing: float | None = 0.7,  # radians to each side; None: all the way round
     fps: float = 24,
 ) -> Path:
-    "A film of one person, colour beside normals. ValueError as `save_film`."
-
+    "A film of one person, colour beside normals. ValueError as `save_film`, and for what is not finite."
     again = swing is not None and frames % 2 == 0  # on its way back: sin(pi - x) = sin x
 
     @lru_cache(frames // 4 + 1 if again else 0)
@@ -656,7 +658,7 @@ def turntable(
     yaws = [round(yaw, 9) for yaw in turntable_yaws(frames, swing)]
     return save_film(map(picture, yaws), path, fps)
 
-# %% ../nbs/18_export.ipynb #18e0c041
+# %% ../nbs/18_export.ipynb #18e0c043
 def w_between(
     w: Tensor,  # [K, C, w_dim], K people in each of C columns
     share: float,  # of the way through all and back to the first, in [0, 1)
@@ -668,7 +670,7 @@ def w_between(
     s = f * f * (3 - 2 * f)
     return torch.lerp(w[i], w[(i + 1) % len(w)], s)
 
-
+# %% ../nbs/18_export.ipynb #18e0c041
 @torch.no_grad()
 def passage(
     g: Generator,
@@ -679,8 +681,15 @@ def passage(
     swing: float | None = 0.7,  # radians to each side; None: all the way round
     fps: float = 24,
 ) -> Path:
-    "A film of C heads side by side, colours above normals. ValueError as `save_film`, or for another shape."
+    """A film of C heads side by side, colours above normals.
+
+    ValueError as `save_film`, and for w of another shape, of nobody, or not finite.
+    """
     expect(w, 'w', 'K C W', W=g.run.backbone.w_dim)
+    if not w.numel():
+        raise ValueError(f'w holds nobody, it is {list(w.shape)}: give at least one person')
+    if not w.isfinite().all():
+        raise ValueError('w must be finite')
     columns = w.shape[1]
 
     @lru_cache(1)

@@ -295,7 +295,8 @@ def peak_gib(call: Callable, *args) -> float:
 
 # %% ../nbs/22_studies.ipynb #e21a2205
 def system_run(system: str, images: float, heads: int, **changes) -> Run:
-    "`tiny` of a system, its whole course in so many images; ValueError as of `override` and `check`."
+    "`tiny` of a system, its whole course in so many images; ValueError for a name or option not known."
+    lookup(METHODS, system, 'system')
     base = override(tiny(images), **{'heads.n': heads, 'system': system})
     run = method_of(base).adapted(base)
     if 'camera' not in method_of(base).label_kinds:
