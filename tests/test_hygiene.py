@@ -619,6 +619,10 @@ def test_sizes(path):
     assert not size_faults(load(path), path.stat().st_size)
 
 
+def test_every_stage_ends_with_exercises():
+    assert [name(p) for p in PATHS if stage(p) and not is_solution(p) and not asked(load(p))] == []
+
+
 @pytest.mark.parametrize('path', [p for p in PATHS if asked(load(p))], ids=name)
 def test_exercises_are_solved(path):
     if path.stem in UNSOLVED:
