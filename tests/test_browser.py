@@ -391,6 +391,43 @@ def test_systems_before_one_camera(page, tmp_path):
     assert page.asked == [file.as_uri()] and not page.complaints
 
 
+def yaws_of_a_drag(page, step: int) -> list[float]:
+    "What each of twenty moves of a drag from the middle of the first picture shows."
+    box = page.locator('.wy canvas').first.bounding_box()
+    x, y = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    shown = []
+    for k in range(1, 21):
+        page.mouse.move(x + step * k, y)
+        shown.append(float(page.locator('input[data-name=yaw]').input_value()))
+    page.mouse.up()
+    return shown
+
+
+def test_a_turn_past_what_was_recorded_stays_at_the_nearest(page, tmp_path):
+    "Of a drag the nearest, never back; a key goes on to the next, and at the last one stays."
+    from wysiwyg.baselines.compare import Linked
+    from wysiwyg.generator import load_generator
+
+    file = tmp_path / 'page.html'
+    linked = Linked({'one': load_generator()}, yaw=0.3)
+    file.write_text(linked.html([{'yaw': 0.0}, {'yaw': -0.3}]), encoding='utf8')
+    page.add_init_script('delete window.OffscreenCanvas')  # as in Safari before 16.4
+    page.goto(file.as_uri())
+    assert 'Recorded states: 3.' in page.inner_text('body')
+    for step in (6, -6):  # 1/150 radian a pixel
+        begin = float(page.locator('input[data-name=yaw]').input_value())
+        asked = [begin - step * k / 150 for k in range(1, 21)]
+        nearest = [min((0.3, 0.0, -0.3), key=lambda yaw, a=a: abs(yaw - a)) for a in asked]
+        assert yaws_of_a_drag(page, step) == nearest
+    for key, shown in (('ArrowLeft', [0.0, -0.3, -0.3]), ('ArrowRight', [0.0, 0.3, 0.3])):
+        for yaw in shown:
+            page.locator('.wy').press(key)
+            assert float(page.locator('input[data-name=yaw]').input_value()) == yaw
+    assert page.asked == [file.as_uri()] and not page.complaints
+
+
 COVERED = """() => {
   const c = document.querySelector('canvas'), g = c.getContext('2d');
   const d = g.getImageData(0, 0, c.width, c.height).data;

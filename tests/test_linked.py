@@ -136,6 +136,7 @@ def test_systems_of_other_sizes_stand_beside_each_other(systems):
 def test_a_page_without_a_kernel(linked):
     page = linked.html([{'yaw': yaw, 'y': y} for yaw in (-0.3, 0.3) for y in (0.4, 0.6)])
     known = json.loads(page.split('id="known">')[1].split('</script>')[0])
+    assert 'Recorded states: 5.' in page
     assert len(known['answers']) == 5 and 'import ' not in page.split('<script type="module">')[1]
 
 

@@ -195,7 +195,7 @@ function onPicture(canvas, root, model, ask, { turned, left = () => {}, clicked 
 
 // RGB bytes, row by row, as an opaque picture over the whole canvas, whose context it gives.
 function putPixels(canvas, bytes, width, height = width) {
-  const small = new OffscreenCanvas(width, height), image = new ImageData(width, height);
+  const small = element('canvas', { width, height }), image = new ImageData(width, height);
   for (let i = 0; i < width * height; i++) {
     for (let k = 0; k < 3; k++) image.data[4 * i + k] = bytes[3 * i + k];
     image.data[4 * i + 3] = 255;
@@ -257,7 +257,8 @@ function formulas(all, onPick) {
   return { box, names: element('div', { class: 'row', style: 'gap: 4px; margin: 6px 0 4px' }, ...buttons), show };
 }
 
-// The model of a page without a kernel: the recorded answer nearest to what is asked.
+// The model of a page without a kernel: the recorded answer nearest to what is asked. Whoever turns one number
+// by a key is brought to the next recorded one; under a pointer it would run away from what is held.
 function recordedModel({ settings, answers, pictures }) {
   const decode = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const decoded = pictures.map(decode);
@@ -280,6 +281,9 @@ function recordedModel({ settings, answers, pictures }) {
   };
   const written = (asked) => JSON.stringify(settings.map((s) => asked[s.name]));
   const recorded = new Set(answers.map((a) => written(a.asked)));
+  let held = false;
+  addEventListener('pointerdown', (e) => { held = e.target.type !== 'number'; }, true);
+  for (const lost of ['pointerup', 'pointercancel']) addEventListener(lost, () => { held = false; });
   const model = {
     known: (asked) => recorded.has(written(asked)),
     turnable: (name) => new Set(answers.map((a) => a.asked[name])).size > 1,
@@ -291,7 +295,7 @@ function recordedModel({ settings, answers, pictures }) {
       const { turn, ...asked } = values.asked, before = values.told.asked;
       const changed = settings.filter((o) => asked[o.name] !== before[o.name]).map((o) => o.name);
       const [only] = changed, ahead = (b) => Math.sign(b.asked[only] - before[only]) === Math.sign(asked[only] - before[only]);
-      const onward = changed.length === 1 && typeof asked[only] === 'number' ? answers.filter(ahead) : answers;
+      const onward = !held && changed.length === 1 && typeof asked[only] === 'number' ? answers.filter(ahead) : answers;
       const cost = (b) => distance(asked, b.asked, changed);
       const near = (onward.length ? onward : answers).reduce((a, b) => (cost(b) < cost(a) ? b : a));
       values.told = { error: '', asked: near.asked, ...near.told, turn };

@@ -208,7 +208,7 @@ def _one_of_its_cell(live: Live):
 _SHELL = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>%s</title>
 <style>body { margin: 16px; font: 14px system-ui, sans-serif; }</style>
-<div id="here"></div>
+<div id="here"></div>%s
 <script type="application/json" id="known">%s</script>
 <script type="module">
 %s
@@ -235,7 +235,9 @@ def page_source(live: Live, known: dict, model: str, *scripts: str) -> str:
     "HTML of a drawing; `model`, a function of JavaScript in one of its scripts, makes its model of `known`."
     data = json.dumps(known, allow_nan=False).replace('<', '\\u003c')
     script = _script_of((*live.scripts, *scripts)).replace('export default drawing;', '')
-    return _SHELL % (type(live).__name__, data, script, model)
+    states = len({json.dumps(answer['asked']) for answer in known.get('answers', ())})
+    said = f'\n<p>Recorded states: {states}. A turn shows the nearest.</p>' if states else ''
+    return _SHELL % (type(live).__name__, said, data, script, model)
 
 # %% ../nbs/18a_live.ipynb #18a1a011
 def _png_of(figure) -> bytes:
