@@ -289,6 +289,34 @@ def test_a_page_without_a_kernel(page, tmp_path):
     assert page.asked == [file.as_uri()] and not page.complaints
 
 
+def test_a_ray_known_to_be_empty(page, tmp_path):
+    from wysiwyg.generator import load_generator, still
+    from wysiwyg.inspector import Inspector
+
+    file = tmp_path / 'page.html'
+    inspector = Inspector(still(load_generator()), x=0.02, y=0.02)
+    file.write_text(inspector.html([{'x': 0.5, 'y': 0.5}]), encoding='utf8')
+    page.goto(file.as_uri())
+    formula = page.locator('.wy .formula')
+    for name in ('samples', 'sdf', 'beta', 'T', 'w', 'depth'):
+        page.locator(f'button[data-formula={name}]').click()
+        said = formula.inner_text()
+        assert 'no samples: the probe knew this ray to be empty' in said
+        assert 'undefined' not in said and 'NaN' not in said
+    for name in ('probe', 'pdf', 'kept', 'strata'):
+        page.locator(f'button[data-formula={name}]').click()
+        assert 'undefined' not in formula.inner_text()
+    plots = page.locator('.wy canvas').nth(2)
+    box = plots.bounding_box()
+    page.mouse.move(box['x'] + box['width'] / 2, box['y'] + 60)
+    page.locator('.wy').press('p')  # beside the next ray
+    picture = page.locator('.wy canvas').first
+    answered(page, lambda: picture.click(position={'x': 144, 'y': 144}))
+    page.locator('button[data-formula=w]').click()
+    assert 'no samples' not in formula.inner_text()
+    assert page.asked == [file.as_uri()] and not page.complaints
+
+
 def assert_arrow_is_of(step: dict, page):
     "The shown sigma is that of the D whose slope makes the arrow: after it moved."
     shown = page.locator('.wy .formula').inner_text().split('at (')[1]

@@ -15,7 +15,7 @@ from hypothesis import given, settings, strategies as st
 from wysiwyg import inspector as module, live
 from wysiwyg.camera import camera_rays
 from wysiwyg.core import rng
-from wysiwyg.generator import load_generator
+from wysiwyg.generator import load_generator, still
 from wysiwyg.inspector import VIEWS, Frame, Inspector, RayParts, inspector_settings, take_apart
 from wysiwyg.live import checked, rounded
 from wysiwyg.proposal import PROPOSALS
@@ -78,6 +78,27 @@ def test_what_is_shown_is_the_trace(inspector, asked):
         pdf = np.array(ray['pdf'])
         assert pdf.sum() == pytest.approx(1, abs=1e-3)
         assert pdf[np.array(ray['keep'], bool)].sum() >= inspector.asked['tau'] - 1e-3
+
+
+@pytest.mark.parametrize('sampler', [name for name in SAMPLERS if name not in WITHOUT_PDF])
+def test_a_ray_known_to_be_empty_has_no_samples_and_says_so(g, sampler):
+    inspector = Inspector(still(g), sampler=sampler)
+    ray = inspector.ask(x=0.02, y=0.02)['ray']
+    assert ray['empty'] == 'no samples: the probe knew this ray to be empty'
+    assert {len(ray['samples'][name]) for name in ('t', 'delta', 'sdf', 'beta', 'sigma', 'trans')} == {0}
+    assert ray['counts'] is None or sum(ray['counts']) == 0
+    assert (ray['samples']['depth'], ray['samples']['opacity']) == (pytest.approx(ray['far']), 0)
+    assert ray['truth']['opacity'] < 1e-3 and inspector.png()[:4] == b'\x89PNG'
+    json.dumps(inspector.told, allow_nan=False)
+    lit = inspector.ask(x=0.5, y=0.5)['ray']
+    assert lit['empty'] == '' and len(lit['samples']['t']) > 0
+
+
+def test_nothing_is_in_vain_where_nothing_is_asked(g):
+    away = still(g)
+    away.view = 30.0, away.view[1]  # its rays end long before the head
+    told = Inspector(away).ask()
+    assert told['spent']['trace'] == told['in_vain'] == 0
 
 
 def eq1(sdf: np.ndarray, beta: np.ndarray) -> np.ndarray:

@@ -122,8 +122,8 @@ function ofWhat(ray, c, i, k, t) {
 // The sample nearest to the pointer, else the heaviest, and its bin.
 function chosen(ray, t) {
   const s = ray.samples, all = s.t.map((_, i) => i);
-  const i = t === null ? all.reduce((a, b) => (s.weights[b] > s.weights[a] ? b : a)) : all.reduce((a, b) => (Math.abs(s.t[b] - t) < Math.abs(s.t[a] - t) ? b : a));
-  const bins = ray.pdf ? ray.pdf.length : 1, place = t === null ? s.t[i] : t;
+  const i = t === null ? all.reduce((a, b) => (s.weights[b] > s.weights[a] ? b : a), 0) : all.reduce((a, b) => (Math.abs(s.t[b] - t) < Math.abs(s.t[a] - t) ? b : a), 0);
+  const bins = ray.pdf ? ray.pdf.length : 1, place = t ?? s.t[i] ?? ray.near;
   const k = Math.min(bins - 1, Math.max(0, Math.floor(((place - ray.near) / (ray.far - ray.near)) * bins)));
   return [i, k];
 }
@@ -199,8 +199,8 @@ function render({ model, el }) {
 
   function drawFormula(ray) {
     if (!ray) return;
-    const [i, k] = chosen(ray, view.t), c = view.curve;
-    formula.show(c, c.put(ray, i, k) || 'this sampler asks no proposal', element('div', { class: 'quiet' }, ofWhat(ray, c, i, k, view.t)));
+    const [i, k] = chosen(ray, view.t), c = view.curve, none = c.stage > 3 && ray.empty;
+    formula.show(c, none || c.put(ray, i, k) || 'this sampler asks no proposal', element('div', { class: 'quiet' }, none ? '' : ofWhat(ray, c, i, k, view.t)));
   }
 
   function draw() {

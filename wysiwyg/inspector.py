@@ -111,7 +111,7 @@ def take_apart(
     edges = bin_edges(volume.near, volume.far, g.renderer.probe.samples)
     drawn = len(samples.t)
     if config.kind == 'refined':
-        drawn = max(1, round(config.first * drawn))  # the rest were not drawn from the pdf
+        drawn = min(drawn, max(1, round(config.first * drawn)))  # the rest were not drawn from the pdf
     told = _told_of(trace, pixel, side, drawn, config)
     looked = trace.probe.weights.shape[-1] if trace.probe else 0
     return RayParts(pixel, edges, *told, samples, truth, dense, looked)
@@ -405,6 +405,7 @@ def _report(p: RayParts, near: float, far: float) -> dict:
         told[name] = _numbers(a) | {'depth': a.depth(far), 'opacity': a.opacity}
         told[name]['color'] = rounded(a.weights @ a.rgb, 3)
     told['truth']['along'] = _hexes(p.truth.rgb)
+    told['empty'] = '' if len(p.samples.t) else 'no samples: the probe knew this ray to be empty'
     return told
 
 
@@ -418,7 +419,7 @@ _LOADED = 4  # generators of a run that stay in memory
 def _in_vain(trace: Trace) -> float:
     "Share of the samples that look along rays which meet nothing."
     nothing = trace.rendering.image('opacity') < 0.01
-    return (trace.samples[nothing].sum() / trace.samples.sum()).item()
+    return (trace.samples[nothing].sum() / trace.samples.sum().clamp_min(1)).item()
 
 
 def _idle(asked: dict, given: bool) -> dict[str, str]:
@@ -575,7 +576,7 @@ def _costs(told: dict) -> str:
     said = f'pixel {column}, {row}\nevaluations: {" + ".join(parts)}'
     if 'psnr' in told:
         said += f', {told["psnr"]:.1f} dB'
-    return said
+    return '\n'.join(filter(None, (said, told['ray']['empty'])))
 
 # %% ../nbs/19_inspector.ipynb #19a0a027
 def _draw_told(ax, ray: dict, step: int):
