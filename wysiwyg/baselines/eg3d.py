@@ -18,7 +18,7 @@ from ..config import *
 from ..core import *
 from ..discriminator import *
 from ..method import Batch, Fake, autocast
-from ..renderer import chunked, places_in_strata, surface_normals
+from ..renderer import chunked, places_in_strata, spread_second, surface_normals
 from ..samplers import two_pass
 from ..stylegan import *
 from ..triplane import *
