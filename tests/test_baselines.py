@@ -5,6 +5,7 @@ import shlex
 import pytest
 import torch
 
+from wysiwyg.baselines.eg3d import EG3D
 from wysiwyg.cli import main
 from wysiwyg.config import METHODS, PRESETS, check, preset
 from wysiwyg.generator import load_generator, method_of
@@ -89,3 +90,25 @@ def test_every_preset_is_adapted(name, method):
     with torch.device('meta'):
         g = method_of(run).generator(run, start=False)
     assert sum(p.numel() for p in g.parameters()) > 1e5
+
+
+def test_eg3d_without_jitter_asks_more_than_one_place(monkeypatch):
+    run = EG3D.adapted(preset('tiny', **{'sampler.jitter': False}))
+    g, asked = EG3D.generator(run), []
+    field_at = g.field_at
+
+    def noting(*scene):
+        field = field_at(*scene)
+
+        def noted(points, *rest):
+            asked.append(points)
+            return field(points, *rest)
+
+        return noted
+
+    monkeypatch.setattr(g, 'field_at', noting)
+    with torch.no_grad():
+        g.render(g.synthesize(torch.zeros(1, run.backbone.w_dim)), g.orbit(0.0, 0.0))
+    second = asked[1]
+    assert second.shape[2] == run.render.fine > 1
+    assert (second.diff(dim=2).norm(dim=-1) > 1e-6).float().mean() > 0.9

@@ -301,7 +301,7 @@ def test_a_ray_known_to_be_empty(page, tmp_path):
     for name in ('samples', 'sdf', 'beta', 'T', 'w', 'depth'):
         page.locator(f'button[data-formula={name}]').click()
         said = formula.inner_text()
-        assert 'no samples: the probe knew this ray to be empty' in said
+        assert 'no samples: the probe saw nothing here' in said
         assert 'undefined' not in said and 'NaN' not in said
     for name in ('probe', 'pdf', 'kept', 'strata'):
         page.locator(f'button[data-formula={name}]').click()

@@ -84,7 +84,7 @@ def test_what_is_shown_is_the_trace(inspector, asked):
 def test_a_ray_known_to_be_empty_has_no_samples_and_says_so(g, sampler):
     inspector = Inspector(still(g), sampler=sampler)
     ray = inspector.ask(x=0.02, y=0.02)['ray']
-    assert ray['empty'] == 'no samples: the probe knew this ray to be empty'
+    assert ray['empty'] == 'no samples: the probe saw nothing here'
     assert {len(ray['samples'][name]) for name in ('t', 'delta', 'sdf', 'beta', 'sigma', 'trans')} == {0}
     assert ray['counts'] is None or sum(ray['counts']) == 0
     assert (ray['samples']['depth'], ray['samples']['opacity']) == (pytest.approx(ray['far']), 0)

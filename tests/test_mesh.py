@@ -614,6 +614,14 @@ def test_the_video_command_warns_where_nothing_is_seen(tmp_path, capsys, monkeyp
     assert 'nothing is seen from radius 30.00' in capsys.readouterr().err
 
 
+def test_the_video_command_shows_still_frames(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(export, 'turntable', lambda g, planes, path, **how: shown.append(g) or path)
+    assert main(f'video --out {tmp_path}/a.mp4 --frames 1 --resolution 16'.split()) == 0
+    sampler = shown[0].renderer.sampler
+    assert (sampler.policy, sampler.jitter, sampler.empty) == ('need', False, 0)
+
+
 def test_the_video_command_shows_the_person_from_the_front_first(tmp_path, capsys):
     out = tmp_path / 'head.mp4'
     assert main(f'video --out {out} --seed 5 --frames 3 --fps 12 --resolution 32 --json'.split()) == 0

@@ -298,7 +298,7 @@ def ledger_table(claims: tuple[Claim, ...] = CLAIMS) -> str:
 # %% ../nbs/23_claims.ipynb #e11c0002
 _STUDY = 'a11_training_budget'
 _OURS = 'not in it', '', _STUDY  # source, published numbers, study
-_FRAME = 'frame of 128 pixels, still, ours, 3 a bin'
+_FRAME = 'frame of 128 pixels, still'
 _SHARP = Claim(
     'A still frame of 128 pixels with three samples a bin reaches 45 dB',
     *_OURS,

@@ -661,6 +661,7 @@ BY_NEED = {
 STILL = {
     'sampler.jitter': False,
     'sampler.empty': 0,
+    'sampler.per_bin': 3.0,
 }
 
 # %% ../nbs/01_config.ipynb #cb0b981c

@@ -326,9 +326,12 @@ def still(g: Generator) -> Generator:
     """A generator of the weights of `g` for frames that nobody learns from: `BY_NEED` and `STILL`.
 
     `g` itself where its sampler asks no proposal, and of a method with a renderer of its own."""
-    if not isinstance(g, Generator) or g.renderer.sampler.kind in WITHOUT_PDF:
+    if not hasattr(g, 'renderer') or g.renderer.sampler.kind in WITHOUT_PDF:
         return g
-    return g.using(run=override(g.run, **BY_NEED, **STILL))
+    r = g.renderer
+    run = replace(g.run, probe=r.probe, proposal=r.proposal, sampler=r.sampler)
+    run = override(run, **BY_NEED, **STILL)
+    return g.using(renderer=replace(r, probe=run.probe, proposal=run.proposal, sampler=run.sampler))
 
 
 def loosen(g: Generator, factor: float) -> Generator:

@@ -36,11 +36,7 @@ const sub = (i) => String(i + 1).replace(/\d/g, (d) => '\u2080\u2081\u2082\u2083
 // ---- the ray, three plots over one axis ---------------------------------------------------------
 
 function window_of(ray, zoomed) {
-  if (!zoomed || ray.truth.opacity < 0.5) return [ray.near, ray.far];
-  const depth = ray.truth.depth, width = ray.probe ? (ray.far - ray.near) / ray.probe.length : 0;
-  const peak = ray.probe ? ray.near + width * (ray.probe.indexOf(Math.max(...ray.probe)) + 0.5) : depth;
-  const middle = Math.abs(peak - depth) < 0.08 ? peak : depth; // where the probe has it, which its neighbours share
-  return [middle - 0.12, middle + 0.12];
+  return zoomed ? ray.window : [ray.near, ray.far];
 }
 
 function niceTicks([a, b]) {
@@ -80,7 +76,7 @@ function drawRay(g, box, ray, view) {
   field.line(d.t, d.beta, INK.pink, 1);
   field.line(d.t, d.beta.map((b) => -b), INK.pink, 1);
   field.line(d.t, d.sdf, INK.grey, 1.5);
-  const half = (ray.far - ray.near) / d.t.length;
+  const half = (ray.far - ray.near) / d.t.length / 2;
   d.t.forEach((t, i) => field.block(t - half, t + half, -high, -0.84 * high, d.along[i]));
   if (on('samples')) s.t.forEach((t, i) => field.dot(t, s.sdf[i], INK.black));
   field.frame(width < 330 ? 'distance s, \u00b1\u03b2, colour' : 'signed distance s of the field, and \u00b1\u03b2; below: its colour', [-high, 0, high]);

@@ -384,6 +384,9 @@ VIEWS = dict(
 )
 
 # %% ../nbs/19_inspector.ipynb #19a00024
+_CLOSE = 0.12  # world units
+
+
 def _numbers(a: _Along) -> dict:
     names = 't', 'delta', 'sdf', 'beta', 'sigma', 'trans', 'weights'
     return {name: rounded(getattr(a, name), 5) for name in names}
@@ -395,6 +398,20 @@ def _hexes(rgb: Tensor) -> list[str]:
     return [f'#{r:02x}{g:02x}{b:02x}' for r, g, b in levels]
 
 
+def _window(p: RayParts, near: float, far: float) -> tuple[float, float]:
+    "Of the ray, what is worth a closer look, world units: around the surface, unless the pdf is elsewhere."
+    if p.truth.opacity < 0.1:
+        return near, far
+    middle = (p.truth.weights @ p.truth.t).item() / p.truth.opacity
+    if p.probe is not None:
+        centres = (p.edges[1:] + p.edges[:-1]) / 2
+        peak = centres[p.probe.argmax()].item()  # which the neighbours of a probe's pixel share
+        middle = peak if abs(peak - middle) < 0.08 else middle
+        if p.pdf[(centres - middle).abs() < _CLOSE].sum() < 0.5:
+            return near, far
+    return middle - _CLOSE, middle + _CLOSE
+
+# %% ../nbs/19_inspector.ipynb #19a1a024
 def _report(p: RayParts, near: float, far: float) -> dict:
     "The parts of a ray as plain lists for a page."
     told = {'pixel': list(p.pixel), 'near': near, 'far': far, 'probe_side': p.probe_side, 'dense': p.dense}
@@ -405,7 +422,8 @@ def _report(p: RayParts, near: float, far: float) -> dict:
         told[name] = _numbers(a) | {'depth': a.depth(far), 'opacity': a.opacity}
         told[name]['color'] = rounded(a.weights @ a.rgb, 3)
     told['truth']['along'] = _hexes(p.truth.rgb)
-    told['empty'] = '' if len(p.samples.t) else 'no samples: the probe knew this ray to be empty'
+    told['window'] = _window(p, near, far)
+    told['empty'] = '' if len(p.samples.t) else 'no samples: the probe saw nothing here'
     return told
 
 
@@ -540,8 +558,7 @@ def _ray_figure(inspector: Inspector):
     _draw_light(axes[2], ray, step)
     for ax in axes:
         ax.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
-    around = ray['truth']['depth'] if ray['truth']['opacity'] > 0.5 else (ray['near'] + ray['far']) / 2
-    axes[2].set(xlabel='distance from the camera, world units', xlim=(around - 0.15, around + 0.15))
+    axes[2].set(xlabel='distance from the camera, world units', xlim=ray['window'])
     return fig
 
 # %% ../nbs/19_inspector.ipynb #19a1a027
@@ -574,6 +591,7 @@ def _costs(told: dict) -> str:
     parts = [f'{names[part]} {n:.1f}' for part, n in told['spent'].items()]
     row, column = told['ray']['pixel']
     said = f'pixel {column}, {row}\nevaluations: {" + ".join(parts)}'
+    said += f', {told["in_vain"]:.0%} of the samples in vain'
     if 'psnr' in told:
         said += f', {told["psnr"]:.1f} dB'
     return '\n'.join(filter(None, (said, told['ray']['empty'])))

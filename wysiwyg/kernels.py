@@ -805,15 +805,15 @@ PARTS['smallest_set'] += r"""
 template<bool MASS> __device__ int level(const Row& r, int need)
 {
 #if LANES == 1                           // alone: from the largest down, which are seldom many
-    int last = 1<<30, found = 0;
-    while (found < need && last > 0) {
+    int last = 1<<30, found = 0, rounds = MASS || need <= 8 ? 8 : 0;
+    for (; rounds && found < need && last > 0; rounds--) {
         int next = 0, same = 0;
         for (int i = 0; i < PER; i++) next = max(next, r.units[i] < last ? r.units[i] : 0);
         for (int i = 0; i < PER; i++) same += r.units[i] == next;
         found += MASS ? same*next : same;
         last = next;
     }
-    return last;
+    if (found >= need || last == 0) return last;
 #endif
     int v = 0;
     for (int step = 1<<20; step; step /= 2)

@@ -198,7 +198,7 @@ WITHOUT_PDF = ('uniform', 'two_pass', 'root')
 
 
 def _nothing(group: RayGroup):
-    "Where a ray may spend nothing, no sampler has a say."
+    "Where a ray may spend nothing (its places `u` are none), no sampler has a say."
     return _ask_at(group, Samples(group.u, group.u))
 
 

@@ -993,8 +993,8 @@ def _import_report(client, study: str, runs: list[dict], run_id: str, tags: dict
     in_order = sorted(filter(_is_arm, runs), key=lambda run: run['start'])
     arms = [run['tags']['wysiwyg.arm'] for run in in_order]
     baseline = tags.get('wysiwyg.baseline') or (arms[0] if arms else None)
-    pairs = json.loads(tags.get('wysiwyg.pairs', '[]'))
     try:
+        pairs = json.loads(tags.get('wysiwyg.pairs', '[]'))
         page = study_report(study, baseline, note=note.split('\n')[0], pairs=pairs)
     except ValueError:
         return  # arms that may not be compared

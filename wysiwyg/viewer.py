@@ -38,6 +38,12 @@ def _around_head(g: Generator, camera: Camera) -> Generator:
     return g.using(renderer=replace(g.renderer, volume=moved))
 
 
+def _from_anywhere(g: Generator) -> Generator:
+    "Two samples even where the probe saw nothing: from afar its pixels are too coarse for the rim of a head."
+    sampler = replace(g.renderer.sampler, empty=2)
+    return g.using(renderer=replace(g.renderer, sampler=sampler))
+
+
 @torch.no_grad()
 def _view_frame(g: Generator, planes: Tensor, camera: Camera, side: int, normals: bool = False) -> np.ndarray:
     "planes [1, 3, C, H, W] from one camera -> [side, side, 3] uint8, colours or normals."
@@ -107,7 +113,7 @@ class Viewer:
     "A head to walk around in a browser of this machine: `preview` pixels while it moves, `full` at rest."
 
     def __init__(self, g: Generator, seed: int = 0, trunc: float = 0.8, preview: int = 64, full: int = 192):
-        self.g, self.preview, self.full = still(g), preview, full
+        self.g, self.preview, self.full = _from_anywhere(still(g)), preview, full
         self.normals, self.lock = False, threading.Lock()
         self.watchers, self.server = {}, None
         self.person(seed, trunc)
