@@ -160,7 +160,9 @@ class MakeMesh:
 
 @dataclass
 class MakeFilm:
-    "A film of one seed that turns, of several side by side, or of one that turns into others: .mp4."
+    """A film of one seed that turns, of several side by side, or of one that turns into others: .mp4.
+
+    A wysiwyg generator shows frames without jitter, with samples where the light is."""
 
     out: str  # file
     seed: int | None = None  # of the person, as in `render`
