@@ -111,7 +111,7 @@ POLICIES = {  # name -> of the sampler
     'still, need 0.5': dict(STILL_NEED, per_bin=0.5, least=2),
     'still, need 1': dict(STILL_NEED, per_bin=1.0),
     'still, need 1.5': dict(STILL_NEED, per_bin=1.5),
-    'still, need 2': dict(STILL_NEED),
+    'still, need 2': dict(STILL_NEED, per_bin=2.0),
     'still, need 3': dict(STILL_NEED, per_bin=3.0),
 }
 PROPOSALS = {  # name -> probe

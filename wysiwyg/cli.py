@@ -11,8 +11,8 @@ __all__ = ['Heads', 'Short', 'Train', 'Objects', 'Eval', 'Render', 'Ablate', 'St
 # %% ../nbs/21_cli.ipynb #5ecaeb89
 import contextlib, functools, json, math, os, re, shlex, signal, subprocess, sys, tempfile, threading, time
 from collections.abc import Iterator
-from itertools import groupby
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Literal
 import numpy as np
