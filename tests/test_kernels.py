@@ -769,7 +769,7 @@ def test_a_launcher_looks_at_what_lies_at_an_address():
     x, out = torch.rand(1, 2, 3, 48), torch.zeros(6, dtype=torch.int32)
 
     def launch(*args):
-        K._check_arguments('certainty', args)
+        K._as_declared('certainty', args)
 
     launch(x, out, 6, 16)
     wanted = 'certainty: pdf must be contiguous torch.float32 on cpu, got'
@@ -1351,3 +1351,17 @@ def test_a_variable_that_means_nothing_is_named(monkeypatch):
     monkeypatch.setenv('WYSIWYG_IMPL', 'fast')
     with pytest.raises(ValueError, match="the variable WYSIWYG_IMPL must be one of .* got 'fast'"):
         Ops()
+
+
+@needs_compiler
+@pytest.mark.parametrize('impl', ['torch', 'cpu'])
+def test_whole_numbers_are_numbers(impl):
+    "A kernel reads a float where it declares one, whatever Python calls it."
+    pdf = torch.rand(1, 40, 12, generator=torch.Generator().manual_seed(0))
+    index, u = torch.arange(40)[None], torch.full((1, 40, 6), 0.5)
+    drawn = [Ops(impl).draw_robust(pdf, index, 6, *numbers, u) for numbers in ((1, 2, 3), (1.0, 2.0, 3.0))]
+    assert torch.equal(drawn[0].t, drawn[1].t)
+    assert drawn[0].t.min() >= 2
+    x, out = torch.rand(4, 12), torch.zeros(4, dtype=torch.int32)
+    with pytest.raises(ValueError, match='certainty: top must be a whole number, got 2.5'):
+        K._as_declared('certainty', (x, out, 4, 2.5))

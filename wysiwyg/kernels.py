@@ -199,26 +199,35 @@ _ELEMENTS = {'float': torch.float32, 'int': torch.int32, 'long long': torch.int6
 
 
 @functools.cache
-def _signature(source: str, kernel: str) -> list[tuple[str, torch.dtype | None]]:
-    "The name of each argument of a kernel; of an array also the type of its elements."
+def _signature(source: str, kernel: str) -> list[tuple[str, torch.dtype | type]]:
+    "The name of each argument of a kernel, and its type: of an array the type of its elements."
     code = re.sub('//.*', '', source)
     arguments = re.search(rf'void {kernel}\((.*?)\)\s*{{', code, re.S)[1]
     parts = [re.fullmatch(r'(?:const )?([\w ]+)(\*?) (\w+)', a.strip()) for a in arguments.split(',')]
-    return [(p[3], _ELEMENTS[p[1]] if p[2] else None) for p in parts]
+    numbers = {'int': int, 'float': float}
+    return [(p[3], _ELEMENTS[p[1]] if p[2] else numbers[p[1]]) for p in parts]
 
 
-def _check_arguments(kernel: str, args: tuple, text: str = None):
-    "ValueError unless each tensor is as the kernel will read it, and all on one device."
+def _as_declared(kernel: str, args: tuple, text: str = None) -> tuple:
+    """`args` with each number of the type that the kernel will read.
+
+    ValueError unless each tensor is so already, and all on one device; and where an int would cut a fraction.
+    """
     device = next(a.device for a in args if torch.is_tensor(a))
     declared = _signature(text or PARTS[KERNELS[kernel][-1]], kernel)
+    out = []
     for (name, kind), a in zip(declared, args, strict=True):
         is_array = torch.is_tensor(a)
-        if is_array != (kind is not None):
-            wanted = 'a tensor' if kind else 'a number'
+        if is_array != isinstance(kind, torch.dtype):
+            wanted = 'a number' if is_array else 'a tensor'
             raise ValueError(f'{kernel}: {name} must be {wanted}, got {type(a).__name__}')
         if is_array and not (a.dtype == kind and a.is_contiguous() and a.device == device):
             got = f'{"" if a.is_contiguous() else "non-"}contiguous {a.dtype} on {a.device}'
             raise ValueError(f'{kernel}: {name} must be contiguous {kind} on {device}, got {got}')
+        if not is_array and kind is int and int(a) != a:
+            raise ValueError(f'{kernel}: {name} must be a whole number, got {a}')
+        out.append(a if is_array else kind(a))
+    return tuple(out)
 
 # %% ../nbs/11_kernels.ipynb #d3403d64
 def _c_argument(a):
@@ -233,8 +242,7 @@ def launch_cpu(kernel: str, grid: int, block: int, args: tuple, schedule: str = 
 
     RuntimeError where the kernel reports a fault.
     """
-    _check_arguments(kernel, args, constants.get('text'))
-    values = [_c_argument(a) for a in args]
+    values = [_c_argument(a) for a in _as_declared(kernel, args, constants.get('text'))]
     addresses = [ctypes.cast(ctypes.pointer(v), ctypes.c_void_p) for v in values]
     pointers = (ctypes.c_void_p * len(values))(*addresses)
     run = build_cpu(kernel, **constants)
@@ -270,7 +278,7 @@ def _launch_cuda(kernel: str, grid: int, block: int, args: tuple, shared: int = 
     "Run a grid on torch's current stream; `shared` is in bytes."
     import cupy
 
-    _check_arguments(kernel, args)
+    args = _as_declared(kernel, args)
     device = next(a.device.index for a in args if torch.is_tensor(a))
     gpu = cupy.cuda.Device(device)
     stream = torch.cuda.current_stream(device).cuda_stream
