@@ -207,3 +207,33 @@ def test_claims_read_as_before():
     assert (v.word, v.reason) == ('shown at toy scale', '7.2 ± 4.8')
     v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', margin=5.0), rows)
     assert (v.word, v.reason) == ('undecided', '7.2 ± 4.8, within noise of 5')
+
+
+def test_a_record_of_several_comparisons_is_read_by_pairs():
+    "As a11 records from two starts: each has a base, and a difference to it."
+    fd = 'eval/fd_x_9'
+    means = {'a': 500.0, 'b': 450.0, 'c': 1800.0, 'd': 1700.0}
+    rows = {f'{fd}: {arm}': mean for arm, mean in means.items()}
+    rows |= {f'{fd}: {arm} ±': 10.0 for arm in means}
+    for base, arm, change in (('a', 'b', -50.0), ('c', 'd', -100.0)):
+        rows |= {f'{fd}: {base} Δ': 0.0, f'{fd}: {base} Δ±': 0.0}
+        rows |= {f'{fd}: {arm} Δ': change, f'{fd}: {arm} Δ±': 5.0}
+
+    def judged(ours: str, other: str):
+        found = judge(Claim('', '', '', 'study', f'{fd}: {ours}', f'{fd}: {other}', 'larger'), rows)
+        return found.difference, found.half
+
+    assert judged('b', 'a') == (-50.0, 5.0)
+    assert judged('d', 'c') == (-100.0, 5.0)
+    assert judged('a', 'c') == (-1300.0, pytest.approx(200**0.5))  # two bases
+    assert judged('b', 'c') == (-1350.0, pytest.approx(200**0.5))  # beside the other's
+
+
+def test_what_is_no_number_is_not_measured():
+    rows = {
+        'eval/fd_x_9: x': math.nan,
+        'eval/fd_x_9: y': 3.0,
+        'eval/fd_x_9: x ±': 1.0,
+        'eval/fd_x_9: y ±': 1.0,
+    }
+    assert judge(CLAIM, rows).word == 'not measured'

@@ -377,6 +377,37 @@ def test_a_pair_names_arms_of_the_study(store):
         run_study('odd', {'a': {'k': 1}, 'b': {'k': 2}}, lambda *a: {}, pairs=[('c', 'a', ['eval/fog'])])
 
 
+@pytest.mark.parametrize(
+    'pair, why',
+    [
+        (('a', 'a', ['eval/fog']), "the pair of 'a' and 'a' is one arm"),
+        (('a', 'b', 'eval/fog'), "needs a list of quantities, got 'eval/fog'"),
+        (('a', 'b', []), 'needs a list of quantities'),
+    ],
+)
+def test_a_pair_that_compares_nothing_is_refused(store, pair, why):
+    with pytest.raises(ValueError, match=why):
+        run_study('odd', {'a': {'k': 1}, 'b': {'k': 2}}, lambda *a: {}, pairs=[pair])
+
+
+def test_other_pairs_make_another_page_of_the_same_runs(store):
+    arms = {name: {'k': k} for k, name in enumerate('abc')}
+
+    def measure(recorder, p, seed):
+        return {'eval/flicker': float(p['k'] + seed)}
+
+    def page(pairs) -> str:
+        run_study('again', arms, measure, (0, 1), pairs=pairs)
+        pages = find_runs(store, 'again', arm='study')
+        newest = max(pages, key=lambda run: run.info.start_time)
+        return newest.data.tags['mlflow.note.content']
+
+    chained = page(zip('bc', 'ab', [['eval/flicker']] * 2))
+    assert chained.count('| arm |') == 2
+    assert page(()).count('| arm |') == 1
+    assert page([('b', 'a', {'eval/flicker'})]).count('\n| c |') == 0
+
+
 def test_nan_is_no_score(study):
     assert math.isnan(compare(study, 'a').loc['b', ('eval/psnr_within_20_evaluations', 'mean')])
 

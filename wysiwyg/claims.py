@@ -82,18 +82,28 @@ def _is_base(rows: dict[str, float], row: str | None) -> bool:
     return rows.get(f'{row} Δ', 0.0) == rows.get(f'{row} Δ±') == 0
 
 
+def _taken_to(rows: dict[str, float], row: str | None, base: str | None) -> bool:
+    "Is the recorded difference of `row` one to `base`? A record of several comparisons holds several bases."
+    if f'{row} Δ±' not in rows or not _is_base(rows, base):
+        return False
+    measured = base.split(':')[0]
+    bases = [name for name in rows if name.split(':')[0] == measured and _is_base(rows, name)]
+    between = rows[row] - rows[base]
+    return bases == [base] or math.isclose(rows.get(f'{row} Δ', between), between, rel_tol=1e-2)
+
+
 def _apart(rows: dict[str, float], ours: str, other: str | None) -> tuple[float, float]:
     """Ours less other, and half of its 95 % interval; NaN without one.
 
     As recorded where one of the two is the base: of the seeds that have both. Else of both rows together."""
     for row, base, sign in ((ours, other, 1), (other, ours, -1)):
-        if _is_base(rows, base) and f'{row} Δ±' in rows:
+        if _taken_to(rows, row, base):
             difference = rows.get(f'{row} Δ', rows[row] - rows[base])
             return sign * difference, rows[f'{row} Δ±']
     halves = [rows.get(f'{row} ±', math.nan) for row in (ours, other) if row]
     return rows[ours] - rows.get(other, 0.0), sum(half**2 for half in halves) ** 0.5
 
-
+# %% ../nbs/23_claims.ipynb #65e3a442
 def _unmeasured(claim: Claim, rows: dict[str, float]) -> str:
     "What is missing for a verdict; empty where both rows are there."
     if not rows:
@@ -114,13 +124,15 @@ def judge(claim: Claim, rows: dict[str, float], toy: bool = True) -> Verdict:
     other = find(rows, claim.other) if claim.other else None
     change, half = _apart(rows, ours, other)
     difference = claim.sign(ours) * change
+    if math.isnan(difference):
+        return Verdict(claim, 'not measured', 'what was recorded is no number')
     if math.isnan(half):
         reason = f'{_number(difference)}, but no interval was recorded'
         return Verdict(claim, 'not measured', reason, difference)
     word = _word(difference, half, claim.margin, toy)
     return Verdict(claim, word, _comparison(difference, half, claim.margin), difference, half)
 
-
+# %% ../nbs/23_claims.ipynb #da1ea3fa
 def _word(difference: float, half: float, margin: float, toy: bool) -> str:
     scale = ' at toy scale' if toy else ''
     if difference - half > margin:

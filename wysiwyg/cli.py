@@ -1126,7 +1126,7 @@ def _video_command(a: MakeFilm) -> dict:
     else:
         path = turntable(g, planes, a.out, **how)
     seconds = round(time.time() - began, 1)
-    return {'file': str(path), 'frames': a.frames, 'plays': a.frames / a.fps, 'seconds': seconds}
+    return {'file': str(path), 'frames': a.frames, 'plays': round(a.frames / a.fps, 2), 'seconds': seconds}
 
 # %% ../nbs/21_cli.ipynb #a1c0de40
 def _people_of(a: MakeFilm) -> list[int]:

@@ -14,7 +14,7 @@ const CURVES = [
   { name: 'strata', stage: 3, ink: INK.purple, lesson: '10_sampler', words: 'strata: samples of each kept bin',
     law: 'n\u2096 = \u230aS / C\u230b for S samples in C kept bins, one more in the S mod C most likely', put: (r, i, k) => r.pdf && (r.counts ? `bin ${k + 1}: n = ${r.counts[k]}; all: ${sum(r.counts)}` : 'this sampler draws without strata') },
   { name: 'samples', stage: 4, ink: INK.black, lesson: '10_sampler', words: 'samples',
-    law: 't = near + (k + (j + u) / n\u2096) \u00b7 width: the j-th of bin k, u random in [0, 1)', put: (r, i) => `${r.counts ? '' : 'here: drawn without strata; '}t${sub(i)} = ${r.samples.t[i]}, \u03b4${sub(i)} = ${r.samples.delta[i]}` },
+    law: 't = near + (k + (j + u) / n\u2096) \u00b7 width: the j-th of bin k, u random in [0, 1)', put: (r, i) => `t${sub(i)} = ${r.samples.t[i]}, \u03b4${sub(i)} = ${r.samples.delta[i]}` },
   { name: 'sdf', stage: 4, ink: INK.grey, lesson: '07_sdf', words: 'signed distance s',
     law: 's(x) < 0 inside; the surface is where it is 0', put: (r, i) => `s${sub(i)} = ${r.samples.sdf[i]} at t = ${r.samples.t[i]}` },
   { name: 'beta', stage: 4, ink: INK.pink, lesson: '07_sdf', words: 'surface width \u03b2, density \u03c3',
@@ -77,7 +77,7 @@ function drawRay(g, box, ray, view) {
   field.line(d.t, d.beta.map((b) => -b), INK.pink, 1);
   field.line(d.t, d.sdf, INK.grey, 1.5);
   const half = (ray.far - ray.near) / d.t.length / 2;
-  d.t.forEach((t, i) => field.block(t - half, t + half, -high, -0.84 * high, d.along[i]));
+  d.t.forEach((t, i) => field.block(t - half, t + 2 * half, -high, -0.84 * high, d.along[i]));
   if (on('samples')) s.t.forEach((t, i) => field.dot(t, s.sdf[i], INK.black));
   field.frame(width < 330 ? 'distance s, \u00b1\u03b2, colour' : 'signed distance s of the field, and \u00b1\u03b2; below: its colour', [-high, 0, high]);
 
@@ -109,19 +109,27 @@ function rampOf({ ramp, low, high, unit }) {
 // Whose numbers a formula has.
 function ofWhat(ray, c, i, k, t) {
   const more = t === null ? '; hover over the plots for others' : '';
-  if (c.stage < 4) return ray.pdf ? `bin ${k + 1} of ${ray.pdf.length}${more}` : '';
+  if (c.stage < 4) return ray.pdf ? `bin ${k + 1} of ${ray.pdf.length}${t === null ? ', the likeliest' : ''}${more}` : '';
   if (c.name === 'depth') return '';
   const heaviest = t === null && ray.samples.weights[i] > 0 ? ', the heaviest' : '';
   return `sample ${i + 1} of ${ray.samples.t.length}${heaviest}${more}`;
 }
 
-// The sample nearest to the pointer, else the heaviest, and its bin.
-function chosen(ray, t) {
+// The sample nearest to the pointer, else the heaviest, and its bin; of what tells of bins the likeliest.
+function chosen(ray, t, c) {
   const s = ray.samples, all = s.t.map((_, i) => i);
   const i = t === null ? all.reduce((a, b) => (s.weights[b] > s.weights[a] ? b : a), 0) : all.reduce((a, b) => (Math.abs(s.t[b] - t) < Math.abs(s.t[a] - t) ? b : a), 0);
   const bins = ray.pdf ? ray.pdf.length : 1, place = t ?? s.t[i] ?? ray.near;
+  const told = c.name === 'probe' ? ray.probe : ray.pdf;
+  if (t === null && told && c.stage < 4) return [i, told.indexOf(Math.max(...told))];
   const k = Math.min(bins - 1, Math.max(0, Math.floor(((place - ray.near) / (ray.far - ray.near)) * bins)));
   return [i, k];
+}
+
+// A curve with the law of this ray's sampler.
+function lawful(c, ray) {
+  if (c.name !== 'samples' || ray.counts) return c;
+  return { ...c, law: ray.pdf ? 'drawn through the kept bins, which are no strata here' : 'placed without a proposal' };
 }
 
 function costs(told, ray) {
@@ -195,7 +203,7 @@ function render({ model, el }) {
 
   function drawFormula(ray) {
     if (!ray) return;
-    const [i, k] = chosen(ray, view.t), c = view.curve, none = c.stage > 3 && ray.empty;
+    const c = lawful(view.curve, ray), [i, k] = chosen(ray, view.t, c), none = c.stage > 3 && ray.empty;
     formula.show(c, none || c.put(ray, i, k) || 'this sampler asks no proposal', element('div', { class: 'quiet' }, none ? '' : ofWhat(ray, c, i, k, view.t)));
   }
 

@@ -409,7 +409,7 @@ def _window(p: RayParts, near: float, far: float) -> tuple[float, float]:
         middle = peak if abs(peak - middle) < 0.08 else middle
         if p.pdf[(centres - middle).abs() < _CLOSE].sum() < 0.5:
             return near, far
-    return middle - _CLOSE, middle + _CLOSE
+    return max(near, middle - _CLOSE), min(far, middle + _CLOSE)
 
 # %% ../nbs/19_inspector.ipynb #19a1a024
 def _report(p: RayParts, near: float, far: float) -> dict:

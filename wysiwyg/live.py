@@ -236,7 +236,8 @@ def page_source(live: Live, known: dict, model: str, *scripts: str) -> str:
     data = json.dumps(known, allow_nan=False).replace('<', '\\u003c')
     script = _script_of((*live.scripts, *scripts)).replace('export default drawing;', '')
     states = len({json.dumps(answer['asked']) for answer in known.get('answers', ())})
-    said = f'\n<p>Recorded states: {states}. A turn shows the nearest.</p>' if states else ''
+    told = ' A click or a turn shows the nearest.' if states > 1 else ''
+    said = f'\n<p>Recorded states: {states}.{told}</p>' if states else ''
     return _SHELL % (type(live).__name__, said, data, script, model)
 
 # %% ../nbs/18a_live.ipynb #18a1a011

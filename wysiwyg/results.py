@@ -387,16 +387,17 @@ def _leader(columns, name: str, baseline: str) -> str:
 def comparisons(runs, baseline: str, arms=None, pairs=()) -> list[tuple[str, list[str], object]]:
     """What a page compares, as (base, quantities, arms): all arms with the baseline, or `pairs` alone.
 
-    A pair is (arm, its base, quantities). Those that were measured are compared; a pair that lacks an arm is
-    left out.
+    A pair is (arm, its base, quantities). Those that were measured are compared, a distance where both have
+    it; a pair that lacks an arm is left out.
     """
     if not pairs:
         return [(baseline, study_scores(runs, baseline), arms)]
     out = []
     for arm, base, names in pairs:
         of_both = runs[runs.arm.isin((arm, base))]
-        measured = of_both.dropna(axis=1, how='all')
-        known = [name for name in names if name in measured]
+        by_arm = of_both.groupby('arm').count()  # measured values
+        known = [name for name in names if name in by_arm and by_arm[name].any()]
+        known = [name for name in known if by_arm[name].all() or not is_distance(name)]
         if known and of_both.arm.nunique() == 2:
             both = base, arm
             out.append((base, known, {name: arms[name] for name in both} if arms else list(both)))
@@ -996,8 +997,8 @@ def _import_report(client, study: str, runs: list[dict], run_id: str, tags: dict
     try:
         pairs = json.loads(tags.get('wysiwyg.pairs', '[]'))
         page = study_report(study, baseline, note=note.split('\n')[0], pairs=pairs)
-    except ValueError:
-        return  # arms that may not be compared
+    except (ValueError, TypeError):
+        return  # arms that may not be compared, or pairs that are none
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'compare.html'
         file.write_text(page, encoding='utf8')

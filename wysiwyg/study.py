@@ -28,11 +28,17 @@ def _resolve(arm, base: Run = None):
     return check(arm) if isinstance(arm, Run) else arm
 
 
-def _check_pairs(arms: dict, pairs):
-    "ValueError where a pair names no arm of the study."
-    for arm, base, _ in pairs:
+def _as_pairs(arms: dict, pairs) -> list[tuple[str, str, list[str]]]:
+    "Pairs as lists; ValueError for one that names no two arms, or nothing to compare them in."
+    listed = [(arm, base, names) for arm, base, names in pairs or ()]
+    for arm, base, names in listed:
         for name in (arm, base):
             lookup(arms, name, 'an arm of a pair')
+        if arm == base:
+            raise ValueError(f'the pair of {arm!r} and {base!r} is one arm: give it another base')
+        if isinstance(names, str) or not names:
+            raise ValueError(f'the pair of {arm!r} and {base!r} needs a list of quantities, got {names!r}')
+    return [(arm, base, list(names)) for arm, base, names in listed]
 
 
 def _study_jobs(arms: dict, seeds, base: Run = None) -> dict[str, tuple]:
@@ -69,14 +75,14 @@ def run_study(
     """
     jobs = _study_jobs(arms, seeds, base)
     baseline = baseline or next(iter(arms))
-    _check_pairs(arms, pairs)
+    pairs = _as_pairs(arms, pairs)
     if spool_dir().exists():
         deliver_left(open_store())  # an arm may have ended unheard
     kept = _kept_runs(study)
     status = {name: 'kept' if _key(*job) in kept else 'to do' for name, job in jobs.items()}
     todo = {name: job for name, job in jobs.items() if status[name] == 'to do'}
     dry_run = dry_run or 'WYSIWYG_DRY_RUN' in os.environ
-    if not dry_run and (todo or not _concluded(study, jobs)):
+    if not dry_run and (todo or not _concluded(study, jobs, pairs)):
         with _study_run(study, jobs, **tags) as parent:
             _tell_progress(study, status)
             runs = _visible_last(todo, baseline)
@@ -255,8 +261,7 @@ def _conclude(
     failed = [f'- **{name}** {said}' for name, said in status.items() if said.startswith('failed')]
     parent.tag('failed', len(failed))
     parent.tag('baseline', baseline)
-    if pairs:
-        parent.tag('pairs', json.dumps(pairs))
+    parent.tag('pairs', json.dumps(pairs))
     try:
         text = _conclusion(parent, study, baseline, arms, note, pairs)
     except ValueError as e:
@@ -311,10 +316,12 @@ def runs_digest(keys: Iterable[tuple[str, str, str]]) -> str:
     return hashlib.sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:12]
 
 
-def _concluded(study: str, jobs: dict[str, tuple]) -> bool:
-    "Has the page of exactly these runs been written?"
-    known = [run.data.tags.get('wysiwyg.concluded') for run in _study_runs(study, arm=STUDY)]
-    return runs_digest(_key(*job) for job in jobs.values()) in known
+def _concluded(study: str, jobs: dict[str, tuple], pairs: list) -> bool:
+    "Has the page of exactly these runs been written, and of these pairs?"
+    tags = [run.data.tags for run in _study_runs(study, arm=STUDY)]
+    known = [(of_run.get('wysiwyg.concluded'), of_run.get('wysiwyg.pairs', '[]')) for of_run in tags]
+    digest = runs_digest(_key(*job) for job in jobs.values())
+    return (digest, json.dumps(pairs)) in known
 
 
 def _conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: str, pairs) -> str:
