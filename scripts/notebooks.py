@@ -66,9 +66,10 @@ def plain(text: str) -> str:
 def execute(path: Path, seconds: float, save: bool = False, env: dict[str, str] = os.environ, kernels=None):
     """Run one notebook in a fresh kernel within `seconds`; with `save`, keep its outputs but for stderr.
 
-    `kernels`: the class of their manager; each a new Python when not given.
+    A cell that takes too long is interrupted, and its error says where it stood; TimeoutError for one that
+    hears no interrupt. `kernels`: the class of their manager; each a new Python when not given.
     """
-    import nbformat
+    import asyncio, nbformat
     from nbclient import NotebookClient
     from wysiwyg.executors import this_python
 
@@ -82,10 +83,11 @@ def execute(path: Path, seconds: float, save: bool = False, env: dict[str, str] 
         nb,
         kernel_manager_class=kernels or this_python(),
         timeout_func=lambda cell: max(1, end - time.monotonic()),
+        interrupt_on_timeout=True,
         startup_timeout=120,
         resources={'metadata': {'path': str(path.parent)}},
     )
-    client.execute(env=env)
+    asyncio.run(asyncio.wait_for(client.async_execute(env=env), seconds + 30))
     if not save:
         return
     for cell in nb.cells:

@@ -2,6 +2,7 @@
 
 import os
 
+import nbformat
 import pytest
 from kernels import forked_kernels
 from notebooks import execute, name, notebooks, plain, surroundings
@@ -25,3 +26,22 @@ def test_notebook(path, kernels):
         why = plain(str(e))[-6000:]
     if why:
         pytest.fail(f'{name(path)}\n{why}', pytrace=False)
+
+
+WAITS = """import threading
+
+def waits():
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+waits()"""
+
+
+def test_a_cell_that_never_ends_says_where_it_stands(kernels, tmp_path):
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(WAITS)])
+    path = tmp_path / 'waits.ipynb'
+    nbformat.write(nb, path)
+    with pytest.raises(Exception, match='KeyboardInterrupt') as caught:
+        execute(path, 2, env=surroundings(), kernels=kernels)
+    assert 'in waits()' in plain(str(caught.value))

@@ -9,7 +9,7 @@ __all__ = ['STYLES', 'TINTS', 'TOP', 'CENTRE', 'ROWS', 'COLS', 'HeadModel', 'loa
            'set_digest', 'render_set', 'render_heads', 'truth']
 
 # %% ../nbs/04_heads.ipynb #cc4007c5
-import hashlib, json, signal, sys, zipfile, zlib
+import hashlib, json, os, sys, threading, time, zipfile, zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -1074,27 +1074,37 @@ def _head_row(config: HeadsConfig, i: int) -> tuple[bytes, list[float], dict[str
     return png, camera.label[0].tolist(), true
 
 # %% ../nbs/04_heads.ipynb #b0a10e5f
-def _alone() -> None:
-    "A worker begins: one thread, and the default of the signal that ends it, whatever its parent does."
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+_FEW = 200  # rows that are rendered sooner than fresh processes begin
+
+
+def _end_with(parent: int):
+    "A worker ends when this process, which started it, is gone, however that came."
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _rows(row: Callable[[int], tuple], n: int, workers: int):
-    "row(0) to row(n - 1) in order, from so many processes (one where the platform cannot fork)."
-    import multiprocessing
+    """row(0) to row(n - 1) in order; many come from so many processes.
+
+    They are fresh ones: a fork has the locks that other threads hold here, and nobody who opens them.
+    A function that only a notebook knows stays here."""
+    import joblib
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1, 'blas'):  # threads of BLAS get in each other's way, and change last bits
-        yield row(0)  # the workers inherit what it leaves in caches, and the limit
-        if workers < 2 or 'fork' not in multiprocessing.get_all_start_methods():
-            yield from map(row, range(1, n))
-            return
-        fork = multiprocessing.get_context('fork')
-        with fork.Pool(workers, _alone) as pool:
-            yield from pool.imap(row, range(1, n), chunksize=8)
-            pool.close()  # they leave by themselves: one that has just begun may miss a signal to end
-            pool.join()
+    in_notebook = getattr(row, 'func', row).__module__ == '__main__'
+    if workers < 2 or n < _FEW or in_notebook:
+        with threadpool_limits(1, 'blas'):  # threads of BLAS get in each other's way, and change last bits
+            yield from map(row, range(n))
+        return
+    apart = {'initializer': _end_with, 'initargs': (os.getpid(),), 'idle_worker_timeout': 5}
+    with joblib.parallel_config('loky', inner_max_num_threads=1, **apart):
+        tasks = (joblib.delayed(row)(i) for i in range(n))
+        yield from joblib.Parallel(workers, return_as='generator')(tasks)
 
 # %% ../nbs/04_heads.ipynb #5f828618
 _TRUTH_PIXELS = 2**25  # the truth of a set is kept for as many of its first heads as have this many pixels
