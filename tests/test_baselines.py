@@ -5,8 +5,9 @@ import shlex
 import pytest
 import torch
 
+from wysiwyg import inversion
 from wysiwyg.baselines.eg3d import EG3D
-from wysiwyg.cli import main
+from wysiwyg.cli import Invert, _UsageError, _average, main
 from wysiwyg.config import METHODS, PRESETS, check, preset
 from wysiwyg.generator import load_generator, method_of
 from wysiwyg.heads import render_heads
@@ -68,6 +69,23 @@ def test_it_trains_and_goes_on_to_the_bit(called, sets, tmp_path, method):
     called(f'render --network {network} --outdir {tmp_path}/pictures --seeds 0-1')
     assert len(list((tmp_path / 'pictures').glob('*normal.png'))) == 2
     called(f'video --network {network} --out {tmp_path}/film.mp4 --frames 2')
+
+
+def test_inversion_begins_at_the_class_of_what_it_sees(sets, capsys, monkeypatch):
+    run = preset('tiny', system='imagenet3d', **{'backbone.label_dim': 7})
+    g = method_of(run).generator(method_of(run).adapted(run))
+    asked = []
+    monkeypatch.setattr(inversion, 'class_means', lambda g: asked.append(g) or torch.arange(7.0)[:, None])
+    of_head = Invert('x', head=10, data=str(sets['class']))
+    assert _average(of_head, g).tolist() == [[3.0]]  # seven classes in turn
+    assert _average(Invert('x', 'a.png', class_index=6), g).tolist() == [[6.0]]
+    assert torch.equal(_average(Invert('x', 'a.png'), g), g.mapping.w_mean[None])
+    assert '--class-index names one' in capsys.readouterr().err
+    poses = Invert('x', head=10, data=str(sets['camera']))
+    assert torch.equal(_average(poses, g), g.mapping.w_mean[None])
+    with pytest.raises(_UsageError, match='learned 7 classes, counted from 0: none has number 7'):
+        _average(Invert('x', 'a.png', class_index=7), g)
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize('method', BASELINES)

@@ -9,7 +9,7 @@ import torch
 from small_run import PIXELS, small_generator
 
 from wysiwyg.camera import camera_angles, gaussian_cameras, orbit
-from wysiwyg.config import METHODS, HeadsConfig, preset
+from wysiwyg.config import METHODS, HeadsConfig, override, preset
 from wysiwyg.core import Camera, rng
 from wysiwyg.generator import load_generator, method_of
 from wysiwyg.heads import head_camera, _head_row
@@ -17,6 +17,7 @@ from wysiwyg.inversion import (
     _fit,
     _true_head,
     _turned,
+    class_means,
     geometry_error,
     invert,
     likeness,
@@ -177,11 +178,11 @@ def test_a_picture_without_a_camera_gets_the_found_one(g):
 # ---- methods -------------------------------------------------------------------------------------
 
 
-def small_of(system: str):
-    run = replace(preset('tiny'), system=system)
+def small_of(system: str, **options):
+    run = preset('tiny', system=system)
     method = method_of(run)
     torch.manual_seed(0)
-    return method.generator(method.adapted(preset('tiny'))).eval().requires_grad_(False)
+    return method.generator(override(method.adapted(run), **options)).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize('system', METHODS)
@@ -258,6 +259,31 @@ def test_what_a_method_cannot_is_said(system):
     if system == 'imagenet3d':
         with pytest.raises(ValueError, match='imagenet3d learns no poses of heads.*: give cameras'):
             invert(g, picture, extractor=PIXELS)
+
+
+def test_w_begins_at_the_mean_of_a_class_and_is_held_there():
+    g = small_of('imagenet3d', **{'backbone.label_dim': 3})
+    means = class_means(g)
+    assert means.shape == (3, g.run.backbone.w_dim)
+    z = torch.randn(4000, g.run.backbone.z_dim, generator=rng('many'))
+    of_second = g.map(z, torch.tensor([0.0, 1, 0]).expand(4000, -1)).mean(0)
+    assert torch.allclose(of_second, means[1], atol=0.15)
+    assert (means[0] - means[1]).norm() > 5 * (of_second - means[1]).norm()
+    picture, camera = torch.rand(1, 3, 32, 32), g.orbit(torch.zeros(1), torch.zeros(1))
+    begun = invert(g, picture, camera, start=means[[1]], steps=(1, 0), rates=(0.0, 0.0), extractor=PIXELS)
+    assert torch.equal(begun.w, means[[1]])
+    held = invert(g, picture, camera, start=means[[1]], steps=(5, 0), near=1e6, extractor=PIXELS)
+    free = invert(g, picture, camera, start=means[[1]], steps=(5, 0), near=0.0, extractor=PIXELS)
+    assert (held.w - means[1]).norm() < (free.w - means[1]).norm()
+
+
+def test_a_start_that_does_not_fit_is_refused():
+    g = small_of('imagenet3d', **{'backbone.label_dim': 3})
+    picture, camera = torch.rand(1, 3, 32, 32), g.orbit(torch.zeros(1), torch.zeros(1))
+    with pytest.raises(ValueError, match=r'start must be a w for each person, \[1, 64\], got \[3, 64\]'):
+        invert(g, picture, camera, start=class_means(g), extractor=PIXELS)
+    with pytest.raises(ValueError, match=r'this generator \(wysiwyg\) learned no classes'):
+        class_means(load_generator(device=torch.device('cpu')))
 
 
 def test_a_true_object_is_what_its_set_withholds(tmp_path):

@@ -109,6 +109,8 @@ def test_a_system_without_a_sampler_shows_no_samples(tmp_path, capsys):
         ('invert a.png --head 1 --outdir x', 'give a PICTURE or --head, one of them'),
         ('invert --head 1 --yaw .1 --outdir x', '--head has a camera: leave --yaw and --pitch out'),
         ('invert a.png --data a.zip --outdir x', '--data is the set of --head: a PICTURE has none'),
+        ('invert --head 1 --class-index 1 --outdir x', 'leave --class-index out'),
+        ('invert a.png --class-index=-1 --outdir x', '--class-index must be at least 0, got -1'),
         ('invert --head=-1 --outdir x', '--head must be at least 0, got -1'),
         ('invert a.png --steps 0 --outdir x', '--steps must be from 1 to 100000, got 0'),
     ],

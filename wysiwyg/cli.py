@@ -218,8 +218,9 @@ class Invert:
     network: str = ''  # safetensors file
     yaw: float | None = None  # radians, of PICTURE's camera; > 0 looks from the head's left
     pitch: float | None = None  # radians, of PICTURE's camera
+    class_index: int | None = None  # of what PICTURE shows, for a generator that learned classes
     depth: bool = True  # read it in the picture too, where that shows a rendered head
-    steps: int = 60  # of w, from the average person
+    steps: int = 60  # of w, from the average person, or the average of its class
     tune_steps: int = 40  # of the weights, from that w
     json: bool = False  # results as JSON
 
@@ -1172,9 +1173,11 @@ def _invert_command(a: Invert) -> dict:
     g = _open_generator(a.network)
     given, camera, told = _given(a, g)
     depth, of_depth = _read_depth(a, g, given.image(), camera)
-    found = invert(g, given.image(), camera, depth=depth, steps=(a.steps, 0), tell=_tell_step)
+    start = _average(a, g)
+    how = dict(start=start, depth=depth, steps=(a.steps, 0), tell=_tell_step)
+    found = invert(g, given.image(), camera, **how)
     tuned = tune(g, found, given.image(), camera, a.tune_steps, tell=_tell_step)
-    shown, tiles = _before_and_after(g, found, tuned, camera, given)
+    shown, tiles = _before_and_after(g, start, found, tuned, camera, given)
     errors = {name: _errors(out, given, g.run.render.far) for name, out in shown.items()}
     network = folder / 'generator.safetensors'
     with deferred_interrupt():
@@ -1197,6 +1200,8 @@ def _check_given(a: Invert):
         raise _UsageError('give a PICTURE or --head, one of them')
     if a.head is not None and (a.yaw, a.pitch) != (None, None):
         raise _UsageError('--head has a camera: leave --yaw and --pitch out')
+    if a.head is not None and a.class_index is not None:
+        raise _UsageError('--head has a class where its set knows one: leave --class-index out')
     if a.picture and a.data:
         raise _UsageError('--data is the set of --head: a PICTURE has none')
 
@@ -1208,7 +1213,31 @@ def _check_folder(folder: Path):
     if (folder / 'generator.safetensors').exists() and not (folder / _SHEET).exists():
         raise ValueError(f'{folder} holds another generator.safetensors: name another folder by --outdir')
 
+# %% ../nbs/21_cli.ipynb #21c0f0a5
+def _average(a: Invert, g) -> torch.Tensor:
+    """The w to begin from, [1, w_dim]: the average, or that of the class that is shown.
 
+    UsageError where no class has that number."""
+    from wysiwyg.inversion import class_means
+
+    classes = g.run.backbone.label_dim if 'class' in method_of(g.run).label_kinds else 0
+    index = _class_of_head(a, g) if classes and a.head is not None else a.class_index
+    if index is not None and index >= classes:
+        raise _UsageError(f'the generator learned {classes} classes, counted from 0: none has number {index}')
+    if classes and index is None:
+        print('begins at the average of all classes: --class-index names one', file=sys.stderr)
+    return g.mapping.w_mean[None] if index is None else class_means(g)[[index]]
+
+
+def _class_of_head(a: Invert, g) -> int | None:
+    "The class of the set's picture, where the set has classes."
+    data = a.data or g.run.data.path
+    labelled = Dataset(data) if data else None
+    if not labelled or labelled.label_kind != 'class':
+        return None
+    return labelled.labels[a.head].argmax().item()
+
+# %% ../nbs/21_cli.ipynb #21c0f0a4
 def _given(a: Invert, g) -> tuple:
     "What is to be shown, [1, R*R] rays, its camera, and a word on that; only a head's has depth and normals."
     from wysiwyg.heads import head_camera
@@ -1349,12 +1378,12 @@ def _tell_step(what: str, step: int, steps: int, loss: float):
 
 # %% ../nbs/21_cli.ipynb #21c0f009
 @torch.no_grad()
-def _before_and_after(g: Generator, found, tuned: Generator, camera, given):
+def _before_and_after(g: Generator, start, found, tuned: Generator, camera, given):
     "What the average, the pivot and the tuned person show; their pictures, normals, and pictures from aside."
     from wysiwyg.inversion import seen
 
     planes = {
-        'average': (g, g.synthesize(g.mapping.w_mean[None])),
+        'average': (g, g.synthesize(start)),
         'pivot': (g, found.pivot),
         'tuned': (tuned, tuned.synthesize(found.w)),
     }
@@ -2159,6 +2188,14 @@ _OF_VIEW = dict(
     trunc=(-4, 4, '1 is none, 0 the average person'),
     port=(1, 65535, 'a port'),
 )
+_OF_INVERSION = dict(
+    head=(0, math.inf, 'the number of a picture'),
+    yaw=(-3.2, 3.2, 'radians'),
+    pitch=(-1.6, 1.6, 'radians'),
+    class_index=(0, math.inf, 'the number of a class'),
+    steps=(1, 100_000, 'of w'),
+    tune_steps=(1, 100_000, 'of the weights'),
+)
 
 # %% ../nbs/21_cli.ipynb #21c0f00a
 _LIMITS = {  # command -> option -> least, most, what it is
@@ -2166,13 +2203,7 @@ _LIMITS = {  # command -> option -> least, most, what it is
     Eval: dict(n=(2, math.inf, 'a Frechet distance needs a spread'), seed=(0, math.inf, 'a seed')),
     Render: _OF_PICTURES,
     Grid: _OF_PICTURES,
-    Invert: dict(
-        head=(0, math.inf, 'the number of a picture'),
-        yaw=(-3.2, 3.2, 'radians'),
-        pitch=(-1.6, 1.6, 'radians'),
-        steps=(1, 100_000, 'of w'),
-        tune_steps=(1, 100_000, 'of the weights'),
-    ),
+    Invert: _OF_INVERSION,
     MakeMesh: dict(
         seed=(0, math.inf, 'a seed'),
         resolution=(2, 4096, 'cells per side'),
