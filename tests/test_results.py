@@ -108,6 +108,15 @@ def test_a_judge_that_a_critic_shares_gets_no_star(store):
     assert alone['eval/fd_efflite0at96_8', 'best'].all()
 
 
+def test_an_arm_of_fewer_seeds_is_not_best(store):
+    for arm, seeds in (('two', (0, 1)), ('lucky', (0,))):
+        for seed in seeds:
+            with Recorder('seeds', arm, seed, {'k': 1}) as r:
+                r.metrics({'eval/psnr': 30.0 + (arm == 'lucky')})
+    assert compare('seeds', 'two')['eval/psnr', 'best'].to_dict() == {'two': True, 'lucky': False}
+    assert compare('seeds', 'two', arms=['lucky'])['eval/psnr', 'best'].all()
+
+
 def test_a_study_without_scores_has_nothing_to_compare(store, tmp_path):
     for arm in 'ab':
         with Recorder('times', arm) as r:

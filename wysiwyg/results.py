@@ -173,8 +173,8 @@ def compare(
 ):
     """Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best') (pandas).
 
-    noise: an interval of the difference holds zero, None without any. best: nobody in a metric whose network
-    a critic of any of these arms has read (`shares_features`).
+    noise: an interval of the difference holds zero, None without any. best: none of fewer seeds than others,
+    and nobody in a metric whose network a critic of any of these arms has read (`shares_features`).
     ValueError for an arm or a metric that the study does not have, and for runs that are not alike.
     """
     import pandas as pd
@@ -220,7 +220,9 @@ def _compare_one(runs, m: str, baseline: str, arms: list[str]) -> dict:
     better = metric(m).better
     best = pd.Series(False, arms)
     if better and not _learned_from(runs, m, arms):
-        best = mean[arms] == (mean[arms] * better).max() * better
+        seeds = table[arms].count()
+        whole = (mean[arms] * better)[seeds == seeds.max()]
+        best = (whole == whole.max()).reindex(arms, fill_value=False)
     return {'mean': mean, '±': half, 'Δ': change, 'Δ±': wide, 'Δ± cases': over, 'noise': noise, 'best': best}
 
 
