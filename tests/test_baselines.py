@@ -1,6 +1,7 @@
 "The other systems, through the command line: trained, resumed bit for bit, rendered and measured."
 
 import shlex
+from dataclasses import replace
 
 import pytest
 import torch
@@ -83,9 +84,12 @@ def test_inversion_begins_at_the_class_of_what_it_sees(sets, capsys, monkeypatch
     assert '--class-index names one' in capsys.readouterr().err
     poses = Invert('x', head=10, data=str(sets['camera']))
     assert torch.equal(_average(poses, g), g.mapping.w_mean[None])
-    with pytest.raises(_UsageError, match='learned 7 classes, counted from 0: none has number 7'):
+    assert _average(replace(of_head, class_index=1), g).tolist() == [[1.0]]
+    with pytest.raises(_UsageError, match='no class 7: the generator learned 7 classes, counted from 0'):
         _average(Invert('x', 'a.png', class_index=7), g)
-    assert len(asked) == 2
+    with pytest.raises(_UsageError, match='no class 0: the generator learned no classes'):
+        _average(Invert('x', 'a.png', class_index=0), load_generator(device=torch.device('cpu')))
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize('method', BASELINES)

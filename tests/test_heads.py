@@ -1,6 +1,6 @@
 "Posed heads: determinism, truth, framing and labels at a small size."
 
-import errno, json, os, shutil, subprocess, sys, time, zipfile
+import errno, json, os, re, shutil, subprocess, sys, zipfile
 from dataclasses import replace
 import numpy as np
 import psutil
@@ -67,32 +67,33 @@ def test_missing_model_and_truth_are_named(tmp_path):
 
 
 def test_same_bytes_whatever_the_workers(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(heads, '_FEW', 0)
+    monkeypatch.setattr(heads, '_SOON', 0)
     other = render_heads(replace(CONFIG, workers=2), tmp_path / 'b.zip', progress=False)
     assert file_sha(made) == file_sha(other)
     assert file_sha(truth_path(made)) == file_sha(truth_path(other))
 
 
 MANY = """
+from wysiwyg import heads
 from wysiwyg.config import HeadsConfig
-from wysiwyg.heads import render_heads
 
-render_heads(HeadsConfig(n=10**6, resolution=8, workers=2), 'h.zip', progress=False)
+heads._SOON = 0
+heads.render_heads(HeadsConfig(n=10**6, resolution=8, workers=2), 'h.zip')
 """
 
 
 def test_workers_end_with_their_parent(tmp_path):
-    "A script needs no guard for them to start, and nothing is left of them when it is killed."
-    child = subprocess.Popen([sys.executable, '-c', MANY], cwd=tmp_path, stderr=subprocess.DEVNULL)
-    end, workers = time.time() + 100, []
-    while len(workers) < 2 and time.time() < end:
-        time.sleep(0.1)
-        below = psutil.Process(child.pid).children()
-        workers = [p for p in below if any('popen_loky' in word for word in p.cmdline())]
+    "A script needs no guard for them to start, and nothing is left of them when it is killed at work."
+    child = subprocess.Popen([sys.executable, '-c', MANY], cwd=tmp_path, stderr=subprocess.PIPE)
+    said = b''
+    while not re.search(rb' [1-9][0-9]*/1000000', said):
+        said += child.stderr.read(1) or pytest.fail(said.decode())
+    below = psutil.Process(child.pid).children()
+    workers = [p for p in below if any('popen_loky' in word for word in p.cmdline())]
     child.kill()
     child.wait()
     assert len(workers) == 2
-    assert not psutil.wait_procs(workers, 60)[1]
+    assert not psutil.wait_procs(workers, 10)[1]
 
 
 def test_a_head_does_not_depend_on_how_many(made, tmp_path):

@@ -23,7 +23,7 @@ def test_notebook(path, kernels):
     try:
         execute(path, SECONDS, env=surroundings(), kernels=kernels)
     except Exception as e:
-        why = plain(str(e))[-6000:]
+        why = plain(str(e) or repr(e))[-6000:]
     if why:
         pytest.fail(f'{name(path)}\n{why}', pytrace=False)
 
@@ -42,6 +42,6 @@ def test_a_cell_that_never_ends_says_where_it_stands(kernels, tmp_path):
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(WAITS)])
     path = tmp_path / 'waits.ipynb'
     nbformat.write(nb, path)
-    with pytest.raises(Exception, match='KeyboardInterrupt') as caught:
+    with pytest.raises(TimeoutError, match='no end within 2 s') as caught:
         execute(path, 2, env=surroundings(), kernels=kernels)
     assert 'in waits()' in plain(str(caught.value))

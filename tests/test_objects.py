@@ -244,7 +244,7 @@ def test_the_prior_stays_in_front_and_the_sphere_does_not():
 
 
 def test_the_same_bytes_from_any_number_of_processes(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(heads, '_FEW', 0)
+    monkeypatch.setattr(heads, '_SOON', 0)
     other = render_objects(replace(CONFIG, workers=3), tmp_path / 'b.zip', progress=False)
     assert file_sha(other) == file_sha(made)
     assert file_sha(truth_path(other)) == file_sha(truth_path(made))

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,7 +110,6 @@ def test_a_system_without_a_sampler_shows_no_samples(tmp_path, capsys):
         ('invert a.png --head 1 --outdir x', 'give a PICTURE or --head, one of them'),
         ('invert --head 1 --yaw .1 --outdir x', '--head has a camera: leave --yaw and --pitch out'),
         ('invert a.png --data a.zip --outdir x', '--data is the set of --head: a PICTURE has none'),
-        ('invert --head 1 --class-index 1 --outdir x', 'leave --class-index out'),
         ('invert a.png --class-index=-1 --outdir x', '--class-index must be at least 0, got -1'),
         ('invert --head=-1 --outdir x', '--head must be at least 0, got -1'),
         ('invert a.png --steps 0 --outdir x', '--steps must be from 1 to 100000, got 0'),
@@ -446,6 +446,21 @@ def test_place_and_size_do_not_matter_to_a_picture():
     mesh = extract_mesh(ball, 1.0, 24)
     moved = replace(mesh, vertices=(7 * mesh.vertices + np.array([5, -3, 100])).astype(np.float32))
     assert (mesh_picture(mesh, 0.3, side=32) - mesh_picture(moved, 0.3, side=32)).abs().max() < 0.02
+
+
+def test_k3d_shows_what_is_too_fine_for_plotly(monkeypatch):
+    mesh = extract_mesh(ball, 1.0, 200)
+    monkeypatch.setitem(sys.modules, 'k3d', None)
+    with pytest.raises(ImportError, match="wants k3d: pip install 'wysiwyg\\[mesh\\]'"):
+        show_mesh(mesh, 'k3d')
+    monkeypatch.undo()
+    pytest.importorskip('k3d')
+    painted = replace(mesh, colors=np.tile(np.uint8([[1, 2, 3]]), (len(mesh.vertices), 1)))
+    [shown] = show_mesh(painted, 'k3d').objects
+    assert (shown.indices == mesh.faces).all() and len(shown.vertices) == len(mesh.vertices)
+    assert (shown.colors == 0x010203).all()
+    [gray] = show_mesh(mesh, 'k3d').objects
+    assert gray.color == 0xD3D3D3
 
 
 def test_the_advised_resolution_is_shown():

@@ -298,6 +298,7 @@ def test_a_killed_run_resumes_bit_for_bit(folder, data, tmp_path):
         finally:
             os._exit(0)
     while not checkpoints(tmp_path / 'killed'):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), 'it ended by itself'
         time.sleep(0.01)
     time.sleep(0.2)
     os.kill(child, signal.SIGKILL)

@@ -218,7 +218,7 @@ class Invert:
     network: str = ''  # safetensors file
     yaw: float | None = None  # radians, of PICTURE's camera; > 0 looks from the head's left
     pitch: float | None = None  # radians, of PICTURE's camera
-    class_index: int | None = None  # of what PICTURE shows, for a generator that learned classes
+    class_index: int | None = None  # of what is shown, for a generator of classes; a set may tell
     depth: bool = True  # read it in the picture too, where that shows a rendered head
     steps: int = 60  # of w, from the average person, or the average of its class
     tune_steps: int = 40  # of the weights, from that w
@@ -1172,8 +1172,8 @@ def _invert_command(a: Invert) -> dict:
     _check_folder(folder)
     g = _open_generator(a.network)
     given, camera, told = _given(a, g)
-    depth, of_depth = _read_depth(a, g, given.image(), camera)
     start = _average(a, g)
+    depth, of_depth = _read_depth(a, g, given.image(), camera)
     how = dict(start=start, depth=depth, steps=(a.steps, 0), tell=_tell_step)
     found = invert(g, given.image(), camera, **how)
     tuned = tune(g, found, given.image(), camera, a.tune_steps, tell=_tell_step)
@@ -1200,8 +1200,6 @@ def _check_given(a: Invert):
         raise _UsageError('give a PICTURE or --head, one of them')
     if a.head is not None and (a.yaw, a.pitch) != (None, None):
         raise _UsageError('--head has a camera: leave --yaw and --pitch out')
-    if a.head is not None and a.class_index is not None:
-        raise _UsageError('--head has a class where its set knows one: leave --class-index out')
     if a.picture and a.data:
         raise _UsageError('--data is the set of --head: a PICTURE has none')
 
@@ -1217,20 +1215,24 @@ def _check_folder(folder: Path):
 def _average(a: Invert, g) -> torch.Tensor:
     """The w to begin from, [1, w_dim]: the average, or that of the class that is shown.
 
-    UsageError where no class has that number."""
+    UsageError for a class that the generator did not learn."""
     from wysiwyg.inversion import class_means
 
     classes = g.run.backbone.label_dim if 'class' in method_of(g.run).label_kinds else 0
-    index = _class_of_head(a, g) if classes and a.head is not None else a.class_index
+    index = a.class_index
+    if index is None and classes and a.head is not None:
+        index = _class_of_head(a, g)
     if index is not None and index >= classes:
-        raise _UsageError(f'the generator learned {classes} classes, counted from 0: none has number {index}')
-    if classes and index is None:
-        print('begins at the average of all classes: --class-index names one', file=sys.stderr)
+        learned = f'{classes} classes, counted from 0' if classes else 'no classes'
+        raise _UsageError(f'no class {index}: the generator learned {learned}')
+    if classes:
+        of = 'all classes: --class-index names one' if index is None else f'class {index} of {classes}'
+        print(f'begins at the average of {of}', file=sys.stderr)
     return g.mapping.w_mean[None] if index is None else class_means(g)[[index]]
 
 
 def _class_of_head(a: Invert, g) -> int | None:
-    "The class of the set's picture, where the set has classes."
+    "The class of the set's picture, where the set has classes; they are taken for the generator's."
     data = a.data or g.run.data.path
     labelled = Dataset(data) if data else None
     if not labelled or labelled.label_kind != 'class':
@@ -1334,7 +1336,7 @@ def _shape_verdict(errors: dict) -> str:
     if 'depth' not in errors['tuned']:
         return 'not known: a picture says little of depth; look at the normals, and from aside'
     before, after = [errors[name]['depth'] for name in ('average', 'tuned')]
-    change = f'depth error {before:.4f} of the average person, {after:.4f} of the tuned one'
+    change = f'depth error {before:.4f} of the average, {after:.4f} of the tuned one'
     return f'{"better" if after < before else "worse, though the picture is met"}: {change}'
 
 # %% ../nbs/21_cli.ipynb #21c0f005

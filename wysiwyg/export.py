@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -496,14 +497,20 @@ def _check_detail(mesh: TriangleMesh):
     if mesh.notes and 'grid' in mesh.notes:
         mend = f'a resolution of {int(0.97 * share * (round(mesh.notes["grid"] ** (1 / 3)) - 1))}'
     limit = f'a live figure holds {_MOST_FACES:,} faces, this mesh has {count:,}'
-    raise ValueError(f'{limit}: its level of detail is too fine: ask for {mend}, or use mesh_picture')
+    raise ValueError(
+        f"{limit}: its level of detail is too fine: ask for {mend}, or use mesh_picture, or by='k3d'"
+    )
 
 
-def show_mesh(mesh: TriangleMesh):
-    """A plotly figure that the mouse turns: y up, one scale for all axes, seen from the front.
+def show_mesh(mesh: TriangleMesh, by: Literal['plotly', 'k3d'] = 'plotly'):
+    """A figure that the mouse turns: y up, one scale for all axes, seen from the front.
 
-    ValueError for a mesh of too many faces.
+    k3d takes any mesh. ValueError for one of too many faces for plotly; ImportError without the extra `mesh`.
     """
+    if by not in ('plotly', 'k3d'):
+        raise ValueError(f"a figure is drawn by 'plotly' or 'k3d', not by {by!r}")
+    if by == 'k3d':
+        return _show_large(mesh)
     import plotly.graph_objects as go
 
     _check_detail(mesh)
@@ -517,6 +524,25 @@ def show_mesh(mesh: TriangleMesh):
     scene = dict(aspectmode='data', camera=view)
     layout = dict(scene=scene, height=480, margin=dict(l=0, r=0, t=0, b=0))
     return go.Figure(go.Mesh3d(**places, **paint, lighting=lamp), layout)
+
+# %% ../nbs/18_export.ipynb #18e0c03c
+def _show_large(mesh: TriangleMesh):
+    "k3d's figure of a mesh, as `show_mesh` makes plotly's."
+    try:
+        import k3d
+    except ImportError as e:
+        raise ImportError("show_mesh by k3d wants k3d: pip install 'wysiwyg[mesh]'") from e
+    paint = {'color': 0xD3D3D3}
+    if mesh.colors is not None:
+        red, green, blue = mesh.colors.astype(np.uint32).T
+        paint = {'colors': red << 16 | green << 8 | blue}
+    figure = k3d.plot(grid_visible=False, camera_auto_fit=False, height=480)
+    corners = mesh.faces.astype(np.uint32)
+    figure += k3d.mesh(mesh.vertices, corners, flat_shading=False, side='double', **paint)
+    middle, radius = _bounding_ball(mesh)
+    x, y, z = middle.tolist()
+    figure.camera = [x, y, z + 3 * radius, x, y, z, 0, 1, 0]  # eye, what it looks at, up
+    return figure
 
 # %% ../nbs/18_export.ipynb #18e0c03b
 _PAGE = """<!doctype html>

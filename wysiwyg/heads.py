@@ -1074,7 +1074,7 @@ def _head_row(config: HeadsConfig, i: int) -> tuple[bytes, list[float], dict[str
     return png, camera.label[0].tolist(), true
 
 # %% ../nbs/04_heads.ipynb #b0a10e5f
-_FEW = 200  # rows that are rendered sooner than fresh processes begin
+_SOON = 6.0  # seconds of work that are done sooner than fresh processes begin
 
 
 def _end_with(parent: int):
@@ -1089,22 +1089,24 @@ def _end_with(parent: int):
 
 
 def _rows(row: Callable[[int], tuple], n: int, workers: int):
-    """row(0) to row(n - 1) in order; many come from so many processes.
+    """row(0) to row(n - 1) in order; when that takes long, the rest from so many processes.
 
     They are fresh ones: a fork has the locks that other threads hold here, and nobody who opens them.
     A function that only a notebook knows stays here."""
     import joblib
     from threadpoolctl import threadpool_limits
 
-    in_notebook = getattr(row, 'func', row).__module__ == '__main__'
-    if workers < 2 or n < _FEW or in_notebook:
-        with threadpool_limits(1, 'blas'):  # threads of BLAS get in each other's way, and change last bits
-            yield from map(row, range(n))
-        return
-    apart = {'initializer': _end_with, 'initargs': (os.getpid(),), 'idle_worker_timeout': 5}
-    with joblib.parallel_config('loky', inner_max_num_threads=1, **apart):
-        tasks = (joblib.delayed(row)(i) for i in range(n))
-        yield from joblib.Parallel(workers, return_as='generator')(tasks)
+    alone = workers < 2 or getattr(row, 'func', row).__module__ == '__main__'
+    done, end = 0, time.monotonic() + _SOON
+    with threadpool_limits(1, 'blas'):  # threads of BLAS get in each other's way, and change last bits
+        while done < n and (alone or time.monotonic() < end):
+            yield row(done)
+            done += 1
+        tasks = (joblib.delayed(row)(i) for i in range(done, n))
+        apart = {'initializer': _end_with, 'initargs': (os.getpid(),), 'idle_worker_timeout': 5}
+        with joblib.parallel_config('loky', inner_max_num_threads=1, **apart):
+            rest = joblib.Parallel(workers, return_as='generator')(tasks) if done < n else ()
+        yield from rest
 
 # %% ../nbs/04_heads.ipynb #5f828618
 _TRUTH_PIXELS = 2**25  # the truth of a set is kept for as many of its first heads as have this many pixels

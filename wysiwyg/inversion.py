@@ -335,7 +335,7 @@ def _search_w(
     g, unlike, start, cameras, turn: float, side: int, near: float, key, fit: Callable
 ) -> tuple[Tensor, Camera, list[float]]:
     "w from its start, and yaw and pitch beside it where they may turn: w, the cameras, and the losses."
-    w, spread = start.clone().requires_grad_(), _w_spread(g, cameras)
+    w, spread = start.detach().clone().requires_grad_(), _w_spread(g, cameras)
     angles = torch.zeros(len(cameras), 2, device=g.device, requires_grad=True)
 
     def posed() -> Camera:
@@ -372,7 +372,6 @@ def invert(
     images: Tensor,  # [N, 3, R, R] in [0, 1], R as the generator's
     cameras: Camera = None,  # [N]; found in pictures of heads when not given
     who: Tensor = None,  # [N] int64: the person of each picture, 0 .. P-1; each its own when not given
-    start: Tensor = None,  # [P, w_dim], e.g. the `class_means` of their classes; the mean when not given
     depth: Tensor = None,  # [N, R, R] world units, NaN where unknown: as `find_depth` reads it
     steps: tuple[int, int] = (30, 20),  # of w, of the planes
     rates: tuple[float, float] = (0.1, 0.01),
@@ -385,12 +384,13 @@ def invert(
     closely: float = 5.0,  # of the distance from `depth`, world units
     extractor: Extractor = None,  # efflite0() when not given
     plus: bool = False,  # a w for each level (W+)
+    start: Tensor = None,  # [P, w_dim], e.g. the `class_means` of their classes; the mean when not given
     key=0,
     tell: Callable = _say_nothing,  # (of 'w' or 'planes', step, steps, loss)
 ) -> Inversion:
     """w from its start (and the cameras, where they may turn), then planes from their pivot.
 
-    ValueError where pictures, cameras and people do not fit, and where a method has no W+ or no poses.
+    ValueError where pictures, cameras, people and start do not fit, and where a method has no W+ or no poses.
     """
     _check_pictures(g, images, cameras, depth)
     who = _people(who, len(images)).to(g.device)

@@ -283,7 +283,9 @@ function recordedModel({ settings, answers, pictures }) {
   const recorded = new Set(answers.map((a) => written(a.asked)));
   let held = false;
   addEventListener('pointerdown', (e) => { held = e.target.type !== 'number'; }, true);
-  for (const lost of ['pointerup', 'pointercancel']) addEventListener(lost, () => { held = false; });
+  const letGo = () => { held = false; };
+  for (const lost of ['pointerup', 'pointercancel', 'keydown']) addEventListener(lost, letGo, true);
+  addEventListener('blur', letGo);  // of the window: an element's does not rise to it
   const model = {
     known: (asked) => recorded.has(written(asked)),
     turnable: (name) => new Set(answers.map((a) => a.asked[name])).size > 1,

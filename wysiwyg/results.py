@@ -173,8 +173,8 @@ def compare(
 ):
     """Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best') (pandas).
 
-    noise: an interval of the difference holds zero, None without any. best: none of fewer seeds than others,
-    and nobody in a metric whose network a critic of any of these arms has read (`shares_features`).
+    noise: an interval of the difference holds zero, None without any. best: of those of `arms` with the most
+    seeds, and nobody in a metric whose network a critic of any of these arms has read (`shares_features`).
     ValueError for an arm or a metric that the study does not have, and for runs that are not alike.
     """
     import pandas as pd
@@ -246,7 +246,8 @@ def _is_noise(change: float, *halves: float) -> bool | None:
 
 # %% ../nbs/17a_results.ipynb #8f98352d
 def show_compare(study: str, baseline: str, metrics: list[str] = None, arms=None, where: dict = None):
-    """For people (pandas): ★ best, Δ to the baseline in brackets, ~ perhaps noise, – not measured.
+    """For people (pandas): ★ best of those with the most seeds, ~ perhaps noise, – not measured; in brackets
+    Δ to the baseline.
 
     ValueError as in `compare`.
     """
@@ -432,7 +433,8 @@ def _comparison(table, runs, baseline: str, metrics: list[str]) -> list[str]:
     "A table of `compare`, what it says and what its metrics mean, and its bars, in HTML."
     said = (
         f'{runs.seed.nunique()} seed(s). ± 95 % interval over seeds; in brackets the difference to '
-        f'{baseline}, ~ where it may be noise; ★ best, ↑ more is better, ↓ less is.'
+        f'{baseline}, ~ where it may be noise; ★ best of those with the most seeds, ↑ more is better, '
+        '↓ less is.'
     )
     shown = [_svg(bars(table, runs, baseline))] if metrics else []
     told = _compare_html(table, runs, baseline), f'<p>{html.escape(said)}</p>', _definitions(metrics)
