@@ -433,8 +433,8 @@ def _comparison(table, runs, baseline: str, metrics: list[str]) -> list[str]:
     "A table of `compare`, what it says and what its metrics mean, and its bars, in HTML."
     said = (
         f'{runs.seed.nunique()} seed(s). ± 95 % interval over seeds; in brackets the difference to '
-        f'{baseline}, ~ where it may be noise; ★ best of those with the most seeds, ↑ more is better, '
-        '↓ less is.'
+        f'{baseline}, ~ where it may be noise; ★ best of those with the most seeds, '
+        '↑ more is better, ↓ less is.'
     )
     shown = [_svg(bars(table, runs, baseline))] if metrics else []
     told = _compare_html(table, runs, baseline), f'<p>{html.escape(said)}</p>', _definitions(metrics)
