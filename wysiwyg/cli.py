@@ -1216,10 +1216,9 @@ def _average(a: Invert, g) -> torch.Tensor:
     """The w to begin from, [1, w_dim]: the average, or that of the class that is shown.
 
     UsageError for a class that the generator did not learn."""
-    from wysiwyg.inversion import class_means
+    from wysiwyg.inversion import class_means, classes_of
 
-    classes = g.run.backbone.label_dim if 'class' in method_of(g.run).label_kinds else 0
-    index = a.class_index
+    classes, index = classes_of(g), a.class_index
     if index is None and classes and a.head is not None:
         index = _class_of_head(a, g)
     if index is not None and index >= classes:
@@ -1336,7 +1335,7 @@ def _shape_verdict(errors: dict) -> str:
     if 'depth' not in errors['tuned']:
         return 'not known: a picture says little of depth; look at the normals, and from aside'
     before, after = [errors[name]['depth'] for name in ('average', 'tuned')]
-    change = f'depth error {before:.4f} of the average, {after:.4f} of the tuned one'
+    change = f'depth error {before:.4f} of the average, {after:.4f} of the tuned one, where both are solid'
     return f'{"better" if after < before else "worse, though the picture is met"}: {change}'
 
 # %% ../nbs/21_cli.ipynb #21c0f005

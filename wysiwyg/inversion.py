@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['true_heads', 'true_picture', 'true_objects', 'geometry_error', 'seen', 'likeness', 'Inversion', 'roughness',
-           'class_means', 'invert', 'tune']
+           'classes_of', 'class_means', 'invert', 'tune']
 
 # %% ../nbs/20_inversion.ipynb #e16e8a1c
 import copy
@@ -188,16 +188,20 @@ def roughness(change: Tensor) -> Tensor:  # [P, 3, C, H, W]
     return across + down
 
 # %% ../nbs/20_inversion.ipynb #2000ca11
+def classes_of(g: Generator) -> int:
+    "How many classes it learned; 0 where it knows none."
+    return g.run.backbone.label_dim if 'class' in method_of(g.run).label_kinds else 0
+
+
 @torch.no_grad()
 def class_means(g: Generator, n: int = 256) -> Tensor:  # [classes, w_dim]
     """The mean w of each class, over n keyed latents.
 
     ValueError for a generator that learned none."""
-    classes = g.run.backbone.label_dim
-    if not classes or 'class' not in method_of(g.run).label_kinds:
+    if not classes_of(g):
         raise ValueError(f'this generator ({g.run.system}) learned no classes')
     z = torch.randn(n, g.run.backbone.z_dim, generator=rng('class means')).to(g.device)
-    each = torch.eye(classes, device=g.device)
+    each = torch.eye(classes_of(g), device=g.device)
     return torch.stack([g.map(z, one.expand(n, -1)).mean(0) for one in each])
 
 
