@@ -94,7 +94,7 @@ def execute(path: Path, seconds: float, save: bool = False, env: dict[str, str] 
     )
     said = ''
     try:
-        asyncio.run(asyncio.wait_for(client.async_execute(env=env), seconds + 150))
+        asyncio.run(asyncio.wait_for(client.async_execute(env=env), seconds + 60))
     except Exception as e:
         said = str(e) or repr(e)
         if not begun or time.monotonic() < begun[0] + seconds:

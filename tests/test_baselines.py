@@ -72,7 +72,7 @@ def test_it_trains_and_goes_on_to_the_bit(called, sets, tmp_path, method):
     called(f'video --network {network} --out {tmp_path}/film.mp4 --frames 2')
 
 
-def test_inversion_begins_at_the_class_of_what_it_sees(sets, capsys, monkeypatch):
+def test_inversion_begins_at_the_class_of_what_it_sees(sets, tmp_path, capsys, monkeypatch):
     run = preset('tiny', system='imagenet3d', **{'backbone.label_dim': 7})
     g = method_of(run).generator(method_of(run).adapted(run))
     asked = []
@@ -82,6 +82,10 @@ def test_inversion_begins_at_the_class_of_what_it_sees(sets, capsys, monkeypatch
     assert _average(Invert('x', 'a.png', class_index=6), g).tolist() == [[6.0]]
     assert torch.equal(_average(Invert('x', 'a.png'), g), g.mapping.w_mean[None])
     assert '--class-index names one' in capsys.readouterr().err
+    few = render_objects(
+        ObjectsConfig(n=4, resolution=8, classes=('wheel', 'mug'), workers=1), tmp_path / 'o.zip'
+    )
+    assert torch.equal(_average(Invert('x', head=0, data=str(few)), g), g.mapping.w_mean[None])
     poses = Invert('x', head=10, data=str(sets['camera']))
     assert torch.equal(_average(poses, g), g.mapping.w_mean[None])
     assert _average(replace(of_head, class_index=1), g).tolist() == [[1.0]]

@@ -1231,10 +1231,12 @@ def _average(a: Invert, g) -> torch.Tensor:
 
 
 def _class_of_head(a: Invert, g) -> int | None:
-    "The class of the set's picture, where the set has classes; they are taken for the generator's."
+    "The class of the set's picture, where the set has as many as the generator; they are taken for its own."
+    from wysiwyg.inversion import classes_of
+
     data = a.data or g.run.data.path
     labelled = Dataset(data) if data else None
-    if not labelled or labelled.label_kind != 'class':
+    if not labelled or labelled.label_kind != 'class' or labelled.labels.shape[1] != classes_of(g):
         return None
     return labelled.labels[a.head].argmax().item()
 
