@@ -1,6 +1,6 @@
 "Posed heads: determinism, truth, framing and labels at a small size."
 
-import errno, json, os, re, shutil, subprocess, sys, zipfile
+import errno, json, os, re, shutil, subprocess, sys, threading, zipfile
 from dataclasses import replace
 import numpy as np
 import psutil
@@ -82,18 +82,49 @@ heads.render_heads(HeadsConfig(n=10**6, resolution=8, workers=2), 'h.zip')
 """
 
 
-def test_workers_end_with_their_parent(tmp_path):
-    "A script needs no guard for them to start, and nothing is left of them when it is killed at work."
+@pytest.fixture
+def rendering(tmp_path):
+    "A process that renders many heads, and the two that it has started for it."
     child = subprocess.Popen([sys.executable, '-c', MANY], cwd=tmp_path, stderr=subprocess.PIPE)
     said = b''
     while not re.search(rb' [1-9][0-9]*/1000000', said):
         said += child.stderr.read(1) or pytest.fail(said.decode())
     below = psutil.Process(child.pid).children()
     workers = [p for p in below if any('popen_loky' in word for word in p.cmdline())]
+    assert len(workers) == 2
+    yield child, workers
     child.kill()
     child.wait()
-    assert len(workers) == 2
+
+
+def test_workers_end_with_their_parent(rendering):
+    "A script needs no guard for them to start, and nothing is left of them when it is killed at work."
+    child, workers = rendering
+    child.kill()
     assert not psutil.wait_procs(workers, 10)[1]
+
+
+def test_a_killed_worker_is_named(rendering, tmp_path):
+    child, workers = rendering
+    workers[0].kill()
+    said = child.communicate(timeout=60)[1].decode()
+    assert said.rstrip().endswith('try again with fewer workers'), said
+    assert not list(tmp_path.iterdir())
+
+
+def test_threads_with_other_numbers_of_workers_wait_in_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(heads, '_SOON', 0)
+
+    def render(workers: int):
+        config = replace(CONFIG, workers=workers, seed=workers)
+        render_heads(config, tmp_path / f'{workers}.zip', progress=False)
+
+    threads = [threading.Thread(target=render, args=(workers,), daemon=True) for workers in (2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(path.name for path in tmp_path.glob('*.zip')) == ['2.zip', '3.zip']
 
 
 def test_a_head_does_not_depend_on_how_many(made, tmp_path):

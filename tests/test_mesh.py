@@ -231,6 +231,19 @@ def random_mesh(seed: int) -> TriangleMesh:
     return TriangleMesh(whole.vertices[used], faces.reshape(-1, 3), whole.normals[used], colors)
 
 
+@pytest.mark.parametrize(
+    'vertices, faces, why',
+    [
+        ([[0, 0, 0], [1, 0, 0], [0, math.nan, 0]], [[0, 1, 2]], '1 of 3 vertices are not finite'),
+        (np.eye(3), [[0, 1, 3]], 'a face names vertex 3: there are 0 to 2'),
+        (np.eye(3), [[-1, 1, 2]], 'a face names vertex -1'),
+    ],
+)
+def test_what_is_no_mesh_is_refused(vertices, faces, why):
+    with pytest.raises(ValueError, match=why):
+        TriangleMesh(np.array(vertices, np.float32), np.array(faces), np.eye(3, dtype=np.float32))
+
+
 @FEW
 @given(SEED)
 def test_holes_and_pieces_are_those_that_trimesh_finds(seed):

@@ -39,7 +39,7 @@ from wysiwyg.tracking import Recorder, experiment_id, find_runs, open_store
 
 @pytest.fixture(scope='module', autouse=True)
 def store(tmp_path_factory):
-    "A store of this module's own; made once, since making one takes seconds."
+    "A store of this module's own."
     before = os.environ.get('WYSIWYG_HOME')
     os.environ['WYSIWYG_HOME'] = str(tmp_path_factory.mktemp('home'))
     (results.data_dir() / 'results').mkdir(parents=True)
@@ -194,6 +194,14 @@ def test_a_narrow_page_has_few_columns(study):
     assert '- inverted_overlap: b leads, +0.5 against a, beyond its 95 % interval.' in text
     assert '- mine:' not in text  # nobody knows which way is better
     assert '- inverted_overlap: no arm is better than b.' in brief(study, 'b', most=1)
+
+
+def test_distances_come_first_on_a_narrow_page():
+    for arm, k in (('a', 1.0), ('b', 2.0)):
+        with Recorder('distances', arm, params={'k': k}) as r:
+            r.metrics({'eval/coverage': k, 'eval/fd_headnet1_8': k}, 0)
+    assert brief('distances', 'a', most=1).startswith('| arm | fd_headnet1_8 ↓ |')
+    assert brief('distances', 'a', ['eval/coverage'], most=1).startswith('| arm | coverage')
 
 
 @pytest.mark.parametrize(

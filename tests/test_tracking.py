@@ -47,6 +47,7 @@ from wysiwyg.tracking import (
     Recorder,
     StoreError,
     _alive,
+    _empty_store,
     param_value,
     digest,
     param_text,
@@ -70,7 +71,7 @@ from wysiwyg.tracking import (
 
 @pytest.fixture(scope='module', autouse=True)
 def store(tmp_path_factory):
-    "A store of this module's own; made once, since making one takes seconds."
+    "A store of this module's own."
     before = os.environ.get('WYSIWYG_HOME')
     os.environ['WYSIWYG_HOME'] = str(tmp_path_factory.mktemp('home'))
     os.environ.pop('WYSIWYG_RUNS', None)
@@ -82,13 +83,11 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture
-def fresh(store, tmp_path, monkeypatch):
-    "A store of a test's own, without the seconds of its making."
-    with contextlib.closing(sqlite3.connect(runs_dir() / 'mlflow.db')) as db:
-        monkeypatch.setenv('WYSIWYG_HOME', str(tmp_path))
-        runs_dir().mkdir()
-        db.execute('VACUUM INTO ?', (str(runs_dir() / 'mlflow.db'),))
-    return runs_dir() / 'mlflow.db'
+def fresh(tmp_path, monkeypatch):
+    "A store of a test's own."
+    monkeypatch.setenv('WYSIWYG_HOME', str(tmp_path))
+    runs_dir().mkdir()
+    return Path(shutil.copy(_empty_store(), runs_dir() / 'mlflow.db'))
 
 
 @pytest.fixture
@@ -111,30 +110,41 @@ def test_four_processes_open_a_new_store(tmp_path, monkeypatch):
     assert (tmp_path / 'runs/mlflow.db').exists()
 
 
-def test_an_interrupted_first_start_leaves_no_store(fresh, monkeypatch):
-    template, made = fresh.rename(fresh.with_name('template.db')), tracking._client
+def cut(uri):
+    "A store whose making is interrupted."
+    Path(uri.removeprefix('sqlite:///')).write_text('half')
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_first_start_leaves_no_store(tmp_path, monkeypatch):
+    monkeypatch.setenv('WYSIWYG_HOME', str(tmp_path))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    runs_dir().mkdir()
     for orphan in ('-journal', '-wal'):
-        fresh.with_name(fresh.name + orphan).write_text('of a store that was deleted')
-    (fresh.parent / f'.{fresh.name}.x.making').mkdir()  # of a process that was killed
-
-    def cut(uri):
-        Path(uri.removeprefix('sqlite:///')).write_text('half')
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(tracking, '_client', cut)
-    with pytest.raises(KeyboardInterrupt):
-        open_store()
-    assert sorted(p.name for p in fresh.parent.iterdir()) == ['.mlflow.lock', 'template.db']
-
-    def make(uri):
-        if 'making' in uri:
-            assert not fresh.exists()
-            return shutil.copy(template, uri.removeprefix('sqlite:///'))
-        return made(uri)
-
-    monkeypatch.setattr(tracking, '_client', make)
+        (runs_dir() / f'mlflow.db{orphan}').write_text('of a store that was deleted')
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, '_client', cut)
+        with pytest.raises(KeyboardInterrupt):
+            open_store()
+    assert [p.name for p in runs_dir().iterdir()] == ['.mlflow.lock']
+    assert not list((tmp_path / 'cache/wysiwyg').iterdir())
     assert open_store().search_experiments()
-    assert sorted(p.name for p in fresh.parent.iterdir()) == ['.mlflow.lock', 'mlflow.db', 'template.db']
+    assert sorted(p.name for p in runs_dir().iterdir()) == ['.mlflow.lock', 'mlflow.db']
+
+
+def test_an_empty_store_is_made_once(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    places = []
+    for name in ('first', 'second'):
+        monkeypatch.setenv('WYSIWYG_HOME', str(tmp_path / name))
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        places.append(open_store().get_experiment('0').artifact_location)
+        monkeypatch.setattr('tempfile.TemporaryDirectory', None)  # of which the making has need
+    assert places == [str(tmp_path / name / 'mlruns/0') for name in ('first', 'second')]
+    (kept,) = (tmp_path / 'cache/wysiwyg').iterdir()
+    assert sorted(p.name for p in (tmp_path / 'second/runs').iterdir()) == ['.mlflow.lock', 'mlflow.db']
+    assert kept.suffix == '.db'
 
 
 def test_one_place_and_no_telemetry(tmp_path, monkeypatch):
@@ -690,8 +700,10 @@ def test_another_size_has_another_page(study):
     assert set(pages) == {f'{study} (views 2)', f'{study} (views 1)'}
     for views in (1, 2):
         page = pages[f'{study} (views {views})']
-        assert f'Of views {views}, 2 arms, seeds 0.' in page.data.tags['mlflow.note.content']
-        assert f'| a | {views}0' in page.data.tags['mlflow.note.content']
+        text = page.data.tags['mlflow.note.content']
+        assert f'Of views {views}, 2 arms, seeds 0.' in text
+        assert f'| a | {views}0' in text
+        assert f'/runs/{page.info.run_id}/artifacts/compare.html)' in text
         assert 'compare.html' in [a.path for a in open_store().list_artifacts(page.info.run_id)]
     told = open_store().get_experiment(experiment_id(open_store(), study)).tags['mlflow.note.content']
     assert 'Of views 1' in told
@@ -807,6 +819,7 @@ def test_a_server_killed_and_started_again_in_the_middle_of_a_run(tmp_path, monk
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     monkeypatch.setenv('MLFLOW_TRACKING_URI', f'http://127.0.0.1:{port}')
+    shutil.copy(_empty_store(), tmp_path / 'server.db')
     server = serve(tmp_path, port)
     try:
         with Recorder('outage', 'a') as r:

@@ -209,11 +209,11 @@ class Grid:
 
 @dataclass
 class Invert:
-    "Tune a generator until it shows one picture of a head; errors of its shape where the truth is known."
+    "Tune a generator until it shows one picture, of a head or an object; errors where the truth is known."
 
     outdir: str  # the tuned generator and a sheet of before and after
-    picture: str = ''  # PNG or JPEG, cut as the set is: the face in the middle of a square
-    head: int | None = None  # number of a picture of a rendered set, whose camera and truth are known
+    picture: str = ''  # PNG or JPEG, cut as the set is: the face, or the object, in the middle of a square
+    head: int | None = None  # number of a picture of a rendered set (heads, objects): its truth is known
     data: str = ''  # the set of --head
     network: str = ''  # safetensors file
     yaw: float | None = None  # radians, of PICTURE's camera; > 0 looks from the head's left
@@ -1305,7 +1305,7 @@ def _read_depth(a: Invert, g, image: torch.Tensor, camera) -> tuple:
     depth = None if reason else find_depth(image, camera.cam2world[0, :3, 3].norm().item())
     if depth is not None and not framed(depth).all():
         depth, reason = None, 'what is seen lies in the frame as no rendered head does'
-    return depth, {'depth': f'not read: {reason}' if reason else 'read in the picture'}
+    return depth, {'depth': f'by colours alone ({reason})' if reason else 'read in the picture'}
 
 
 def _why_no_depth(a: Invert, g) -> str:

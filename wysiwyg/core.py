@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['expect', 'lookup', 'patch_method', 'Record', 'join', 'Camera', 'Rays', 'take_rays', 'Samples', 'Answer', 'to_image',
            'to_rays', 'rng', 'atomic', 'file_sha', 'WriteError', 'writing', 'check_writable', 'home', 'package_file',
-           'data_dir', 'runs_dir', 'default_device', 'Silent', 'sheet', 'show', 'colorize', 'normal_colors']
+           'data_dir', 'runs_dir', 'cache_dir', 'default_device', 'Silent', 'sheet', 'show', 'colorize',
+           'normal_colors']
 
 # %% ../nbs/00_core.ipynb #c757b63b
-import contextlib, errno, hashlib, io, os, secrets
+import contextlib, errno, hashlib, io, os, secrets, tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -319,7 +320,23 @@ def runs_dir() -> Path:
     chosen = os.environ.get('WYSIWYG_RUNS')
     return Path(chosen or home() / 'runs').resolve()
 
+# %% ../nbs/00_core.ipynb #c63296c2
+def cache_dir() -> Path:
+    """What is made again when it is gone, such as built kernels; WriteError where nothing can be kept.
 
+    In XDG_CACHE_HOME or ~/.cache, else in a folder of this user's in the temporary one.
+    """
+    given = os.environ.get('XDG_CACHE_HOME')
+    own = Path(tempfile.gettempdir()) / f'cache-{os.getuid()}'
+    for root in filter(None, (given, Path.home() / '.cache', own)):
+        with contextlib.suppress(OSError):
+            folder = Path(root) / 'wysiwyg'
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    raise WriteError('no folder for built kernels: set XDG_CACHE_HOME to a folder that can be written to')
+
+# %% ../nbs/00_core.ipynb #c63296c3
 def default_device() -> torch.device:
     "CUDA where there is one, else the CPU; WYSIWYG_DEVICE overrides."
     if chosen := os.environ.get('WYSIWYG_DEVICE'):

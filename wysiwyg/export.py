@@ -232,13 +232,24 @@ def linear_light(
 # %% ../nbs/18_export.ipynb #18e0c018
 @dataclass(frozen=True)
 class TriangleMesh:
-    "Triangles in world units, y up and z to the front, counter-clockwise where seen from outside."
+    """Triangles in world units, y up and z to the front, counter-clockwise where seen from outside.
+
+    ValueError for a place that is not finite, and for a corner that is no vertex.
+    """
 
     vertices: np.ndarray  # [V, 3] float32
     faces: np.ndarray  # [F, 3] int64
     normals: np.ndarray  # [V, 3] float32, outward
     colors: np.ndarray = None  # [V, 3] uint8, sRGB
     notes: dict = None  # how it was made
+
+    def __post_init__(self):
+        if bad := int((~np.isfinite(self.vertices)).any(1).sum()):
+            raise ValueError(f'{bad} of {len(self.vertices)} vertices are not finite: a mesh needs places')
+        last = len(self.vertices) - 1
+        strange = self.faces[(self.faces < 0) | (self.faces > last)]
+        if strange.size:
+            raise ValueError(f'a face names vertex {strange[0]}: there are 0 to {last}')
 
     @property
     def extent(self) -> list[float]:

@@ -10,6 +10,7 @@ __all__ = ['STYLES', 'TINTS', 'TOP', 'CENTRE', 'ROWS', 'COLS', 'HeadModel', 'loa
 
 # %% ../nbs/04_heads.ipynb #cc4007c5
 import hashlib, json, os, sys, threading, time, zipfile, zlib
+from concurrent.futures.process import BrokenProcessPool
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -1075,6 +1076,7 @@ def _head_row(config: HeadsConfig, i: int) -> tuple[bytes, list[float], dict[str
 
 # %% ../nbs/04_heads.ipynb #b0a10e5f
 _SOON = 6.0  # seconds of work that are done sooner than fresh processes begin
+_APART = threading.Lock()  # joblib's processes are of all threads: who wants more of them waits for their end
 
 
 def _end_with(parent: int):
@@ -1087,12 +1089,13 @@ def _end_with(parent: int):
 
     threading.Thread(target=watch, daemon=True).start()
 
-
+# %% ../nbs/04_heads.ipynb #b0a10e60
 def _rows(row: Callable[[int], tuple], n: int, workers: int):
     """row(0) to row(n - 1) in order; when that takes long, the rest from so many processes.
 
     They are fresh ones: a fork has the locks that other threads hold here, and nobody who opens them.
-    A function that only a notebook knows stays here."""
+    A function that only a notebook knows stays here. ChildProcessError where one is killed.
+    """
     import joblib
     from threadpoolctl import threadpool_limits
 
@@ -1102,11 +1105,18 @@ def _rows(row: Callable[[int], tuple], n: int, workers: int):
         while done < n and (alone or time.monotonic() < end):
             yield row(done)
             done += 1
-        tasks = (joblib.delayed(row)(i) for i in range(done, n))
-        apart = {'initializer': _end_with, 'initargs': (os.getpid(),), 'idle_worker_timeout': 5}
-        with joblib.parallel_config('loky', inner_max_num_threads=1, **apart):
-            rest = joblib.Parallel(workers, return_as='generator')(tasks) if done < n else ()
-        yield from rest
+    if done == n:
+        return
+    tasks = (joblib.delayed(row)(i) for i in range(done, n))
+    apart = {'initializer': _end_with, 'initargs': (os.getpid(),), 'idle_worker_timeout': 5}
+    try:
+        with _APART, joblib.parallel_config('loky', inner_max_num_threads=1, **apart):
+            yield from joblib.Parallel(workers, return_as='generator')(tasks)
+    except BrokenProcessPool as e:
+        raise ChildProcessError(_KILLED) from e
+
+
+_KILLED = 'a process that rendered was killed, perhaps for want of memory: try again with fewer workers'
 
 # %% ../nbs/04_heads.ipynb #5f828618
 _TRUTH_PIXELS = 2**25  # the truth of a set is kept for as many of its first heads as have this many pixels

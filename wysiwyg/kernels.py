@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'KERNELS', 'SCHEDULES', 'PAPER_SIZES', 'cuda_source', 'Build
            'choose', 'Ops', 'How', 'channels_last', 'as_texels', 'plane_constants', 'looks_up', 'nvrtc_report']
 
 # %% ../nbs/11_kernels.ipynb #0558c5e5
-import contextlib, ctypes, dataclasses, functools, hashlib, importlib.util, math, os
+import ctypes, dataclasses, functools, hashlib, importlib.util, math, os
 import platform, re, shlex, shutil, subprocess, sys, tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,24 +125,6 @@ def _machine() -> str:
     return platform.machine() + (flags[0] if flags else platform.processor()) + version
 
 # %% ../nbs/11_kernels.ipynb #a4e1803d
-def _cache_dir() -> Path:
-    """Where built kernels are kept; BuildError where nothing can be written.
-
-    XDG_CACHE_HOME or ~/.cache, else a folder of this user's in the temporary one.
-    """
-    given = os.environ.get('XDG_CACHE_HOME')
-    own = Path(tempfile.gettempdir()) / f'cache-{os.getuid()}'
-    for root in (given, Path.home() / '.cache', own):
-        if not root:
-            continue
-        with contextlib.suppress(OSError):
-            folder = Path(root) / 'wysiwyg'
-            folder.mkdir(parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK):
-                return folder
-    raise BuildError('no folder for built kernels: set XDG_CACHE_HOME to a folder that can be written to')
-
-
 def _header() -> Path:
     "Beside the module; for a notebook, in the package."
     package = Path(__file__).parent if '__file__' in globals() else home() / 'wysiwyg'
@@ -171,7 +153,7 @@ def build_cpu(kernel: str, extra: tuple[str, ...] = (), text: str = None, **cons
     flags = [*_FLAGS, *_FAST.get(kernel, ()), *extra]
     everything = '\0'.join((source, header.read_text('utf8'), *flags, _machine()))
     key = hashlib.sha256(everything.encode()).hexdigest()[:20]
-    path = _cache_dir() / f'{kernel}-{key}.so'
+    path = cache_dir() / f'{kernel}-{key}.so'
     if not path.exists():
         _compile(source, header.parent, flags, path)
     run = ctypes.CDLL(str(path)).run

@@ -193,9 +193,11 @@ def compare(
         known = ', '.join(name for name in runs if '/' in name)
         raise ValueError(f'study {study} has no metric {missing[0]!r}; it has {known}')
     _check_alike(study, runs, metrics, _with(baseline, arms))
-    columns = {}
+    columns, trainings = {}, runs[runs.arm.isin(arms)].to_dict('records')
     for name in metrics:
-        columns |= {(name, key): column for key, column in _compare_one(runs, name, baseline, arms).items()}
+        learned = any(shares_features(name, run) for run in trainings)
+        found = _compare_one(runs, name, baseline, arms, learned)
+        columns |= {(name, key): column for key, column in found.items()}
     return pd.DataFrame(columns).loc[arms]
 
 
@@ -203,8 +205,8 @@ def _with(baseline: str, arms: list[str]) -> list[str]:
     return arms if baseline in arms else [*arms, baseline]
 
 # %% ../nbs/17a_results.ipynb #a1a9c5e2
-def _compare_one(runs, m: str, baseline: str, arms: list[str]) -> dict:
-    "The columns of one metric, by arm (pandas)."
+def _compare_one(runs, m: str, baseline: str, arms: list[str], learned: bool) -> dict:
+    "The columns of one metric, by arm (pandas); nobody is best where a critic `learned` its network."
     import pandas as pd
 
     table = runs.pivot(index='seed', columns='arm', values=m)[_with(baseline, arms)]
@@ -219,17 +221,11 @@ def _compare_one(runs, m: str, baseline: str, arms: list[str]) -> dict:
     noise = pd.Series(noise, dtype=object)
     better = metric(m).better
     best = pd.Series(False, arms)
-    if better and not _learned_from(runs, m, arms):
+    if better and not learned:
         seeds = table[arms].count()
         whole = (mean[arms] * better)[seeds == seeds.max()]
         best = (whole == whole.max()).reindex(arms, fill_value=False)
     return {'mean': mean, '±': half, 'Δ': change, 'Δ±': wide, 'Δ± cases': over, 'noise': noise, 'best': best}
-
-
-def _learned_from(runs, m: str, arms: list[str]) -> bool:
-    "Did a critic of any of these arms read the metric's own network?"
-    rows = runs[runs.arm.isin(arms)].to_dict('records')
-    return any(shares_features(m, row) for row in rows)
 
 
 def _over_cases(cases, arm: str, baseline: str) -> float:
@@ -358,9 +354,11 @@ def _meanings(metrics: list[str]) -> dict[str, str]:
 def brief(study: str, baseline: str, metrics: list[str] = None, arms=None, most: int = 5) -> str:
     """The comparison for a narrow page (Markdown): the first `most` metrics, and what they mean.
 
-    ValueError as in `compare`.
+    Distances come first, where no metrics are given. ValueError as in `compare`.
     """
-    metrics = metrics or study_scores(read_study(study, arms if isinstance(arms, dict) else None), baseline)
+    if not metrics:
+        runs = read_study(study, arms if isinstance(arms, dict) else None)
+        metrics = sorted(study_scores(runs, baseline), key=is_distance, reverse=True)
     first = metrics[:most]
     compared = compare(study, baseline, first, arms)
     shown = _written(compared, baseline).reset_index().values.tolist()

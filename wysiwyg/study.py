@@ -306,9 +306,14 @@ def _shown(study: str, jobs: dict[str, tuple]) -> str:
 
 def _picture_row(run, tags: dict[str, str]) -> str:
     "A row of markdown, whose link leads to the run's own page of artifacts."
-    place = f'#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts'
     picture = f'![{tags["arm"]}]({artifact_url(run.info.run_id, tags["shows"])})'
-    return f'| {tags["arm"]} | [{picture}]({place}/{tags.get("opens", tags["shows"])}) |'
+    link = _artifact_link(run.info.experiment_id, run.info.run_id, tags.get('opens', tags['shows']))
+    return f'| {tags["arm"]} | [{picture}]({link}) |'
+
+
+def _artifact_link(experiment: str, run: str, path: str) -> str:
+    "Where MLflow's pages show an artifact."
+    return f'#/experiments/{experiment}/runs/{run}/artifacts/{path}'
 
 # %% ../nbs/17b_study.ipynb #311ebff0
 def runs_digest(keys: Iterable[tuple[str, str, str]]) -> str:
@@ -333,7 +338,9 @@ def _conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: s
         return ''
     parent.text(study_report(study, baseline, None, arms, note=note, pairs=pairs), 'compare.html')
     named = [brief(study, base, names, of, len(names)) for base, names, of in compared if pairs]
-    return '\n\n'.join(named) or brief(study, baseline, arms=arms)
+    link = _artifact_link(experiment_id(parent.client, study), parent.id, 'compare.html')
+    report = f'Every metric, curves and pictures: [compare.html]({link}).'
+    return '\n\n'.join([*(named or [brief(study, baseline, arms=arms)]), report])
 
 # %% ../nbs/17b_study.ipynb #5eb00b64
 def _timed(tags: dict, sizes: dict, out: dict):

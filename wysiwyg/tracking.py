@@ -128,20 +128,30 @@ def _client(uri: str):
     client.search_experiments(max_results=1)
     return client
 
-
+# %% ../nbs/17_tracking.ipynb #5a3c8f62
 def _make_store(file: Path):
-    "Make a SQLite store under another name and put it in its place whole."
-    import sqlite3
-
-    for left in file.parent.glob(f'.{file.name}.*.making'):
-        shutil.rmtree(left, ignore_errors=True)
+    "Put an empty SQLite store in its place, whole."
     for orphan in ('-journal', '-wal', '-shm'):  # of a store that was deleted
         file.with_name(file.name + orphan).unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory('.making', f'.{file.name}.', file.parent) as folder:
-        made = Path(folder) / file.name
+    with atomic(file) as tmp:
+        shutil.copyfile(_empty_store(), tmp)
+
+
+def _empty_store() -> Path:
+    "An empty store of this version of MLflow, kept for the next: its making takes seconds."
+    import mlflow, sqlite3
+
+    path = cache_dir() / f'mlflow-{mlflow.__version__}.db'
+    if path.exists():
+        return path
+    with tempfile.TemporaryDirectory() as folder, atomic(path) as tmp:
+        made = Path(folder) / path.name
         _client(f'sqlite:///{made}')
-        with atomic(file) as tmp, contextlib.closing(sqlite3.connect(made)) as db:
+        with contextlib.closing(sqlite3.connect(made)) as db:
+            db.execute('DELETE FROM experiments')  # of the default one, which names this folder
+            db.commit()
             db.execute('VACUUM INTO ?', (str(tmp),))
+    return path
 
 # %% ../nbs/17_tracking.ipynb #b697a3ac
 def _warn(what: str):
