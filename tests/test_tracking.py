@@ -41,7 +41,7 @@ from wysiwyg.results import (
 )
 from wysiwyg import study as studying
 from wysiwyg import tracking
-from wysiwyg.study import estimate_study, exit_code, finished, _resolve, run_study
+from wysiwyg.study import estimate_study, exit_code, finished, _resolve, run_study, with_sizes
 from wysiwyg.tracking import (
     NullRecorder,
     Recorder,
@@ -708,6 +708,24 @@ def test_another_size_has_another_page(study):
     told = open_store().get_experiment(experiment_id(open_store(), study)).tags['mlflow.note.content']
     assert 'Of views 1' in told
     assert 'Of views 2' in told
+
+
+def test_an_arm_that_is_measured_otherwise_is_another(study):
+    "The Run alone reaches who measures; its sizes are parameters beside it."
+    heard = []
+
+    def measure(recorder, run, seed):
+        heard.append(run)
+        return {'eval/psnr': 1.0}
+
+    for n, said in ((4, 'done'), (4, 'kept'), (8, 'done')):
+        assert run_study(study, with_sizes({'a': tiny()}, n=n), measure) == {'a-s0': said}
+    assert heard == [tiny(), tiny()]
+    (run,) = find_runs(open_store(), study, arm='a', config_sha=digest((tiny(), {'n': 8})))
+    assert run.data.params['n'] == '8'
+    assert run.data.params['sampler.tau'] == '0.98'
+    with pytest.raises(ValueError, match='tau'):
+        run_study(study, with_sizes({'a': override(tiny(), **{'sampler.tau': 2.0})}, n=4), measure)
 
 
 def test_a_study_that_another_process_runs_is_told_of(study):

@@ -263,7 +263,9 @@ def _plain(text: str) -> bool:
 
 # %% ../nbs/17_tracking.ipynb #db6d8b9e
 def flat_params(params) -> dict:
-    "A configuration or a dictionary as dotted parameters."
+    "A configuration, a dictionary, or a pair of both, as dotted parameters."
+    if isinstance(params, tuple):
+        return {name: value for part in params for name, value in flat_params(part).items()}
     return flat(params) if is_dataclass(params) else dict(params or {})
 
 
