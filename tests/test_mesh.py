@@ -237,6 +237,7 @@ def random_mesh(seed: int) -> TriangleMesh:
         ([[0, 0, 0], [1, 0, 0], [0, math.nan, 0]], [[0, 1, 2]], '1 of 3 vertices are not finite'),
         (np.eye(3), [[0, 1, 3]], 'a face names vertex 3: there are 0 to 2'),
         (np.eye(3), [[-1, 1, 2]], 'a face names vertex -1'),
+        (np.zeros((4, 2)), [[0, 1, 2]], r'vertices must have shape \[N 3\], got \[4, 2\]'),
     ],
 )
 def test_what_is_no_mesh_is_refused(vertices, faces, why):

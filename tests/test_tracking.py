@@ -9,7 +9,6 @@ import math
 import multiprocessing
 import os
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -47,7 +46,8 @@ from wysiwyg.tracking import (
     Recorder,
     StoreError,
     _alive,
-    _empty_store,
+    _is_whole,
+    _make_store,
     param_value,
     digest,
     param_text,
@@ -87,7 +87,8 @@ def fresh(tmp_path, monkeypatch):
     "A store of a test's own."
     monkeypatch.setenv('WYSIWYG_HOME', str(tmp_path))
     runs_dir().mkdir()
-    return Path(shutil.copy(_empty_store(), runs_dir() / 'mlflow.db'))
+    _make_store(runs_dir() / 'mlflow.db')
+    return runs_dir() / 'mlflow.db'
 
 
 @pytest.fixture
@@ -140,11 +141,23 @@ def test_an_empty_store_is_made_once(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         places.append(open_store().get_experiment('0').artifact_location)
-        monkeypatch.setattr('tempfile.TemporaryDirectory', None)  # of which the making has need
+        monkeypatch.setattr(tracking, '_new_store', None)
     assert places == [str(tmp_path / name / 'mlruns/0') for name in ('first', 'second')]
     (kept,) = (tmp_path / 'cache/wysiwyg').iterdir()
     assert sorted(p.name for p in (tmp_path / 'second/runs').iterdir()) == ['.mlflow.lock', 'mlflow.db']
     assert kept.suffix == '.db'
+
+
+@pytest.mark.parametrize('left', [b'', b'half of a store', None])
+def test_a_kept_store_that_is_damaged_is_made_again(tmp_path, monkeypatch, left):
+    "None: where nothing can be kept, it is made each time."
+    monkeypatch.setenv('WYSIWYG_HOME', str(tmp_path))
+    kept = tmp_path / 'kept.db'
+    monkeypatch.setattr(tracking, '_kept_store', lambda: None if left is None else kept)
+    if left is not None:
+        kept.write_bytes(left)
+    assert open_store().search_experiments()
+    assert _is_whole(kept) == (left is not None)
 
 
 def test_one_place_and_no_telemetry(tmp_path, monkeypatch):
@@ -703,7 +716,7 @@ def test_another_size_has_another_page(study):
         text = page.data.tags['mlflow.note.content']
         assert f'Of views {views}, 2 arms, seeds 0.' in text
         assert f'| a | {views}0' in text
-        assert f'/runs/{page.info.run_id}/artifacts/compare.html)' in text
+        assert f'/runs/{page.info.run_id}/artifacts/compare.html?' in text
         assert 'compare.html' in [a.path for a in open_store().list_artifacts(page.info.run_id)]
     told = open_store().get_experiment(experiment_id(open_store(), study)).tags['mlflow.note.content']
     assert 'Of views 1' in told
@@ -726,6 +739,12 @@ def test_an_arm_that_is_measured_otherwise_is_another(study):
     assert run.data.params['sampler.tau'] == '0.98'
     with pytest.raises(ValueError, match='tau'):
         run_study(study, with_sizes({'a': override(tiny(), **{'sampler.tau': 2.0})}, n=4), measure)
+    with pytest.raises(ValueError, match="'train.batch' is an option of the run"):
+        run_study(study, with_sizes({'a': tiny()}, **{'train.batch': 4}), measure)
+    with pytest.raises(ValueError, match="'a' must be a Run to get sizes, got dict"):
+        with_sizes({'a': {'k': 1}}, n=4)
+    with pytest.raises(ValueError, match='leave `base` out'):
+        run_study(study, with_sizes({'a': tiny()}, n=4), measure, base=tiny())
 
 
 def test_a_study_that_another_process_runs_is_told_of(study):
@@ -837,7 +856,7 @@ def test_a_server_killed_and_started_again_in_the_middle_of_a_run(tmp_path, monk
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     monkeypatch.setenv('MLFLOW_TRACKING_URI', f'http://127.0.0.1:{port}')
-    shutil.copy(_empty_store(), tmp_path / 'server.db')
+    _make_store(tmp_path / 'server.db')
     server = serve(tmp_path, port)
     try:
         with Recorder('outage', 'a') as r:

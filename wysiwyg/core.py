@@ -334,7 +334,7 @@ def cache_dir() -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
                 return folder
-    raise WriteError('no folder for built kernels: set XDG_CACHE_HOME to a folder that can be written to')
+    raise WriteError('nothing can be kept: set XDG_CACHE_HOME to a folder that can be written to')
 
 # %% ../nbs/00_core.ipynb #c63296c3
 def default_device() -> torch.device:

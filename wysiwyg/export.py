@@ -234,7 +234,7 @@ def linear_light(
 class TriangleMesh:
     """Triangles in world units, y up and z to the front, counter-clockwise where seen from outside.
 
-    ValueError for a place that is not finite, and for a corner that is no vertex.
+    ValueError for other shapes, a place that is not finite, and a corner that is no vertex.
     """
 
     vertices: np.ndarray  # [V, 3] float32
@@ -244,6 +244,9 @@ class TriangleMesh:
     notes: dict = None  # how it was made
 
     def __post_init__(self):
+        for name, x in (('vertices', self.vertices), ('faces', self.faces)):
+            if x.ndim != 2 or x.shape[1] != 3:
+                raise ValueError(f'{name} must have shape [N 3], got {list(x.shape)}')
         if bad := int((~np.isfinite(self.vertices)).any(1).sum()):
             raise ValueError(f'{bad} of {len(self.vertices)} vertices are not finite: a mesh needs places')
         last = len(self.vertices) - 1

@@ -9,7 +9,7 @@ __all__ = ['STYLES', 'TINTS', 'TOP', 'CENTRE', 'ROWS', 'COLS', 'HeadModel', 'loa
            'set_digest', 'render_set', 'render_heads', 'truth']
 
 # %% ../nbs/04_heads.ipynb #cc4007c5
-import hashlib, json, os, sys, threading, time, zipfile, zlib
+import contextlib, hashlib, json, os, sys, threading, time, zipfile, zlib
 from concurrent.futures.process import BrokenProcessPool
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -1076,6 +1076,7 @@ def _head_row(config: HeadsConfig, i: int) -> tuple[bytes, list[float], dict[str
 
 # %% ../nbs/04_heads.ipynb #b0a10e5f
 _SOON = 6.0  # seconds of work that are done sooner than fresh processes begin
+_KILLED = 'a process that rendered was killed, perhaps for want of memory: try again with fewer workers'
 _APART = threading.Lock()  # joblib's processes are of all threads: who wants more of them waits for their end
 
 
@@ -1114,9 +1115,6 @@ def _rows(row: Callable[[int], tuple], n: int, workers: int):
             yield from joblib.Parallel(workers, return_as='generator')(tasks)
     except BrokenProcessPool as e:
         raise ChildProcessError(_KILLED) from e
-
-
-_KILLED = 'a process that rendered was killed, perhaps for want of memory: try again with fewer workers'
 
 # %% ../nbs/04_heads.ipynb #5f828618
 _TRUTH_PIXELS = 2**25  # the truth of a set is kept for as many of its first heads as have this many pixels
@@ -1209,19 +1207,14 @@ def render_set(
     if given:
         _check_place(path, digest, unit)
     check_writable(path)
-    bar = tqdm(
-        _rows(row, config.n, config.workers),
-        total=config.n,
-        unit=unit,
-        desc=f'{unit}s {side}px',
-        disable=not progress,
-    )
+    bar = dict(total=config.n, unit=unit, desc=f'{unit}s {side}px', disable=not progress)
     kept = max(1, _TRUTH_PIXELS // side**2)
     entries, rows = [], []
-    for i, (png, label, true) in enumerate(bar):
-        entries.append((f'{i // 1000:05d}/{unit}{i:08d}.png', png, label))
-        if i < kept:
-            rows.append(true)
+    with contextlib.closing(_rows(row, config.n, config.workers)) as made:
+        for i, (png, label, true) in enumerate(tqdm(made, **bar)):
+            entries.append((f'{i // 1000:05d}/{unit}{i:08d}.png', png, label))
+            if i < kept:
+                rows.append(true)
     arrays = _truth_arrays(config.radius, digest, entries[:kept], rows)
     return _write_set(path, entries, arrays)
 

@@ -143,7 +143,7 @@ def _cpu_source(kernel: str, text: str | None, shared_floats: int, **constants: 
 # %% ../nbs/11_kernels.ipynb #51794441
 @functools.cache
 def build_cpu(kernel: str, extra: tuple[str, ...] = (), text: str = None, **constants: float):
-    """Compile with g++, or take the build of earlier; BuildError where it does not compile.
+    """Compile with g++, or take the build of earlier; BuildError where it does not compile, else WriteError.
 
     Returns run(grid, block, schedule, threads, args) -> message. `text` replaces the kernel's own, for tests.
     """

@@ -22,6 +22,8 @@ def _resolve(arm, base: Run = None):
 
     ValueError for a Run that `check` refuses, and for a parameter that MLflow does not take.
     """
+    if base is not None and isinstance(arm, tuple):
+        raise ValueError('arms with sizes are whole configurations: leave `base` out')
     if base is not None:
         arm = arm(base) if callable(arm) else override(base, **arm)
     texts(arm)
@@ -31,7 +33,13 @@ def _resolve(arm, base: Run = None):
 
 # %% ../nbs/17b_study.ipynb #514de350
 def with_sizes(arms: dict[str, Run], **sizes: float) -> dict[str, tuple[Run, dict]]:
-    "Arms for `run_study` that are measured anew where the sizes of their measurement are others."
+    """Arms whose measurement has sizes: other sizes, other arms.
+
+    ValueError for an arm that is no Run; a dictionary holds its sizes itself.
+    """
+    for arm, run in arms.items():
+        if not isinstance(run, Run):
+            raise ValueError(f'{arm!r} must be a Run to get sizes, got {type(run).__name__}')
     return {arm: (run, sizes) for arm, run in arms.items()}
 
 # %% ../nbs/17b_study.ipynb #514de351
@@ -63,7 +71,7 @@ def _study_jobs(arms: dict, seeds, base: Run = None) -> dict[str, tuple]:
 @plainly()
 def run_study(
     study: str,
-    arms: dict[str, object],  # arm -> Run, dictionary, `with_sizes`, or with `base` overrides or base -> Run
+    arms: dict[str, object],  # arm -> Run, dictionary, or what `with_sizes` makes; with `base` its overrides
     measure: Callable,  # (recorder, params, seed) -> metrics, for step 0 or after their curve; sizes left out
     seeds=(0,),  # for all arms, or arm -> seeds
     base: Run = None,
@@ -320,7 +328,7 @@ def _picture_row(run, tags: dict[str, str]) -> str:
 
 def _artifact_link(experiment: str, run: str, path: str) -> str:
     "Where MLflow's pages show an artifact."
-    return f'#/experiments/{experiment}/runs/{run}/artifacts/{path}'
+    return f'#/experiments/{experiment}/runs/{run}/artifacts/{path}?workflowType=machine_learning'
 
 # %% ../nbs/17b_study.ipynb #311ebff0
 def runs_digest(keys: Iterable[tuple[str, str, str]]) -> str:

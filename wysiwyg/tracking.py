@@ -133,25 +133,52 @@ def _make_store(file: Path):
     "Put an empty SQLite store in its place, whole."
     for orphan in ('-journal', '-wal', '-shm'):  # of a store that was deleted
         file.with_name(file.name + orphan).unlink(missing_ok=True)
-    with atomic(file) as tmp:
-        shutil.copyfile(_empty_store(), tmp)
+    with tempfile.TemporaryDirectory() as folder, atomic(file) as tmp:
+        shutil.copyfile(_empty_store(Path(folder)), tmp)
 
 
-def _empty_store() -> Path:
-    "An empty store of this version of MLflow, kept for the next: its making takes seconds."
-    import mlflow, sqlite3
+def _empty_store(folder: Path) -> Path:
+    "Of this version of MLflow: as it was kept, else made in `folder` and kept, for that takes seconds."
+    kept = _kept_store()
+    if kept and _is_whole(kept):
+        return kept
+    empty = folder / 'empty.db'
+    _new_store(empty)
+    if kept:
+        with contextlib.suppress(OSError), atomic(kept) as tmp:
+            shutil.copyfile(empty, tmp)
+    return empty
 
-    path = cache_dir() / f'mlflow-{mlflow.__version__}.db'
-    if path.exists():
-        return path
-    with tempfile.TemporaryDirectory() as folder, atomic(path) as tmp:
-        made = Path(folder) / path.name
-        _client(f'sqlite:///{made}')
-        with contextlib.closing(sqlite3.connect(made)) as db:
-            db.execute('DELETE FROM experiments')  # of the default one, which names this folder
-            db.commit()
-            db.execute('VACUUM INTO ?', (str(tmp),))
-    return path
+
+def _kept_store() -> Path | None:
+    import mlflow
+
+    with contextlib.suppress(OSError):  # no folder that can be written to
+        return cache_dir() / f'mlflow-{mlflow.__version__}.db'
+    return None
+
+# %% ../nbs/17_tracking.ipynb #5a3c8f63
+def _is_whole(store: Path) -> bool:
+    "Is it there, with its tables, and not damaged?"
+    import sqlite3
+
+    if not store.exists():
+        return False
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(store)) as db:
+        db.execute('SELECT 1 FROM experiments')
+        return db.execute('PRAGMA quick_check').fetchone() == ('ok',)
+    return False
+
+
+def _new_store(path: Path):
+    import sqlite3
+
+    made = path.with_suffix('.made')
+    _client(f'sqlite:///{made}')
+    with contextlib.closing(sqlite3.connect(made)) as db:
+        db.execute('DELETE FROM experiments')  # of the default one, which names this folder
+        db.commit()
+        db.execute('VACUUM INTO ?', (str(path),))
 
 # %% ../nbs/17_tracking.ipynb #b697a3ac
 def _warn(what: str):
@@ -263,9 +290,12 @@ def _plain(text: str) -> bool:
 
 # %% ../nbs/17_tracking.ipynb #db6d8b9e
 def flat_params(params) -> dict:
-    "A configuration, a dictionary, or a pair of both, as dotted parameters."
+    "A configuration, a dictionary, or a pair of both, as dotted parameters; ValueError where both name one."
     if isinstance(params, tuple):
-        return {name: value for part in params for name, value in flat_params(part).items()}
+        run, sizes = [flat_params(part) for part in params]
+        if twice := sorted(set(run) & set(sizes)):
+            raise ValueError(f'{twice[0]!r} is an option of the run: call the size something else')
+        return run | sizes
     return flat(params) if is_dataclass(params) else dict(params or {})
 
 
