@@ -529,7 +529,8 @@ def test_the_pages_of_a_study_show_shapes_and_exports_do_not(tmp_path, monkeypat
     for arm in ('head', 'other'):
         place = f'#/experiments/{experiment.experiment_id}/runs/{runs[arm].info.run_id}/artifacts'
         picture = f'get-artifact?path=shape%2Fhead.png&run_uuid={runs[arm].info.run_id}'
-        assert f'| {arm} | [![{arm}]({picture})]({place}/shape/head.html) |' in page
+        opened = f'{place}/shape/head.html?workflowType=machine_learning'
+        assert f'| {arm} | [![{arm}]({picture})]({opened}) |' in page
     assert '| plain | [' not in page
     monkeypatch.setenv('WYSIWYG_HOME', str(tmp_path))
     exported = {
