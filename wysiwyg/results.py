@@ -803,8 +803,10 @@ def read_runs(study: str) -> list[dict]:
 
 # %% ../nbs/17a_results.ipynb #67991cf9
 def _without_artifacts(note: str) -> str:
-    "A description but for its paragraphs with pictures that its own store keeps."
-    return '\n\n'.join(part for part in note.split('\n\n') if 'get-artifact?' not in part)
+    "A description but for its paragraphs that lead into its own store."
+    local = 'get-artifact?', '(#/experiments/'
+    parts = note.split('\n\n')
+    return '\n\n'.join(part for part in parts if not any(link in part for link in local))
 
 # %% ../nbs/17a_results.ipynb #9af11518
 def _pictures_file(study: str) -> Path:
