@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['volume_weights', 'sigma_of', 'expect_distance', 'March', 'weigh', 'march', 'Rendering', 'integrate', 'composite',
-           'uniform_samples', 'deltas', 'midpoints', 'density_integral', 'thickness']
+           'uniform_samples', 'deltas', 'midpoints', 'density_integral', 'thickness', 'halo']
 
 # %% ../nbs/07a_volrend.ipynb #5626fc81
+import math
 from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
@@ -199,3 +200,12 @@ def thickness(
     delta = t[..., 1:] - t[..., :-1]
     middle = density((a + b) / 2, beta)
     return delta * torch.where(level, middle, quotient)
+
+# %% ../nbs/07a_volrend.ipynb #dec75ebc
+def halo(
+    radius: float,  # of a ball, world units
+    beta: float,  # of its surface, world units
+) -> float:
+    "How far outside of the ball half of the light is lost, world units; for beta far below the radius."
+    touching = math.sqrt(2 * math.pi * radius / beta) / 2  # thickness of a ray that touches it
+    return beta * math.log(touching / math.log(2))
