@@ -72,6 +72,14 @@ def test_it_trains_and_goes_on_to_the_bit(called, sets, tmp_path, method):
     called(f'video --network {network} --out {tmp_path}/film.mp4 --frames 2')
 
 
+def test_poses_are_withheld_where_no_labels_are_asked_for(called, sets, tmp_path):
+    start = f'train --method imagenet3d --data {sets["camera"]} {SMALL} --outdir {tmp_path}/blind'
+    called(f'{start} --backbone.label_dim 0')
+    blind = load_generator(tmp_path / 'blind')
+    assert (blind.mapping.label_dim, blind.run.train.views) == (0, 2)
+    assert 'silhouette_overlap_8' in called(f'eval --network {tmp_path}/blind --data {sets["camera"]} --n 8')
+
+
 def test_inversion_begins_at_the_class_of_what_it_sees(sets, tmp_path, capsys, monkeypatch):
     run = preset('tiny', system='imagenet3d', **{'backbone.label_dim': 7})
     g = method_of(run).generator(method_of(run).adapted(run))

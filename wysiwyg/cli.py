@@ -537,10 +537,11 @@ def _heads_command(a: Heads) -> dict:
 def _check_run(run: Run):
     "ValueError where the run is refused, or its method learns nothing from heads and no set is given."
     learns = method_of(run).label_kinds if run.system in METHODS else ('camera',)
-    if not run.data.path and 'camera' not in learns:
+    if not run.data.path and 'camera' not in learns and run.backbone.label_dim:
         raise ValueError(
             f'{run.system} learns from sets of label kind {" or ".join(learns)}, and rendered heads have '
-            'cameras: give --data SET, such as `wysiwyg objects --cameras prior` renders'
+            'cameras: give --data SET, such as `wysiwyg objects --cameras prior` renders, '
+            'or --backbone.label_dim 0, which withholds them'
         )
     check(run)
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['png_bytes', 'decode', 'label_fault', 'name_fault', 'Report', 'DataError', 'validate', 'write_zip', 'Dataset',
-           'expect_labels', 'check_data']
+           'expect_labels', 'withhold', 'check_data']
 
 # %% ../nbs/03_data.ipynb #b725af5f
-import functools, hashlib, io, json, os, re, stat, sys, warnings, zipfile
+import copy, functools, hashlib, io, json, os, re, stat, sys, warnings, zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -795,13 +795,22 @@ def expect_labels(data: Dataset, *kinds: str) -> Dataset:
     raise ValueError(f'{data.name} has {_LABEL_KINDS[data.label_kind]}: give a set with {wanted}')
 
 
+def withhold(run: Run, data: Dataset, kinds: tuple[str, ...]) -> Dataset:
+    "The set; posed pictures without their poses, where the run asks for no labels and its method takes none."
+    if data.label_kind in kinds or 'none' not in kinds or run.backbone.label_dim:
+        return data
+    blind = copy.copy(data)
+    blind.labels, blind.label_kind = data.labels[:, :0], 'none'
+    return blind
+
+# %% ../nbs/03_data.ipynb #8d41e7b4
 def check_data(
     run: Run,
     data: Dataset,
     kinds: tuple[str, ...] = ('camera',),  # of labels that the run's method learns from
-):
-    "Do these pictures and labels fit the run? A ValueError says what would."
-    expect_labels(data, *kinds)
+) -> Dataset:
+    "The set as the run's method sees it; where it does not fit, a ValueError says what would."
+    data = expect_labels(withhold(run, data, kinds), *kinds)
     if data.resolution != run.resolution:
         raise ValueError(
             f'the data are {data.resolution} pixels wide and the run renders {run.resolution}: '
@@ -814,13 +823,13 @@ def check_data(
             f'backbone.label_dim = {told}, but a label of {data.name} has {given} numbers: {mend}'
         )
     if data.label_kind != 'camera':
-        return
+        return data
     c = run.render
     radius = _radii(data.camera_labels)
     beyond = (radius <= c.near) | (radius >= c.far)
     outside = beyond.float().mean().item()
     if outside <= 0.5:
-        return
+        return data
     low, high = radius.min().item(), radius.max().item()
     near, far = fitting(low, high, c.box)
     given = f'render.near = {c.near:g}, render.far = {c.far:g}'

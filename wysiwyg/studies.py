@@ -9,7 +9,7 @@ __all__ = ['semi_opaque', 'speckle', 'tightness', 'keep_shape', 'study_data', 's
            'fit_proposal']
 
 # %% ../nbs/22_studies.ipynb #f78f97a4
-import copy, ctypes, io, math, os, tempfile, time
+import ctypes, io, math, os, tempfile, time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -306,16 +306,8 @@ def system_run(system: str, images: float, heads: int, **changes) -> Run:
 
 def system_trainer(run: Run, data: Dataset, seed: int = 0) -> Trainer:
     "At the start, on the CPU; poses are withheld from a system that takes none."
-    method, seeded = method_of(run), override(run, **{'train.seed': seed})
-    of = data if data.label_kind in method.label_kinds else _unposed(data)
-    return Trainer(method, seeded, of, torch.device('cpu'))
-
-
-def _unposed(data: Dataset) -> Dataset:
-    "The same pictures; poses are withheld."
-    blind = copy.copy(data)
-    blind.labels, blind.label_kind = data.labels[:, :0], 'none'
-    return blind
+    seeded = override(run, **{'train.seed': seed})
+    return Trainer(method_of(run), seeded, data, torch.device('cpu'))
 
 # %% ../nbs/22_studies.ipynb #e21a2208
 def keep_averaged(recorder, t: Trainer, name: str):

@@ -332,7 +332,7 @@ class Trainer:
         world: ProcessGroup = ALONE,
     ):
         check(run, heads=False)
-        check_data(run, data, method.label_kinds)
+        data = check_data(run, data, method.label_kinds)
         self.method, self.run, self.data, self.world = method, run, data, world
         self.device = device or default_device()
         self.batches = Batches(run, data, self.device, world)
