@@ -400,6 +400,7 @@ def test_a_pair_names_arms_of_the_study(store):
         (('a', 'a', ['eval/fog']), "the pair of 'a' and 'a' is one arm"),
         (('a', 'b', 'eval/fog'), "needs a list of quantities, got 'eval/fog'"),
         (('a', 'b', []), 'needs a list of quantities'),
+        (('a', 'b', ['eval/fog'] * 500), '1 pairs take over 5000 characters'),
     ],
 )
 def test_a_pair_that_compares_nothing_is_refused(store, pair, why):

@@ -633,6 +633,14 @@ def _estimate_command(a: Train, data: Dataset, world: ProcessGroup) -> dict:
         print(estimate_text(rows), end='\n\n')
     return rows[-1]
 
+# %% ../nbs/21_cli.ipynb #a1c0de14
+def _mlflow_line(link: str) -> str:
+    "Where something is in MLflow, and what serves the store if no server does."
+    from wysiwyg.tracking import tracking_uri
+
+    served = '' if tracking_uri().startswith('http') else ', while `wysiwyg ui` runs'
+    return f'MLflow: {link}{served}'
+
 # %% ../nbs/21_cli.ipynb #a1c0de04
 @contextlib.contextmanager
 def _recorded(a: Train, data: Dataset, folder: Path, told: dict, resumed: bool):
@@ -643,7 +651,7 @@ def _recorded(a: Train, data: Dataset, folder: Path, told: dict, resumed: bool):
             from wysiwyg.tracking import run_link
 
             told['mlflow'] = run_link(r.id)
-            print(f'MLflow: {told["mlflow"]}', file=sys.stderr)
+            print(_mlflow_line(told['mlflow']), file=sys.stderr)
         r.note(_about(a, data, folder))
         r.dataset(data.name, data.sha, data.path)
         try:
@@ -838,7 +846,7 @@ def _tell_scores(network: str, scores: dict[str, float], how: str, system: str):
     except ImportError:
         return
     try:
-        print(f'MLflow: {run_link(_keep_scores(network, scores, how, system))}', file=sys.stderr)
+        print(_mlflow_line(run_link(_keep_scores(network, scores, how, system))), file=sys.stderr)
     except (ImportError, OSError) as e:
         print(f'warning: {e}; the scores are not in MLflow', file=sys.stderr)
 
@@ -1755,8 +1763,8 @@ def _ablate_text(a: Ablate, result: dict) -> str:
         return _lines_text(a, result)
     parts = []
     for study in result['studies']:
-        link = f'MLflow: {study["mlflow"]}'
-        parts += [study['study'], _table_text(study['table']), study['conclusion'], link]
+        told = _table_text(study['table']), study['conclusion'], _mlflow_line(study['mlflow'])
+        parts += [study['study'], *told]
     return '\n\n'.join([*parts, f'notebook: {result["notebook"]}'])
 
 

@@ -590,11 +590,11 @@ def _costs(told: dict) -> str:
     names = {'proposed': 'probe', 'trace': 'samples'}
     parts = [f'{names[part]} {n:.1f}' for part, n in told['spent'].items()]
     row, column = told['ray']['pixel']
-    said = f'pixel {column}, {row}\nevaluations: {" + ".join(parts)}'
-    said += f', {told["in_vain"]:.0%} of the samples in vain'
+    spent = f'evaluations: {" + ".join(parts)}'
+    worth = f'{told["in_vain"]:.0%} of the samples in vain'
     if 'psnr' in told:
-        said += f', {told["psnr"]:.1f} dB'
-    return '\n'.join(filter(None, (said, told['ray']['empty'])))
+        worth += f', {told["psnr"]:.1f} dB'
+    return '\n'.join(filter(None, (f'pixel {column}, {row}', spent, worth, told['ray']['empty'])))
 
 # %% ../nbs/19_inspector.ipynb #19a0a027
 def _draw_told(ax, ray: dict, step: int):

@@ -389,19 +389,22 @@ def comparisons(runs, baseline: str, arms=None, pairs=()) -> list[tuple[str, lis
     """What a page compares, as (base, quantities, arms): all arms with the baseline, or `pairs` alone.
 
     A pair is (arm, its base, quantities). Those that were measured are compared, a distance where both have
-    it; a pair that lacks an arm is left out.
+    it; a pair that lacks an arm is left out. Arms of one base and the same quantities stand together.
     """
     if not pairs:
         return [(baseline, study_scores(runs, baseline), arms)]
-    out = []
+    groups = {}
     for arm, base, names in pairs:
         of_both = runs[runs.arm.isin((arm, base))]
         by_arm = of_both.groupby('arm').count()  # measured values
         known = [name for name in names if name in by_arm and by_arm[name].any()]
         known = [name for name in known if by_arm[name].all() or not is_distance(name)]
         if known and of_both.arm.nunique() == 2:
-            both = base, arm
-            out.append((base, known, {name: arms[name] for name in both} if arms else list(both)))
+            groups.setdefault((base, tuple(known)), [base]).append(arm)
+    out = []
+    for (base, known), of_base in groups.items():
+        compared = {arm: arms[arm] for arm in of_base} if arms else of_base
+        out.append((base, list(known), compared))
     return out
 
 # %% ../nbs/17a_results.ipynb #b09eb081
@@ -421,7 +424,8 @@ def study_report(
     for base, names, compared in comparisons(runs, baseline, arms, pairs):
         table = compare(study, base, metrics or names, compared, where)
         if pairs:
-            parts.append(f'<h2>{html.escape(table.index[1])} beside {html.escape(base)}</h2>')
+            beside = f'{table.index[1]} beside' if len(table) == 2 else 'Beside'
+            parts.append(f'<h2>{html.escape(beside)} {html.escape(base)}</h2>')
         parts += _comparison(table, runs[runs.arm.isin([base, *table.index])], base, metrics or names)
     parts += [_svg(curve)] if curve else []
     return _PAGE.format(title=title, body='\n'.join([*parts, _pictures(runs)]))

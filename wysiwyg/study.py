@@ -53,7 +53,10 @@ def _as_pairs(arms: dict, pairs) -> list[tuple[str, str, list[str]]]:
             raise ValueError(f'the pair of {arm!r} and {base!r} is one arm: give it another base')
         if isinstance(names, str) or not names:
             raise ValueError(f'the pair of {arm!r} and {base!r} needs a list of quantities, got {names!r}')
-    return [(arm, base, list(names)) for arm, base, names in listed]
+    pairs = [(arm, base, list(names)) for arm, base, names in listed]
+    if len(json.dumps(pairs)) > TAG_CHARS:
+        raise ValueError(f'{len(pairs)} pairs take over {TAG_CHARS} characters: compare in fewer quantities')
+    return pairs
 
 
 def _study_jobs(arms: dict, seeds, base: Run = None) -> dict[str, tuple]:
