@@ -74,6 +74,10 @@ record: $(STAMP)  ## train tiny, measure it, the shipped generator and its ablat
 	  $(BIN)/wysiwyg eval --network runs/$${method}_tiny/generator.safetensors --n 200 --record $${method}_tiny && \
 	  $(BIN)/wysiwyg eval --network runs/$${method}_tiny/generator.safetensors --n 200 --untrained --record $${method}_start && \
 	  cp "$$(ls runs/$${method}_tiny/snapshot-*.png | tail -n 1)" data/results/$${method}_tiny.png || exit; done
+	@$(BIN)/wysiwyg train --method imagenet3d --cfg tiny --backbone.label_dim 0 --heads.focal 4.2647 --outdir runs/imagenet3d_heads --resume latest
+	@$(BIN)/wysiwyg eval --network runs/imagenet3d_heads/generator.safetensors --n 200 --record imagenet3d_heads
+	@$(BIN)/wysiwyg eval --network runs/imagenet3d_heads/generator.safetensors --n 200 --untrained --record imagenet3d_heads_start
+	@cp "$$(ls runs/imagenet3d_heads/snapshot-*.png | tail -n 1)" data/results/imagenet3d_heads.png
 	@$(BIN)/wysiwyg ablate --study a02_samples --views 8 --repeats 2 --n 128 --record a02_samples
 	@$(BIN)/wysiwyg ablate --study a01_paper_table --images 64 --n 128 --seeds 0,1,2,3,4,5 --record a01_paper_table
 	@$(BIN)/wysiwyg ablate --study a03_proposal_cost --images 2000 --views 16 --seeds 0,1,2 --record a03_proposal_cost
