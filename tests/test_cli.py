@@ -551,6 +551,8 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
     assert told['conclusion'] == 'Why?'
     text = cli._table_text(told['table'])
     assert [line.split() for line in text.splitlines() if line][3] == ['arm', 'b', '↑']
+    again = [{'arm': arm, 'a ↓': '1'} for arm in ('x', 'y', 'y', 'z')]  # y is a base too
+    assert [len(part.splitlines()) for part in cli._table_text(again).split('\n\n')] == [3, 3]
 
 
 def test_the_bar_counts_arms(tmp_path):

@@ -358,6 +358,13 @@ def test_other_planes_and_a_true_shape(g):
     told = Inspector(g, planes, truth, yaw=0.0, x=0.01, y=0.01).told
     assert told['ray']['posed'] is None  # beside the head
 
+    def ball(camera, side):
+        everywhere = true_heads([0], camera, replace(config, resolution=side), g.run.render.far)
+        return replace(everywhere, opacity=torch.ones_like(everywhere.opacity))
+
+    told = Inspector(g, None, ball, yaw=0.0, x=0.01, y=0.01).told
+    assert told['ray']['posed']['angle'] is None  # nothing of the generator's was met
+
 
 @given(
     st.dictionaries(

@@ -117,6 +117,13 @@ def test_an_arm_of_fewer_seeds_is_not_best(store):
     assert compare('seeds', 'two', arms=['lucky'])['eval/psnr', 'best'].all()
 
 
+def test_nobody_is_best_of_equals(store):
+    for arm in 'ab':
+        with Recorder('equals', arm, 0, {'k': arm}) as r:
+            r.metrics({'perf/samples': 17.6})
+    assert not compare('equals', 'a', ['perf/samples'])['perf/samples', 'best'].any()
+
+
 def test_a_study_without_scores_has_nothing_to_compare(store, tmp_path):
     for arm in 'ab':
         with Recorder('times', arm) as r:
@@ -368,6 +375,7 @@ def test_a_study_of_pairs_compares_these_alone(store, tmp_path):
     assert second.splitlines()[0] == '| arm | branch_agreement ↑ (dB) | render_psnr ↑ (dB) |'
     assert [line.split(' | ')[0] for line in second.splitlines()[2:]] == ['| y 1', '| y 2']
     assert '(+1)' in second and 'fog' not in note
+    assert note.count('- render_psnr ↑ (dB): ') == 1  # of both pairs
 
     def page_of(run) -> str:
         path = store.download_artifacts(run.info.run_id, 'compare.html', str(tmp_path))

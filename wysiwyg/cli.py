@@ -12,7 +12,6 @@ __all__ = ['Heads', 'Short', 'Train', 'Objects', 'Eval', 'Render', 'Ablate', 'St
 import contextlib, functools, json, math, os, re, shlex, signal, subprocess, sys, tempfile, threading, time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Literal
 import numpy as np
@@ -218,10 +217,12 @@ class Invert:
     network: str = ''  # safetensors file
     yaw: float | None = None  # radians, of PICTURE's camera; > 0 looks from the head's left
     pitch: float | None = None  # radians, of PICTURE's camera
-    class_index: int | None = None  # of what is shown, for a generator of classes; a set may tell
-    depth: bool = True  # read it in the picture too, where that shows a rendered head
-    steps: int = 60  # of w, from the average person, or the average of its class
-    tune_steps: int = 40  # of the weights, from that w
+    class_index: int | None = (
+        None  # what PICTURE shows, of a generator of classes; the set of --head tells it
+    )
+    depth: bool = True  # a network's depth map of PICTURE counts too, where that shows a rendered head
+    steps: int = 60  # of the search for w: the person, from the average one (of its class)
+    tune_steps: int = 40  # of the tuning: weights, so that this w shows PICTURE itself
     json: bool = False  # results as JSON
 
 # %% ../nbs/21_cli.ipynb #a1c0de2d
@@ -1769,10 +1770,14 @@ def _ablate_text(a: Ablate, result: dict) -> str:
 
 
 def _table_text(table: list[dict]) -> str:
-    "Rows of equal columns as one table."
-    texts = []
-    for head, rows in groupby(table, tuple):
-        texts.append(_narrower([head, *(tuple(row.values()) for row in rows)]))
+    "Rows of equal columns as one table; an arm that was in it begins another, as its base."
+    tables = []
+    for row in table:
+        head, (arm, *values) = tuple(row), row.values()
+        if not tables or head != tables[-1][0] or arm in {known for known, *_ in tables[-1]}:
+            tables.append([head])
+        tables[-1].append((arm, *values))
+    texts = map(_narrower, tables)
     return '\n\n'.join(texts) or 'no table: nothing to compare'
 
 # %% ../nbs/21_cli.ipynb #6e011ddb

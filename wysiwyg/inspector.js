@@ -1,5 +1,6 @@
 // A picture whose rays can be taken apart: picture -> ray -> formula. Needs live.js before it.
 
+const apart = (angle) => (angle === null ? ', where no surface was met' : `, normals ${fixed(angle, 1)}\u00b0 apart`);
 const STAGES = ['probe', 'pdf', 'tau', 'strata', 'samples', 'weights'];
 const KEYS = 'Arrows: pixel. Shift + arrows: camera. [ ]: step. Space: slow motion. Z: zoom. P: pin. R: reset. ?: keys.';
 
@@ -25,7 +26,7 @@ const CURVES = [
     law: 'w\u1d62 = T\u1d62 (1 \u2212 e^(\u2212\u03c3\u1d62 \u03b4\u1d62)) (Eq. 2)',
     put: (r, i) => `w${sub(i)} = ${r.samples.trans[i]} \u00b7 (1 \u2212 e^(\u2212${r.samples.sigma[i]} \u00b7 ${r.samples.delta[i]})) = ${r.samples.weights[i]}; \u03a3 w = ${fixed(r.samples.opacity)}` },
   { name: 'depth', stage: 5, ink: INK.black, lesson: '07a_volrend', words: 'expected depth',
-    law: 'd = \u03a3 w\u1d62 t\u1d62 + (1 \u2212 \u03a3 w\u1d62) far; solid line: of the samples, dashed: dense', put: (r) => `d = ${fixed(r.samples.depth)}, dense ${fixed(r.truth.depth)}: off by ${fixed(Math.abs(r.samples.depth - r.truth.depth))}${r.posed ? `; true head ${fixed(r.posed.depth)}, normals ${fixed(r.posed.angle, 1)}\u00b0 apart` : ''}` },
+    law: 'd = \u03a3 w\u1d62 t\u1d62 + (1 \u2212 \u03a3 w\u1d62) far; solid line: of the samples, dashed: dense', put: (r) => `d = ${fixed(r.samples.depth)}, dense ${fixed(r.truth.depth)}: off by ${fixed(Math.abs(r.samples.depth - r.truth.depth))}${r.posed ? `; true head ${fixed(r.posed.depth)}${apart(r.posed.angle)}` : ''}` },
 ];
 
 const named = (name) => CURVES.find((c) => c.name === name);

@@ -525,15 +525,16 @@ class Inspector(Live):
         return told
 
     def _posed(self, frame: Frame) -> dict | None:
-        "True depth of the pixel, world units, and the angle between the normals, degrees; None beside it."
+        "True depth of the pixel, world units, and the degrees between normals; None for what was not hit."
         true = frame.true
         row, column = frame.pixel
         n = row * frame.side + column
         if true.opacity[0, n] < 0.5:
             return None
-        cosine = (frame.seen.normal[0, n] @ true.normal[0, n]).clamp(-1, 1)
         depth = true.surface_depth(self.g.renderer.volume.far)[0, n]
-        return {'depth': depth.item(), 'angle': torch.rad2deg(cosine.acos()).item()}
+        cosine = (frame.seen.normal[0, n] @ true.normal[0, n]).clamp(-1, 1)
+        angle = torch.rad2deg(cosine.acos()).item() if frame.seen.opacity[0, n] > 0.5 else None
+        return {'depth': depth.item(), 'angle': angle}
 
     def rest(self):
         if self.asked['moving']:

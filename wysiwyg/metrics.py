@@ -364,7 +364,7 @@ raw_agreement        +  dB           the final picture made small against the re
 branch_agreement     +  dB           Mimic3D's 3D branch against the picture of its 2D branch
 relief_spread        0  world units  standard deviation between people of their relief, mean over pixels
 beta                 0  world units  mean softness of the surface where there is one
-kept_bins            -  bins         size of the smallest set of bins of a ray that hits something
+kept_bins            0  bins         size of the smallest set of bins of a ray that hits something
 fog                  -  % of rays    rays neither stopped nor free: opacity between .1 and .9
 speckle              -  % of pixels  pixels whose depth leaves that of their neighbours
 inverted_overlap     +  share        silhouettes of an inverted head and the true one: intersection over union
@@ -389,7 +389,7 @@ refined_psnr*        +  dB           a frame under the refined sampler against a
 person*              +  dB           PSNR of one person
 [0-9]*               +  dB           PSNR of one person
 worst5_*             +  dB           PSNR over the worst 5 % of pixels of one scene
-kept_*               -  bins         size of the smallest set of bins in one scene
+kept_*               0  bins         size of the smallest set of bins in one scene
 depth_error          -  world units  expected depth against a dense frame, where there is a surface
 evaluations          -  per ray      field evaluations, the probe counted
 final_samples        0  per ray      field evaluations of the final pass alone

@@ -174,7 +174,8 @@ def compare(
     """Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best') (pandas).
 
     noise: an interval of the difference holds zero, None without any. best: of those of `arms` with the most
-    seeds, and nobody in a metric whose network a critic of any of these arms has read (`shares_features`).
+    seeds; nobody where all are equal, nor in a metric whose network a critic of any of these arms has read
+    (`shares_features`).
     ValueError for an arm or a metric that the study does not have, and for runs that are not alike.
     """
     import pandas as pd
@@ -206,7 +207,7 @@ def _with(baseline: str, arms: list[str]) -> list[str]:
 
 # %% ../nbs/17a_results.ipynb #a1a9c5e2
 def _compare_one(runs, m: str, baseline: str, arms: list[str], learned: bool) -> dict:
-    "The columns of one metric, by arm (pandas); nobody is best where a critic `learned` its network."
+    "The columns of one metric, by arm (pandas); no best of equals, or where a critic `learned` its network."
     import pandas as pd
 
     table = runs.pivot(index='seed', columns='arm', values=m)[_with(baseline, arms)]
@@ -224,7 +225,8 @@ def _compare_one(runs, m: str, baseline: str, arms: list[str], learned: bool) ->
     if better and not learned:
         seeds = table[arms].count()
         whole = (mean[arms] * better)[seeds == seeds.max()]
-        best = (whole == whole.max()).reindex(arms, fill_value=False)
+        if len(whole) == 1 or whole.nunique() > 1:
+            best = (whole == whole.max()).reindex(arms, fill_value=False)
     return {'mean': mean, '±': half, 'Δ': change, 'Δ±': wide, 'Δ± cases': over, 'noise': noise, 'best': best}
 
 
@@ -350,8 +352,15 @@ def _meanings(metrics: list[str]) -> dict[str, str]:
     "What the metrics of a table mean, by heading; those that nobody explained are left out."
     return {heading(name): metric(name).meaning for name in metrics if metric(name).meaning}
 
-
-def brief(study: str, baseline: str, metrics: list[str] = None, arms=None, most: int = 5) -> str:
+# %% ../nbs/17a_results.ipynb #7ebd21dc
+def brief(
+    study: str,
+    baseline: str,
+    metrics: list[str] = None,
+    arms=None,
+    most: int = 5,
+    explained: list[str] = None,  # metrics whose meaning is told; all that are shown when not given
+) -> str:
     """The comparison for a narrow page (Markdown): the first `most` metrics, and what they mean.
 
     Distances come first, where no metrics are given. ValueError as in `compare`.
@@ -360,11 +369,12 @@ def brief(study: str, baseline: str, metrics: list[str] = None, arms=None, most:
         runs = read_study(study, arms if isinstance(arms, dict) else None)
         metrics = sorted(study_scores(runs, baseline), key=is_distance, reverse=True)
     first = metrics[:most]
+    asked = first if explained is None else explained
     compared = compare(study, baseline, first, arms)
     shown = _written(compared, baseline).reset_index().values.tolist()
     table = markdown_table(['arm', *map(heading, first)], shown)
     leads = '\n'.join(filter(None, (_leader(compared[name], name, baseline) for name in first)))
-    meant = '\n'.join(f'- {name}: {meaning}' for name, meaning in _meanings(first).items())
+    meant = '\n'.join(f'- {name}: {meaning}' for name, meaning in _meanings(asked).items())
     left = len(metrics) - most
     more = f'{left} more metrics in compare.html.' if left > 0 else ''
     return '\n\n'.join(filter(None, (table, leads, meant, more)))
@@ -444,7 +454,7 @@ def _comparison(table, runs, baseline: str, metrics: list[str]) -> list[str]:
 
 # %% ../nbs/17a_results.ipynb #8c903c62
 def _compare_html(table, runs, baseline: str) -> str:
-    "A table of `compare` beside the parameters in which arms differ, in HTML; its heads explain themselves."
+    "A table of `compare`, then the parameters in which arms differ, in HTML; its heads explain themselves."
     shown = _written(table, baseline)
     metrics = table.columns.get_level_values(0).unique()
     changes = differing({run['arm']: _parameters(run) for _, run in runs.iterrows()})
@@ -453,10 +463,10 @@ def _compare_html(table, runs, baseline: str) -> str:
     def row(arm):
         change = changes[arm]
         told = [param_text(change[name]) if name in change else '' for name in names]
-        cells = [html.escape(str(cell)) for cell in (arm, *told, *shown.loc[arm])]
+        cells = [html.escape(str(cell)) for cell in (arm, *shown.loc[arm], *told)]
         return ''.join(f'<td>{cell}</td>' for cell in cells)
 
-    heads = 'arm', *map(html.escape, names), *map(_head, metrics)
+    heads = 'arm', *map(_head, metrics), *map(html.escape, names)
     head = ''.join(f'<th>{cell}</th>' for cell in heads)
     rows = ''.join(f'<tr>{cells}</tr>' for cells in (head, *map(row, shown.index)))
     return f'<div class="wide"><table>{rows}</table></div>'
