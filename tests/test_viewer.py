@@ -105,6 +105,12 @@ def test_controls_begin_with_what_is_shown():
         server.stop()
 
 
+def test_a_gpu_shows_all_pixels_while_it_moves(viewer, monkeypatch):
+    gpu = type('Gpu', (), {'device': torch.device('cuda')})()
+    monkeypatch.setattr(viewer, 'g', gpu)
+    assert viewer.moving == viewer.full != 64
+
+
 class Camera:
     position, wxyz, fov, aspect = (0, 0, 2.7), (0, 1, 0, 0), 0.25, 0.0
 

@@ -89,7 +89,7 @@ class _Watcher:
             if moved := self.woken.wait(_REST):
                 self.woken.clear()
             if moved or not rested:
-                self.try_to_show(self.viewer.preview if moved else self.viewer.full)
+                self.try_to_show(self.viewer.moving if moved else self.viewer.full)
             rested = not moved
 
     def try_to_show(self, side: int):
@@ -110,13 +110,21 @@ class _Watcher:
 
 # %% ../nbs/18c_viewer.ipynb #18c00010
 class Viewer:
-    "A head to walk around in a browser of this machine: `preview` pixels while it moves, `full` at rest."
+    """A head to walk around in a browser of this machine: `preview` pixels while it moves, `full` at rest.
 
-    def __init__(self, g: Generator, seed: int = 0, trunc: float = 0.8, preview: int = 64, full: int = 192):
+    Without a `preview` these are 64 on a CPU; a GPU shows all of them.
+    """
+
+    def __init__(self, g: Generator, seed: int = 0, trunc: float = 0.8, preview: int = None, full: int = 192):
         self.g, self.preview, self.full = _from_anywhere(still(g)), preview, full
         self.normals, self.lock = False, threading.Lock()
         self.watchers, self.server = {}, None
         self.person(seed, trunc)
+
+    @property
+    def moving(self) -> int:
+        "Pixels of a frame while it moves."
+        return self.preview or (64 if self.g.device.type == 'cpu' else self.full)
 
     @torch.no_grad()
     def person(self, seed: int, trunc: float):
