@@ -296,7 +296,7 @@ def impatient(monkeypatch):
     wait_for = threading.Condition.wait_for
 
     def hasty(self, predicate, timeout=None):
-        if timeout is not None and timeout <= 20:
+        if timeout is not None and timeout < 60:  # of `wait` itself
             timeout /= 100
         return wait_for(self, predicate, timeout)
 
