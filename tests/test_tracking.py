@@ -292,15 +292,8 @@ class Flaky:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    "Pauses of a hundredth."
-    wait_for = threading.Condition.wait_for
-
-    def hasty(self, predicate, timeout=None):
-        if timeout is not None and timeout < 60:  # of `wait` itself
-            timeout /= 100
-        return wait_for(self, predicate, timeout)
-
-    monkeypatch.setattr(threading.Condition, 'wait_for', hasty)
+    "Short pauses after a failure."
+    monkeypatch.setattr(tracking, '_PAUSES', (0.01, 0.3))
 
 
 def steps_of(r, key='x'):

@@ -548,6 +548,7 @@ def _for_good(error: Exception) -> bool:
 
 # %% ../nbs/17_tracking.ipynb #8d167a8b
 _BEAT = 60.0  # seconds between two signs of life
+_PAUSES = 1.0, 60.0  # seconds after a failure: at first, and at most
 
 # %% ../nbs/17_tracking.ipynb #b21b5d32
 class _Delivery(_Sender):
@@ -555,7 +556,7 @@ class _Delivery(_Sender):
 
     def work(self):
         "Send what waits; after a failure wait for 1, 2, 4 ... 60 s; when closing leave it."
-        pause = 1.0
+        pause, longest = _PAUSES
         while (batch := self.next_batch()) or not self.closing:
             try:
                 self.beat()
@@ -568,12 +569,12 @@ class _Delivery(_Sender):
                     return
                 with self.more:
                     self.more.wait_for(lambda: self.closing, pause)
-                pause = min(2 * pause, 60)
+                pause = min(2 * pause, longest)
             else:
                 with self.more:
                     del self.waiting[: len(batch)]
                     self.more.notify_all()
-                pause = 1.0
+                pause, _ = _PAUSES
                 self.told.discard('store')
 
     def next_batch(self) -> list:
