@@ -1,0 +1,184 @@
+"""EG3D's own generator beside ours, from the same weights and the same places on the rays.
+
+python scripts/eg3d_beside.py CHECKOUT [--sizes 512 256 128] [--weights G_ema.pt] [--record NAME]
+
+CHECKOUT is a clone of github.com/NVlabs/eg3d. Its code runs in this process, on the CPU, under its own
+licence; none of it is part of this kit. Without `--weights`, the state dict of a published generator, its
+weights are drawn at random, so that every tensor counts. Everything must agree to 1e-3.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from wysiwyg.baselines import eg3d
+from wysiwyg.baselines.eg3d_weights import import_eg3d, read_weights
+from wysiwyg.camera import orbit
+from wysiwyg.core import Samples
+from wysiwyg.results import write_results
+from wysiwyg.samplers import _importance
+from wysiwyg.volrend import march, midpoints
+
+CLOSE = 1e-3
+ENLARGER = {512: 'SuperresolutionHybrid8XDC', 256: 'SuperresolutionHybrid4X', 128: 'SuperresolutionHybrid2X'}
+SIDE = 64  # of the feature image, pixels
+RENDERING = {  # of FFHQ, as published
+    'ray_start': 2.25,
+    'ray_end': 3.3,
+    'box_warp': 1,
+    'depth_resolution': 48,
+    'depth_resolution_importance': 48,
+    'disparity_space_sampling': False,
+    'clamp_mode': 'softplus',
+    'white_back': False,
+    'sr_antialias': True,
+    'superresolution_noise_mode': 'none',
+    'c_gen_conditioning_zero': False,
+    'c_scale': 1,
+}
+
+
+def theirs(size: int) -> torch.nn.Module:
+    "Their generator at its start, with its published sizes."
+    from training.triplane import TriPlaneGenerator
+
+    widths = dict(channel_base=32768, channel_max=512)
+    rendering = RENDERING | {'superresolution_module': f'training.superresolution.{ENLARGER[size]}'}
+    return TriPlaneGenerator(
+        z_dim=512,
+        c_dim=25,
+        w_dim=512,
+        img_resolution=size,
+        img_channels=3,
+        mapping_kwargs={'num_layers': 2},
+        rendering_kwargs=rendering,
+        sr_kwargs=widths | {'fused_modconv_default': 'inference_only'},
+        num_fp16_res=0,
+        conv_clamp=None,
+        **widths,
+    ).eval()
+
+
+@torch.no_grad()
+def disturb(g: torch.nn.Module, seed: int = 0):
+    "Biases, strengths of noise and the mean w begin at zero or one: none of them stays there."
+    torch.manual_seed(seed)
+    for name, x in [*g.named_parameters(), *g.named_buffers()]:
+        if name.endswith(('bias', 'noise_strength', 'w_avg')):
+            x += 0.2 * torch.randn_like(x)
+
+
+class Places:
+    "The places on rays that their renderer ended with, [B, N, S] world units; ours is to look there."
+
+    def __init__(self, renderer: torch.nn.Module):
+        self.t = None
+        renderer.ray_marcher.register_forward_pre_hook(self.keep)
+
+    def keep(self, _, given: tuple):
+        depths = given[2]
+        self.t = depths[..., 0]
+
+
+def look_there(places: Places):
+    "Ours draws no places of its own any more."
+
+    def given(*_):
+        return places.t
+
+    def at_places(field, rays, near, far, coarse, fine, t):
+        return midpoints(march(field, rays, Samples(t, torch.zeros_like(t))))
+
+    eg3d.places_in_strata, eg3d.two_pass = given, at_places
+
+
+def imported(g: torch.nn.Module) -> eg3d.EG3DGenerator:
+    "Ours, by way of a file."
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'official.pt'
+        torch.save(g.state_dict(), path)
+        return import_eg3d(read_weights(path), side=SIDE)
+
+
+def off(a: Tensor, b: Tensor) -> float:
+    "Largest difference, in units of the largest value."
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def second_look(renderer: torch.nn.Module) -> float:
+    "Where 48 samples go after 48, of the same random numbers."
+    random = torch.Generator().manual_seed(2)
+    t = 2.25 + 1.05 * torch.rand(1, 500, 48, generator=random).sort(-1).values
+    weights = torch.rand(1, 500, 47, generator=random) ** 8
+    u = torch.rand(500, 48, generator=random)
+    with mock.patch('torch.rand', lambda *_, **__: u):
+        told = renderer.sample_importance(t[..., None], weights[..., None], 48)[..., 0]
+    return off(_importance(weights, t, u[None]), told)
+
+
+@torch.no_grad()
+def differences(g: torch.nn.Module, people: int) -> dict[str, float]:
+    "Of the second look at a ray, w, planes, feature image, depth, raw picture and picture."
+    ours, places = imported(g), Places(g.renderer)
+    look_there(places)
+    camera = orbit(torch.linspace(-0.4, 0.4, people), torch.linspace(0.2, -0.1, people))
+    z = torch.randn(people, 512, generator=torch.Generator().manual_seed(1))
+    found = {}
+    g.superresolution.register_forward_pre_hook(lambda _, given: found.update(features=given[1].clone()))
+    ws = g.mapping(z, camera.label, truncation_psi=0.7)
+    told = g.synthesis(
+        ws, camera.label, neural_rendering_resolution=SIDE, noise_mode='const', cache_backbone=True
+    )
+    scene = ours.synthesize(ours.map(z, camera, 0.7))
+    views = ours.views(scene, camera)
+    depth = views.seen.surface_depth(ours.run.render.far).reshape(told['image_depth'].shape)
+    return {
+        'second look': second_look(g.renderer),
+        'w': off(scene.w, ws[:, 0]),
+        'planes': off(scene.planes.flatten(1, 2), g._last_planes),
+        'feature image': off(2 * views.seen.image() - 1, found['features']),
+        'depth': off(depth, told['image_depth']),
+        'raw picture': off(views.raw, found['features'][:, :3]),  # at 128 theirs adds to it in place
+        'picture': off(views.image, told['image']),
+    }
+
+
+def measured(size: int, weights: Path | None, people: int) -> dict[str, float]:
+    "Print and return the differences."
+    g = theirs(size)
+    if weights:
+        g.load_state_dict(read_weights(weights))
+    else:
+        disturb(g)
+    found = differences(g, people)
+    for name, value in found.items():
+        print(f'{size}: {name:14} {value:.1e}')
+    return {f'{size}: {name}': value for name, value in found.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('checkout', type=Path)
+    parser.add_argument('--sizes', type=int, nargs='+', choices=ENLARGER, default=list(ENLARGER))
+    parser.add_argument('--weights', type=Path, help='state dict of a published G_ema, of the one size given')
+    parser.add_argument('--people', type=int, default=2)
+    parser.add_argument('--record', default='', help='write data/results/<record>.json')
+    a = parser.parse_args()
+    sys.path.insert(0, str(a.checkout / 'eg3d'))
+    found = {}
+    for size in a.sizes:
+        found |= measured(size, a.weights, a.people)
+    if a.record:
+        rows = [{'what': name, 'value': value, 'unit': ''} for name, value in found.items()]
+        write_results(a.record, rows, 'python scripts/eg3d_beside.py CHECKOUT')
+    worst = max(found.values())
+    sys.exit(f'they differ by {worst:.1e} of the largest value, more than {CLOSE}' if worst > CLOSE else 0)
+
+
+if __name__ == '__main__':
+    main()
