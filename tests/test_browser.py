@@ -138,7 +138,7 @@ def open_lab(page, lab: str, name: str):
     page.goto(f'{lab}/lab/workspaces/{name}/tree/{name}.ipynb')  # of its own: no other notebook is restored
     cell = page.locator('.jp-CodeCell')
     for _ in range(12):  # a press before JupyterLab listens is lost
-        cell.locator('.cm-content').click(timeout=90_000)
+        cell.locator('.cm-content').first.click(timeout=90_000)
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=90_000)
         page.keyboard.press('Shift+Enter')
         page.wait_for_timeout(3000)
