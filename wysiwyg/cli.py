@@ -217,12 +217,10 @@ class Invert:
     network: str = ''  # safetensors file
     yaw: float | None = None  # radians, of PICTURE's camera; > 0 looks from the head's left
     pitch: float | None = None  # radians, of PICTURE's camera
-    class_index: int | None = (
-        None  # what PICTURE shows, of a generator of classes; the set of --head tells it
-    )
-    depth: bool = True  # a network's depth map of PICTURE counts too, where that shows a rendered head
-    steps: int = 60  # of the search for w: the person, from the average one (of its class)
-    tune_steps: int = 40  # of the tuning: weights, so that this w shows PICTURE itself
+    class_index: int | None = None  # what PICTURE shows, of a generator of classes; --head knows it
+    depth: bool = True  # use a depth map that a network reads in PICTURE, where that shows a rendered head
+    steps: int = 60  # steps of the search for the person, from the average one (of its class)
+    tune_steps: int = 40  # steps of the tuning of weights: that person comes to look as in PICTURE
     json: bool = False  # results as JSON
 
 # %% ../nbs/21_cli.ipynb #a1c0de2d
