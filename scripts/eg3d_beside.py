@@ -4,7 +4,7 @@ python scripts/eg3d_beside.py CHECKOUT [--sizes 512 256 128] [--weights G_ema.pt
 
 CHECKOUT is a clone of github.com/NVlabs/eg3d. Its code runs in this process, on the CPU, under its own
 licence; none of it is part of this kit. Without `--weights`, the state dict of a published generator, its
-weights are drawn at random, so that every tensor counts. Everything must agree to 1e-3.
+weights are drawn at random, so that every tensor counts. All must agree to 1e-5, places of samples to 1e-3.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from wysiwyg.results import write_results
 from wysiwyg.samplers import _importance
 from wysiwyg.volrend import march, midpoints
 
-CLOSE = 1e-3
+CLOSE = 1e-5
+OF_PLACES = 1e-3  # where samples go: theirs adds 1e-5 to each weight
 ENLARGER = {512: 'SuperresolutionHybrid8XDC', 256: 'SuperresolutionHybrid4X', 128: 'SuperresolutionHybrid2X'}
 SIDE = 64  # of the feature image, pixels
 RENDERING = {  # of FFHQ, as published
@@ -161,6 +162,10 @@ def measured(size: int, weights: Path | None, people: int) -> dict[str, float]:
     return {f'{size}: {name}': value for name, value in found.items()}
 
 
+def limit(name: str) -> float:
+    return OF_PLACES if name.endswith('second look') else CLOSE
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('checkout', type=Path)
@@ -176,8 +181,8 @@ def main():
     if a.record:
         rows = [{'what': name, 'value': value, 'unit': ''} for name, value in found.items()]
         write_results(a.record, rows, 'python scripts/eg3d_beside.py CHECKOUT')
-    worst = max(found.values())
-    sys.exit(f'they differ by {worst:.1e} of the largest value, more than {CLOSE}' if worst > CLOSE else 0)
+    far = {name: value for name, value in found.items() if not value <= limit(name)}  # NaN too
+    sys.exit(f'they differ: {far}' if far else 0)
 
 
 if __name__ == '__main__':

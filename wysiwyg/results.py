@@ -410,10 +410,10 @@ def comparisons(runs, baseline: str, arms=None, pairs=()) -> list[tuple[str, lis
         known = [name for name in names if name in by_arm and by_arm[name].any()]
         known = [name for name in known if by_arm[name].all() or not is_distance(name)]
         if known and of_both.arm.nunique() == 2:
-            groups.setdefault((base, tuple(known)), [base]).append(arm)
+            groups.setdefault((base, tuple(known)), {base: 0})[arm] = 0  # each once
     out = []
     for (base, known), of_base in groups.items():
-        compared = {arm: arms[arm] for arm in of_base} if arms else of_base
+        compared = {arm: arms[arm] for arm in of_base} if arms else list(of_base)
         out.append((base, list(known), compared))
     return out
 
