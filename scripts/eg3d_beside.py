@@ -31,6 +31,12 @@ AIR, MATTER = -4.0, 4.0  # raw densities outside the box, and in it in the mean
 OF_PLACES = 1e-3  # where samples go: theirs adds 1e-5 to each weight
 OPAQUE, EMPTY = 'rays of opacity over 0.9', 'rays of opacity under 0.1'
 ENLARGER = {512: 'SuperresolutionHybrid8XDC', 256: 'SuperresolutionHybrid4X', 128: 'SuperresolutionHybrid2X'}
+WIDTHS = {'channel_base': 32768, 'channel_max': 512}
+HALF = {  # on a CPU even the enlarger computes in single precision, and cuts off at 256 as ever
+    'num_fp16_res': 0,
+    'conv_clamp': None,
+    'sr_num_fp16_res': 4,
+}
 SIDE = 64  # of the feature image, pixels
 RENDERING = {  # of FFHQ, as published
     'ray_start': 2.25,
@@ -52,7 +58,6 @@ def theirs(size: int) -> torch.nn.Module:
     "Their generator at its start, with its published sizes."
     from training.triplane import TriPlaneGenerator
 
-    widths = dict(channel_base=32768, channel_max=512)
     rendering = RENDERING | {'superresolution_module': f'training.superresolution.{ENLARGER[size]}'}
     return TriPlaneGenerator(
         z_dim=512,
@@ -62,11 +67,9 @@ def theirs(size: int) -> torch.nn.Module:
         img_channels=3,
         mapping_kwargs={'num_layers': 2},
         rendering_kwargs=rendering,
-        sr_kwargs=widths | {'fused_modconv_default': 'inference_only'},
-        num_fp16_res=0,
-        conv_clamp=None,
-        sr_num_fp16_res=4,  # on a CPU it computes in single precision, and cuts off at 256 as ever
-        **widths,
+        sr_kwargs=WIDTHS | {'fused_modconv_default': 'inference_only'},
+        **WIDTHS,
+        **HALF,
     ).eval()
 
 
@@ -82,9 +85,8 @@ def disturb(g: torch.nn.Module):
 def thicken(g: torch.nn.Module):
     "Random weights give fog from near to far: air around the box instead, and matter in it."
     z, x = torch.randn(1, 512), torch.rand(1, 4096, 3) - 0.5
-    inside = g.sample(x, x, z, orbit(torch.zeros(1), torch.zeros(1)).label, truncation_psi=0.7)[
-        'sigma'
-    ].mean()
+    label = orbit(torch.zeros(1), torch.zeros(1)).label
+    inside = g.sample(x, x, z, label, truncation_psi=0.7)['sigma'].mean()
     outside = g.decoder(torch.zeros(1, 3, 1, 32), None)['sigma']
     last, scale = g.decoder.net[-1], (MATTER - AIR) / (inside - outside).item()
     last.weight[0] *= scale

@@ -9,7 +9,8 @@ import torch
 from wysiwyg import inversion
 from wysiwyg.baselines.eg3d import EG3D
 from wysiwyg.cli import Invert, _UsageError, _average, main
-from wysiwyg.config import METHODS, PRESETS, check, preset
+from wysiwyg.config import METHODS, PRESETS, check, override, preset
+from wysiwyg.data import Dataset, withhold
 from wysiwyg.generator import load_generator, method_of
 from wysiwyg.heads import render_heads
 from wysiwyg.objects import ObjectsConfig, render_objects
@@ -78,6 +79,19 @@ def test_poses_are_withheld_where_no_labels_are_asked_for(called, sets, tmp_path
     blind = load_generator(tmp_path / 'blind')
     assert (blind.mapping.label_dim, blind.run.train.views) == (0, 2)
     assert 'silhouette_overlap_8' in called(f'eval --network {tmp_path}/blind --data {sets["camera"]} --n 8')
+
+
+def test_poses_that_are_withheld_were_seen_by_the_cameras_of_the_run(sets, capsys):
+    data = Dataset(sets['camera'])
+    data.name = 'apart'  # what was told of a set is not told again
+    radius, focal = data.view
+    run = preset('tiny', **{'backbone.label_dim': 0, 'heads.radius': radius})
+    withhold(override(run, **{'heads.focal': focal}), data, ('class', 'none'))
+    assert not capsys.readouterr().err
+    withhold(override(run, **{'heads.focal': focal / 2}), data, ('class', 'none'))
+    said = capsys.readouterr().err
+    assert f'--heads.focal {focal:g} are its own' in said
+    assert 'radius' not in said
 
 
 def test_inversion_begins_at_the_class_of_what_it_sees(sets, tmp_path, capsys, monkeypatch):

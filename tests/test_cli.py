@@ -518,11 +518,9 @@ def test_a_study_comes_back_as_table_words_and_link(tmp_path, store):
         )
     page = _study_page(json.loads((tmp_path / 'journal').read_text()))
     assert page['runs'] == {'a-s0': 'done', 'b-s0': 'done'}
-    assert [r['arm'] for r in page['table']] == [
-        'a',
-        'b',
-    ]
-    scores = {k.split()[0].strip(','): v for k, v in page['table'][1].items()}
+    (table,) = page['tables']
+    assert [r['arm'] for r in table] == ['a', 'b']
+    scores = {k.split()[0].strip(','): v for k, v in table[1].items()}
     assert '60' in scores['psnr']
     assert 'Which is better?' in page['conclusion']
     assert 'compareRunsMode=CHART' in page['mlflow']
@@ -536,23 +534,19 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
 
     tables = [
         ['| arm | a ↓ |', '| --- | --- |', '| x | 1 |', '| x 2 | 2 (+1) |'],
-        ['| arm | b ↑ |', '| --- | --- |', '| y | 3 |', '| y 2 | – |'],
+        ['| arm | a ↓ |', '| --- | --- |', '| y | 3 |', '| y 2 | – |'],
         ['| arm | what it made; a click opens it |', '|---|---|', '| x | [![x](p)](q) |'],
     ]
     page = '\n\n'.join(['Why?', *('\n'.join(table) for table in tables)])
     monkeypatch.setattr(cli, '_page_text', lambda studied: page)
     told = _study_page({'study': 's', 'runs': []})
-    assert told['table'] == [
-        {'arm': 'x', 'a ↓': '1'},
-        {'arm': 'x 2', 'a ↓': '2 (+1)'},
-        {'arm': 'y', 'b ↑': '3'},
-        {'arm': 'y 2', 'b ↑': '–'},
+    assert told['tables'] == [
+        [{'arm': 'x', 'a ↓': '1'}, {'arm': 'x 2', 'a ↓': '2 (+1)'}],
+        [{'arm': 'y', 'a ↓': '3'}, {'arm': 'y 2', 'a ↓': '–'}],
     ]
     assert told['conclusion'] == 'Why?'
-    text = cli._table_text(told['table'])
-    assert [line.split() for line in text.splitlines() if line][3] == ['arm', 'b', '↑']
-    again = [{'arm': arm, 'a ↓': '1'} for arm in ('x', 'y', 'y', 'z')]  # y is a base too
-    assert [len(part.splitlines()) for part in cli._table_text(again).split('\n\n')] == [3, 3]
+    text = cli._tables_text(told['tables'])
+    assert [len(part.splitlines()) for part in text.split('\n\n')] == [3, 3]
 
 
 def test_the_bar_counts_arms(tmp_path):

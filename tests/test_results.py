@@ -14,6 +14,7 @@ from wysiwyg import results
 from wysiwyg.results import (
     brief,
     compare,
+    comparisons,
     _curve_names,
     _export_pictures,
     export_runs,
@@ -117,11 +118,20 @@ def test_an_arm_of_fewer_seeds_is_not_best(store):
     assert compare('seeds', 'two', arms=['lucky'])['eval/psnr', 'best'].all()
 
 
-def test_nobody_is_best_of_equals(store):
-    for arm in 'ab':
-        with Recorder('equals', arm, 0, {'k': arm}) as r:
-            r.metrics({'perf/samples': 17.6})
-    assert not compare('equals', 'a', ['perf/samples'])['perf/samples', 'best'].any()
+@pytest.mark.parametrize('seeds_of_b', [(0,), (0, 1)])
+def test_nobody_is_best_of_equals(store, seeds_of_b):
+    for arm, seeds in (('a', (0,)), ('b', seeds_of_b)):
+        for seed in seeds:
+            with Recorder(f'equals {len(seeds_of_b)}', arm, seed, {'k': arm}) as r:
+                r.metrics({'perf/samples': 0.1 + 0.2 if arm == 'a' else 0.3})
+    table = compare(f'equals {len(seeds_of_b)}', 'a', ['perf/samples'])
+    assert not table['perf/samples', 'best'].any()
+
+
+def test_a_pair_told_twice_is_compared_once(study):
+    runs = read_study(study)
+    found = comparisons(runs, 'a', pairs=[('b', 'a', ['eval/mine']), ('b', 'a', ['eval/mine'])])
+    assert found == [('a', ['eval/mine'], ['a', 'b'])]
 
 
 def test_a_study_without_scores_has_nothing_to_compare(store, tmp_path):

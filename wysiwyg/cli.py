@@ -536,11 +536,12 @@ def _heads_command(a: Heads) -> dict:
 def _check_run(run: Run):
     "ValueError where the run is refused, or its method learns nothing from heads and no set is given."
     learns = method_of(run).label_kinds if run.system in METHODS else ('camera',)
-    if not run.data.path and 'camera' not in learns and run.backbone.label_dim:
+    blind = 'none' in learns and not run.backbone.label_dim
+    if not run.data.path and 'camera' not in learns and not blind:
+        more = ', or --backbone.label_dim 0, which withholds them' if 'none' in learns else ''
         raise ValueError(
             f'{run.system} learns from sets of label kind {" or ".join(learns)}, and rendered heads have '
-            'cameras: give --data SET, such as `wysiwyg objects --cameras prior` renders, '
-            'or --backbone.label_dim 0, which withholds them'
+            f'cameras: give --data SET, such as `wysiwyg objects --cameras prior` renders{more}'
         )
     check(run)
 
@@ -1719,7 +1720,7 @@ def _refuse_failed(study: str, runs: list[dict], fault: str, out: Path):
 
 # %% ../nbs/21_cli.ipynb #21c0f040
 def _study_page(studied: dict) -> dict:
-    "Of a journal's entry: arms, table and conclusion as they stand in MLflow, and the link."
+    "Of a journal's entry: arms, tables and conclusion as they stand in MLflow, and the link."
     from wysiwyg.tracking import experiment_link
 
     text = _page_text(studied)
@@ -1728,19 +1729,20 @@ def _study_page(studied: dict) -> dict:
     return {
         'study': studied['study'],
         'runs': {run['run']: run['status'] for run in studied['runs']},
-        'table': _rows_of_tables(text),
+        'tables': _tables(text),
         'conclusion': '\n'.join(words),
         'mlflow': experiment_link(studied['study']),
     }
 
 
-def _rows_of_tables(text: str) -> list[dict]:
-    "Rows of the tables of a page (markdown), by column; tables of pictures are left out."
-    rows = []
+def _tables(text: str) -> list[list[dict]]:
+    "The tables of a page (markdown), each its rows by column; tables of pictures are left out."
+    tables = []
     for table in re.findall(r'(?:^[|].*\n?)+', text, re.MULTILINE):
         head, _, *told = [line.strip('| ').split(' | ') for line in table.splitlines()]
-        rows += [dict(zip(head, row)) for row in told if '![' not in table]
-    return rows
+        if '![' not in table:
+            tables.append([dict(zip(head, row)) for row in told])
+    return tables
 
 
 def _page_text(studied: dict) -> str:
@@ -1762,20 +1764,13 @@ def _ablate_text(a: Ablate, result: dict) -> str:
         return _lines_text(a, result)
     parts = []
     for study in result['studies']:
-        told = _table_text(study['table']), study['conclusion'], _mlflow_line(study['mlflow'])
+        told = _tables_text(study['tables']), study['conclusion'], _mlflow_line(study['mlflow'])
         parts += [study['study'], *told]
     return '\n\n'.join([*parts, f'notebook: {result["notebook"]}'])
 
 
-def _table_text(table: list[dict]) -> str:
-    "Rows of equal columns as one table; an arm that was in it begins another, as its base."
-    tables = []
-    for row in table:
-        head, (arm, *values) = tuple(row), row.values()
-        if not tables or head != tables[-1][0] or arm in {known for known, *_ in tables[-1]}:
-            tables.append([head])
-        tables[-1].append((arm, *values))
-    texts = map(_narrower, tables)
+def _tables_text(tables: list[list[dict]]) -> str:
+    texts = [_narrower([tuple(rows[0]), *(tuple(row.values()) for row in rows)]) for rows in tables]
     return '\n\n'.join(texts) or 'no table: nothing to compare'
 
 # %% ../nbs/21_cli.ipynb #6e011ddb

@@ -7,7 +7,7 @@ __all__ = ['png_bytes', 'decode', 'label_fault', 'name_fault', 'Report', 'DataEr
            'expect_labels', 'withhold', 'check_data']
 
 # %% ../nbs/03_data.ipynb #b725af5f
-import copy, functools, hashlib, io, json, os, re, stat, sys, warnings, zipfile
+import copy, functools, hashlib, io, json, math, os, re, stat, sys, warnings, zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -792,16 +792,34 @@ def expect_labels(data: Dataset, *kinds: str) -> Dataset:
     if data.label_kind in kinds:
         return data
     wanted = ' or '.join(_LABEL_KINDS[kind] for kind in kinds)
-    raise ValueError(f'{data.name} has {_LABEL_KINDS[data.label_kind]}: give a set with {wanted}')
+    blind = data.label_kind == 'camera' and 'none' in kinds
+    more = ', or --backbone.label_dim 0, which withholds them' if blind else ''
+    raise ValueError(f'{data.name} has {_LABEL_KINDS[data.label_kind]}: give a set with {wanted}{more}')
 
 
 def withhold(run: Run, data: Dataset, kinds: tuple[str, ...]) -> Dataset:
     "The set; posed pictures without their poses, where the run asks for no labels and its method takes none."
-    if data.label_kind in kinds or 'none' not in kinds or run.backbone.label_dim:
+    unseen = data.label_kind == 'camera' and 'camera' not in kinds and 'none' in kinds
+    if not unseen or run.backbone.label_dim:
         return data
+    _tell_view(run, data)
     blind = copy.copy(data)
     blind.labels, blind.label_kind = data.labels[:, :0], 'none'
     return blind
+
+
+def _tell_view(run: Run, data: Dataset):
+    "A word on stderr where the cameras that are withheld are not those that the run draws."
+    radius, focal = data.view
+    options = []
+    if not math.isclose(radius, run.heads.radius, rel_tol=0.01):
+        options.append(f'--heads.radius {radius:g}')
+    if not math.isclose(focal, run.heads.focal, rel_tol=0.01):
+        options.append(f'--heads.focal {focal:g}')
+    if options:
+        _say_once(
+            f'{data.name} was seen by other cameras than this run draws: {" ".join(options)} are its own'
+        )
 
 # %% ../nbs/03_data.ipynb #8d41e7b4
 def check_data(

@@ -221,13 +221,17 @@ def _compare_one(runs, m: str, baseline: str, arms: list[str], learned: bool) ->
         noise[baseline] = None
     noise = pd.Series(noise, dtype=object)
     better = metric(m).better
-    best = pd.Series(False, arms)
-    if better and not learned:
-        seeds = table[arms].count()
-        whole = (mean[arms] * better)[seeds == seeds.max()]
-        if len(whole) == 1 or whole.nunique() > 1:
-            best = (whole == whole.max()).reindex(arms, fill_value=False)
+    seeds = table[arms].count()
+    best = _best(mean[arms] * better, seeds == seeds.max()) & bool(better and not learned)
     return {'mean': mean, '±': half, 'Δ': change, 'Δ±': wide, 'Δ± cases': over, 'noise': noise, 'best': best}
+
+
+def _best(score, whole):
+    "Which arms that are `whole` score highest, to rounding; nobody where all score the same (pandas)."
+    near = 1e-9 * score.abs().max()
+    if score.count() > 1 and score.max() - score.min() <= near:
+        return score != score
+    return whole & (score >= score[whole].max() - near)
 
 
 def _over_cases(cases, arm: str, baseline: str) -> float:
@@ -434,8 +438,8 @@ def study_report(
     for base, names, compared in comparisons(runs, baseline, arms, pairs):
         table = compare(study, base, metrics or names, compared, where)
         if pairs:
-            beside = f'{table.index[1]} beside' if len(table) == 2 else 'Beside'
-            parts.append(f'<h2>{html.escape(beside)} {html.escape(base)}</h2>')
+            others = ', '.join(table.index[1:])
+            parts.append(f'<h2>{html.escape(others)} beside {html.escape(base)}</h2>')
         parts += _comparison(table, runs[runs.arm.isin([base, *table.index])], base, metrics or names)
     parts += [_svg(curve)] if curve else []
     return _PAGE.format(title=title, body='\n'.join([*parts, _pictures(runs)]))

@@ -55,7 +55,9 @@ def _as_pairs(arms: dict, pairs) -> list[tuple[str, str, list[str]]]:
             raise ValueError(f'the pair of {arm!r} and {base!r} needs a list of quantities, got {names!r}')
     pairs = [(arm, base, list(names)) for arm, base, names in listed]
     if len(json.dumps(pairs)) > TAG_CHARS:
-        raise ValueError(f'{len(pairs)} pairs take over {TAG_CHARS} characters: compare in fewer quantities')
+        raise ValueError(
+            f'{len(pairs)} pairs take over {TAG_CHARS} characters: give fewer pairs or quantities'
+        )
     return pairs
 
 
