@@ -262,6 +262,7 @@ def test_a_cell_that_runs_again_closes_what_it_showed_and_nothing_else(inspector
         data, _ = inspector._repr_mimebundle_()
         assert inspector.page() is page and page.comm is not None
         assert 'application/vnd.jupyter.widget-view+json' in data
+        assert data['text/plain'] == 'Inspector'  # the same in every run
         run[0] += 1
     assert other._page is None
     inspector.close()

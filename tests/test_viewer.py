@@ -2,14 +2,17 @@
 
 import math
 import socket
+import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from wysiwyg.generator import load_generator
-from wysiwyg.viewer import Viewer, camera_at, fill_window
+from wysiwyg import viewer as viewer_module
+from wysiwyg.viewer import Viewer, _Watcher, camera_at, fill_window
 
 
 @pytest.fixture(scope='module')
@@ -111,6 +114,31 @@ def test_a_gpu_shows_all_pixels_while_it_moves(viewer, monkeypatch):
     assert viewer.moving == viewer.full != 64
 
 
+class Watcher(_Watcher):
+    "Of no browser: it writes down the frames that it would show."
+
+    def __init__(self, moving: int, full: int):
+        self.viewer = SimpleNamespace(moving=moving, full=full)
+        self.woken, self.gone, self.sides = threading.Event(), False, []
+
+    def show(self, side: int):
+        self.sides.append(side)
+
+
+@pytest.mark.parametrize(('moving', 'sides'), [(64, [192, 64, 192]), (192, [192, 192])])
+def test_a_frame_at_rest_is_shown_once(monkeypatch, moving, sides):
+    monkeypatch.setattr(viewer_module, '_REST', 0.1)
+    watcher = Watcher(moving, full=192)
+    thread = threading.Thread(target=watcher.work)
+    thread.start()
+    time.sleep(0.3)
+    watcher.woken.set()
+    time.sleep(0.5)
+    watcher.gone = True
+    thread.join()
+    assert watcher.sides == sides
+
+
 class Camera:
     position, wxyz, fov, aspect = (0, 0, 2.7), (0, 1, 0, 0), 0.25, 0.0
 
@@ -123,10 +151,6 @@ class Scene:
 
 
 def test_a_window_without_a_size_ends_nothing(viewer):
-    from types import SimpleNamespace
-
-    from wysiwyg.viewer import _Watcher
-
     client = SimpleNamespace(camera=Camera(), scene=Scene())
     watcher = SimpleNamespace(client=client, viewer=viewer)
     _Watcher.show(watcher, 16)

@@ -217,7 +217,7 @@ class Invert:
     network: str = ''  # safetensors file
     yaw: float | None = None  # radians, of PICTURE's camera; > 0 looks from the head's left
     pitch: float | None = None  # radians, of PICTURE's camera
-    class_index: int | None = None  # what PICTURE shows, of a generator of classes; --head knows it
+    class_index: int | None = None  # what PICTURE shows; of --head its set tells
     depth: bool = True  # use a depth map that a network reads in PICTURE, where that shows a rendered head
     steps: int = 60  # steps of the search for the person, from the average one (of its class)
     tune_steps: int = 40  # steps of the tuning of weights: that person comes to look as in PICTURE

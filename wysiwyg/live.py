@@ -120,9 +120,9 @@ class Live(ABC):
 
     def _repr_mimebundle_(self, **_):
         _one_of_its_cell(self)
-        picture = base64.b64encode(self.png()).decode()
+        still = {'text/plain': type(self).__name__, 'image/png': base64.b64encode(self.png()).decode()}
         data, about = self.page()._repr_mimebundle_()
-        return data | {'image/png': picture}, about
+        return data | still, about
 
 # %% ../nbs/18a_live.ipynb #18a1000d
 def _source(script: str) -> str:

@@ -84,13 +84,14 @@ class _Watcher:
         threading.Thread(target=self.work, daemon=True).start()
 
     def work(self):
-        rested = False
+        shown = 0  # pixels of the last frame
         while not self.gone:
             if moved := self.woken.wait(_REST):
                 self.woken.clear()
-            if moved or not rested:
-                self.try_to_show(self.viewer.moving if moved else self.viewer.full)
-            rested = not moved
+            side = self.viewer.moving if moved else self.viewer.full
+            if moved or side != shown:
+                self.try_to_show(side)
+            shown = side
 
     def try_to_show(self, side: int):
         "A pose that no camera can have, or a browser that has just left, ends nothing."
