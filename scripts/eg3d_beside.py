@@ -9,6 +9,7 @@ All must agree to 1e-4, places of samples to 1e-3.
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -20,15 +21,19 @@ from torch import Tensor
 
 from wysiwyg.baselines import eg3d
 from wysiwyg.baselines.eg3d_weights import import_eg3d, read_weights
-from wysiwyg.camera import orbit
+from wysiwyg.camera import Camera, orbit
 from wysiwyg.core import Samples
 from wysiwyg.results import write_results
 from wysiwyg.samplers import _importance
 from wysiwyg.volrend import march, midpoints
 
 CLOSE = 1e-4  # in single precision, where densities are large
-AIR, MATTER = -4.0, 4.0  # raw densities outside the box, and in it in the mean
+TRUNCATION = 0.7
+AIR, MATTER = -2.0, 8.0  # raw densities
+OF_AIR_AND_MATTER = [0.5, 0.95]  # quantiles that get them
+LEAST = 0.005  # of the rays are opaque, and as many empty
 OF_PLACES = 1e-3  # where samples go: theirs adds 1e-5 to each weight
+SECOND_LOOK = 'second look'
 OPAQUE, EMPTY = 'rays of opacity over 0.9', 'rays of opacity under 0.1'
 ENLARGER = {512: 'SuperresolutionHybrid8XDC', 256: 'SuperresolutionHybrid4X', 128: 'SuperresolutionHybrid2X'}
 WIDTHS = {'channel_base': 32768, 'channel_max': 512}
@@ -79,18 +84,17 @@ def disturb(g: torch.nn.Module):
     for name, x in [*g.named_parameters(), *g.named_buffers()]:
         if name.endswith(('bias', 'noise_strength', 'w_avg')):
             x += 0.2 * torch.randn_like(x)
-    thicken(g)
 
 
-def thicken(g: torch.nn.Module):
-    "Random weights give fog from near to far: air around the box instead, and matter in it."
-    z, x = torch.randn(1, 512), torch.rand(1, 4096, 3) - 0.5
-    label = orbit(torch.zeros(1), torch.zeros(1)).label
-    inside = g.sample(x, x, z, label, truncation_psi=0.7)['sigma'].mean()
-    outside = g.decoder(torch.zeros(1, 3, 1, 32), None)['sigma']
-    last, scale = g.decoder.net[-1], (MATTER - AIR) / (inside - outside).item()
+@torch.no_grad()
+def thicken(g: torch.nn.Module, z: Tensor, label: Tensor):
+    "Random weights give fog from near to far: of what these people have in the box, half air, a little matter."
+    x = torch.rand(len(z), 4096, 3) - 0.5
+    raw = g.sample(x, x, z, label, truncation_psi=TRUNCATION)['sigma'].flatten()
+    low, high = raw.quantile(torch.tensor(OF_AIR_AND_MATTER)).tolist()
+    last, scale = g.decoder.net[-1], (MATTER - AIR) / (high - low)
     last.weight[0] *= scale
-    last.bias[0] = scale * (last.bias[0] - outside.item()) + AIR
+    last.bias[0] = scale * (last.bias[0] - low) + AIR
 
 
 class Places:
@@ -131,37 +135,36 @@ def off(a: Tensor, b: Tensor) -> float:
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
-def second_look(renderer: torch.nn.Module) -> float:
+def second_look() -> float:
     "Where 48 samples go after 48, of the same random numbers."
+    from training.volumetric_rendering.renderer import ImportanceRenderer
+
     random = torch.Generator().manual_seed(2)
     t = 2.25 + 1.05 * torch.rand(1, 500, 48, generator=random).sort(-1).values
     weights = torch.rand(1, 500, 47, generator=random) ** 8
     u = torch.rand(500, 48, generator=random)
     with mock.patch('torch.rand', lambda *_, **__: u):
-        told = renderer.sample_importance(t[..., None], weights[..., None], 48)[..., 0]
+        told = ImportanceRenderer().sample_importance(t[..., None], weights[..., None], 48)[..., 0]
     return off(_importance(weights, t, u[None]), told)
 
 
 @torch.no_grad()
-def differences(g: torch.nn.Module, people: int) -> dict[str, float]:
-    "Of the second look at a ray, w, planes, feature image, depth and picture; and shares of rays."
+def differences(g: torch.nn.Module, z: Tensor, camera: Camera) -> dict[str, float]:
+    "Of w, planes, feature image, depth and picture; and shares of rays."
     ours, places = imported(g), Places(g.renderer)
     look_there(places)
-    camera = orbit(torch.linspace(-0.4, 0.4, people), torch.linspace(0.2, -0.1, people))
-    z = torch.randn(people, 512, generator=torch.Generator().manual_seed(1))
     found = {}
     g.superresolution.register_forward_pre_hook(lambda _, given: found.update(features=given[1].clone()))
-    ws = g.mapping(z, camera.label, truncation_psi=0.7)
+    ws = g.mapping(z, camera.label, truncation_psi=TRUNCATION)
     told = g.synthesis(
         ws, camera.label, neural_rendering_resolution=SIDE, noise_mode='const', cache_backbone=True
     )
-    scene = ours.synthesize(ours.map(z, camera, 0.7))
+    scene = ours.synthesize(ours.map(z, camera, TRUNCATION))
     views = ours.views(scene, camera)
     opacity = views.seen.opacity
     met = opacity > 0.01  # theirs gives the others no depth of their own
     depth = views.seen.surface_depth(ours.run.render.far)[met]
     return {
-        'second look': second_look(g.renderer),
         'w': off(scene.w, ws[:, 0]),
         'planes': off(scene.planes.flatten(1, 2), g._last_planes),
         'feature image': off(2 * views.seen.image() - 1, found['features']),
@@ -178,25 +181,34 @@ def measured(size: int, weights: Path | None, people: int) -> dict[str, float]:
     g = theirs(size)
     if weights:
         g.load_state_dict(read_weights(weights))
-    else:
+    camera = orbit(torch.linspace(-0.4, 0.4, people), torch.linspace(0.2, -0.1, people))
+    z = torch.randn(people, 512, generator=torch.Generator().manual_seed(1))
+    if not weights:
         disturb(g)
-    found = differences(g, people)
+        thicken(g, z, camera.label)
+    found = differences(g, z, camera)
     for name, value in found.items():
         print(f'{size}: {name:25} {value:.1e}')
-    return {f'{size}: {name}': value for name, value in found.items()}
+    shares = (OPAQUE, EMPTY) if weights else ()  # of published weights they are as they are
+    return {f'{size}: {name}': value for name, value in found.items() if name not in shares}
 
 
 def differ(found: dict[str, float]) -> dict[str, float]:
-    "Those of the differences that are too large, or no number."
-    limits = {name: OF_PLACES if name.endswith('second look') else CLOSE for name in found}
-    compared = [name for name in found if not name.endswith((OPAQUE, EMPTY))]
-    return {name: found[name] for name in compared if not found[name] <= limits[name]}
+    "Those of the differences that are too large, or no number; and shares of rays that are too small."
+    out = {}
+    for name, value in found.items():
+        is_share = name.endswith((OPAQUE, EMPTY))
+        limit = OF_PLACES if name == SECOND_LOOK else CLOSE
+        if not (value >= LEAST if is_share else value <= limit):
+            out[name] = value
+    return out
 
 
 def commit_of(checkout: Path) -> str:
-    "What a clone stands at; '' where the folder is none."
-    said = subprocess.run(['git', '-C', checkout, 'rev-parse', 'HEAD'], capture_output=True, text=True)
-    return said.stdout.strip()[:7]
+    "What a clone stands at; 'unknown' where the folder is none."
+    ask = ['git', '-C', checkout, 'rev-parse', '--show-toplevel', 'HEAD']
+    top, _, commit = subprocess.run(ask, capture_output=True, text=True).stdout.partition('\n')
+    return commit[:7] if commit and Path(top) == checkout.resolve() else 'unknown'
 
 
 def asked() -> argparse.Namespace:
@@ -211,6 +223,10 @@ def asked() -> argparse.Namespace:
         parser.error(
             f'{a.checkout} holds no eg3d/training/triplane.py: give a clone of github.com/NVlabs/eg3d'
         )
+    if a.people < 1:
+        parser.error('--people: at least one')
+    if a.weights and not a.weights.is_file():
+        parser.error(f'there is no {a.weights}')
     if a.weights and len(a.sizes) > 1:
         parser.error('--weights are of one size: say it by --sizes, as 512')
     return a
@@ -219,13 +235,15 @@ def asked() -> argparse.Namespace:
 def main():
     a = asked()
     sys.path.insert(0, str(a.checkout / 'eg3d'))
-    found = {}
+    found = {SECOND_LOOK: second_look()}
+    print(f'{SECOND_LOOK}: {found[SECOND_LOOK]:.1e}')
     for size in a.sizes:
         found |= measured(size, a.weights, a.people)
     if a.record:
         rows = [{'what': name, 'value': value, 'unit': ''} for name, value in found.items()]
-        told = ' '.join(sys.argv[1:]).replace(str(a.checkout), f'CHECKOUT@{commit_of(a.checkout)}')
-        write_results(a.record, rows, f'python scripts/eg3d_beside.py {told}')
+        clone = f'CHECKOUT@{commit_of(a.checkout)}'
+        told = [clone if Path(word) == a.checkout else word for word in sys.argv[1:]]
+        write_results(a.record, rows, shlex.join(['python', 'scripts/eg3d_beside.py', *told]))
     far = differ(found)
     sys.exit(f'they differ: {far}' if far else 0)
 

@@ -12,6 +12,7 @@ import pytest
 
 from wysiwyg import results
 from wysiwyg.results import (
+    _best,
     brief,
     compare,
     comparisons,
@@ -126,6 +127,23 @@ def test_nobody_is_best_of_equals(store, seeds_of_b):
                 r.metrics({'perf/samples': 0.1 + 0.2 if arm == 'a' else 0.3})
     table = compare(f'equals {len(seeds_of_b)}', 'a', ['perf/samples'])
     assert not table['perf/samples', 'best'].any()
+
+
+@pytest.mark.parametrize(
+    ('scores', 'best'),
+    [
+        ([2.0, 2.0, 2.0, 9.0], 0),  # what most have is nobody's merit
+        ([2.0, 2.0, 1.0, 1.0], 2),
+        ([2.0, 1.0], 1),
+        ([2.0], 1),
+        ([2.0, math.nan, math.nan], 1),
+        ([math.nan, math.nan], 0),
+    ],
+)
+def test_most_are_not_best(scores, best):
+    score = pd.Series(scores)
+    whole = pd.Series(True, score.index) & (score < 9)
+    assert _best(score, whole | score.isna()).sum() == best
 
 
 def test_a_pair_told_twice_is_compared_once(study):

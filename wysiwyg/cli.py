@@ -1739,9 +1739,9 @@ def _tables(text: str) -> list[list[dict]]:
     "The tables of a page (markdown), each its rows by column; tables of pictures are left out."
     tables = []
     for table in re.findall(r'(?:^[|].*\n?)+', text, re.MULTILINE):
-        head, _, *told = [line.strip('| ').split(' | ') for line in table.splitlines()]
-        if '![' not in table:
-            tables.append([dict(zip(head, row)) for row in told])
+        head, *told = [line.strip('| ').split(' | ') for line in table.splitlines()]
+        if len(told) > 1 and '![' not in table:
+            tables.append([dict(zip_longest(head, row, fillvalue='')) for row in told[1:]])
     return tables
 
 

@@ -816,6 +816,9 @@ def _tell_view(run: Run, data: Dataset):
         options.append(f'--heads.radius {radius:g}')
     if not math.isclose(focal, run.heads.focal, rel_tol=0.01):
         options.append(f'--heads.focal {focal:g}')
+    if not run.render.near < radius < run.render.far:
+        near, far = fitting(radius, radius, run.render.box)
+        options.append(f'--render.near {near:g} --render.far {far:g}')
     if options:
         _say_once(
             f'{data.name} was seen by other cameras than this run draws: {" ".join(options)} are its own'
@@ -840,10 +843,8 @@ def check_data(
         raise ValueError(
             f'backbone.label_dim = {told}, but a label of {data.name} has {given} numbers: {mend}'
         )
-    if data.label_kind != 'camera':
-        return data
-    c = run.render
-    radius = _radii(data.camera_labels)
+    c, posed = run.render, data.label_kind == 'camera'
+    radius = _radii(data.camera_labels) if posed else torch.tensor([run.heads.radius])  # or as it draws them
     beyond = (radius <= c.near) | (radius >= c.far)
     outside = beyond.float().mean().item()
     if outside <= 0.5:

@@ -174,7 +174,7 @@ def compare(
     """Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best') (pandas).
 
     noise: an interval of the difference holds zero, None without any. best: of those of `arms` with the most
-    seeds; nobody where all are equal, nor in a metric whose network a critic of any of these arms has read
+    seeds; nobody where most are equal, nor in a metric whose network a critic of any of these arms has read
     (`shares_features`).
     ValueError for an arm or a metric that the study does not have, and for runs that are not alike.
     """
@@ -227,11 +227,10 @@ def _compare_one(runs, m: str, baseline: str, arms: list[str], learned: bool) ->
 
 
 def _best(score, whole):
-    "Which arms that are `whole` score highest, to rounding; nobody where all score the same (pandas)."
-    near = 1e-9 * score.abs().max()
-    if score.count() > 1 and score.max() - score.min() <= near:
-        return score != score
-    return whole & (score >= score[whole].max() - near)
+    "Which arms that are `whole` score highest, to rounding; nobody where most arms score so (pandas)."
+    among, top = score[whole] if whole.sum() > 1 else score, score[whole].max()
+    alike = (score - top).abs() <= 1e-9 * abs(top)
+    return alike & whole & (alike[among.index].sum() <= max(1, len(among) / 2))
 
 
 def _over_cases(cases, arm: str, baseline: str) -> float:
@@ -392,7 +391,7 @@ def _leader(columns, name: str, baseline: str) -> str:
     change = columns['Δ'][arm]
     if math.isnan(change):
         return ''
-    if change * metric(name).better <= 0:
+    if columns['best'].get(baseline, False) or change * metric(name).better <= 0:
         return f'- {bare_name(name)}: no arm is better than {baseline}.'
     worth = {None: 'without an interval, so perhaps by chance', True: 'which may be noise'}
     said = worth.get(columns['noise'][arm], 'beyond its 95 % interval')
@@ -438,7 +437,7 @@ def study_report(
     for base, names, compared in comparisons(runs, baseline, arms, pairs):
         table = compare(study, base, metrics or names, compared, where)
         if pairs:
-            others = ', '.join(table.index[1:])
+            others = ', '.join(table.index[1:]) if len(table) < 5 else f'{len(table) - 1} arms'
             parts.append(f'<h2>{html.escape(others)} beside {html.escape(base)}</h2>')
         parts += _comparison(table, runs[runs.arm.isin([base, *table.index])], base, metrics or names)
     parts += [_svg(curve)] if curve else []
