@@ -88,7 +88,7 @@ def disturb(g: torch.nn.Module):
 
 @torch.no_grad()
 def thicken(g: torch.nn.Module, z: Tensor, label: Tensor):
-    "Random weights give fog from near to far: of what these people have in the box, half air, a little matter."
+    "Random weights give fog from near to far: here half of what is in the box is air, a little matter."
     x = torch.rand(len(z), 4096, 3) - 0.5
     raw = g.sample(x, x, z, label, truncation_psi=TRUNCATION)['sigma'].flatten()
     low, high = raw.quantile(torch.tensor(OF_AIR_AND_MATTER)).tolist()

@@ -10,7 +10,7 @@ from wysiwyg import inversion
 from wysiwyg.baselines.eg3d import EG3D
 from wysiwyg.cli import Invert, _UsageError, _average, main
 from wysiwyg.config import METHODS, PRESETS, check, override, preset
-from wysiwyg.data import Dataset, withhold
+from wysiwyg.data import Dataset, check_data, withhold
 from wysiwyg.generator import load_generator, method_of
 from wysiwyg.heads import render_heads
 from wysiwyg.objects import ObjectsConfig, render_objects
@@ -92,6 +92,9 @@ def test_poses_that_are_withheld_were_seen_by_the_cameras_of_the_run(sets, capsy
     said = capsys.readouterr().err
     assert f'--heads.focal {focal:g} are its own' in said
     assert 'radius' not in said
+    near = override(run, **{'heads.focal': focal, 'render.near': 3.0, 'render.far': 4.0})
+    with pytest.raises(ValueError, match='give --render.near 2.2 --render.far 3.2'):
+        check_data(near, data, ('class', 'none'))
 
 
 def test_inversion_begins_at_the_class_of_what_it_sees(sets, tmp_path, capsys, monkeypatch):

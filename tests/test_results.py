@@ -132,7 +132,8 @@ def test_nobody_is_best_of_equals(store, seeds_of_b):
 @pytest.mark.parametrize(
     ('scores', 'best'),
     [
-        ([2.0, 2.0, 2.0, 9.0], 0),  # what most have is nobody's merit
+        ([2.0, 2.0, 9.0], 0),  # what most have is nobody's merit
+        ([-1.0, -2.0, -1e12], 1),  # one that diverged makes nobody equal
         ([2.0, 2.0, 1.0, 1.0], 2),
         ([2.0, 1.0], 1),
         ([2.0], 1),

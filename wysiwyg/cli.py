@@ -1741,7 +1741,7 @@ def _tables(text: str) -> list[list[dict]]:
     for table in re.findall(r'(?:^[|].*\n?)+', text, re.MULTILINE):
         head, *told = [line.strip('| ').split(' | ') for line in table.splitlines()]
         if len(told) > 1 and '![' not in table:
-            tables.append([dict(zip_longest(head, row, fillvalue='')) for row in told[1:]])
+            tables.append([dict(zip(head, row + [''] * len(head))) for row in told[1:]])
     return tables
 
 
