@@ -598,7 +598,8 @@ def test_what_needs_cameras_says_what_to_give(tmp_path):
     with pytest.raises(ValueError, match='pixels wide and the run renders 32'):
         check_data(tiny(), other, kinds=('none',))
     posed = same_faces(tmp_path / 'b.zip', torch.tensor(LABELS))
-    with pytest.raises(ValueError, match=r'classes .* or no labels, or --backbone.label_dim 0, which withholds them$'):
+    mend = r'classes .* or no labels, or --backbone.label_dim 0, which withholds them$'
+    with pytest.raises(ValueError, match=mend):
         check_data(run, posed, kinds=('class', 'none'))
 
 
