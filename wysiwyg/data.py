@@ -816,9 +816,6 @@ def _tell_view(run: Run, data: Dataset):
         options.append(f'--heads.radius {radius:g}')
     if not math.isclose(focal, run.heads.focal, rel_tol=0.01):
         options.append(f'--heads.focal {focal:g}')
-    if not run.render.near < radius < run.render.far:
-        near, far = fitting(radius, radius, run.render.box)
-        options.append(f'--render.near {near:g} --render.far {far:g}')
     if options:
         _say_once(
             f'{data.name} was seen by other cameras than this run draws: {" ".join(options)} are its own'

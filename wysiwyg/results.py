@@ -413,10 +413,11 @@ def comparisons(runs, baseline: str, arms=None, pairs=()) -> list[tuple[str, lis
         known = [name for name in names if name in by_arm and by_arm[name].any()]
         known = [name for name in known if by_arm[name].all() or not is_distance(name)]
         if known and of_both.arm.nunique() == 2:
-            groups.setdefault((base, tuple(known)), {base: 0})[arm] = 0  # each once
+            groups.setdefault((base, tuple(known)), [base]).append(arm)
     out = []
     for (base, known), of_base in groups.items():
-        compared = {arm: arms[arm] for arm in of_base} if arms else list(of_base)
+        named = list(dict.fromkeys(of_base))  # each once
+        compared = {arm: arms[arm] for arm in named} if arms else named
         out.append((base, list(known), compared))
     return out
 
