@@ -23,6 +23,7 @@ from wysiwyg.baselines import eg3d
 from wysiwyg.baselines.eg3d_weights import import_eg3d, read_weights
 from wysiwyg.camera import Camera, orbit
 from wysiwyg.core import Samples
+from wysiwyg.generator import one_line
 from wysiwyg.results import write_results
 from wysiwyg.samplers import _importance
 from wysiwyg.volrend import march, midpoints
@@ -175,12 +176,19 @@ def differences(g: torch.nn.Module, z: Tensor, camera: Camera) -> dict[str, floa
     }
 
 
+def load(g: torch.nn.Module, weights: Path, size: int):
+    try:
+        g.load_state_dict(read_weights(weights))
+    except (ValueError, RuntimeError) as e:
+        sys.exit(f'{weights} is no state dict of a generator of {size} pixels (--sizes): {one_line(e)}')
+
+
 def measured(size: int, weights: Path | None, people: int) -> dict[str, float]:
     "Print and return the differences."
     torch.manual_seed(0)
     g = theirs(size)
     if weights:
-        g.load_state_dict(read_weights(weights))
+        load(g, weights, size)
     camera = orbit(torch.linspace(-0.4, 0.4, people), torch.linspace(0.2, -0.1, people))
     z = torch.randn(people, 512, generator=torch.Generator().manual_seed(1))
     if not weights:
@@ -194,14 +202,15 @@ def measured(size: int, weights: Path | None, people: int) -> dict[str, float]:
 
 
 def differ(found: dict[str, float]) -> dict[str, float]:
-    "Those of the differences that are too large, or no number; and shares of rays that are too small."
-    out = {}
-    for name, value in found.items():
-        is_share = name.endswith((OPAQUE, EMPTY))
-        limit = OF_PLACES if name == SECOND_LOOK else CLOSE
-        if not (value >= LEAST if is_share else value <= limit):
-            out[name] = value
-    return out
+    "Those of the differences that are too large, or no number."
+    limits = {name: OF_PLACES if name == SECOND_LOOK else CLOSE for name in found}
+    compared = [name for name in found if not name.endswith((OPAQUE, EMPTY))]
+    return {name: found[name] for name in compared if not found[name] <= limits[name]}
+
+
+def too_few(found: dict[str, float]) -> dict[str, float]:
+    "Shares of rays with which the trial is none."
+    return {name: x for name, x in found.items() if name.endswith((OPAQUE, EMPTY)) and not x >= LEAST}
 
 
 def commit_of(checkout: Path) -> str:
@@ -244,8 +253,10 @@ def main():
         clone = f'CHECKOUT@{commit_of(a.checkout)}'
         told = [clone if Path(word) == a.checkout else word for word in sys.argv[1:]]
         write_results(a.record, rows, shlex.join(['python', 'scripts/eg3d_beside.py', *told]))
-    far = differ(found)
-    sys.exit(f'they differ: {far}' if far else 0)
+    if far := differ(found):
+        sys.exit(f'they differ: {far}')
+    if few := too_few(found):
+        sys.exit(f'nothing differs, but there are too few such rays to tell: {few}; give more --people')
 
 
 if __name__ == '__main__':

@@ -93,7 +93,7 @@ def test_poses_that_are_withheld_were_seen_by_the_cameras_of_the_run(sets, capsy
     assert f'--heads.focal {focal:g} are its own' in said
     assert 'radius' not in said
     near = override(run, **{'heads.focal': focal, 'render.near': 3.0, 'render.far': 4.0})
-    with pytest.raises(ValueError, match='give --render.near 2.2 --render.far 3.2'):
+    with pytest.raises(ValueError, match='heads.radius = 2.7, .* or --render.near 2.2 --render.far 3.2'):
         check_data(near, data, ('class', 'none'))
 
 

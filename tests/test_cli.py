@@ -534,7 +534,7 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
 
     tables = [
         ['| arm | a ↓ |', '| --- | --- |', '| x | 1 |', '| x 2 | 2 (+1) |'],
-        ['| arm | a ↓ |', '| --- | --- |', '| y | 3 |', '| y 2 |  |'],
+        ['| arm | a ↓ | b \\| c |', '| --- | --- | --- |', '| y | 3 |  |', '| y 2 |  | 4 |'],
         ['| arm | nobody ↓ |', '| --- | --- |'],
         ['| a line that is no table'],
         ['| arm | what it made; a click opens it |', '|---|---|', '| x | [![x](p)](q) |'],
@@ -544,7 +544,7 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
     told = _study_page({'study': 's', 'runs': []})
     assert told['tables'] == [
         [{'arm': 'x', 'a ↓': '1'}, {'arm': 'x 2', 'a ↓': '2 (+1)'}],
-        [{'arm': 'y', 'a ↓': '3'}, {'arm': 'y 2', 'a ↓': ''}],
+        [{'arm': 'y', 'a ↓': '3', 'b \\| c': ''}, {'arm': 'y 2', 'a ↓': '', 'b \\| c': '4'}],
     ]
     assert told['conclusion'] == 'Why?'
     text = cli._tables_text(told['tables'])

@@ -130,21 +130,22 @@ def test_nobody_is_best_of_equals(store, seeds_of_b):
 
 
 @pytest.mark.parametrize(
-    ('scores', 'best'),
+    ('scores', 'whole', 'best'),
     [
-        ([2.0, 2.0, 9.0], 0),  # what most have is nobody's merit
-        ([-1.0, -2.0, -1e12], 1),  # one that diverged makes nobody equal
-        ([2.0, 2.0, 1.0, 1.0], 2),
-        ([2.0, 1.0], 1),
-        ([2.0], 1),
-        ([2.0, math.nan, math.nan], 1),
-        ([math.nan, math.nan], 0),
+        ([2.0, 2.0, 9.0], 'yes yes no', 0),  # what most have is nobody's merit
+        ([2.0, 2.0, 1.0, 1.0], 'yes yes no no', 0),
+        ([2.0, 2.0, 1.0, 1.0], 'yes yes yes yes', 2),
+        ([-1.0, -2.0, -1e12], 'yes yes yes', 1),  # one that diverged makes nobody equal
+        ([2.0, 1.0], 'yes yes', 1),
+        ([2.0], 'yes', 1),
+        ([2.0, math.nan, math.nan], 'yes no no', 1),
+        ([2.0, 2.0, math.nan, math.nan], 'yes no no no', 0),
+        ([math.nan, math.nan], 'yes yes', 0),
     ],
 )
-def test_most_are_not_best(scores, best):
-    score = pd.Series(scores)
-    whole = pd.Series(True, score.index) & (score < 9)
-    assert _best(score, whole | score.isna()).sum() == best
+def test_most_are_not_best(scores, whole, best):
+    of_most_seeds = pd.Series([word == 'yes' for word in whole.split()])
+    assert _best(pd.Series(scores), of_most_seeds).sum() == best
 
 
 def test_a_pair_told_twice_is_compared_once(study):

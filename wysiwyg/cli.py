@@ -1739,9 +1739,10 @@ def _tables(text: str) -> list[list[dict]]:
     "The tables of a page (markdown), each its rows by column; tables of pictures are left out."
     tables = []
     for table in re.findall(r'(?:^[|].*\n?)+', text, re.MULTILINE):
-        head, *told = [line.strip('| ').split(' | ') for line in table.splitlines()]
+        lines = [line.strip()[1:-1] for line in table.splitlines()]
+        head, *told = [[cell.strip() for cell in re.split(r'(?<!\\)\|', line)] for line in lines]
         if len(told) > 1 and '![' not in table:
-            tables.append([dict(zip(head, row + [''] * len(head))) for row in told[1:]])
+            tables.append([dict(zip(head, row)) for row in told[1:]])
     return tables
 
 

@@ -796,7 +796,7 @@ def expect_labels(data: Dataset, *kinds: str) -> Dataset:
     more = ', or --backbone.label_dim 0, which withholds them' if blind else ''
     raise ValueError(f'{data.name} has {_LABEL_KINDS[data.label_kind]}: give a set with {wanted}{more}')
 
-
+# %% ../nbs/03_data.ipynb #8d41e7b5
 def withhold(run: Run, data: Dataset, kinds: tuple[str, ...]) -> Dataset:
     "The set; posed pictures without their poses, where the run asks for no labels and its method takes none."
     unseen = data.label_kind == 'camera' and 'camera' not in kinds and 'none' in kinds
@@ -806,6 +806,17 @@ def withhold(run: Run, data: Dataset, kinds: tuple[str, ...]) -> Dataset:
     blind = copy.copy(data)
     blind.labels, blind.label_kind = data.labels[:, :0], 'none'
     return blind
+
+
+def _check_drawn(run: Run):
+    "ValueError where the cameras that a run draws for a set without poses look past the box."
+    c, radius = run.render, run.heads.radius
+    if c.near < radius < c.far:
+        return
+    near, far = fitting(radius, radius, c.box)
+    given = f'heads.radius = {radius:g}, render.near = {c.near:g}, render.far = {c.far:g}'
+    mend = f'give a radius between them, or --render.near {near:g} --render.far {far:g}'
+    raise ValueError(f'{given}: the middle of the box lies outside near and far; {mend}')
 
 
 def _tell_view(run: Run, data: Dataset):
@@ -840,8 +851,11 @@ def check_data(
         raise ValueError(
             f'backbone.label_dim = {told}, but a label of {data.name} has {given} numbers: {mend}'
         )
-    c, posed = run.render, data.label_kind == 'camera'
-    radius = _radii(data.camera_labels) if posed else torch.tensor([run.heads.radius])  # or as it draws them
+    if data.label_kind != 'camera':
+        _check_drawn(run)
+        return data
+    c = run.render
+    radius = _radii(data.camera_labels)
     beyond = (radius <= c.near) | (radius >= c.far)
     outside = beyond.float().mean().item()
     if outside <= 0.5:

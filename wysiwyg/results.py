@@ -230,7 +230,7 @@ def _best(score, whole):
     "Which arms that are `whole` score highest, to rounding; nobody where most arms score so (pandas)."
     among, top = score[whole] if whole.sum() > 1 else score, score[whole].max()
     alike = (score - top).abs() <= 1e-9 * abs(top)
-    return alike & whole & (alike[among.index].sum() <= max(1, len(among) / 2))
+    return alike & whole & (alike[among.index].sum() <= max(1, among.count() / 2))
 
 
 def _over_cases(cases, arm: str, baseline: str) -> float:
