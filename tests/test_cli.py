@@ -519,10 +519,13 @@ def test_a_study_comes_back_as_table_words_and_link(tmp_path, store):
     page = _study_page(json.loads((tmp_path / 'journal').read_text()))
     assert page['runs'] == {'a-s0': 'done', 'b-s0': 'done'}
     (table,) = page['tables']
-    assert [r['arm'] for r in table] == ['a', 'b']
-    scores = {k.split()[0].strip(','): v for k, v in table[1].items()}
+    assert [r['arm'] for r in table['rows']] == ['a', 'b']
+    scores = {k.split()[0].strip(','): v for k, v in table['rows'][1].items()}
     assert '60' in scores['psnr']
     assert 'Which is better?' in page['conclusion']
+    assert re.search(
+        r'compare.html at http://\S+/#/experiments/\S+/artifacts/compare.html', page['conclusion']
+    )
     assert 'compareRunsMode=CHART' in page['mlflow']
     text = _COMMANDS['ablate'][2](Ablate(), {'studies': [page], 'notebook': 'n'})
     assert text.startswith('told\n\narm')
@@ -539,16 +542,19 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
         ['| a line that is no table'],
         ['| arm | what it made; a click opens it |', '|---|---|', '| x | [![x](p)](q) |'],
     ]
-    page = '\n\n'.join(['Why?', *('\n'.join(table) for table in tables)])
+    page = '\n\n'.join(['Why?', '#### x 2 beside x', *('\n'.join(table) for table in tables)])
     monkeypatch.setattr(cli, '_page_text', lambda studied: page)
     told = _study_page({'study': 's', 'runs': []})
     assert told['tables'] == [
-        [{'arm': 'x', 'a ↓': '1'}, {'arm': 'x 2', 'a ↓': '2 (+1)'}],
-        [{'arm': 'y', 'a ↓': '3', 'b \\| c': ''}, {'arm': 'y 2', 'a ↓': '', 'b \\| c': '4'}],
+        {'title': 'x 2 beside x', 'rows': [{'arm': 'x', 'a ↓': '1'}, {'arm': 'x 2', 'a ↓': '2 (+1)'}]},
+        {
+            'title': '',
+            'rows': [{'arm': 'y', 'a ↓': '3', 'b \\| c': ''}, {'arm': 'y 2', 'a ↓': '', 'b \\| c': '4'}],
+        },
     ]
     assert told['conclusion'] == 'Why?'
     text = cli._tables_text(told['tables'])
-    assert [len(part.splitlines()) for part in text.split('\n\n')] == [3, 3]
+    assert [len(part.splitlines()) for part in text.split('\n\n')] == [1, 3, 3]
 
 
 def test_the_bar_counts_arms(tmp_path):

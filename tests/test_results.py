@@ -14,6 +14,8 @@ from wysiwyg import results
 from wysiwyg.results import (
     _best,
     brief,
+    briefs,
+    _for_people,
     compare,
     comparisons,
     _curve_names,
@@ -246,10 +248,35 @@ def test_distances_come_first_on_a_narrow_page():
 )
 def test_a_lead_says_what_it_is_worth(noise, said):
     columns = pd.DataFrame({'Δ': [0.0, 2.0], 'noise': [None, noise], 'best': [False, True]}, index=['a', 'b'])
-    worse = columns.assign(Δ=[0.0, -2.0])
-    assert _leader(worse, 'eval/psnr', 'a') == '- psnr: no arm is better than a.'
-    assert _leader(columns.assign(Δ=math.nan), 'eval/psnr', 'a') == ''
-    assert re.fullmatch(rf'- psnr: b leads, \+2 against a, .*{said}.*', _leader(columns, 'eval/psnr', 'a'))
+    samples = pd.DataFrame({'mean': [16.0, 96.0], 'Δ': [0.0, 80.0]}, index=['a', 'b'])
+
+    def lead(columns, **more) -> str:
+        return _leader(pd.concat({'eval/psnr': columns} | more, axis=1), 'eval/psnr', 'a')
+
+    assert lead(columns.assign(Δ=[0.0, -2.0])) == '- psnr: no arm is better than a.'
+    assert lead(columns.assign(best=[True, False])) == '- psnr: no arm of as many seeds is better than a.'
+    assert lead(columns.assign(Δ=math.nan)) == ''
+    assert re.fullmatch(rf'- psnr: b leads, \+2 against a, .*{said}.*', lead(columns))
+    dear = lead(columns, **{'eval/samples': samples})
+    assert dear.startswith('- psnr: b leads, +2 against a (samples 96, a 16), ')
+    assert ' (' not in lead(columns, **{'eval/samples': samples.assign(Δ=0.0)})
+
+
+def test_cells_show_parameters_as_they_were_given():
+    assert [*map(_for_people, (0.0, 16.0, 0.98, 3, '', 'cnn'))] == ['0', '16', '0.98', '3', '', 'cnn']
+
+
+def test_pages_tell_each_meaning_once_and_head_each_comparison(store):
+    for arm, psnr in (('a', 1.0), ('b', 2.0), ('c', 3.0)):
+        with Recorder('grouped', arm, params={'k': arm}) as r:
+            r.metrics({'eval/psnr': psnr, 'eval/fog': psnr}, 0)
+    pairs = [('b', 'a', ['eval/psnr']), ('c', 'b', ['eval/psnr', 'eval/fog'])]
+    text = briefs('grouped', comparisons(read_study('grouped'), 'a', pairs=pairs))
+    assert re.findall('^#### (.*)', text, re.MULTILINE) == ['b beside a', 'c beside b']
+    assert (text.count('- psnr ↑ (dB): '), text.count('- fog ↓ (% of rays): ')) == (1, 1)
+    page = study_report('grouped', 'a', pairs=pairs)
+    assert page.count('what the metrics mean') == page.count('<dt>psnr') == page.count('<dt>fog') == 1
+    assert page.count('1 seed, so no ±') == 2
 
 
 @pytest.mark.parametrize(

@@ -1720,29 +1720,39 @@ def _refuse_failed(study: str, runs: list[dict], fault: str, out: Path):
 
 # %% ../nbs/21_cli.ipynb #21c0f040
 def _study_page(studied: dict) -> dict:
-    "Of a journal's entry: arms, tables and conclusion as they stand in MLflow, and the link."
+    "Of a journal's entry: arms, tables and conclusion as they stand in MLflow, and the links."
     from wysiwyg.tracking import experiment_link
 
     text = _page_text(studied)
     lines = text.splitlines()
-    words = [line for line in lines if line and not line.startswith('|')]
+    words = [line for line in lines if line and not line.startswith(('|', '#'))]
     return {
         'study': studied['study'],
         'runs': {run['run']: run['status'] for run in studied['runs']},
         'tables': _tables(text),
-        'conclusion': '\n'.join(words),
+        'conclusion': _LINK.sub(_told_link, '\n'.join(words)),
         'mlflow': experiment_link(studied['study']),
     }
 
 
-def _tables(text: str) -> list[list[dict]]:
-    "The tables of a page (markdown), each its rows by column; tables of pictures are left out."
+_LINK = re.compile(r'\[([^]]*)\]\((#[^)]*)\)\.?')  # of markdown, into MLflow's own pages
+
+
+def _told_link(link: re.Match) -> str:
+    "As a terminal needs it: its words, and the whole address."
+    from wysiwyg.tracking import ui_address
+
+    return f'{link[1]} at {ui_address()}/{link[2]}'
+
+
+def _tables(text: str) -> list[dict]:
+    "The tables of a page (markdown): heading, and rows by column; tables of pictures are left out."
     tables = []
-    for table in re.findall(r'(?:^[|].*\n?)+', text, re.MULTILINE):
+    for title, table in re.findall(r'(?:^#+ (.*)\n+)?((?:^[|].*\n?)+)', text, re.MULTILINE):
         lines = [line.strip()[1:-1] for line in table.splitlines()]
         head, *told = [[cell.strip() for cell in re.split(r'(?<!\\)\|', line)] for line in lines]
         if len(told) > 1 and '![' not in table:
-            tables.append([dict(zip(head, row)) for row in told[1:]])
+            tables.append({'title': title, 'rows': [dict(zip(head, row)) for row in told[1:]]})
     return tables
 
 
@@ -1770,9 +1780,12 @@ def _ablate_text(a: Ablate, result: dict) -> str:
     return '\n\n'.join([*parts, f'notebook: {result["notebook"]}'])
 
 
-def _tables_text(tables: list[list[dict]]) -> str:
-    texts = [_narrower([tuple(rows[0]), *(tuple(row.values()) for row in rows)]) for rows in tables]
-    return '\n\n'.join(texts) or 'no table: nothing to compare'
+def _tables_text(tables: list[dict]) -> str:
+    texts = []
+    for table in tables:
+        rows = table['rows']
+        texts += [table['title'], _narrower([tuple(rows[0]), *(tuple(row.values()) for row in rows)])]
+    return '\n\n'.join(filter(None, texts)) or 'no table: nothing to compare'
 
 # %% ../nbs/21_cli.ipynb #6e011ddb
 def _execute(study: str, parameters: dict, out: Path, journal: Path) -> str:

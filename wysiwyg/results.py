@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['read_study', 'studies', 'history', 'curves', 'interval95', 'bootstrap95', 'case_scores', 'compare', 'show_compare',
-           'look', 'keep_look', 'differing', 'study_scores', 'heading', 'brief', 'comparisons', 'study_report', 'bars',
-           'run_pictures', 'markdown_table', 'scores_page', 'holds', 'write_results', 'read_results', 'interval_rows',
-           'imported', 'runs_file', 'export_runs', 'read_runs', 'import_results', 'import_runs']
+           'look', 'keep_look', 'differing', 'study_scores', 'heading', 'brief', 'comparisons', 'beside', 'briefs',
+           'study_report', 'bars', 'run_pictures', 'markdown_table', 'scores_page', 'holds', 'write_results',
+           'read_results', 'interval_rows', 'imported', 'runs_file', 'export_runs', 'read_runs', 'import_results',
+           'import_runs']
 
 # %% ../nbs/17a_results.ipynb #6acb2a5a
 import base64, html, io, json, math, re
@@ -355,6 +356,11 @@ def _meanings(metrics: list[str]) -> dict[str, str]:
     "What the metrics of a table mean, by heading; those that nobody explained are left out."
     return {heading(name): metric(name).meaning for name in metrics if metric(name).meaning}
 
+
+def _meant(metrics: list[str]) -> str:
+    "What they mean, as a list (Markdown)."
+    return '\n'.join(f'- {name}: {meaning}' for name, meaning in _meanings(metrics).items())
+
 # %% ../nbs/17a_results.ipynb #7ebd21dc
 def brief(
     study: str,
@@ -362,7 +368,7 @@ def brief(
     metrics: list[str] = None,
     arms=None,
     most: int = 5,
-    explained: list[str] = None,  # metrics whose meaning is told; all that are shown when not given
+    explain: bool = True,  # tell what metrics mean
 ) -> str:
     """The comparison for a narrow page (Markdown): the first `most` metrics, and what they mean.
 
@@ -372,19 +378,19 @@ def brief(
         runs = read_study(study, arms if isinstance(arms, dict) else None)
         metrics = sorted(study_scores(runs, baseline), key=is_distance, reverse=True)
     first = metrics[:most]
-    asked = first if explained is None else explained
     compared = compare(study, baseline, first, arms)
     shown = _written(compared, baseline).reset_index().values.tolist()
     table = markdown_table(['arm', *map(heading, first)], shown)
-    leads = '\n'.join(filter(None, (_leader(compared[name], name, baseline) for name in first)))
-    meant = '\n'.join(f'- {name}: {meaning}' for name, meaning in _meanings(asked).items())
+    leads = '\n'.join(filter(None, (_leader(compared, name, baseline) for name in first)))
+    meant = _meant(first) if explain else ''
     left = len(metrics) - most
     more = f'{left} more metrics in compare.html.' if left > 0 else ''
     return '\n\n'.join(filter(None, (table, leads, meant, more)))
 
 # %% ../nbs/17a_results.ipynb #9e3a1c56
-def _leader(columns, name: str, baseline: str) -> str:
+def _leader(table, name: str, baseline: str) -> str:
     "Who is best in a metric, against the baseline, and what that is worth; '' where no arm can be best."
+    columns = table[name]
     if not columns['best'].any():
         return ''
     arm = columns['best'].idxmax()
@@ -392,10 +398,23 @@ def _leader(columns, name: str, baseline: str) -> str:
     if math.isnan(change):
         return ''
     if columns['best'].get(baseline, False) or change * metric(name).better <= 0:
-        return f'- {bare_name(name)}: no arm is better than {baseline}.'
+        ahead = (columns['Δ'] * metric(name).better > 0).any()  # an arm that fewer seeds have
+        whose = 'no arm of as many seeds' if ahead else 'no arm'
+        return f'- {bare_name(name)}: {whose} is better than {baseline}.'
     worth = {None: 'without an interval, so perhaps by chance', True: 'which may be noise'}
     said = worth.get(columns['noise'][arm], 'beyond its 95 % interval')
-    return f'- {bare_name(name)}: {arm} leads, {_short(change, "+")} against {baseline}, {said}.'
+    at = _at_cost(table, name, arm, baseline)
+    return f'- {bare_name(name)}: {arm} leads, {_short(change, "+")} against {baseline}{at}, {said}.'
+
+
+def _at_cost(table, name: str, arm: str, baseline: str) -> str:
+    "What each spent on a ray, where that is not the same: ' (with_probe 96, cnn 20.7)'; else ''."
+    spent = [cost for cost in table.columns.unique(0) if metric(cost).unit == 'per ray' and cost != name]
+    unequal = [c for c in spent if abs(table[c, 'Δ'][arm]) > 0.01 * table[c, 'mean'][arm]]
+    if not unequal or metric(name).unit == 'per ray':
+        return ''
+    mean, more = table[unequal[-1], 'mean'][arm], table[unequal[-1], 'Δ'][arm]
+    return f' ({bare_name(unequal[-1])} {_short(mean)}, {baseline} {_short(mean - more)})'
 
 # %% ../nbs/17a_results.ipynb #17a0f004
 def comparisons(runs, baseline: str, arms=None, pairs=()) -> list[tuple[str, list[str], object]]:
@@ -421,6 +440,23 @@ def comparisons(runs, baseline: str, arms=None, pairs=()) -> list[tuple[str, lis
         out.append((base, list(known), compared))
     return out
 
+
+def beside(base: str, arms: list[str]) -> str:
+    "What a heading calls a comparison; `base` may be among `arms`."
+    others = [arm for arm in arms if arm != base]
+    named = ', '.join(others) if len(others) < 4 else f'{len(others)} arms'
+    return f'{named} beside {base}'
+
+
+def briefs(study: str, compared: list[tuple]) -> str:
+    "Several `comparisons`, each as `brief` under its heading; at the end what their metrics mean, once."
+    parts = []
+    for base, names, arms in compared:
+        table = brief(study, base, names, arms, len(names), explain=False)
+        parts += [f'#### {beside(base, list(arms))}', table]
+    every = dict.fromkeys(name for _, names, _ in compared for name in names)
+    return '\n\n'.join([*parts, _meant(list(every))])
+
 # %% ../nbs/17a_results.ipynb #b09eb081
 def study_report(
     study: str,
@@ -434,27 +470,28 @@ def study_report(
     "A study as one self-contained HTML page, without scripts; ValueError as in `compare`."
     runs = read_study(study, arms, where)
     title, curve = html.escape(study), _curve_figure(runs)
-    parts = [f'<h1>{title}</h1>', f'<p>{html.escape(note)}</p>']
+    parts, shown = [f'<h1>{title}</h1>', f'<p>{html.escape(note)}</p>'], {}
     for base, names, compared in comparisons(runs, baseline, arms, pairs):
         table = compare(study, base, metrics or names, compared, where)
+        shown.update(dict.fromkeys(metrics or names))
         if pairs:
-            others = ', '.join(table.index[1:]) if len(table) < 5 else f'{len(table) - 1} arms'
-            parts.append(f'<h2>{html.escape(others)} beside {html.escape(base)}</h2>')
-        parts += _comparison(table, runs[runs.arm.isin([base, *table.index])], base, metrics or names)
+            parts.append(f'<h2>{html.escape(beside(base, list(table.index)))}</h2>')
+        parts += _comparison(table, runs[runs.arm.isin([base, *table.index])], base)
+    parts.append(_definitions(list(shown)))
     parts += [_svg(curve)] if curve else []
     return _PAGE.format(title=title, body='\n'.join([*parts, _pictures(runs)]))
 
 
-def _comparison(table, runs, baseline: str, metrics: list[str]) -> list[str]:
-    "A table of `compare`, what it says and what its metrics mean, and its bars, in HTML."
+def _comparison(table, runs, baseline: str) -> list[str]:
+    "A table of `compare`, how to read it, and its bars, in HTML."
+    seeds = runs.seed.nunique()
+    spread = '± 95 % interval over them' if seeds > 1 else 'so no ±'
     said = (
-        f'{runs.seed.nunique()} seed(s). ± 95 % interval over seeds; in brackets the difference to '
-        f'{baseline}, ~ where it may be noise; ★ best of those with the most seeds, '
-        '↑ more is better, ↓ less is.'
+        f'{seeds} seed{"s" * (seeds > 1)}, {spread}; in brackets the difference to {baseline}, '
+        '~ where it may be noise; ★ best of those with the most seeds, ↑ more is better, ↓ less is.'
     )
-    shown = [_svg(bars(table, runs, baseline))] if metrics else []
-    told = _compare_html(table, runs, baseline), f'<p>{html.escape(said)}</p>', _definitions(metrics)
-    return [*told, *shown]
+    told = html.escape(said)
+    return [_compare_html(table, runs, baseline), f'<p>{told}</p>', _svg(bars(table, runs, baseline))]
 
 # %% ../nbs/17a_results.ipynb #8c903c62
 def _compare_html(table, runs, baseline: str) -> str:
@@ -466,7 +503,7 @@ def _compare_html(table, runs, baseline: str) -> str:
 
     def row(arm):
         change = changes[arm]
-        told = [param_text(change[name]) if name in change else '' for name in names]
+        told = [_for_people(change.get(name, '')) for name in names]
         cells = [html.escape(str(cell)) for cell in (arm, *shown.loc[arm], *told)]
         return ''.join(f'<td>{cell}</td>' for cell in cells)
 
@@ -474,6 +511,13 @@ def _compare_html(table, runs, baseline: str) -> str:
     head = ''.join(f'<th>{cell}</th>' for cell in heads)
     rows = ''.join(f'<tr>{cells}</tr>' for cells in (head, *map(row, shown.index)))
     return f'<div class="wide"><table>{rows}</table></div>'
+
+
+def _for_people(value) -> str:
+    "A parameter in a cell: a whole number without the .0 that pandas gives it, an empty text as nothing."
+    if value == '':
+        return ''
+    return f'{value:g}' if isinstance(value, float) else param_text(value)
 
 
 def _head(name: str) -> str:
@@ -518,10 +562,8 @@ def _panels(count: int, height: float, across: int = 3):
     from matplotlib.figure import Figure
 
     rows = -(-count // across)
-    figure = Figure(figsize=(12, rows * height))
-    inch = 1 / (rows * height)
-    figure.subplots_adjust(left=0.2, right=0.98, wspace=0.12, hspace=0.35)
-    figure.subplots_adjust(top=1 - 0.4 * inch, bottom=0.6 * inch)
+    figure = Figure(figsize=(12, rows * height), layout='constrained')
+    figure.get_layout_engine().set(h_pad=0.12)  # inches between rows
     return figure, figure.subplots(rows, across, squeeze=False).ravel()
 
 # %% ../nbs/17a_results.ipynb #40e4ac8d
@@ -593,7 +635,7 @@ def _curve_figure(runs):
     for ax in axes[len(names) :]:
         ax.axis('off')
     lines = {line.get_label(): line for ax in axes for line in ax.lines}
-    figure.legend(lines.values(), lines.keys(), loc='center left', fontsize=8, bbox_to_anchor=(0, 0.5))
+    figure.legend(lines.values(), lines.keys(), loc='outside left center', fontsize=8)
     return figure
 
 

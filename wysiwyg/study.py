@@ -357,13 +357,10 @@ def _conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: s
     if not any(names for _, names, _ in compared):
         return ''
     parent.text(study_report(study, baseline, None, arms, note=note, pairs=pairs), 'compare.html')
-    named, told = [], set()
-    for base, names, of in compared if pairs else ():
-        named.append(brief(study, base, names, of, len(names), [name for name in names if name not in told]))
-        told.update(names)
+    told = briefs(study, compared) if pairs else brief(study, baseline, arms=arms)
     link = _artifact_link(experiment_id(parent.client, study), parent.id, 'compare.html')
     report = f'Every metric, curves and pictures: [compare.html]({link}).'
-    return '\n\n'.join([*(named or [brief(study, baseline, arms=arms)]), report])
+    return f'{told}\n\n{report}'
 
 # %% ../nbs/17b_study.ipynb #5eb00b64
 def _timed(tags: dict, sizes: dict, out: dict):
