@@ -202,11 +202,11 @@ def test_claims_read_as_before():
     "Words and reasons of recorded numbers, read by hand."
     rows = {'eval/psnr: a': 34.5, 'eval/psnr: b': 41.7, 'eval/psnr: a Δ±': 4.8, 'eval/psnr: b Δ±': 0.0}
     v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', 'better', -1.0), rows)
-    assert (v.word, v.reason) == ('contradicted at toy scale', '-7.2 ± 4.8, below -1')
+    assert (v.word, v.reason) == ('contradicted at toy scale', '-7.2 ± 4.8 dB, below -1')
     v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b'), rows)
-    assert (v.word, v.reason) == ('shown at toy scale', '7.2 ± 4.8')
+    assert (v.word, v.reason) == ('shown at toy scale', '7.2 ± 4.8 dB')
     v = judge(Claim('c', '', '', 'made up', 'eval/psnr: a', 'eval/psnr: b', margin=5.0), rows)
-    assert (v.word, v.reason) == ('undecided', '7.2 ± 4.8, within noise of 5')
+    assert (v.word, v.reason) == ('undecided', '7.2 ± 4.8 dB, within noise of 5')
 
 
 def test_a_record_of_several_comparisons_is_read_by_pairs():

@@ -44,7 +44,7 @@ from wysiwyg.cli import (
     _study_page,
     _watch_arms,
 )
-from wysiwyg.config import flat, tiny
+from wysiwyg.config import PRESETS, flat, tiny
 from wysiwyg.core import file_sha, home, rng
 from wysiwyg.data import png_bytes, write_zip
 from wysiwyg.executors import environment
@@ -108,6 +108,19 @@ def test_results_on_stdout_logs_on_stderr(capsys):
     assert out['schedule.gamma'] == [[0, 2]]
 
 
+def test_a_dry_run_ends_with_what_would_be_made(capsys):
+    code, _, err = called('train --dry-run --outdir mine', capsys)
+    assert code == 0
+    assert err.splitlines()[-1] == (
+        'nothing was made; without --dry-run this run trains on 4,000 heads, rendered as 32 pixels, into mine'
+    )
+
+
+def test_every_command_has_one_line_of_the_list(capsys):
+    listed = called('--help', capsys)[1].split('\n\n')[0].splitlines()[1:]
+    assert [line.split()[0] for line in listed] == list(_COMMANDS)
+
+
 @pytest.fixture(scope='module')
 def store(tmp_path_factory):
     "A folder of runs; its MLflow store is made once."
@@ -142,6 +155,8 @@ def test_help_of_train_and_ablate(capsys):
     assert places == sorted(places)
     assert places[0] < 400
     assert 'heads64   64 px' in short
+    presets = short.split('presets:\n')[1].split('\n\n')[0]
+    assert [line.split()[0] for line in presets.splitlines()] == list(PRESETS)
     assert '--sampler.tau FLOAT' not in short
     assert '--sampler.tau FLOAT' in full
     assert short.count('\n') < 60
@@ -545,12 +560,12 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
     page = '\n\n'.join(['Why?', '#### x 2 beside x', *('\n'.join(table) for table in tables)])
     monkeypatch.setattr(cli, '_page_text', lambda studied: page)
     told = _study_page({'study': 's', 'runs': []})
-    assert told['tables'] == [
-        {'title': 'x 2 beside x', 'rows': [{'arm': 'x', 'a ↓': '1'}, {'arm': 'x 2', 'a ↓': '2 (+1)'}]},
-        {
-            'title': '',
-            'rows': [{'arm': 'y', 'a ↓': '3', 'b \\| c': ''}, {'arm': 'y 2', 'a ↓': '', 'b \\| c': '4'}],
-        },
+    first, second = told['tables']
+    assert first['title'] == 'x 2 beside x' and not second['title']
+    assert first['rows'] == [{'arm': 'x', 'a ↓': '1'}, {'arm': 'x 2', 'a ↓': '2 (+1)'}]
+    assert second['rows'] == [
+        {'arm': 'y', 'a ↓': '3', 'b \\| c': ''},
+        {'arm': 'y 2', 'a ↓': '', 'b \\| c': '4'},
     ]
     assert told['conclusion'] == 'Why?'
     text = cli._tables_text(told['tables'])

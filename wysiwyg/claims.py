@@ -126,11 +126,13 @@ def judge(claim: Claim, rows: dict[str, float], toy: bool = True) -> Verdict:
     difference = claim.sign(ours) * change
     if math.isnan(difference):
         return Verdict(claim, 'not measured', 'what was recorded is no number')
+    unit = metric(ours.split(':')[0]).unit
     if math.isnan(half):
-        reason = f'{_number(difference)}, but no interval was recorded'
+        reason = f'{_number(difference)} {unit}'.strip() + ', but no interval was recorded'
         return Verdict(claim, 'not measured', reason, difference)
     word = _word(difference, half, claim.margin, toy)
-    return Verdict(claim, word, _comparison(difference, half, claim.margin), difference, half)
+    reason = _comparison(difference, half, claim.margin, unit)
+    return Verdict(claim, word, reason, difference, half)
 
 # %% ../nbs/23_claims.ipynb #da1ea3fa
 def _word(difference: float, half: float, margin: float, toy: bool) -> str:
@@ -140,10 +142,10 @@ def _word(difference: float, half: float, margin: float, toy: bool) -> str:
     return 'undecided' if difference + half >= margin else f'contradicted{scale}'
 
 
-def _comparison(difference: float, half: float, margin: float) -> str:
+def _comparison(difference: float, half: float, margin: float, unit: str) -> str:
     "The difference and its interval in words, beside the margin that it needs."
-    said = f'{_number(difference)} ± {_number(half)}'
-    needed = f'{margin:g}' if margin else ''
+    said = f'{_number(difference)} ± {_number(half)} {unit}'.strip()
+    needed = f'{margin:.3g}' if margin else ''
     if difference - half > margin:
         return f'{said}, above {needed}' if needed else said
     if difference + half >= margin:
@@ -301,11 +303,14 @@ def ledger(claims: tuple[Claim, ...] = CLAIMS) -> list[Verdict]:
 
 
 def ledger_table(claims: tuple[Claim, ...] = CLAIMS) -> str:
-    "The ledger in Markdown: claim, source, published, verdict, reason; ValueError as of `judge`."
+    """The ledger in Markdown: claim, source, published, verdict, and the reason for it.
+
+    That is the difference in the direction of the claim, its interval, and what was needed. ValueError as of
+    `judge`."""
     rows = []
     for v in ledger(claims):
         rows.append([v.claim.text, v.claim.source, v.claim.published, f'**{v.word}**', v.reason])
-    return markdown_table(['claim', 'paper', 'published', 'here', 'because'], rows)
+    return markdown_table(['claim', 'paper', 'published', 'here', 'in its favour'], rows)
 
 # %% ../nbs/23_claims.ipynb #e11c0002
 _STUDY = 'a11_training_budget'

@@ -465,7 +465,7 @@ def _help_end(name: str) -> str:
     "What `--help` ends with: presets or studies, and examples."
 
     def words(make):
-        return re.split('[.;:](?: |$)', make.__doc__)[0]
+        return re.split(r'[.;:](?:\s|$)', make.__doc__)[0]
 
     presets = [f'  {preset:8}{make().resolution:4} px  {words(make)}' for preset, make in PRESETS.items()]
     parts = ['examples:', *(f'  {line}' for line in _EXAMPLES[name])]
@@ -539,9 +539,12 @@ def _check_run(run: Run):
     blind = 'none' in learns and not run.backbone.label_dim
     if not run.data.path and 'camera' not in learns and not blind:
         more = ', or --backbone.label_dim 0, which withholds them' if 'none' in learns else ''
+        kinds = ' or '.join({'class': 'classes', 'none': 'no labels'}[kind] for kind in learns)
+        mend = (
+            'give --data SET, such as sets/objects64.zip of `wysiwyg objects --cameras prior --outdir sets`'
+        )
         raise ValueError(
-            f'{run.system} learns from sets of label kind {" or ".join(learns)}, and rendered heads have '
-            f'cameras: give --data SET, such as `wysiwyg objects --cameras prior` renders{more}'
+            f'{run.system} learns from sets with {kinds}, and rendered heads have cameras: {mend}{more}'
         )
     check(run)
 
@@ -602,6 +605,9 @@ def _plan(a: Train, folder: Path) -> dict:
     if not a.json:
         of = method_of(a.run).courses(a.run), a.run.schedule.total
         print(schedule_text(*of), schedule_plot(*of), sep='\n\n', end='\n\n')
+    pictures = a.run.data.path or f'{a.run.heads.n:,} heads, rendered as {a.run.heads.resolution} pixels'
+    told = f'nothing was made; without --dry-run this run trains on {pictures}, into {folder}'
+    print(told, file=sys.stderr)
     return flat(a.run) | {'outdir': str(folder)}
 
 
@@ -1206,7 +1212,8 @@ _ERROR_UNITS = {'depth': 'world units', 'normal': 'degrees', 'overlap': 'of the 
 def _check_given(a: Invert):
     "UsageError unless there is a picture or a head, and a camera for a picture alone."
     if bool(a.picture) == (a.head is not None):
-        raise _UsageError('give a PICTURE or --head, one of them')
+        given = 'both were' if a.picture else 'neither was'
+        raise _UsageError(f'give a PICTURE or --head, one of them; {given} given')
     if a.head is not None and (a.yaw, a.pitch) != (None, None):
         raise _UsageError('--head has a camera: leave --yaw and --pitch out')
     if a.picture and a.data:
@@ -1744,7 +1751,7 @@ def _told_link(link: re.Match) -> str:
 
     return f'{link[1]} at {ui_address()}/{link[2]}'
 
-
+# %% ../nbs/21_cli.ipynb #21c0f041
 def _tables(text: str) -> list[dict]:
     "The tables of a page (markdown): heading, and rows by column; tables of pictures are left out."
     tables = []
@@ -2287,7 +2294,8 @@ def _read_options(name: str, args: list[str]):
 
 def _usage() -> str:
     "What there is."
-    commands = [f'  {name:13}{kind.__doc__}' for name, (kind, _, _) in _COMMANDS.items()]
+    first = {name: kind.__doc__.partition('\n')[0] for name, (kind, _, _) in _COMMANDS.items()}
+    commands = [f'  {name:13}{line}' for name, line in first.items()]
     head = 'usage: wysiwyg COMMAND [options]     (wysiwyg COMMAND --help, wysiwyg --version)'
     begin = ['begin with:', '  wysiwyg demo', f'  {_EXAMPLES["train"][0]}']
     return '\n'.join([head, *commands, '', *begin])

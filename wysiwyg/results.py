@@ -409,12 +409,14 @@ def _leader(table, name: str, baseline: str) -> str:
 
 def _at_cost(table, name: str, arm: str, baseline: str) -> str:
     "What each spent on a ray, where that is not the same: ' (with_probe 96, cnn 20.7)'; else ''."
-    spent = [cost for cost in table.columns.unique(0) if metric(cost).unit == 'per ray' and cost != name]
-    unequal = [c for c in spent if abs(table[c, 'Δ'][arm]) > 0.01 * table[c, 'mean'][arm]]
-    if not unequal or metric(name).unit == 'per ray':
+    costs = [one for one in table.columns.unique(0) if metric(one).unit == 'per ray']
+    if not costs or name in costs:
         return ''
-    mean, more = table[unequal[-1], 'mean'][arm], table[unequal[-1], 'Δ'][arm]
-    return f' ({bare_name(unequal[-1])} {_short(mean)}, {baseline} {_short(mean - more)})'
+    cost = costs[-1]  # the one that counts most of it
+    spent, more = table[cost].loc[arm, ['mean', 'Δ']]
+    if not abs(more) > 0.01 * spent:
+        return ''
+    return f' ({bare_name(cost)} {_short(spent)}, {baseline} {_short(spent - more)})'
 
 # %% ../nbs/17a_results.ipynb #17a0f004
 def comparisons(runs, baseline: str, arms=None, pairs=()) -> list[tuple[str, list[str], object]]:
@@ -485,9 +487,9 @@ def study_report(
 def _comparison(table, runs, baseline: str) -> list[str]:
     "A table of `compare`, how to read it, and its bars, in HTML."
     seeds = runs.seed.nunique()
-    spread = '± 95 % interval over them' if seeds > 1 else 'so no ±'
+    spread = f'{seeds} seeds, ± 95 % interval over them' if seeds > 1 else '1 seed, so no ±'
     said = (
-        f'{seeds} seed{"s" * (seeds > 1)}, {spread}; in brackets the difference to {baseline}, '
+        f'{spread}; in brackets the difference to {baseline}, '
         '~ where it may be noise; ★ best of those with the most seeds, ↑ more is better, ↓ less is.'
     )
     told = html.escape(said)
