@@ -250,8 +250,8 @@ def main():
         found |= measured(size, a.weights, a.people)
     if a.record:
         rows = [{'what': name, 'value': value, 'unit': ''} for name, value in found.items()]
-        clone = f'CHECKOUT@{commit_of(a.checkout)}'
-        told = [clone if Path(word) == a.checkout else word for word in sys.argv[1:]]
+        own = {a.checkout: f'CHECKOUT@{commit_of(a.checkout)}', a.weights: a.weights and a.weights.name}
+        told = [own.get(Path(word), word) for word in sys.argv[1:]]  # no path of this machine
         write_results(a.record, rows, shlex.join(['python', 'scripts/eg3d_beside.py', *told]))
     if far := differ(found):
         sys.exit(f'they differ: {far}')

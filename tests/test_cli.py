@@ -557,7 +557,7 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
         ['| a line that is no table'],
         ['| arm | what it made; a click opens it |', '|---|---|', '| x | [![x](p)](q) |'],
     ]
-    page = '\n\n'.join(['Why?', '#### x 2 beside x', *('\n'.join(table) for table in tables)])
+    page = '\n\n'.join(['Why?', '**x 2 beside x**', *('\n'.join(table) for table in tables)])
     monkeypatch.setattr(cli, '_page_text', lambda studied: page)
     told = _study_page({'study': 's', 'runs': []})
     first, second = told['tables']

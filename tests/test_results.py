@@ -272,7 +272,7 @@ def test_pages_tell_each_meaning_once_and_head_each_comparison(store):
             r.metrics({'eval/psnr': psnr, 'eval/fog': psnr}, 0)
     pairs = [('b', 'a', ['eval/psnr']), ('c', 'b', ['eval/psnr', 'eval/fog'])]
     text = briefs('grouped', comparisons(read_study('grouped'), 'a', pairs=pairs))
-    assert re.findall('^#### (.*)', text, re.MULTILINE) == ['b beside a', 'c beside b']
+    assert re.findall(r'^\*\*(.*)\*\*$', text, re.MULTILINE) == ['b beside a', 'c beside b']
     assert (text.count('- psnr ↑ (dB): '), text.count('- fog ↓ (% of rays): ')) == (1, 1)
     page = study_report('grouped', 'a', pairs=pairs)
     assert page.count('what the metrics mean') == page.count('<dt>psnr') == page.count('<dt>fog') == 1

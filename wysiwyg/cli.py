@@ -1732,7 +1732,7 @@ def _study_page(studied: dict) -> dict:
 
     text = _page_text(studied)
     lines = text.splitlines()
-    words = [line for line in lines if line and not line.startswith(('|', '#'))]
+    words = [line for line in lines if line and not line.startswith(('|', '**'))]
     return {
         'study': studied['study'],
         'runs': {run['run']: run['status'] for run in studied['runs']},
@@ -1755,7 +1755,7 @@ def _told_link(link: re.Match) -> str:
 def _tables(text: str) -> list[dict]:
     "The tables of a page (markdown): heading, and rows by column; tables of pictures are left out."
     tables = []
-    for title, table in re.findall(r'(?:^#+ (.*)\n+)?((?:^[|].*\n?)+)', text, re.MULTILINE):
+    for title, table in re.findall(r'(?:^\*\*(.*)\*\*\n+)?((?:^[|].*\n?)+)', text, re.MULTILINE):
         lines = [line.strip()[1:-1] for line in table.splitlines()]
         head, *told = [[cell.strip() for cell in re.split(r'(?<!\\)\|', line)] for line in lines]
         if len(told) > 1 and '![' not in table:

@@ -455,7 +455,7 @@ def briefs(study: str, compared: list[tuple]) -> str:
     parts = []
     for base, names, arms in compared:
         table = brief(study, base, names, arms, len(names), explain=False)
-        parts += [f'#### {beside(base, list(arms))}', table]
+        parts += [f'**{beside(base, list(arms))}**', table]  # MLflow's page shows headings as plain text
     every = dict.fromkeys(name for _, names, _ in compared for name in names)
     return '\n\n'.join([*parts, _meant(list(every))])
 
