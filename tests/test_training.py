@@ -942,7 +942,8 @@ def test_fine_tuning_starts_from_a_pair(data, tmp_path):
 
     assert distance_to(first) < 0.05
     assert distance_to(Trainer(WYSIWYG, tuned, data)) > 0.05
-    for field, ours in (('field.hidden', 16), ('discriminator.channel_base', 512)):
+    grown = 'discriminator.channel_max', 16  # its last layer counts channels
+    for field, ours in (('field.hidden', 16), ('discriminator.channel_base', 32), grown):
         other = override(tuned, **{field: ours, 'probe.kind': 'coarse_to_fine', 'sampler.kind': 'refined'})
         why = rf'has other sizes than this run: give --{field} \d+$'
         with pytest.raises(ValueError, match=why):
@@ -965,6 +966,30 @@ def test_fine_tuning_starts_from_a_pair(data, tmp_path):
     judge.unlink()
     with pytest.raises(ValueError, match='there is no discriminator.safetensors beside'):
         train(tuned, tmp_path / 'none', data, progress=False)
+
+
+def test_a_pair_goes_on_in_wider_networks(data, tmp_path):
+    "The same fakes, the same verdicts; and what is new learns."
+    save_pair(train(RUN, tmp_path / 'first', data, progress=False, stop_at=4), tmp_path / 'pair')
+    wide = {'backbone.channel_base': 256, 'backbone.channel_max': 32, 'discriminator.channel_base': 512}
+    pair = {'train.network': str(tmp_path / 'pair')}
+    check_start(override(RUN, **wide, **pair), tmp_path / 'wide')
+    narrow, wider = [
+        start_from(Trainer(WYSIWYG, override(RUN, **sizes), data), tmp_path / 'pair') for sizes in ({}, wide)
+    ]
+    before, after = narrow.fake(0, learn=False), wider.fake(0, learn=False)
+    image = before.images['image']
+    assert torch.allclose(after.images['image'], image, atol=1e-4)
+    logits = [t.d['image'](image, before.label) for t in (narrow, wider)]
+    assert torch.allclose(*logits, atol=1e-4)
+    parts = 'triplane.blocks.1.conv0.weight', 'triplane.blocks.0.const'
+    start = wider.g.state_dict()
+    assert all(start[k].numel() > narrow.g.state_dict()[k].numel() for k in parts)
+    assert all(wider.ema.state_dict()[k].equal(start[k]) for k in parts)
+    unheard = wider.d['image'].blocks[0].conv0.weight
+    assert (unheard == 0).any()
+    wider.step()
+    assert not (unheard == 0).any()
 
 
 def test_half_precision_is_where_it_holds(data, monkeypatch):

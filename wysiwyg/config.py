@@ -332,7 +332,7 @@ class TrainConfig:
     # pictures of each person in a batch, each in another group of mini-batch statistics; the mapping sees one
     # label for all of them, so that `swap` holds for the first alone (not in the paper)
     views: int = 1
-    network: str = ''  # generator file to start from, its discriminator beside it; empty: from scratch
+    network: str = ''  # generator file, no wider, to start from, its critics beside it; empty: from scratch
     # bfloat16 in the backbone, the proposal network, D's blocks and, on tensor cores, the field; mapping,
     # sampler, R1 and D's last layers stay float32
     bf16: bool = False

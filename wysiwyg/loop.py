@@ -23,6 +23,7 @@ from .core import *
 from .data import *
 from .generator import *
 from .method import *
+from .stylegan import *
 from .training import *
 from .world import *
 
@@ -259,7 +260,8 @@ def _shipped_discriminator() -> Path:
 
 def start_from(t: Trainer, network: str | Path) -> Trainer:
     """Weights of a saved pair for the generator, its average and the critics; optimisers start anew, and so
-    does a critic that the pair lacks; one that this run lacks is left. ValueError where sizes differ."""
+    does a critic that the pair lacks; one that this run lacks is left. Where blocks have more channels here,
+    the same function in wider networks (`widen`). ValueError where sizes differ otherwise."""
     path, judge, g, d = _read_pair(network, t.device)
     for k, value in _differing_parts(g.run, t.run).items():
         print(f'note: {path.name} was trained with {k} = {value}, this run has another', file=sys.stderr)
@@ -271,12 +273,11 @@ def start_from(t: Trainer, network: str | Path) -> Trainer:
         else:
             told.append((judge.name, (net,), state))
     for name, nets, state in told:
-        if _misfit(state, nets[0].state_dict(), name):
-            raise ValueError(f'{name} has other sizes than this run: {_sizes(g.run, t.run)}')
+        fitted = _fitted(state, nets[0], name, g.run, t.run)
         if bad := _not_finite(state):
             raise ValueError(f'{name} is of no use: {bad[0]} is not finite')
         for net in nets:
-            net.load_state_dict(state)
+            net.load_state_dict(fitted)
     return t
 
 
@@ -349,6 +350,21 @@ def _as_option(value) -> str:
     return ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
+_WIDENED = 'triplane.blocks.', 'from_rgb.', 'blocks.'  # where `widen` changes nothing that is computed
+
+
+def _fitted(state: dict[str, Tensor], net: nn.Module, file: str, theirs: Run, ours: Run) -> dict:
+    "What a file holds for `net`, widened where its blocks have more channels; ValueError for other sizes."
+    like = net.state_dict()
+    unlike = [k for k in like if k not in state or state[k].shape != like[k].shape]
+    with contextlib.suppress(ValueError):
+        if unlike and all(k.startswith(_WIDENED) for k in unlike):
+            return widen(state, net)
+    if _misfit(state, like, file):
+        raise ValueError(f'{file} has other sizes than this run: {_sizes(theirs, ours)}')
+    return state
+
+
 def _check_network(run: Run):
     "ValueError unless `train.network` is a pair of this run's sizes; networks are made on paper alone."
     path, judge, g, d = _read_pair(run.train.network, torch.device('cpu'))
@@ -358,8 +374,8 @@ def _check_network(run: Run):
     told = [(path.name, generator, g.state_dict())]
     told += [(judge.name, net, _of_critic(critic, critics, d)) for critic, net in critics.items()]
     for name, net, state in told:
-        if state is not None and _misfit(state, net.state_dict(), name):
-            raise ValueError(f'{name} has other sizes than this run: {_sizes(g.run, run)}')
+        if state is not None:
+            _fitted(state, net, name, g.run, run)
 
 # %% ../nbs/15a_loop.ipynb #d26e8f91
 def start_from_shipped(t: Trainer) -> Trainer:

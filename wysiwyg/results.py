@@ -412,7 +412,7 @@ def _at_cost(table, name: str, arm: str, baseline: str) -> str:
     costs = [one for one in table.columns.unique(0) if metric(one).unit == 'per ray']
     if not costs or name in costs:
         return ''
-    cost = costs[-1]  # the one that counts most of it
+    cost = max(costs, key=lambda one: table[one, 'mean'][arm])  # what counts most of it
     spent, more = table[cost].loc[arm, ['mean', 'Δ']]
     if not abs(more) > 0.01 * spent:
         return ''

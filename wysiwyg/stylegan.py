@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['leaky', 'normalize', 'FullyConnected', 'Mapping', 'up2', 'down2', 'ModulatedConv', 'SynthesisBlock', 'channels',
-           'EqualConv', 'DiscriminatorBlock', 'group_size', 'minibatch_std']
+           'EqualConv', 'DiscriminatorBlock', 'group_size', 'minibatch_std', 'widen']
 
 # %% ../nbs/05_stylegan.ipynb #0d489bbc
 import math
@@ -268,3 +268,35 @@ def minibatch_std(
     std = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))  # [B/g]
     channel = std.repeat(g).reshape(b, 1, 1, 1).expand(b, 1, h, w)
     return torch.cat([x, channel], 1)
+
+# %% ../nbs/05_stylegan.ipynb #05a0de02
+def widen(
+    state: dict[str, Tensor],  # weights of a network
+    wider: nn.Module,  # the same network with more channels, freshly drawn
+) -> dict[str, Tensor]:
+    """Weights with which `wider` computes what the network did (after Net2Net, Chen et al. 2016).
+
+    For layers of this module whose mini-batch statistics see no new channel. ValueError where `wider` is not
+    the same network with at least as many channels.
+    """
+    drawn = wider.state_dict()
+    if odd := sorted(state.keys() ^ drawn.keys()):
+        raise ValueError(f'these are not one network, wider: {odd[0]} is in one of them alone')
+    return {name: _grown(name, state[name], new) for name, new in drawn.items()}
+
+
+def _grown(name: str, old: Tensor, drawn: Tensor) -> Tensor:
+    "What was learned, in a corner of what was drawn."
+    grows = all(a <= b for a, b in zip(old.shape, drawn.shape))
+    if not grows or old.ndim != drawn.ndim or old.shape[2:] != drawn.shape[2:]:
+        shapes = f'{list(old.shape)} does not grow into {list(drawn.shape)}'
+        raise ValueError(f'{name}: {shapes}: more channels are wanted, and all else as it was')
+    if old.shape == drawn.shape:
+        return old
+    new, corner = drawn.clone(), tuple(map(slice, old.shape))
+    if name.endswith('weight') and old.ndim > 1:
+        outs, ins = old.shape[:2]
+        new[:outs, ins:] = 0  # old channels do not hear new ones
+        old = old * math.sqrt(drawn.shape[1] / ins)  # gain 1 / sqrt(n_in)
+    new[corner] = old
+    return new
