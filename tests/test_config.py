@@ -203,6 +203,7 @@ BAD = {
     'discriminator.group': (0, -1, 3),
     'discriminator.channel_base': (0, 16),
     'discriminator.channel_max': (0,),
+    'discriminator.distill': (-0.1, NAN, INF),
     'augment.p': (-0.1, 1.1, NAN),
     'augment.target': (5.0, -2.0, NAN),
     'augment.every': (0,),

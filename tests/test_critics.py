@@ -23,8 +23,9 @@ from wysiwyg.config import (
 )
 from wysiwyg.core import rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
-from wysiwyg.feature_critic import FeatureCritic, Mixing, lite0_network, pyramid
-from wysiwyg.generator import load_generator
+from wysiwyg.feature_critic import Distilled, FeatureCritic, Mixing, lite0_network, pooled, pyramid
+from wysiwyg.generator import load_generator, method_of
+from wysiwyg.judges import shares_features
 from wysiwyg.loop import _check_network, _Stopwatch, save_pair, start_from
 from wysiwyg.losses import ADVERSARIAL
 from wysiwyg.method import WYSIWYG, stage_at
@@ -101,6 +102,55 @@ def test_logits_by_map(finest, places):
     "Of 64 pixels maps of 16, 8, 4 and 2 are judged at 4x4, 4x4, 4x4 and 2x2 places."
     critic = FeatureCritic(FeatureConfig(side=64, width=8, finest=finest))
     assert critic(torch.zeros(4, 3, 32, 32), LABELS).shape == (4, places)
+
+
+DISTILLED = override(PLAIN, **{'discriminator.distill': 0.5})
+
+
+def test_a_distilled_critic_judges_as_the_plain_one_and_guesses(data):
+    "The same logits; its loss is the plain one and half of the squares that it misses by; G's is the same."
+    plain, told = trainer(PLAIN, data), trainer(DISTILLED, data)
+    critic = told.d['image']
+    assert type(critic) is Distilled
+    critic.load_state_dict(plain.d['image'].state_dict(), strict=False)  # all but the guess
+    told.g.load_state_dict(plain.g.state_dict())
+    now, losses = plain.now, {}
+    for name, t in (('plain', plain), ('told', told)):
+        fake = t.fake(0, learn=False)
+        losses[name] = [f(0, fake, now) for f in (t.objective.d_loss, t.objective.g_loss)]
+    (d, values), (g, _) = losses['told']
+    assert torch.equal(g, losses['plain'][1][0])
+    real, label = told.objective.shown[0]
+    images = real['image'], fake.images['image']
+    by_hand = [(critic.guess(critic.read(x)) - pooled(x, 32)).square().mean() for x in images]
+    assert torch.allclose(values['loss/distill'], sum(by_hand) / 2)
+    assert torch.allclose(d, losses['plain'][0][0] + 0.5 * values['loss/distill'])
+    before = critic.guess.weight.clone()
+    assert told.step()['loss/distill'] > 0
+    assert not torch.equal(critic.guess.weight, before)
+    assert all(p.grad is None for p in lite0_network('cpu').parameters())
+
+
+def test_distilling_begins_and_ends_on_the_way(data, tmp_path):
+    "A pair without a guess gets a new one, and one that is not asked for is left."
+    plain, told = trainer(PLAIN, data), trainer(DISTILLED, data)
+    save_pair(plain, tmp_path / 'plain')
+    save_pair(told, tmp_path / 'told')
+    for run, pair in ((DISTILLED, 'plain'), (PLAIN, 'told'), (DISTILLED, 'told')):
+        going = override(run, **{'train.network': str(tmp_path / pair / 'generator.safetensors')})
+        _check_network(going)
+        begun = start_from(trainer(going, data), tmp_path / pair).d['image'].state_dict()
+        saved = {'plain': plain, 'told': told}[pair].d['image'].state_dict()
+        assert all(torch.equal(saved[k], x) for k, x in begun.items() if k in saved)
+        assert any('guess' in k for k in begun) == (run is DISTILLED)
+
+
+@pytest.mark.parametrize('system', ['eg3d', 'mimic3d', 'imagenet3d'])
+def test_other_systems_critics_are_distilled_too(system):
+    method = method_of(override(DISTILLED, system=system))
+    run = method.adapted(DISTILLED)
+    assert any(isinstance(critic, Distilled) for critic in method.critics(run).values())
+    assert shares_features('eval/fd_efflite0at96_500', flat(run))
 
 
 def test_what_is_frozen_is_saved_and_never_moves(data):

@@ -211,6 +211,7 @@ class DiscriminatorConfig:
     # the game: as in StyleGAN2, or on what a real and a fake of one row differ by (not in the paper)
     loss: Literal['softplus', 'relativistic'] = 'softplus'
     penalty: Literal['real', 'both'] = 'real'  # D is flat at reals (R1); at fakes too (R2, not in the paper)
+    distill: float = 0.0  # weight of guessing what a frozen network sees (3DGP, not in the paper); 0: off
 
 
 @dataclass(frozen=True)
@@ -499,6 +500,7 @@ LATER: dict[str, object] = {
     'discriminator.resample': 'bilinear',
     'discriminator.loss': 'softplus',
     'discriminator.penalty': 'real',
+    'discriminator.distill': 0.0,
     'probe.kind': 'uniform',
     'probe.stride': 8,
     'probe.slope': 2.0,
@@ -863,6 +865,7 @@ discriminator.channel_base [1, inf)   the width at side r is channel_base / r
 discriminator.channel_max  [1, inf)   a layer has channels
 discriminator.map_dim      [1, inf)   the camera is projected to so many numbers
 discriminator.group        [1, inf)   statistics compare so many images
+discriminator.distill      [0, inf)   it weighs a loss
 features.side              [32, 1024] pixels per side; a multiple of 32
 features.finest            [4, 32]    it is the stride of a map
 features.width             [1, inf)   a layer has channels

@@ -57,16 +57,24 @@ class Discriminator(nn.Module):
         label: Tensor = None,  # [B, L]
         half: bool = False,  # bfloat16 in the blocks; statistics and what follows stay float32
     ) -> Tensor:  # [B]
+        return self.judge(self.read(images, half), label)
+
+    def read(self, images: Tensor, half: bool = False) -> Tensor:  # [B, C]
+        "What is known of images before there is a verdict."
         r = self.resolution
-        sizes = expect(images, 'images', f'B {self.colors} {r} {r}')
-        if self.embed is not None:
-            expect(label, 'label', 'B L', B=sizes['B'], L=self.label_dim)
+        expect(images, 'images', f'B {self.colors} {r} {r}')
         images = self.ops.arrange(images)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             x = self.blocks(leaky(self.from_rgb(images)))
         x = x.to(images.dtype)
         x = leaky(self.conv(minibatch_std(x, self.group)))
-        x = self.out(self.dense(x.flatten(1)))
+        return self.dense(x.flatten(1))
+
+    def judge(self, x: Tensor, label: Tensor = None) -> Tensor:  # [B, C], [B, L] -> [B]
+        "The verdict on what was read."
+        if self.embed is not None:
+            expect(label, 'label', 'B L', B=len(x), L=self.label_dim)
+        x = self.out(x)
         if self.embed is None:
             return x[:, 0]
         return (x * normalize(self.embed(label))).mean(1) * math.sqrt(x.shape[1])  # projection

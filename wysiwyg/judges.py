@@ -466,8 +466,9 @@ def shares_features(
     name: str,  # of a metric, with or without its group
     params: dict[str, object],  # of a run, as `flat` names them
 ) -> bool:
-    "Did this run's training read the metric's own network: a critic on frozen features, or an imitation?"
+    "Did this run's training read the metric's own network: a critic on its features, or an imitation?"
     imitates = params.get('system') == 'mimic3d' and params.get('mimic3d.imitation', 1) > 0
     knots = params.get('schedule.features')
     trained = isinstance(knots, list) and any(weight > 0 for _, weight in knots)
-    return (trained or imitates) and '_efflite0' in name
+    guessed = params.get('discriminator.distill', 0) > 0
+    return (trained or imitates or guessed) and '_efflite0' in name

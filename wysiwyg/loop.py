@@ -321,7 +321,7 @@ def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, G
 
 # %% ../nbs/15a_loop.ipynb #7c1e9a34
 _PROBE = 'probe.kind', 'probe.stride', 'probe.slope'
-_GAME = 'discriminator.loss', 'discriminator.penalty', 'discriminator.group'
+_GAME = 'discriminator.loss', 'discriminator.penalty', 'discriminator.group', 'discriminator.distill'
 _NO_SIZES = 'field.beta', *_GAME, *_PROBE, 'proposal.kind', 'proposal.patch', 'proposal.blur', 'sampler.'
 
 
@@ -349,13 +349,17 @@ def _differing_parts(theirs: Run, ours: Run) -> dict:
 def _as_option(value) -> str:
     return ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
-
+# %% ../nbs/15a_loop.ipynb #a1b2c3d5
+_GUESS = 'guess.'  # of `discriminator.distill`: it begins anew, or is left
 _WIDENED = 'triplane.blocks.', 'from_rgb.', 'blocks.'  # where `widen` changes nothing that is computed
 
 
 def _fitted(state: dict[str, Tensor], net: nn.Module, file: str, theirs: Run, ours: Run) -> dict:
     "What a file holds for `net`, widened where its blocks have more channels; ValueError for other sizes."
     like = net.state_dict()
+    own = {k: x for k, x in like.items() if k.startswith(_GUESS)}
+    shared = {k: x for k, x in state.items() if k in own or not k.startswith(_GUESS)}
+    state = own | shared
     unlike = [k for k in like if k not in state or state[k].shape != like[k].shape]
     with contextlib.suppress(ValueError):
         if unlike and all(k.startswith(_WIDENED) for k in unlike):

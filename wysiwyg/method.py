@@ -145,7 +145,7 @@ class Wysiwyg:
     def critics(self, run: Run) -> dict[str, nn.Module]:
         "StyleGAN2's discriminator; beside it one on frozen features where the schedule ever gives it weight."
         labels, weights = run.backbone.label_dim, [weight for _, weight in run.schedule.features.knots]
-        critics = {'image': Discriminator(run.discriminator, run.resolution, labels)}
+        critics = {'image': image_critic(run.discriminator, run.features, run.resolution, labels)}
         if any(weights):
             critics['features'] = FeatureCritic(run.features, labels)
         return critics

@@ -142,14 +142,18 @@ class Objective:
         return self.batches.run
 
     def logits(self, critic: str, kind: str, images: Tensor, label: Tensor, part: int, now: Moment) -> Tensor:
-        "[b, ...] for images [b, 3, R, R], labels [b, L]: augmented, each by its own numbers; R1 in float32."
+        "[b, ...] for images [b, 3, R, R], labels [b, L]."
+        seen, half = self.seen(critic, kind, images, part, now)
+        return self.critics[critic](seen, label, half=half)
+
+    def seen(self, critic: str, kind: str, images: Tensor, part: int, now: Moment) -> tuple[Tensor, bool]:
+        "What a critic sees: augmented, each by its own numbers; and whether in bfloat16, which R1 is not."
         keys, name = [], kind if critic == next(iter(self.critics)) else f'{kind} {critic}'
         if self.ada.p:
             rows = self.batches.rows(part).tolist()
             keys = [rng(self.run.train.seed, 'augment', name, now.step, i) for i in rows]
-        seen = augment(images, self.ada.p, self.run.augment, keys)
         half = self.run.train.bf16 and (kind == 'made' or not images.requires_grad)
-        return self.critics[critic](seen, label, half=half)
+        return augment(images, self.ada.p, self.run.augment, keys), half
 
     def d_loss(self, part: int, fake: Fake, now: Moment) -> tuple[Tensor, dict[str, Tensor]]:
         "What the critics minimise [], and what a curve wants of each; the first one's names stand alone."
@@ -170,13 +174,21 @@ class Objective:
         """Its game's loss, and now and then gamma/2 of its squared slope where it is penalised.
         `real`, `fake`: images [b, 3, R, R] and labels [b, L]."""
         every, net = self.run.train.r1_every, self.critics[critic]
-        images, on = {}, {}
+        distill = getattr(net, 'distill', 0.0)
+        images, on, missed = {}, {}, {}
         for kind, (x, label) in (('real', real), ('fake', fake)):
             images[kind] = x.detach().requires_grad_(kind in net.penalised and now.step % every == 0)
-            on[kind] = self.logits(critic, kind, images[kind], label, part, now)
+            seen, half = self.seen(critic, kind, images[kind], part, now)
+            if distill:
+                on[kind], missed[kind] = net.answer(seen, label, half)
+            else:
+                on[kind] = net(seen, label, half=half)
         loss = ADVERSARIAL[net.loss].critic(on['real'], on['fake'])
         values = {'loss/D': loss, 'D/real': on['real'].mean(), 'D/fake': on['fake'].mean()}
         values['D/sign'] = on['real'].sign().mean()
+        if distill:
+            values['loss/distill'] = (missed['real'] + missed['fake']) / 2
+            loss = loss + distill * values['loss/distill']
         for kind, name in (('real', 'loss/r1'), ('fake', 'loss/r2')):
             if images[kind].requires_grad:
                 values[name] = r1_penalty(on[kind], images[kind])

@@ -17,6 +17,7 @@ from ..camera import *
 from ..config import *
 from ..core import *
 from ..discriminator import *
+from ..feature_critic import image_critic
 from ..method import Batch, Fake, autocast
 from ..renderer import chunked, places_in_strata, spread_second, surface_normals
 from ..samplers import two_pass
@@ -303,7 +304,8 @@ class EG3DMethod:
 
     def critics(self, run: Run) -> dict[str, nn.Module]:
         labels = run.backbone.label_dim
-        return {'dual': Discriminator(run.discriminator, run.resolution, labels, colors=6)}
+        how = run.discriminator, run.features, run.resolution
+        return {'dual': image_critic(*how, labels, colors=6)}
 
     def stage(self, run: Run, images: float) -> EG3DStage:
         s, c = run.schedule, run.eg3d

@@ -16,7 +16,7 @@ from ..camera import *
 from ..config import *
 from ..core import *
 from ..discriminator import *
-from ..feature_critic import pyramid
+from ..feature_critic import image_critic, pyramid
 from ..method import Batch, Fake
 from ..stylegan import *
 from ..triplane import *
@@ -230,7 +230,7 @@ class _Mimic3D(EG3DMethod):
 
     def critics(self, run: Run) -> dict[str, nn.Module]:
         "EG3D's, and one of patches, which is told no camera."
-        patch = Discriminator(run.discriminator, run.mimic3d.patch, label_dim=0)
+        patch = image_critic(run.discriminator, run.features, run.mimic3d.patch, label_dim=0)
         return super().critics(run) | {'patch': patch}
 
     def courses(self, run: Run) -> Courses:
