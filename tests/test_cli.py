@@ -519,6 +519,15 @@ def test_ablate_lists_runs_fails_and_exchanges(project, capsys, monkeypatch):
     assert code == 0
     assert (project / 'data' / 'results' / 'small.runs.json').exists()
     assert call('results import')[:2] == (0, 'small.runs.json: 0 imported, 2 already there\n')
+    code, out, _ = call('results show small')
+    assert (code, out.split('\n')[0]) == (0, 'small')
+    assert re.search(r'^arm +k1\npsnr.* 30$', out, re.MULTILINE)  # no star for one arm alone
+    code, out, _ = call('results show small --json')
+    assert json.loads(out)['studies'][0]['runs'] == {'k1-s0': 'done'}
+    code, _, err = call('results show nothing')
+    assert (code, err.count('\n')) == (1, 1)
+    assert "no study 'nothing' in MLflow: run it by `wysiwyg ablate`, or fetch" in err
+    assert call('results show')[0] == 2
     assert call('results export nothing')[0] == 1
     assert call('results export')[0] == 2
 

@@ -238,10 +238,10 @@ class ImportEG3D:
 # %% ../nbs/21_cli.ipynb #bb5d0a4e
 @dataclass
 class Results:
-    "Recorded runs: `results export STUDY ...` into data/results, `results import [FILE ...]` into MLflow."
+    "Recorded runs: `show STUDY ...`, `export STUDY ...` into data/results, `import [FILE ...]` into MLflow."
 
-    action: Literal['export', 'import']  # what to do
-    names: tuple[str, ...] = ()  # studies to export; files to import
+    action: Literal['show', 'export', 'import']  # what to do
+    names: tuple[str, ...] = ()  # studies to show or export; files to import
     json: bool = False  # results as JSON
 
 
@@ -451,7 +451,7 @@ _EXAMPLES = {  # command -> lines that `--help` ends with
         'wysiwyg ablate --study a02_samples --views 2 --repeats 1 --set n=48',
     ],
     'studies': ['wysiwyg studies'],
-    'results': ['wysiwyg results import', 'wysiwyg results export a01_paper_table'],
+    'results': [f'wysiwyg results {what}' for what in ('import', 'show a02_samples', 'export a02_samples')],
     'ui': ['wysiwyg ui --port 5001'],
     'demo': ['wysiwyg demo'],
 }
@@ -1751,7 +1751,7 @@ def _told_link(link: re.Match) -> str:
 
     return f'{link[1]} at {ui_address()}/{link[2]}'
 
-# %% ../nbs/21_cli.ipynb #21c0f041
+# %% ../nbs/21_cli.ipynb #1a141f9c
 def _tables(text: str) -> list[dict]:
     "The tables of a page (markdown): heading, and rows by column; tables of pictures are left out."
     tables = []
@@ -1776,7 +1776,7 @@ def _page_text(studied: dict) -> str:
     return best_first[0]['mlflow.note.content'] if best_first else ''
 
 # %% ../nbs/21_cli.ipynb #6bf589f4
-def _ablate_text(a: Ablate, result: dict) -> str:
+def _ablate_text(a: Ablate | Results, result: dict) -> str:
     "Tables, conclusions and links for people."
     if 'studies' not in result:
         return _lines_text(a, result)
@@ -1784,7 +1784,9 @@ def _ablate_text(a: Ablate, result: dict) -> str:
     for study in result['studies']:
         told = _tables_text(study['tables']), study['conclusion'], _mlflow_line(study['mlflow'])
         parts += [study['study'], *told]
-    return '\n\n'.join([*parts, f'notebook: {result["notebook"]}'])
+    if 'notebook' in result:
+        parts.append(f'notebook: {result["notebook"]}')
+    return '\n\n'.join(parts)
 
 
 def _tables_text(tables: list[dict]) -> str:
@@ -1917,17 +1919,32 @@ def _matrix_text(planned: dict) -> str:
     table.columns = [f'seed {seed}' for seed in table.columns]
     return planned['study'] + '\n' + table.rename_axis(index=None).to_string()
 
+# %% ../nbs/21_cli.ipynb #a7e98824
+def _recorded_page(study: str) -> dict:
+    "The page of a study's newest runs; ValueError where the store has none."
+    from wysiwyg.results import read_study, studies
+    from wysiwyg.tracking import store_exists
+
+    if not store_exists() or study not in studies():
+        mend = 'run it by `wysiwyg ablate`, or fetch what was recorded by `wysiwyg results import`'
+        raise ValueError(f'there is no study {study!r} in MLflow: {mend}')
+    done = {f'{run.arm}-s{run.seed}': 'done' for run in read_study(study).itertuples()}
+    return _study_page({'study': study, 'runs': []}) | {'runs': done}
+
 # %% ../nbs/21_cli.ipynb #a7e98823
 def results_command(a: Results) -> dict:
-    """Export studies, or import files of exported runs.
+    """Show or export studies, or import files of exported runs.
 
-    UsageError for an export of nothing; FileNotFoundError or ValueError where there is nothing to import.
+    UsageError where no study is named; ValueError for one that is not there; FileNotFoundError or ValueError
+    where there is nothing to import.
     """
     from wysiwyg.results import export_runs, import_results
 
+    if a.action != 'import' and not a.names:
+        raise _UsageError(f'results {a.action} needs the name of a study: see `wysiwyg studies`')
+    if a.action == 'show':
+        return {'studies': [_recorded_page(study) for study in a.names]}
     if a.action == 'export':
-        if not a.names:
-            raise _UsageError('results export needs the name of a study: see `wysiwyg studies`')
         return {study: str(export_runs(study)) for study in a.names}
     files = [Path(name) for name in a.names] or None
     for file in files or []:
@@ -2175,7 +2192,7 @@ _COMMANDS = {  # name -> options, what it does, how its result is shown
     'import-eg3d': (ImportEG3D, import_command, _lines_text),
     'ablate': (Ablate, ablate, _ablate_text),
     'studies': (Studies, _studies_command, _lines_text),
-    'results': (Results, results_command, _lines_text),
+    'results': (Results, results_command, _ablate_text),
     'ui': (Ui, _ui, _lines_text),
     'demo': (Demo, _demo, _lines_text),
 }

@@ -175,8 +175,8 @@ def compare(
     """Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best') (pandas).
 
     noise: an interval of the difference holds zero, None without any. best: of those of `arms` with the most
-    seeds; nobody where most are equal, nor in a metric whose network a critic of any of these arms has read
-    (`shares_features`).
+    seeds; nobody alone, nor where most are equal, nor in a metric whose network a critic of any of these arms
+    has read (`shares_features`).
     ValueError for an arm or a metric that the study does not have, and for runs that are not alike.
     """
     import pandas as pd
@@ -228,9 +228,9 @@ def _compare_one(runs, m: str, baseline: str, arms: list[str], learned: bool) ->
 
 
 def _best(score, whole):
-    "Which arms that are `whole` score highest, to rounding; nobody where most arms score so (pandas)."
+    "Which arms that are `whole` score highest, to rounding; nobody alone or where most score so (pandas)."
     among, top = score[whole] if whole.sum() > 1 else score, score[whole].max()
-    alike = (score - top).abs() <= 1e-9 * abs(top)
+    alike = ((score - top).abs() <= 1e-9 * abs(top)) & (score.count() > 1)
     return alike & whole & (alike[among.index].sum() <= max(1, among.count() / 2))
 
 
