@@ -30,6 +30,7 @@ from wysiwyg.volrend import march, midpoints
 
 CLOSE = 1e-4  # in single precision, where densities are large
 TRUNCATION = 0.7
+PEOPLE = 2
 AIR, MATTER = -2.0, 8.0  # raw densities
 OF_AIR_AND_MATTER = [0.5, 0.95]  # quantiles that get them
 LEAST = 0.005  # of the rays are opaque, and as many empty
@@ -225,7 +226,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument('checkout', type=Path)
     parser.add_argument('--sizes', type=int, nargs='+', choices=ENLARGER, default=list(ENLARGER))
     parser.add_argument('--weights', type=Path, help='state dict of a published G_ema, of the one size given')
-    parser.add_argument('--people', type=int, default=2)
+    parser.add_argument('--people', type=int, default=PEOPLE)
     parser.add_argument('--record', default='', help='write data/results/<record>.json')
     a = parser.parse_args()
     if not (a.checkout / 'eg3d' / 'training' / 'triplane.py').is_file():
@@ -241,6 +242,18 @@ def asked() -> argparse.Namespace:
     return a
 
 
+def portable(a: argparse.Namespace) -> list[str]:
+    "The options again, without a path of this machine."
+    told = [f'CHECKOUT@{commit_of(a.checkout)}']
+    if a.sizes != list(ENLARGER):
+        told += ['--sizes', *map(str, a.sizes)]
+    if a.weights:
+        told += ['--weights', a.weights.name]
+    if a.people != PEOPLE:
+        told += ['--people', str(a.people)]
+    return [*told, '--record', a.record]
+
+
 def main():
     a = asked()
     sys.path.insert(0, str(a.checkout / 'eg3d'))
@@ -250,9 +263,7 @@ def main():
         found |= measured(size, a.weights, a.people)
     if a.record:
         rows = [{'what': name, 'value': value, 'unit': ''} for name, value in found.items()]
-        own = {a.checkout: f'CHECKOUT@{commit_of(a.checkout)}', a.weights: a.weights and a.weights.name}
-        told = [own.get(Path(word), word) for word in sys.argv[1:]]  # no path of this machine
-        write_results(a.record, rows, shlex.join(['python', 'scripts/eg3d_beside.py', *told]))
+        write_results(a.record, rows, shlex.join(['python', 'scripts/eg3d_beside.py', *portable(a)]))
     if far := differ(found):
         sys.exit(f'they differ: {far}')
     if few := too_few(found):

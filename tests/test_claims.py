@@ -209,6 +209,13 @@ def test_claims_read_as_before():
     assert (v.word, v.reason) == ('undecided', '7.2 ± 4.8 dB, within noise of 5')
 
 
+@pytest.mark.parametrize('x, said', [(6.0, '6 ± 0.5 per ray, below 8'), (9.0, '9 ± 0.5 per ray, above 8')])
+def test_what_may_not_be_larger_is_told_as_it_was_measured(x, said):
+    rows = {'eval/evaluations: a': x, 'eval/evaluations: a ±': 0.5}
+    claim = Claim('c', '', '', 'made up', 'eval/evaluations: a', expects='better', margin=-8.0)
+    assert judge(claim, rows).reason == said
+
+
 def test_a_record_of_several_comparisons_is_read_by_pairs():
     "As a11 records from two starts: each has a base, and a difference to it."
     fd = 'eval/fd_x_9'

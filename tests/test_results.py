@@ -117,7 +117,7 @@ def test_an_arm_of_fewer_seeds_is_not_best(store):
         for seed in seeds:
             with Recorder('seeds', arm, seed, {'k': 1}) as r:
                 r.metrics({'eval/psnr': 30.0 + (arm == 'lucky')})
-    assert compare('seeds', 'two')['eval/psnr', 'best'].to_dict() == {'two': True, 'lucky': False}
+    assert compare('seeds', 'two')['eval/psnr', 'best'].to_dict() == {'two': False, 'lucky': False}
     assert not compare('seeds', 'two', arms=['lucky'])['eval/psnr', 'best'].any()  # alone
 
 
@@ -141,7 +141,7 @@ def test_nobody_is_best_of_equals(store, seeds_of_b):
         ([2.0, 1.0], 'yes yes', 1),
         ([2.0], 'yes', 0),  # alone
         ([2.0, math.nan, math.nan], 'yes no no', 0),
-        ([2.0, 1.0, math.nan], 'yes no no', 1),
+        ([2.0, 1.0, math.nan], 'yes no no', 0),
         ([2.0, 2.0, math.nan, math.nan], 'yes no no no', 0),
         ([math.nan, math.nan], 'yes yes', 0),
     ],
@@ -261,10 +261,14 @@ def test_a_lead_says_what_it_is_worth(noise, said):
     dear = lead(columns, **{'eval/samples': samples})
     assert dear.startswith('- psnr: b leads, +2 against a (samples 96, a 16), ')
     assert ' (' not in lead(columns, **{'eval/samples': samples.assign(Δ=0.0)})
+    unknown = samples.assign(mean=math.nan)
+    assert lead(columns, **{'eval/samples': samples, 'eval/with_probe': unknown}) == dear
+    assert ' (' not in lead(columns, **{'eval/samples': unknown})
 
 
 def test_cells_show_parameters_as_they_were_given():
-    assert [*map(_for_people, (0.0, 16.0, 0.98, 3, '', 'cnn'))] == ['0', '16', '0.98', '3', '', 'cnn']
+    given = 0.0, 16.0, 1234567.0, 0.98, 3, '', 'cnn'
+    assert [*map(_for_people, given)] == ['0', '16', '1234567', '0.98', '3', '', 'cnn']
 
 
 def test_pages_tell_each_meaning_once_and_head_each_comparison(store):
@@ -350,7 +354,11 @@ def test_a_study_comes_back_with_pictures_report_and_description(study, store, t
     assert 'Who errs least?' in page
     assert page.count('<img') == 2
     assert '<svg' in page
-    assert store.get_experiment(experiment_id(store, 'elsewhere')).tags['mlflow.note.content'] == NOTE
+    note = own.data.tags['mlflow.note.content']
+    opening, table, *_, link = note.split('\n\n')
+    assert opening == 'Who errs least?' and table.startswith('| arm | inverted_overlap ↑ (share) |')
+    assert link.endswith(f'/runs/{own.info.run_id}/artifacts/compare.html?workflowType=machine_learning).')
+    assert store.get_experiment(own.info.experiment_id).tags['mlflow.note.content'] == note
     searches, search = [], results.find_runs
     monkeypatch.setattr(results, 'find_runs', lambda *a, **k: searches.append(a) or search(*a, **k))
     monkeypatch.setattr(results, '_import_page', lambda *a: pytest.fail('made a page again'))

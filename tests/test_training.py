@@ -950,6 +950,9 @@ def test_fine_tuning_starts_from_a_pair(data, tmp_path):
             check_start(other, tmp_path / 'other')  # before anything is rendered or written
         with pytest.raises(ValueError, match=why):
             start_from(Trainer(WYSIWYG, other, data), network)
+    wide = override(tuned, **{'field.hidden': 16, 'backbone.channel_base': 512})
+    with pytest.raises(ValueError, match=r'this run: give --field.hidden \d+$'):  # wider would do
+        check_start(wide, tmp_path / 'other')
     judge = tmp_path / 'first/discriminator.safetensors'
     critic = load_file(judge)
     kinds = (torch.int64, 1), (torch.float8_e4m3fn, 1), (torch.float32, math.nan), (torch.float64, 1e300)

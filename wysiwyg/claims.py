@@ -131,7 +131,8 @@ def judge(claim: Claim, rows: dict[str, float], toy: bool = True) -> Verdict:
         reason = f'{_number(difference)} {unit}'.strip() + ', but no interval was recorded'
         return Verdict(claim, 'not measured', reason, difference)
     word = _word(difference, half, claim.margin, toy)
-    reason = _comparison(difference, half, claim.margin, unit)
+    at_most = not other and claim.sign(ours) < 0  # a value that may not be larger
+    reason = _comparison(difference, half, claim.margin, unit, at_most)
     return Verdict(claim, word, reason, difference, half)
 
 # %% ../nbs/23_claims.ipynb #da1ea3fa
@@ -142,15 +143,19 @@ def _word(difference: float, half: float, margin: float, toy: bool) -> str:
     return 'undecided' if difference + half >= margin else f'contradicted{scale}'
 
 
-def _comparison(difference: float, half: float, margin: float, unit: str) -> str:
-    "The difference and its interval in words, beside the margin that it needs."
+def _comparison(difference: float, half: float, margin: float, unit: str, at_most: bool) -> str:
+    "The difference and its interval in words, beside the margin that it needs; `at_most`: both count down."
+    shown, refuted = difference - half > margin, difference + half < margin
+    words = ('below', 'above') if at_most else ('above', 'below')
+    if at_most:
+        difference, margin = -difference, -margin
     said = f'{_number(difference)} ± {_number(half)} {unit}'.strip()
     needed = f'{margin:.3g}' if margin else ''
-    if difference - half > margin:
-        return f'{said}, above {needed}' if needed else said
-    if difference + half >= margin:
-        return f'{said}, within noise of {needed}' if needed else f'{said}, within noise'
-    return f'{said}, below {needed or "zero"}'
+    if shown:
+        return f'{said}, {words[0]} {needed}' if needed else said
+    if refuted:
+        return f'{said}, {words[1]} {needed or "zero"}'
+    return f'{said}, within noise of {needed}' if needed else f'{said}, within noise'
 
 
 def _number(x: float) -> str:
@@ -305,12 +310,12 @@ def ledger(claims: tuple[Claim, ...] = CLAIMS) -> list[Verdict]:
 def ledger_table(claims: tuple[Claim, ...] = CLAIMS) -> str:
     """The ledger in Markdown: claim, source, published, verdict, and the reason for it.
 
-    That is the difference in the direction of the claim, its interval, and what was needed. ValueError as of
-    `judge`."""
+    That is a difference in the direction of the claim, or a ratio or value where it is about one, with its
+    interval and what was needed. ValueError as of `judge`."""
     rows = []
     for v in ledger(claims):
         rows.append([v.claim.text, v.claim.source, v.claim.published, f'**{v.word}**', v.reason])
-    return markdown_table(['claim', 'paper', 'published', 'here', 'in its favour'], rows)
+    return markdown_table(['claim', 'paper', 'published', 'here', 'measured'], rows)
 
 # %% ../nbs/23_claims.ipynb #e11c0002
 _STUDY = 'a11_training_budget'

@@ -1728,17 +1728,22 @@ def _refuse_failed(study: str, runs: list[dict], fault: str, out: Path):
 # %% ../nbs/21_cli.ipynb #21c0f040
 def _study_page(studied: dict) -> dict:
     "Of a journal's entry: arms, tables and conclusion as they stand in MLflow, and the links."
+    statuses = {run['run']: run['status'] for run in studied['runs']}
+    return _page(studied['study'], statuses, _page_text(studied))
+
+
+def _page(study: str, runs: dict[str, str], text: str) -> dict:
+    "The parts of a page of a study (markdown)."
     from wysiwyg.tracking import experiment_link
 
-    text = _page_text(studied)
-    lines = text.splitlines()
-    words = [line for line in lines if line and not line.startswith(('|', '**'))]
+    title_or_row = re.compile(r'[*][*].*[*][*]|[|].*')
+    words = [line for line in text.splitlines() if line and not title_or_row.fullmatch(line)]
     return {
-        'study': studied['study'],
-        'runs': {run['run']: run['status'] for run in studied['runs']},
+        'study': study,
+        'runs': runs,
         'tables': _tables(text),
         'conclusion': _LINK.sub(_told_link, '\n'.join(words)),
-        'mlflow': experiment_link(studied['study']),
+        'mlflow': experiment_link(study),
     }
 
 
@@ -1786,7 +1791,7 @@ def _ablate_text(a: Ablate | Results, result: dict) -> str:
         parts += [study['study'], *told]
     if 'notebook' in result:
         parts.append(f'notebook: {result["notebook"]}')
-    return '\n\n'.join(parts)
+    return '\n\n'.join(filter(None, parts))
 
 
 def _tables_text(tables: list[dict]) -> str:
@@ -1921,15 +1926,19 @@ def _matrix_text(planned: dict) -> str:
 
 # %% ../nbs/21_cli.ipynb #a7e98824
 def _recorded_page(study: str) -> dict:
-    "The page of a study's newest runs; ValueError where the store has none."
-    from wysiwyg.results import read_study, studies
+    "The page of a study's newest runs, made now where there is none; ValueError without a finished run."
+    from wysiwyg.results import conclusion, read_study, studies
     from wysiwyg.tracking import store_exists
 
     if not store_exists() or study not in studies():
         mend = 'run it by `wysiwyg ablate`, or fetch what was recorded by `wysiwyg results import`'
         raise ValueError(f'there is no study {study!r} in MLflow: {mend}')
-    done = {f'{run.arm}-s{run.seed}': 'done' for run in read_study(study).itertuples()}
-    return _study_page({'study': study, 'runs': []}) | {'runs': done}
+    runs = read_study(study)
+    if runs.empty:
+        raise ValueError(f'study {study} has no finished run: its runs in MLflow say why')
+    done = {f'{run.arm}-s{run.seed}': 'done' for run in runs.itertuples()}
+    text = _page_text({'study': study, 'runs': []}) or conclusion(study, runs.arm[0])
+    return _page(study, done, text)
 
 # %% ../nbs/21_cli.ipynb #a7e98823
 def results_command(a: Results) -> dict:

@@ -321,6 +321,7 @@ def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, G
 
 # %% ../nbs/15a_loop.ipynb #7c1e9a34
 _PROBE = 'probe.kind', 'probe.stride', 'probe.slope'
+_WIDTHS = 'backbone.channel_base', 'backbone.channel_max', 'discriminator.channel_base'
 _GAME = 'discriminator.loss', 'discriminator.penalty', 'discriminator.group', 'discriminator.distill'
 _NO_SIZES = 'field.beta', *_GAME, *_PROBE, 'proposal.kind', 'proposal.patch', 'proposal.blur', 'sampler.'
 
@@ -331,6 +332,9 @@ def _sizes(theirs: Run, ours: Run) -> str:
         return f'it is of the system {theirs.system}, this run is of {ours.system}'
     differ = _differing_parts(theirs, ours)
     sizes = {k: v for k, v in differ.items() if not k.startswith(_NO_SIZES)}
+    wider = {k for k in _WIDTHS if k in sizes and sizes[k] < flat(ours)[k]}  # widened where they can be
+    if wider < sizes.keys():
+        sizes = {k: v for k, v in sizes.items() if k not in wider}
     options = [f'--{k} {_as_option(value)}' for k, value in sizes.items()]
     if theirs.resolution != ours.resolution:
         options.append(f'a schedule.resolution that ends at {theirs.resolution}')
@@ -351,7 +355,12 @@ def _as_option(value) -> str:
 
 # %% ../nbs/15a_loop.ipynb #a1b2c3d5
 _GUESS = 'guess.'  # of `discriminator.distill`: it begins anew, or is left
-_WIDENED = 'triplane.blocks.', 'from_rgb.', 'blocks.'  # where `widen` changes nothing that is computed
+_WIDENED = (
+    'triplane.blocks.',
+    'triplane.extra.',
+    'from_rgb.',
+    'blocks.',
+)  # where `widen` changes nothing that is computed
 
 
 def _fitted(state: dict[str, Tensor], net: nn.Module, file: str, theirs: Run, ours: Run) -> dict:

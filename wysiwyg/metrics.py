@@ -417,7 +417,7 @@ memory_gib           -  GiB          most memory of the process, or of its GPU
 _TRAINING = """
 loss/r1              0               slope of the critic at real pictures, squared
 loss/r2              0               slope of the critic at fakes, squared
-loss/distill         0               what a critic's guess of frozen features misses by, squared
+loss/distill*        0               what a critic's guess of frozen features misses by, squared
 loss/D               0  nats         adversarial loss of the critic
 loss/adversarial     0  nats         adversarial loss of the generator
 loss/sampler         -  nats         cross-entropy of the proposal network

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['read_study', 'studies', 'history', 'curves', 'interval95', 'bootstrap95', 'case_scores', 'compare', 'show_compare',
            'look', 'keep_look', 'differing', 'study_scores', 'heading', 'brief', 'comparisons', 'beside', 'briefs',
-           'study_report', 'bars', 'run_pictures', 'markdown_table', 'scores_page', 'holds', 'write_results',
-           'read_results', 'interval_rows', 'imported', 'runs_file', 'export_runs', 'read_runs', 'import_results',
-           'import_runs']
+           'conclusion', 'study_report', 'bars', 'run_pictures', 'markdown_table', 'scores_page', 'holds',
+           'write_results', 'read_results', 'interval_rows', 'imported', 'runs_file', 'export_runs', 'read_runs',
+           'import_results', 'import_runs']
 
 # %% ../nbs/17a_results.ipynb #6acb2a5a
 import base64, html, io, json, math, re
 from datetime import date
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 import numpy as np
 import torch
@@ -229,9 +229,9 @@ def _compare_one(runs, m: str, baseline: str, arms: list[str], learned: bool) ->
 
 def _best(score, whole):
     "Which arms that are `whole` score highest, to rounding; nobody alone or where most score so (pandas)."
-    among, top = score[whole] if whole.sum() > 1 else score, score[whole].max()
-    alike = ((score - top).abs() <= 1e-9 * abs(top)) & (score.count() > 1)
-    return alike & whole & (alike[among.index].sum() <= max(1, among.count() / 2))
+    among, top = score[whole], score[whole].max()
+    alike = whole & ((score - top).abs() <= 1e-9 * abs(top))
+    return alike & (among.count() > 1) & (alike.sum() <= max(1, among.count() / 2))
 
 
 def _over_cases(cases, arm: str, baseline: str) -> float:
@@ -410,9 +410,10 @@ def _leader(table, name: str, baseline: str) -> str:
 def _at_cost(table, name: str, arm: str, baseline: str) -> str:
     "What each spent on a ray, where that is not the same: ' (with_probe 96, cnn 20.7)'; else ''."
     costs = [one for one in table.columns.unique(0) if metric(one).unit == 'per ray']
-    if not costs or name in costs:
+    told = [one for one in costs if table[one, 'mean'][arm] > 0]  # NaN where nobody counted
+    if not told or name in costs:
         return ''
-    cost = max(costs, key=lambda one: table[one, 'mean'][arm])  # what counts most of it
+    cost = max(told, key=lambda one: table[one, 'mean'][arm])  # what counts most of it
     spent, more = table[cost].loc[arm, ['mean', 'Δ']]
     if not abs(more) > 0.01 * spent:
         return ''
@@ -442,7 +443,7 @@ def comparisons(runs, baseline: str, arms=None, pairs=()) -> list[tuple[str, lis
         out.append((base, list(known), compared))
     return out
 
-
+# %% ../nbs/17a_results.ipynb #17a0f005
 def beside(base: str, arms: list[str]) -> str:
     "What a heading calls a comparison; `base` may be among `arms`."
     others = [arm for arm in arms if arm != base]
@@ -458,6 +459,16 @@ def briefs(study: str, compared: list[tuple]) -> str:
         parts += [f'**{beside(base, list(arms))}**', table]  # MLflow's page shows headings as plain text
     every = dict.fromkeys(name for _, names, _ in compared for name in names)
     return '\n\n'.join([*parts, _meant(list(every))])
+
+
+def conclusion(study: str, baseline: str, arms=None, pairs=(), link: str = '') -> str:
+    "What a page says of a study: `brief`, or `briefs` of its pairs, and where the report is (Markdown)."
+    if pairs:
+        told = briefs(study, comparisons(read_study(study, arms), baseline, arms, pairs))
+    else:
+        told = brief(study, baseline, arms=arms)
+    report = f'Every metric, curves and pictures: [compare.html]({link}).'
+    return f'{told}\n\n{report}' if link else told
 
 # %% ../nbs/17a_results.ipynb #b09eb081
 def study_report(
@@ -517,9 +528,9 @@ def _compare_html(table, runs, baseline: str) -> str:
 
 def _for_people(value) -> str:
     "A parameter in a cell: a whole number without the .0 that pandas gives it, an empty text as nothing."
-    if value == '':
-        return ''
-    return f'{value:g}' if isinstance(value, float) else param_text(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return '' if value == '' else param_text(value)
 
 
 def _head(name: str) -> str:
@@ -564,8 +575,11 @@ def _panels(count: int, height: float, across: int = 3):
     from matplotlib.figure import Figure
 
     rows = -(-count // across)
-    figure = Figure(figsize=(12, rows * height), layout='constrained')
-    figure.get_layout_engine().set(h_pad=0.12)  # inches between rows
+    whole, gap = rows * height, 0.7  # inches; the gap has a title and the numbers of the row above
+    figure = Figure(figsize=(12, whole))
+    figure.subplots_adjust(left=0.2, right=0.98, wspace=0.12, top=1 - 0.4 / whole, bottom=0.6 / whole)
+    of_axes = (whole - 1 - (rows - 1) * gap) / rows
+    figure.subplots_adjust(hspace=gap / of_axes)
     return figure, figure.subplots(rows, across, squeeze=False).ravel()
 
 # %% ../nbs/17a_results.ipynb #40e4ac8d
@@ -637,7 +651,7 @@ def _curve_figure(runs):
     for ax in axes[len(names) :]:
         ax.axis('off')
     lines = {line.get_label(): line for ax in axes for line in ax.lines}
-    figure.legend(lines.values(), lines.keys(), loc='outside left center', fontsize=8)
+    figure.legend(lines.values(), lines.keys(), loc='center left', fontsize=8, bbox_to_anchor=(0, 0.5))
     return figure
 
 
@@ -1055,16 +1069,24 @@ def _import_report(client, study: str, runs: list[dict], run_id: str, tags: dict
     key = 'mlflow.note.content'
     experiment = client.get_experiment(experiment_id(client, study))
     note = tags.get(key, '')
-    if note and key not in experiment.tags:
+    described = key in experiment.tags
+    if note and not described:
         client.set_experiment_tag(experiment.experiment_id, key, note)
     in_order = sorted(filter(_is_arm, runs), key=lambda run: run['start'])
     arms = [run['tags']['wysiwyg.arm'] for run in in_order]
     baseline = tags.get('wysiwyg.baseline') or (arms[0] if arms else None)
+    link = artifact_link(experiment.experiment_id, run_id, 'compare.html')
     try:
         pairs = json.loads(tags.get('wysiwyg.pairs', '[]'))
         page = study_report(study, baseline, note=note.split('\n')[0], pairs=pairs)
+        told = conclusion(study, baseline, pairs=pairs, link=link)
     except (ValueError, TypeError):
         return  # arms that may not be compared, or pairs that are none
+    opening = takewhile(lambda part: not part.startswith(('|', '**')), note.split('\n\n'))
+    note = '\n\n'.join([*filter(None, opening), told])  # of today, with the address of the report
+    client.set_tag(run_id, key, note)
+    if not described:
+        client.set_experiment_tag(experiment.experiment_id, key, note)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'compare.html'
         file.write_text(page, encoding='utf8')

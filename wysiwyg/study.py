@@ -327,13 +327,8 @@ def _shown(study: str, jobs: dict[str, tuple]) -> str:
 def _picture_row(run, tags: dict[str, str]) -> str:
     "A row of markdown, whose link leads to the run's own page of artifacts."
     picture = f'![{tags["arm"]}]({artifact_url(run.info.run_id, tags["shows"])})'
-    link = _artifact_link(run.info.experiment_id, run.info.run_id, tags.get('opens', tags['shows']))
+    link = artifact_link(run.info.experiment_id, run.info.run_id, tags.get('opens', tags['shows']))
     return f'| {tags["arm"]} | [{picture}]({link}) |'
-
-
-def _artifact_link(experiment: str, run: str, path: str) -> str:
-    "Where MLflow's pages show an artifact."
-    return f'#/experiments/{experiment}/runs/{run}/artifacts/{path}?workflowType=machine_learning'
 
 # %% ../nbs/17b_study.ipynb #311ebff0
 def runs_digest(keys: Iterable[tuple[str, str, str]]) -> str:
@@ -357,10 +352,8 @@ def _conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: s
     if not any(names for _, names, _ in compared):
         return ''
     parent.text(study_report(study, baseline, None, arms, note=note, pairs=pairs), 'compare.html')
-    told = briefs(study, compared) if pairs else brief(study, baseline, arms=arms)
-    link = _artifact_link(experiment_id(parent.client, study), parent.id, 'compare.html')
-    report = f'Every metric, curves and pictures: [compare.html]({link}).'
-    return f'{told}\n\n{report}'
+    link = artifact_link(experiment_id(parent.client, study), parent.id, 'compare.html')
+    return conclusion(study, baseline, arms, pairs, link)
 
 # %% ../nbs/17b_study.ipynb #5eb00b64
 def _timed(tags: dict, sizes: dict, out: dict):

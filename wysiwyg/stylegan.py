@@ -276,8 +276,8 @@ def widen(
 ) -> dict[str, Tensor]:
     """Weights with which `wider` computes what the network did (after Net2Net, Chen et al. 2016).
 
-    For layers of this module whose mini-batch statistics see no new channel. ValueError where `wider` is not
-    the same network with at least as many channels.
+    For synthesis and discriminator blocks: where a norm or statistics look at channels, none may be new.
+    ValueError where `wider` is not the same network with at least as many channels.
     """
     drawn = wider.state_dict()
     if odd := sorted(state.keys() ^ drawn.keys()):

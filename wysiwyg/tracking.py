@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STUDY', 'TAG_CHARS', 'tracking_uri', 'store_exists', 'StoreError', 'plainly', 'open_store', 'experiment_id', 'safe',
-           'metric_name', 'ui_address', 'experiment_link', 'artifact_url', 'run_link', 'param_text', 'param_value',
-           'flat_params', 'digest', 'system_of', 'texts', 'versions', 'hardware', 'provenance', 'NullRecorder',
-           'this_process', 'find_runs', 'spool_dir', 'Spool', 'list_pictures', 'deliver_left', 'Recorder',
-           'training_name', 'facts', 'find_training', 'reopen']
+           'metric_name', 'ui_address', 'experiment_link', 'artifact_link', 'artifact_url', 'run_link', 'param_text',
+           'param_value', 'flat_params', 'digest', 'system_of', 'texts', 'versions', 'hardware', 'provenance',
+           'NullRecorder', 'this_process', 'find_runs', 'spool_dir', 'Spool', 'list_pictures', 'deliver_left',
+           'Recorder', 'training_name', 'facts', 'find_training', 'reopen']
 
 # %% ../nbs/17_tracking.ipynb #dd72c8f1
 import contextlib, getpass, hashlib, json, math, os, platform, posixpath, re, shlex, shutil, socket
@@ -253,6 +253,11 @@ def experiment_link(study: str, charts: bool = True, port: int = None) -> str | 
     found = experiment_id(open_store(), study, make=False)
     mode = '&compareRunsMode=CHART' if charts else ''
     return found and f'{ui_address(port)}/#/experiments/{found}/runs?workflowType=machine_learning{mode}'
+
+
+def artifact_link(experiment: str, run_id: str, path: str) -> str:
+    "Where MLflow's pages show an artifact of a run, from any of them."
+    return f'#/experiments/{experiment}/runs/{run_id}/artifacts/{path}?workflowType=machine_learning'
 
 
 def artifact_url(run_id: str, path: str) -> str:
