@@ -38,7 +38,7 @@ from wysiwyg.results import (
     _written,
 )
 from wysiwyg.study import run_study
-from wysiwyg.tracking import Recorder, experiment_id, find_runs, open_store
+from wysiwyg.tracking import Recorder, find_runs, open_store
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -201,7 +201,7 @@ def test_a_seed_without_a_score_takes_no_more_than_itself(store):
     assert table[name, 'mean'].tolist() == [31.5, 32.0, 31.0]
     assert table[name, 'Δ'].dropna().to_dict() == {'a': 0, 'b': 1}
     assert table[name, 'noise'].tolist() == [None, False, None]
-    assert _written(table, 'a').loc['c', 'consistency_psnr'] == '31 (–)'
+    assert _written(table, 'a').loc['c', 'consistency_psnr'] == '31 of 1 seed (–)'
     assert 'nan' not in brief('gaps', 'a') and '>nan' not in study_report('gaps', 'a')
     rows = {row['what'] for row in interval_rows(table)}
     assert f'{name}: c' in rows and f'{name}: c Δ' not in rows
@@ -269,6 +269,38 @@ def test_a_lead_says_what_it_is_worth(noise, said):
 def test_cells_show_parameters_as_they_were_given():
     given = 0.0, 16.0, 1234567.0, 0.98, 3, '', 'cnn'
     assert [*map(_for_people, given)] == ['0', '16', '1234567', '0.98', '3', '', 'cnn']
+
+
+def test_a_page_is_of_the_seeds_that_were_asked_for(store):
+    "Another's runs of the same configuration, imported say, are another page's."
+    arms = {'a': {'k': 1}, 'b': {'k': 2}}
+    for seed, extra in ((1, 10.0), (2, 20.0)):
+        for arm, params in arms.items():
+            with Recorder('seeded', arm, seed, params) as r:
+                r.metrics({'eval/psnr': extra * params['k']}, 0)
+    run_study('seeded', arms, lambda r, p, seed: {'eval/psnr': 3.0 * p['k']}, [0])
+    (own,) = find_runs(open_store(), 'seeded', arm='study')
+    assert '| b | 6 (+3) ★ |' in own.data.tags['mlflow.note.content']
+    every = compare('seeded', 'a', where={'seed': {1, 2}})
+    assert every['eval/psnr', 'mean'].to_dict() == {'a': 15.0, 'b': 30.0}
+
+
+def test_one_seed_among_several_is_said(store):
+    for arm, seeds in (('a', (0, 1)), ('b', (0,))):
+        for seed in seeds:
+            with Recorder('once', arm, seed, {'k': arm}) as r:
+                r.metrics({'eval/psnr': 30.0 + seed}, 0)
+    text = _written(compare('once', 'a'), 'a').psnr
+    assert text['b'] == '30 of 1 seed (+0)'
+    assert text['a'].startswith('30.5 ± ')
+
+
+def test_a_metric_whose_network_a_critic_read_comes_last_of_the_distances(store):
+    for arm, weight in (('plain', 0.0), ('features', 0.3)):
+        with Recorder('order', arm, 0, {'schedule.features': [[0, weight]]}) as r:
+            r.metrics({'eval/fd_efflite0at96_8': 1.0, 'eval/fd_headnet1_8': 1.0, 'eval/beta': 1.0}, 0)
+    head = brief('order', 'plain').splitlines()[0]
+    assert head == '| arm | fd_headnet1_8 ↓ | fd_efflite0at96_8 ↓ | beta (world units) |'
 
 
 def test_pages_tell_each_meaning_once_and_head_each_comparison(store):

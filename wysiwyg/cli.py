@@ -606,7 +606,9 @@ def _plan(a: Train, folder: Path) -> dict:
         of = method_of(a.run).courses(a.run), a.run.schedule.total
         print(schedule_text(*of), schedule_plot(*of), sep='\n\n', end='\n\n')
     pictures = a.run.data.path or f'{a.run.heads.n:,} heads, rendered as {a.run.heads.resolution} pixels'
-    told = f'nothing was made; without --dry-run this run trains on {pictures}, into {folder}'
+    pair = a.run.train.network
+    begun = f', going on from the networks of {pair}' if pair and not a.resume else ''
+    told = f'nothing was made; without --dry-run this run trains on {pictures}, into {folder}{begun}'
     print(told, file=sys.stderr)
     return flat(a.run) | {'outdir': str(folder)}
 

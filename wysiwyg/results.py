@@ -28,7 +28,7 @@ from .tracking import *
 def read_study(
     study: str,
     arms: dict[str, object] | list[str] = None,  # arm -> its parameters, or names
-    where: dict[str, object] = None,  # parameter -> value
+    where: dict[str, object] = None,  # parameter or 'seed' -> value, or a set of them
 ):
     """One row per finished arm and seed (pandas); of all arms when none are given.
 
@@ -69,7 +69,13 @@ def _wanted(row: dict, arms, where: dict) -> bool:
         return False
     if isinstance(arms, dict) and row['config_sha'] != digest(arms[row['arm']]):
         return False
-    return all(row.get(name) == param_value(param_text(value)) for name, value in where.items())
+    return all(_fits(row.get(name), value) for name, value in where.items())
+
+
+def _fits(known, wanted) -> bool:
+    if isinstance(wanted, set):
+        return known in wanted
+    return known == param_value(param_text(wanted))
 
 
 def studies() -> list[str]:
@@ -262,21 +268,25 @@ def _written(table, baseline: str):
 
     columns = {}
     for name in table.columns.get_level_values(0).unique():
-        cells = [_cell(table.loc[arm, name], arm == baseline) for arm in table.index]
+        spread = table[name, '±'].notna().any()
+        cells = [_cell(table.loc[arm, name], arm == baseline, spread) for arm in table.index]
         columns[name.removeprefix('eval/')] = cells
     return pd.DataFrame(columns, index=table.index.rename('arm'))
 
 
-def _cell(r, base: bool) -> str:
+def _cell(r, base: bool, spread: bool) -> str:
+    "`spread`: other arms have an interval."
     if math.isnan(r['mean']):
         return '–'
     text = _short(r['mean'])
     if not math.isnan(r['±']):
         text += f' ± {_short(r["±"])}'
+    elif spread:
+        text += ' of 1 seed'
     if math.isnan(r['Δ']):
         text += ' (–)'
     elif not base:
-        doubt = ' ~' if r['noise'] else ''
+        doubt = ' ~' if r['noise'] and r['Δ'] else ''  # no doubt that equals are equal
         text += f' ({_short(r["Δ"], "+")}{doubt})'
     return f'{text} ★' if r['best'] else text
 
@@ -369,16 +379,23 @@ def brief(
     arms=None,
     most: int = 5,
     explain: bool = True,  # tell what metrics mean
+    where: dict = None,
 ) -> str:
     """The comparison for a narrow page (Markdown): the first `most` metrics, and what they mean.
 
-    Distances come first, where no metrics are given. ValueError as in `compare`.
+    Where no metrics are given, distances come first, and of these such as no critic has read the network of.
+    ValueError as in `compare`.
     """
     if not metrics:
-        runs = read_study(study, arms if isinstance(arms, dict) else None)
-        metrics = sorted(study_scores(runs, baseline), key=is_distance, reverse=True)
+        runs = read_study(study, arms if isinstance(arms, dict) else None, where)
+        trained = runs.to_dict('records')
+
+        def place(name: str) -> tuple:
+            return not is_distance(name), any(shares_features(name, run) for run in trained)
+
+        metrics = sorted(study_scores(runs, baseline), key=place)
     first = metrics[:most]
-    compared = compare(study, baseline, first, arms)
+    compared = compare(study, baseline, first, arms, where)
     shown = _written(compared, baseline).reset_index().values.tolist()
     table = markdown_table(['arm', *map(heading, first)], shown)
     leads = '\n'.join(filter(None, (_leader(compared, name, baseline) for name in first)))
@@ -451,22 +468,23 @@ def beside(base: str, arms: list[str]) -> str:
     return f'{named} beside {base}'
 
 
-def briefs(study: str, compared: list[tuple]) -> str:
+def briefs(study: str, compared: list[tuple], where: dict = None) -> str:
     "Several `comparisons`, each as `brief` under its heading; at the end what their metrics mean, once."
     parts = []
     for base, names, arms in compared:
-        table = brief(study, base, names, arms, len(names), explain=False)
+        table = brief(study, base, names, arms, len(names), False, where)
         parts += [f'**{beside(base, list(arms))}**', table]  # MLflow's page shows headings as plain text
     every = dict.fromkeys(name for _, names, _ in compared for name in names)
     return '\n\n'.join([*parts, _meant(list(every))])
 
 
-def conclusion(study: str, baseline: str, arms=None, pairs=(), link: str = '') -> str:
+def conclusion(study: str, baseline: str, arms=None, pairs=(), link: str = '', where: dict = None) -> str:
     "What a page says of a study: `brief`, or `briefs` of its pairs, and where the report is (Markdown)."
     if pairs:
-        told = briefs(study, comparisons(read_study(study, arms), baseline, arms, pairs))
+        compared = comparisons(read_study(study, arms, where), baseline, arms, pairs)
+        told = briefs(study, compared, where)
     else:
-        told = brief(study, baseline, arms=arms)
+        told = brief(study, baseline, arms=arms, where=where)
     report = f'Every metric, curves and pictures: [compare.html]({link}).'
     return f'{told}\n\n{report}' if link else told
 

@@ -283,7 +283,8 @@ def _conclude(
     parent.tag('baseline', baseline)
     parent.tag('pairs', json.dumps(pairs))
     try:
-        text = _conclusion(parent, study, baseline, arms, note, pairs)
+        of_these = {'seed': {seed for _, seed, _ in jobs.values()}}
+        text = _conclusion(parent, study, baseline, arms, note, pairs, of_these)
     except ValueError as e:
         text = f'No comparison: {e}.'  # e.g. the baseline failed
     page = '\n\n'.join(filter(None, (note, _made_of(jobs), text, *failed, _shown(study, jobs))))
@@ -344,16 +345,18 @@ def _concluded(study: str, jobs: dict[str, tuple], pairs: list) -> bool:
     return (digest, json.dumps(pairs)) in known
 
 
-def _conclusion(parent: Recorder, study: str, baseline: str, arms: dict, note: str, pairs) -> str:
+def _conclusion(
+    parent: Recorder, study: str, baseline: str, arms: dict, note: str, pairs, where: dict
+) -> str:
     "Write the report, where there is something to compare; the table for the page."
-    runs = read_study(study, arms)
+    runs = read_study(study, arms, where)
     arms = {arm: params for arm, params in arms.items() if arm in set(runs.arm)}
     compared = comparisons(runs, baseline, arms, pairs)
     if not any(names for _, names, _ in compared):
         return ''
-    parent.text(study_report(study, baseline, None, arms, note=note, pairs=pairs), 'compare.html')
+    parent.text(study_report(study, baseline, None, arms, where, note, pairs), 'compare.html')
     link = artifact_link(experiment_id(parent.client, study), parent.id, 'compare.html')
-    return conclusion(study, baseline, arms, pairs, link)
+    return conclusion(study, baseline, arms, pairs, link, where)
 
 # %% ../nbs/17b_study.ipynb #5eb00b64
 def _timed(tags: dict, sizes: dict, out: dict):
