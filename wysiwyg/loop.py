@@ -355,12 +355,8 @@ def _as_option(value) -> str:
 
 # %% ../nbs/15a_loop.ipynb #a1b2c3d5
 _GUESS = 'guess.'  # of `discriminator.distill`: it begins anew, or is left
-_WIDENED = (
-    'triplane.blocks.',
-    'triplane.extra.',
-    'from_rgb.',
-    'blocks.',
-)  # where `widen` changes nothing that is computed
+# where `widen` changes nothing that is computed
+_WIDENED = 'triplane.blocks.', 'triplane.extra.', 'from_rgb.', 'blocks.'
 
 
 def _fitted(state: dict[str, Tensor], net: nn.Module, file: str, theirs: Run, ours: Run) -> dict:
