@@ -39,9 +39,11 @@ from wysiwyg.config import (
 )
 from wysiwyg.core import WriteError, default_device, rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
+from wysiwyg.generator import method_of
 from wysiwyg import heads, loop
 from wysiwyg.loop import (
     Interrupted,
+    _fitted,
     _Stopwatch,
     check_checkpoint,
     check_start,
@@ -993,6 +995,22 @@ def test_a_pair_goes_on_in_wider_networks(data, tmp_path):
     assert (unheard == 0).any()
     wider.step()
     assert not (unheard == 0).any()
+
+
+@pytest.mark.parametrize('system', ['eg3d', 'imagenet3d'])
+def test_other_systems_backbones_are_widened_too(system):
+    "Mimic3D's is not: its blocks feed a stream of their own."
+    run = method_of(override(RUN, system=system)).adapted(RUN)
+    wide = override(
+        run, **{'backbone.channel_base': 4 * run.backbone.channel_base, 'backbone.channel_max': 32}
+    )
+    narrow, wider = [method_of(r).generator(r).eval() for r in (run, wide)]
+    wider.load_state_dict(_fitted(narrow.state_dict(), wider, 'a file', run, wide))
+    w = torch.randn(2, run.backbone.w_dim, generator=rng(0))
+    before, after = [g.triplane(w) for g in (narrow, wider)]
+    assert sum(p.numel() for p in wider.parameters()) > 2 * sum(p.numel() for p in narrow.parameters())
+    pairs = zip(before, after) if isinstance(before, tuple) else [(before, after)]
+    assert all(torch.allclose(*pair, atol=1e-5) for pair in pairs)
 
 
 def test_half_precision_is_where_it_holds(data, monkeypatch):
