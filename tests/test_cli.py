@@ -582,7 +582,7 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
     ]
     assert told['conclusion'] == 'Why?'
     text = cli._tables_text(told['tables'])
-    assert [len(part.splitlines()) for part in text.split('\n\n')] == [1, 3, 3]
+    assert [len(part.splitlines()) for part in text.split('\n\n')] == [1, 3, 3, 1]
 
 
 def test_the_bar_counts_arms(tmp_path):

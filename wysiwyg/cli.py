@@ -1796,12 +1796,18 @@ def _ablate_text(a: Ablate | Results, result: dict) -> str:
     return '\n\n'.join(filter(None, parts))
 
 
+_LEGEND = (
+    '± 95 % interval over seeds; in brackets the difference to the arm that has none, ~ perhaps noise; '
+    '★ best of those with the most seeds'
+)
+
+
 def _tables_text(tables: list[dict]) -> str:
     texts = []
     for table in tables:
         rows = table['rows']
         texts += [table['title'], _narrower([tuple(rows[0]), *(tuple(row.values()) for row in rows)])]
-    return '\n\n'.join(filter(None, texts)) or 'no table: nothing to compare'
+    return '\n\n'.join(filter(None, [*texts, _LEGEND])) if texts else 'no table: nothing to compare'
 
 # %% ../nbs/21_cli.ipynb #6e011ddb
 def _execute(study: str, parameters: dict, out: Path, journal: Path) -> str:

@@ -175,7 +175,7 @@ def compare(
     study: str,
     baseline: str,
     metrics: list[str] = None,  # those that start with 'eval/' when not given
-    arms: dict[str, object] | list[str] = None,  # as in `read_study`; else all, in the order they were run
+    arms: dict[str, object] | list[str] = None,  # as in `read_study`; else all, `baseline` first
     where: dict[str, object] = None,
 ):
     """Arms by (metric, 'mean' | '±' | 'Δ' | 'Δ±' | 'Δ± cases' | 'noise' | 'best') (pandas).
@@ -188,7 +188,7 @@ def compare(
     import pandas as pd
 
     runs = read_study(study, arms if isinstance(arms, dict) else None, where)
-    arms = list(arms or runs.arm.unique())
+    arms = list(arms or dict.fromkeys([baseline, *runs.arm]))
     for arm in (baseline, *arms):
         if arm not in set(runs.arm):
             known = ', '.join(runs.arm.unique()) or 'none'
