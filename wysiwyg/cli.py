@@ -539,7 +539,7 @@ def _check_run(run: Run):
     blind = 'none' in learns and not run.backbone.label_dim
     if not run.data.path and 'camera' not in learns and not blind:
         more = ', or --backbone.label_dim 0, which withholds them' if 'none' in learns else ''
-        kinds = ' or '.join({'class': 'classes', 'none': 'no labels'}[kind] for kind in learns)
+        kinds = ' or '.join(LABEL_KINDS[kind] for kind in learns)
         mend = (
             'give --data SET, such as sets/objects64.zip of `wysiwyg objects --cameras prior --outdir sets`'
         )
