@@ -214,6 +214,8 @@ def test_what_may_not_be_larger_is_told_as_it_was_measured(x, said):
     rows = {'eval/evaluations: a': x, 'eval/evaluations: a ±': 0.5}
     claim = Claim('c', '', '', 'made up', 'eval/evaluations: a', expects='better', margin=-8.0)
     assert judge(claim, rows).reason == said
+    del rows['eval/evaluations: a ±']
+    assert judge(claim, rows).reason == 'no interval was recorded'
 
 
 def test_a_record_of_several_comparisons_is_read_by_pairs():

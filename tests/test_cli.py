@@ -50,7 +50,7 @@ from wysiwyg.data import png_bytes, write_zip
 from wysiwyg.executors import environment
 from wysiwyg.generator import load_generator
 from wysiwyg.study import run_study
-from wysiwyg.tracking import find_runs, open_store
+from wysiwyg.tracking import Recorder, find_runs, open_store
 
 SMALL = (
     '--batch 2 --backbone.channel-base 256 --backbone.channel-max 8 --backbone.plane-channels 4 '
@@ -532,6 +532,12 @@ def test_ablate_lists_runs_fails_and_exchanges(project, capsys, monkeypatch):
     assert (code, err.count('\n')) == (1, 1)
     assert "no study 'nothing' in MLflow: run it by `wysiwyg ablate`, or fetch" in err
     assert call('results show')[0] == 2
+    for k in (1, 2):
+        with Recorder('mixed', 'a', k, {'k': k}) as r:
+            r.metrics({'eval/psnr': 30.0}, 0)
+    code, out, _ = call('results show small mixed')
+    assert code == 0
+    assert "No comparison: arm 'a' of mixed has runs of 2 configurations" in out
     assert call('results export nothing')[0] == 1
     assert call('results export')[0] == 2
 
@@ -582,7 +588,7 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
     ]
     assert told['conclusion'] == 'Why?'
     text = cli._tables_text(told['tables'])
-    assert [len(part.splitlines()) for part in text.split('\n\n')] == [1, 3, 3, 1]
+    assert [len(part.splitlines()) for part in text.split('\n\n')] == [1, 3, 3]
 
 
 def test_the_bar_counts_arms(tmp_path):

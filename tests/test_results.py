@@ -18,6 +18,7 @@ from wysiwyg.results import (
     _for_people,
     compare,
     comparisons,
+    conclusion,
     _curve_names,
     _export_pictures,
     export_runs,
@@ -258,6 +259,8 @@ def test_a_lead_says_what_it_is_worth(noise, said):
     assert lead(columns.assign(best=[True, False])) == '- psnr: no arm of as many seeds is better than a.'
     assert lead(columns.assign(Δ=math.nan)) == ''
     assert re.fullmatch(rf'- psnr: b leads, \+2 against a, .*{said}.*', lead(columns))
+    ahead = pd.concat([columns, pd.DataFrame({'Δ': [9.0], 'noise': [None], 'best': [False]}, index=['c'])])
+    assert lead(ahead).startswith('- psnr: b leads the arms of as many seeds, +2 against a, ')
     dear = lead(columns, **{'eval/samples': samples})
     assert dear.startswith('- psnr: b leads, +2 against a (samples 96, a 16), ')
     assert ' (' not in lead(columns, **{'eval/samples': samples.assign(Δ=0.0)})
@@ -267,8 +270,8 @@ def test_a_lead_says_what_it_is_worth(noise, said):
 
 
 def test_cells_show_parameters_as_they_were_given():
-    given = 0.0, 16.0, 1234567.0, 0.98, 3, '', 'cnn'
-    assert [*map(_for_people, given)] == ['0', '16', '1234567', '0.98', '3', '', 'cnn']
+    given = 0.0, 16.0, 1234567.0, 0.1 + 0.2, 3, '', 'cnn'
+    assert [*map(_for_people, given)] == ['0', '16', '1234567', '0.3', '3', '', 'cnn']
 
 
 def test_a_page_is_of_the_seeds_that_were_asked_for(store):
@@ -283,6 +286,7 @@ def test_a_page_is_of_the_seeds_that_were_asked_for(store):
     assert '| b | 6 (+3) ★ |' in own.data.tags['mlflow.note.content']
     every = compare('seeded', 'a', where={'seed': {1, 2}})
     assert every['eval/psnr', 'mean'].to_dict() == {'a': 15.0, 'b': 30.0}
+    assert compare('seeded', 'a', where={'seed': frozenset({1, 2}), 'k': {1, 2}}).equals(every)
 
 
 def test_one_seed_among_several_is_said(store):
@@ -301,6 +305,9 @@ def test_a_metric_whose_network_a_critic_read_comes_last_of_the_distances(store)
             r.metrics({'eval/fd_efflite0at96_8': 1.0, 'eval/fd_headnet1_8': 1.0, 'eval/beta': 1.0}, 0)
     head = brief('order', 'plain').splitlines()[0]
     assert head == '| arm | fd_headnet1_8 ↓ | fd_efflite0at96_8 ↓ | beta (world units) |'
+    alone = brief('order', 'plain', arms=['plain']).splitlines()[0]
+    assert alone == '| arm | fd_efflite0at96_8 ↓ | fd_headnet1_8 ↓ | beta (world units) |'
+    assert not conclusion('order', 'plain', pairs=[('plain', 'nobody', ['eval/beta'])], link='x')
 
 
 def test_pages_tell_each_meaning_once_and_head_each_comparison(store):
@@ -360,7 +367,10 @@ def test_pictures_of_either_kind_are_found(study, store):
 def moved(study: str, to: str, tmp_path):
     "The exported files of a study as another store would have written them."
     file, kept = export_runs(study), _pictures_file(study)
-    text, pictures = file.read_text(encoding='utf8'), kept.read_text(encoding='utf8')
+    text, pictures = (
+        file.read_text(encoding='utf8'),
+        kept.read_text(encoding='utf8') if kept.exists() else '[]',
+    )
     text = text.replace(f'"{study}"', f'"{to}"')
     for run in json.loads(text):
         text, pictures = [t.replace(run['run_id'], run['run_id'][::-1]) for t in (text, pictures)]
@@ -396,6 +406,27 @@ def test_a_study_comes_back_with_pictures_report_and_description(study, store, t
     monkeypatch.setattr(results, '_import_page', lambda *a: pytest.fail('made a page again'))
     assert import_runs(file) == dict.fromkeys(import_runs(file), 'there')
     assert len(searches) == 2  # one search a study and import
+
+
+def test_an_imported_page_keeps_its_opening_and_its_failures(store, tmp_path):
+    def measure(r, p, seed):
+        if (p['k'], seed) == (2, 1):
+            raise ValueError('boom')
+        return {'eval/psnr': 3.0 * p['k']}
+
+    asked = '**Why?** Because it matters.\n\nIn two paragraphs.'
+    run_study('bold', {'a': {'k': 1}, 'b': {'k': 2}}, measure, [0, 1], note=asked)
+    (own,) = find_runs(store, 'bold', arm='study')
+    import_runs(moved('bold', 'emboldened', tmp_path))
+    (theirs,) = find_runs(store, 'emboldened', arm='study')
+    before, after = [run.data.tags['mlflow.note.content'] for run in (own, theirs)]
+    assert before.replace(own.info.run_id, '').split('\n\n')[:3] == after.split('\n\n')[:3]
+    assert after.endswith('- **b-s1** failed: ValueError: boom')
+    file, (run,) = export_runs('bold'), find_runs(store, 'bold', arm='b', seed=0)
+    store.set_tag(own.info.run_id, 'mlflow.note.content', 'mine')
+    store.delete_run(run.info.run_id)
+    assert import_runs(file)['b-s0'] == 'imported'
+    assert store.get_run(own.info.run_id).data.tags['mlflow.note.content'] == 'mine'
 
 
 def test_pictures_keep_to_their_budget(study, store):

@@ -127,35 +127,33 @@ def judge(claim: Claim, rows: dict[str, float], toy: bool = True) -> Verdict:
     if math.isnan(difference):
         return Verdict(claim, 'not measured', 'what was recorded is no number')
     unit = metric(ours.split(':')[0]).unit
-    if math.isnan(half):
-        reason = f'{_number(difference)} {unit}'.strip() + ', but no interval was recorded'
-        return Verdict(claim, 'not measured', reason, difference)
-    word = _word(difference, half, claim.margin, toy)
-    at_most = not other and claim.sign(ours) < 0  # a value that may not be larger
-    reason = _comparison(difference, half, claim.margin, unit, at_most)
+    sign = 1 if other else claim.sign(ours)  # of a value alone, which is told as it was measured
+    if math.isnan(half):  # means of a difference may be of other seeds, so it is not told
+        return Verdict(claim, 'not measured', 'no interval was recorded', difference)
+    side = _side(difference - claim.margin, half)
+    reason = _comparison(sign * difference, half, sign * claim.margin, unit, sign * side)
+    word = _WORDS[side]
+    word += ' at toy scale' if toy and side else ''
     return Verdict(claim, word, reason, difference, half)
 
 # %% ../nbs/23_claims.ipynb #da1ea3fa
-def _word(difference: float, half: float, margin: float, toy: bool) -> str:
-    scale = ' at toy scale' if toy else ''
-    if difference - half > margin:
-        return f'shown{scale}'
-    return 'undecided' if difference + half >= margin else f'contradicted{scale}'
+_WORDS = {1: 'shown', 0: 'undecided', -1: 'contradicted'}
 
 
-def _comparison(difference: float, half: float, margin: float, unit: str, at_most: bool) -> str:
-    "The difference and its interval in words, beside the margin that it needs; `at_most`: both count down."
-    shown, refuted = difference - half > margin, difference + half < margin
-    words = ('below', 'above') if at_most else ('above', 'below')
-    if at_most:
-        difference, margin = -difference, -margin
-    said = f'{_number(difference)} ± {_number(half)} {unit}'.strip()
-    needed = f'{margin:.3g}' if margin else ''
-    if shown:
-        return f'{said}, {words[0]} {needed}' if needed else said
-    if refuted:
-        return f'{said}, {words[1]} {needed or "zero"}'
-    return f'{said}, within noise of {needed}' if needed else f'{said}, within noise'
+def _side(over: float, half: float) -> int:
+    "+1 where a difference, less what is needed, is above its interval, -1 below, 0 within."
+    return int(over > half) - int(over < -half)
+
+
+def _comparison(value: float, half: float, needed: float, unit: str, side: int) -> str:
+    "What was measured and its interval in words, and on which `side` of what was needed it lies."
+    said = f'{_number(value)} ± {_number(half)} {unit}'.strip()
+    margin = f'{needed:.3g}' if needed else ''
+    if side > 0:
+        return f'{said}, above {margin}' if margin else said
+    if side < 0:
+        return f'{said}, below {margin or "zero"}'
+    return f'{said}, within noise of {margin}' if margin else f'{said}, within noise'
 
 
 def _number(x: float) -> str:

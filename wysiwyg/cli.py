@@ -1736,10 +1736,10 @@ def _study_page(studied: dict) -> dict:
 
 def _page(study: str, runs: dict[str, str], text: str) -> dict:
     "The parts of a page of a study (markdown)."
+    from wysiwyg.results import is_of_table
     from wysiwyg.tracking import experiment_link
 
-    title_or_row = re.compile(r'[*][*].*[*][*]|[|].*')
-    words = [line for line in text.splitlines() if line and not title_or_row.fullmatch(line)]
+    words = [line for line in text.splitlines() if line and not is_of_table(line)]
     return {
         'study': study,
         'runs': runs,
@@ -1796,18 +1796,12 @@ def _ablate_text(a: Ablate | Results, result: dict) -> str:
     return '\n\n'.join(filter(None, parts))
 
 
-_LEGEND = (
-    '± 95 % interval over seeds; in brackets the difference to the arm that has none, ~ perhaps noise; '
-    '★ best of those with the most seeds'
-)
-
-
 def _tables_text(tables: list[dict]) -> str:
     texts = []
     for table in tables:
         rows = table['rows']
         texts += [table['title'], _narrower([tuple(rows[0]), *(tuple(row.values()) for row in rows)])]
-    return '\n\n'.join(filter(None, [*texts, _LEGEND])) if texts else 'no table: nothing to compare'
+    return '\n\n'.join(filter(None, texts)) or 'no table: nothing to compare'
 
 # %% ../nbs/21_cli.ipynb #6e011ddb
 def _execute(study: str, parameters: dict, out: Path, journal: Path) -> str:
@@ -1945,7 +1939,11 @@ def _recorded_page(study: str) -> dict:
     if runs.empty:
         raise ValueError(f'study {study} has no finished run: its runs in MLflow say why')
     done = {f'{run.arm}-s{run.seed}': 'done' for run in runs.itertuples()}
-    text = _page_text({'study': study, 'runs': []}) or conclusion(study, runs.arm[0])
+    text = _page_text({'study': study, 'runs': []})
+    try:
+        text = text or conclusion(study, runs.arm[0])
+    except ValueError as e:
+        text = f'No comparison: {e}.'
     return _page(study, done, text)
 
 # %% ../nbs/21_cli.ipynb #a7e98823

@@ -351,12 +351,11 @@ def _conclusion(
     "Write the report, where there is something to compare; the table for the page."
     runs = read_study(study, arms, where)
     arms = {arm: params for arm, params in arms.items() if arm in set(runs.arm)}
-    compared = comparisons(runs, baseline, arms, pairs)
-    if not any(names for _, names, _ in compared):
-        return ''
-    parent.text(study_report(study, baseline, None, arms, where, note, pairs), 'compare.html')
     link = artifact_link(experiment_id(parent.client, study), parent.id, 'compare.html')
-    return conclusion(study, baseline, arms, pairs, link, where)
+    told = conclusion(study, baseline, arms, pairs, link, where)
+    if told:
+        parent.text(study_report(study, baseline, None, arms, where, note, pairs), 'compare.html')
+    return told
 
 # %% ../nbs/17b_study.ipynb #5eb00b64
 def _timed(tags: dict, sizes: dict, out: dict):
