@@ -114,10 +114,13 @@ def test_a_dry_run_ends_with_what_would_be_made(capsys):
     assert err.splitlines()[-1] == (
         'nothing was made; without --dry-run this run trains on 4,000 heads, rendered as 32 pixels, into mine'
     )
-    wider = '--cfg heads64 --train.network data/heads64 --backbone.channel_base 2048'
-    code, _, err = called(f'train --dry-run --outdir mine {wider}', capsys)
-    assert code == 0
-    assert err.rstrip().endswith(', into mine, going on from the networks of data/heads64')
+    pair = '--cfg heads64 --train.network data/heads64'
+    wider = '--backbone.channel_base 2048'
+    taller = '--heads.resolution 128 --probe.resolution 32 --schedule.resolution.knots 0 128'
+    for sizes in (wider, taller):
+        code, _, err = called(f'train --dry-run --outdir mine {pair} {sizes}', capsys)
+        assert code == 0
+        assert err.rstrip().endswith(', into mine, going on from the networks of data/heads64')
 
 
 def test_every_command_has_one_line_of_the_list(capsys):

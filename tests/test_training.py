@@ -63,6 +63,7 @@ from wysiwyg.loop import (
     train,
 )
 from wysiwyg.method import WYSIWYG, autocast
+from wysiwyg.stylegan import down2
 from wysiwyg.training import COUNTS, NETWORKS, Batches, Moment, NotFinite, Reals, Trainer
 from wysiwyg.world import ALONE, group_size
 
@@ -995,6 +996,31 @@ def test_a_pair_goes_on_in_wider_networks(data, tmp_path):
     assert (unheard == 0).any()
     wider.step()
     assert not (unheard == 0).any()
+
+
+def test_a_pair_goes_on_with_twice_the_pixels(data, tmp_path):
+    "The generator as it was, the critic's verdicts of halved pictures; four times as many are refused."
+    run = override(RUN, **{'discriminator.channel_base': 256})
+    save_pair(train(run, tmp_path / 'first', data, progress=False, stop_at=4), tmp_path / 'pair')
+    pair = {'train.network': str(tmp_path / 'pair')}
+    double, fourfold = [
+        override(run, **pair, **{'probe.resolution': side // 4, 'schedule.resolution': [[0, side]]})
+        for side in (32, 64)
+    ]
+    check_start(double, tmp_path / 'double')
+    noise = Dataset(noise_set(tmp_path / 'noise.zip', side=32))
+    small = start_from(Trainer(WYSIWYG, run, data), tmp_path / 'pair')
+    tall = start_from(Trainer(WYSIWYG, double, noise), tmp_path / 'pair')
+    assert same(tall.g.state_dict(), small.g.state_dict())
+    image, label = torch.rand(4, 3, 32, 32) * 2 - 1, noise.labels[:4]
+    verdicts = small.d['image'](down2(image), label), tall.d['image'](image, label)
+    assert torch.allclose(*verdicts, atol=1e-5)
+    unheard = tall.d['image'].blocks[0].skip.weight
+    assert not unheard.any()
+    tall.step()
+    assert unheard.any()
+    with pytest.raises(ValueError, match='a schedule.resolution that ends at 16'):
+        check_start(fourfold, tmp_path / 'fourfold')
 
 
 @pytest.mark.parametrize('system', ['eg3d', 'imagenet3d'])

@@ -21,6 +21,7 @@ from .camera import *
 from .config import *
 from .core import *
 from .data import *
+from .discriminator import *
 from .generator import *
 from .method import *
 from .stylegan import *
@@ -260,8 +261,8 @@ def _shipped_discriminator() -> Path:
 
 def start_from(t: Trainer, network: str | Path) -> Trainer:
     """Weights of a saved pair for the generator, its average and the critics; optimisers start anew, and so
-    does a critic that the pair lacks; one that this run lacks is left. Where blocks have more channels here,
-    the same function in wider networks (`widen`). ValueError where sizes differ otherwise."""
+    does a critic that the pair lacks; one that this run lacks is left. More channels, or twice the pixels,
+    change nothing at first (`widen`, `grow_critic`). ValueError where sizes differ otherwise."""
     path, judge, g, d = _read_pair(network, t.device)
     for k, value in _differing_parts(g.run, t.run).items():
         print(f'note: {path.name} was trained with {k} = {value}, this run has another', file=sys.stderr)
@@ -360,13 +361,15 @@ _WIDENED = 'triplane.blocks.', 'triplane.extra.', 'from_rgb.', 'blocks.'
 
 
 def _fitted(state: dict[str, Tensor], net: nn.Module, file: str, theirs: Run, ours: Run) -> dict:
-    "What a file holds for `net`, widened where its blocks have more channels; ValueError for other sizes."
+    "What a file holds for `net`, widened or grown where that changes nothing; ValueError for other sizes."
     like = net.state_dict()
     own = {k: x for k, x in like.items() if k.startswith(_GUESS)}
     shared = {k: x for k, x in state.items() if k in own or not k.startswith(_GUESS)}
     state = own | shared
     unlike = [k for k in like if k not in state or state[k].shape != like[k].shape]
     with contextlib.suppress(ValueError):
+        if isinstance(net, Discriminator) and not state.keys() >= like.keys():
+            return grow_critic(state, net)
         if unlike and all(k.startswith(_WIDENED) for k in unlike):
             return widen(state, net)
     if _misfit(state, like, file):
