@@ -530,7 +530,11 @@ def test_ablate_lists_runs_fails_and_exchanges(project, capsys, monkeypatch):
     assert (code, out.split('\n')[0]) == (0, 'small')
     assert re.search(r'^arm +k1\npsnr.* 30$', out, re.MULTILINE)  # no star for one arm alone
     code, out, _ = call('results show small --json')
-    assert json.loads(out)['studies'][0]['runs'] == {'k1-s0': 'done'}
+    shown = json.loads(out)['studies'][0]
+    assert shown['runs'] == {'k1-s0': 'done'}
+    (scores,) = shown['scores']
+    assert (scores['arm'], scores['seed'], scores['metrics']['eval/psnr']) == ('k1', 0, 30.0)
+    assert scores['run_id'] in {run.info.run_id for run in find_runs(open_store(), 'small')}
     code, _, err = call('results show nothing')
     assert (code, err.count('\n')) == (1, 1)
     assert "no study 'nothing' in MLflow: run it by `wysiwyg ablate`, or fetch" in err

@@ -1743,6 +1743,7 @@ def _page(study: str, runs: dict[str, str], text: str) -> dict:
     return {
         'study': study,
         'runs': runs,
+        'scores': _scores(study, runs),
         'tables': _tables(text),
         'conclusion': _LINK.sub(_told_link, '\n'.join(words)),
         'mlflow': experiment_link(study),
@@ -1757,6 +1758,19 @@ def _told_link(link: re.Match) -> str:
     from wysiwyg.tracking import ui_address
 
     return f'{link[1]} at {ui_address()}/{link[2]}'
+
+# %% ../nbs/21_cli.ipynb #21c0f041
+def _scores(study: str, runs: dict[str, str]) -> list[dict]:
+    "In full, for programs: every metric of the newest finished run of each of these names."
+    from wysiwyg.tracking import find_runs, open_store
+
+    scores = {}
+    for run in reversed(find_runs(open_store(), study) if runs else []):
+        arm, seed = [run.data.tags[f'wysiwyg.{part}'] for part in ('arm', 'seed')]
+        if run.info.status == 'FINISHED' and f'{arm}-s{seed}' in runs:
+            of_run = {'arm': arm, 'seed': int(seed), 'run_id': run.info.run_id}
+            scores[arm, seed] = of_run | {'metrics': run.data.metrics}
+    return list(scores.values())
 
 # %% ../nbs/21_cli.ipynb #1a141f9c
 def _tables(text: str) -> list[dict]:
