@@ -598,6 +598,23 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
     assert [len(part.splitlines()) for part in text.split('\n\n')] == [1, 3, 3]
 
 
+def test_a_table_wider_than_the_screen_goes_on_below(monkeypatch):
+    from wysiwyg import cli
+
+    rows = [('arm', *(f'score {i}' for i in range(8)))] + [(f'the arm {j}', *'12345678') for j in range(9)]
+    monkeypatch.setenv('COLUMNS', '40')
+    pieces = cli._narrower(rows).split('\n\n')
+    assert len(pieces) == 3
+    assert max(map(len, '\n'.join(pieces).splitlines())) <= 40
+    assert all(piece.splitlines()[1].startswith('the arm 0 ') for piece in pieces)
+    shown = [cell for piece in pieces for cell in piece.splitlines()[0].split()]
+    assert [cell for cell in shown if cell.isdigit()] == list('01234567')
+    monkeypatch.setenv('COLUMNS', '400')
+    assert len(cli._narrower(rows).splitlines()) == 10
+    monkeypatch.setenv('COLUMNS', '4')  # narrower than any column: one at a time
+    assert len(cli._narrower(rows).split('\n\n')) == 8
+
+
 def test_the_bar_counts_arms(tmp_path):
     from tqdm import tqdm
 

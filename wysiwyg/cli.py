@@ -9,7 +9,8 @@ __all__ = ['Heads', 'Short', 'Train', 'Objects', 'Eval', 'Render', 'Ablate', 'St
            'study_parameters', 'ablate', 'results_command', 'parse', 'main']
 
 # %% ../nbs/21_cli.ipynb #5ecaeb89
-import contextlib, functools, json, math, os, re, shlex, signal, subprocess, sys, tempfile, threading, time
+import contextlib, functools, json, math, os, re, shlex, shutil, signal, subprocess, sys, tempfile, time
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -945,14 +946,27 @@ def _eval_text(a: Eval, scores: dict[str, float]) -> str:
 
 # %% ../nbs/21_cli.ipynb #f9a29b4d
 def _narrower(rows: list) -> str:
-    "A table as columns, or turned, whichever takes less width."
-    turned = [_columns_text(rows), _columns_text(list(zip(*rows)))]
-    return min(turned, key=lambda text: max(map(len, text.splitlines())))
+    "A table as columns, or turned, whichever takes less width; columns that do not fit stand below."
+    rows = min((rows, list(zip(*rows))), key=lambda table: sum(_widths(table)))
+    first, *others = list(zip(*rows))
+    room = shutil.get_terminal_size((120, 24)).columns - _widths(rows)[0]
+    pieces, used = [[]], 0
+    for column, width in zip(others, _widths(rows)[1:]):
+        if pieces[-1] and used + width + 2 > room:
+            pieces.append([])
+            used = 0
+        pieces[-1].append(column)
+        used += width + 2
+    return '\n\n'.join(_columns_text(list(zip(first, *piece))) for piece in pieces)
+
+
+def _widths(rows: list) -> list[int]:
+    return [max(len(str(cell)) for cell in column) for column in zip(*rows)]
 
 
 def _columns_text(rows: list) -> str:
     "Rows of texts as columns: the first and last to the left, the others to the right."
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    widths = _widths(rows)
 
     def line(row):
         cells = [str(cell).rjust(width) for cell, width in zip(row, widths)]
