@@ -65,6 +65,7 @@ from wysiwyg.tracking import (
     this_process,
     tracking_uri,
     _trouble,
+    port_file,
     ui_address,
 )
 
@@ -946,6 +947,9 @@ def test_links_open_on_runs_and_not_on_the_empty_page(study, monkeypatch):
     assert experiment_link(study, charts=False, port=7) == f'http://127.0.0.1:7/{runs}?{kind}'
     monkeypatch.setenv('PORT', '81')
     assert run_link(r.id) == f'http://127.0.0.1:81/{runs}/{r.id}?{kind}'
+    port_file().write_text('82')  # `wysiwyg ui --port 82` serves them now
+    assert run_link(r.id) == f'http://127.0.0.1:82/{runs}/{r.id}?{kind}'
+    port_file().unlink()
     assert experiment_link('nowhere') is None
     monkeypatch.setenv('MLFLOW_TRACKING_URI', 'https://me:secret@tracks.example/ml/')
     assert ui_address() == 'https://tracks.example/ml'

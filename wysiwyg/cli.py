@@ -2049,12 +2049,14 @@ def _refuse_taken(port: int):
     if _answers(port):
         raise ValueError(f'port {port} is in use: give another one, such as --port {port + 1}')
 
-
+# %% ../nbs/21_cli.ipynb #dc9ee2f1
 def _serve(uri: str, port: int):
     """MLflow's server on this machine, one process, without its warnings; its links when it answers.
 
-    ChildProcessError where it ends by itself with an error.
+    Meanwhile `port_file` holds its port. ChildProcessError where it ends by itself with an error.
     """
+    from wysiwyg.tracking import port_file
+
     here = ['--host', '127.0.0.1', '--port', str(port)]
     where = [*here, '--backend-store-uri', uri, '--registry-store-uri', uri]
     one = ['--workers', '1', '--uvicorn-opts', '--log-level warning']
@@ -2068,11 +2070,14 @@ def _serve(uri: str, port: int):
             while server.poll() is None and not _answers(port):
                 time.sleep(0.3)
             if server.poll() is None:
+                port_file().write_text(str(port), 'utf8')
                 _tell_links(port)
             code = server.wait()
         except KeyboardInterrupt:
             os.killpg(server.pid, 15)
             return
+        finally:
+            port_file().unlink(missing_ok=True)
     if code:
         raise ChildProcessError(f'the MLflow server ended with exit code {code}: its error stands above')
 

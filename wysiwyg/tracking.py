@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STUDY', 'TAG_CHARS', 'tracking_uri', 'store_exists', 'StoreError', 'plainly', 'open_store', 'experiment_id', 'safe',
-           'metric_name', 'ui_address', 'experiment_link', 'artifact_link', 'artifact_url', 'run_link', 'param_text',
-           'param_value', 'flat_params', 'digest', 'system_of', 'texts', 'versions', 'hardware', 'provenance',
-           'NullRecorder', 'this_process', 'find_runs', 'spool_dir', 'Spool', 'list_pictures', 'deliver_left',
-           'Recorder', 'training_name', 'facts', 'find_training', 'reopen']
+           'metric_name', 'port_file', 'ui_address', 'experiment_link', 'artifact_link', 'artifact_url', 'run_link',
+           'param_text', 'param_value', 'flat_params', 'digest', 'system_of', 'texts', 'versions', 'hardware',
+           'provenance', 'NullRecorder', 'this_process', 'find_runs', 'spool_dir', 'Spool', 'list_pictures',
+           'deliver_left', 'Recorder', 'training_name', 'facts', 'find_training', 'reopen']
 
 # %% ../nbs/17_tracking.ipynb #dd72c8f1
 import contextlib, getpass, hashlib, json, math, os, platform, posixpath, re, shlex, shutil, socket
@@ -237,12 +237,21 @@ def metric_name(name: str) -> str:
     raise ValueError(f'{name!r} cannot name a metric or parameter: MLflow takes {takes}')
 
 # %% ../nbs/17_tracking.ipynb #7c1d20e4
+def port_file() -> Path:
+    "While `wysiwyg ui` serves these runs, its port."
+    return runs_dir() / 'ui.port'
+
+
 def ui_address(port: int = None) -> str:
-    "Where MLflow's pages are: the server's own address, else this machine's at `port` (PORT, 5000)."
+    """Where MLflow's pages are: the server's own address, else this machine's at `port`.
+
+    Without one where `wysiwyg ui` serves now, else at PORT, else at 5000.
+    """
     uri = tracking_uri()
     if uri.startswith('http'):
         return re.sub(r'//[^/@]*@', '//', uri).rstrip('/')
-    return f'http://127.0.0.1:{port or os.environ.get("PORT") or 5000}'
+    serving = port_file().read_text('utf8') if port_file().exists() else ''
+    return f'http://127.0.0.1:{port or serving or os.environ.get("PORT") or 5000}'
 
 
 def experiment_link(study: str, charts: bool = True, port: int = None) -> str | None:
@@ -254,7 +263,7 @@ def experiment_link(study: str, charts: bool = True, port: int = None) -> str | 
     mode = '&compareRunsMode=CHART' if charts else ''
     return found and f'{ui_address(port)}/#/experiments/{found}/runs?workflowType=machine_learning{mode}'
 
-
+# %% ../nbs/17_tracking.ipynb #7c1d20e5
 def artifact_link(experiment: str, run_id: str, path: str) -> str:
     "Where MLflow's pages show an artifact of a run, from any of them."
     return f'#/experiments/{experiment}/runs/{run_id}/artifacts/{path}?workflowType=machine_learning'
