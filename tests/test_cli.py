@@ -601,7 +601,8 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
 def test_a_table_wider_than_the_screen_goes_on_below(monkeypatch):
     from wysiwyg import cli
 
-    rows = [('arm', *(f'score {i}' for i in range(8)))] + [(f'the arm {j}', *'12345678') for j in range(9)]
+    head = 'arm', *(f'score {i}' for i in range(8))
+    rows = [head, *((f'the arm {j}', *'12345678') for j in range(9))]
     monkeypatch.setenv('COLUMNS', '40')
     pieces = cli._narrower(rows).split('\n\n')
     assert len(pieces) == 3

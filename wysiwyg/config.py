@@ -101,7 +101,7 @@ class BackboneConfig:
     plane_hidden: int = 32  # open: hidden width of the per-plane block; as wide as its input
     plane_resolution: int = 512  # side of T; the per-plane block doubles T'
     combine: Literal['product', 'sum', 'mean'] = 'product'  # Hadamard product of the three planes (4.1)
-    padding: Literal['border', 'zeros'] = 'border'  # what points outside the box read; EG3D: zeros
+    padding: Literal['border', 'zeros'] = 'border'  # open: what points outside the box read; EG3D: zeros
     per_plane: bool = True  # blocks of each plane's own, which double its side (4.1); EG3D has none
     # 'fir': StyleGAN2's filter, zeros outside; 'stylegan2': exactly its layer, one pixel over the border too
     resample: Literal['bilinear', 'fir', 'stylegan2'] = 'bilinear'
@@ -182,7 +182,7 @@ class SamplerConfig:
     tau: float = 0.98  # mass of the smallest set of bins (Eq. 9)
     samples: int = 16  # per ray
     boost: int = 2  # the least certain rays get boost * samples
-    boost_fraction: float = 0.1  # share of such rays, per image
+    boost_fraction: float = 0.1  # share of such rays; open: of each image
     top: int = 16  # certainty = mass of the `top` largest bins
     jitter: bool = True  # random place in the stratum; False: its middle
     # refined: share of the samples drawn from the proposal; the rest follow the distances found there
@@ -297,7 +297,7 @@ class LossConfig:
 
     sampler: float = 1.0
     surface: float = 1000.0  # its term is about 0.1 of the adversarial one at an error of 0.01
-    decision: float = 0.05  # from render_from on; StyleSDF's similar loss has 0.05
+    decision: float = 0.05  # open: from render_from on; StyleSDF's similar loss has 0.05
     # not in the paper: mean relu(|ds/dt|-1)^2 along rays, against an inflated SDF
     hinge: float = 0.0
     # not in the paper: bent depth maps (`smoothness_loss`); small pictures cannot show D a groove, and in
@@ -569,7 +569,9 @@ def compressed(
     use: tuple[float, float] = (0.40, 0.52),  # fractions at which proposals are supervised and rendered with
     settle: float = 1.0,  # learning-rate multiplier of G from the last growth on
 ) -> ScheduleConfig:
-    "Table A3's sequence of events in a run of `total` images; ValueError unless it is above 0 and finite."
+    """Table A3's events in a run of `total` images; ValueError unless it is above 0 and finite.
+
+    They overlap more than there: proposals begin while beta still falls."""
     _some_images(total)
 
     def at(fraction: float) -> int:
@@ -625,8 +627,10 @@ def final_stage(s: ScheduleConfig, total: float) -> ScheduleConfig:
 def paper() -> Run:
     """Every published value.
 
-    Two images per GPU (A3.2) leave mini-batch statistics no more than two to compare."""
-    return Run(discriminator=DiscriminatorConfig(group=2))
+    The backbone has StyleGAN2's own layers, as in EG3D (A3.3). Two images per GPU (A3.2) leave mini-batch
+    statistics no more than two to compare."""
+    backbone = BackboneConfig(resample='stylegan2')
+    return Run(backbone=backbone, discriminator=DiscriminatorConfig(group=2))
 
 
 def cats() -> Run:

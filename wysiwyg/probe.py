@@ -33,7 +33,7 @@ def bins_march(field, rays: Rays, near: float, far: float, k: int) -> tuple[Marc
     return midpoints(raw), raw.answer.sdf
 
 # %% ../nbs/08_probe.ipynb #5eed0003
-_REACH = 3  # betas: density outside falls by a factor of 20 in so many, and inside no light gets further
+_REACH = 3  # betas: density outside falls by a factor of 20 in so many, and so does light inside
 
 
 def _undecided(t: Tensor, answer: Answer, slope: float) -> Tensor:  # [S-1, B, N], bool

@@ -319,7 +319,7 @@ def _planes(triplane: Triplane, w: Tensor, backend: str) -> Tensor:
         out = y
     parts = out.chunk(3, -1)
     if triplane.per_plane:
-        scale = 1 / math.sqrt(len(triplane.blocks))  # T', unit variance
+        scale = 1 / math.sqrt(len(triplane.blocks))  # T', as `Triplane` scales it
         pairs = zip(triplane.per_plane, parts)
         parts = [_run_block(block, part * scale, ws[-1], backend)[1] for block, part in pairs]
     return torch.stack(parts, 1).permute(0, 1, 4, 2, 3)

@@ -133,7 +133,7 @@ class Triplane(nn.Module):
             out = y if out is None else up2(out, self.resample) + y
         if not self.per_plane:
             return torch.stack(out.chunk(3, 1), 1)
-        out = out / math.sqrt(len(self.blocks))  # T', unit variance
+        out = out / math.sqrt(len(self.blocks))  # T', scaled down to a variance of about 1/2
         planes = []
         for block, part in zip(self.per_plane, out.chunk(3, 1)):
             _, plane = block(part, ws[-1])
