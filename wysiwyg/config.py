@@ -136,6 +136,7 @@ class RenderConfig:
     background: tuple[float, float, float] = (0.55, 0.6, 0.66)  # open: constant colour behind the volume
     coarse: int = 48  # open: uniform samples before proposals are rendered with (EG3D 48)
     fine: int = 48  # open: importance samples of the second pass; 0: one pass
+    strata: bool = False  # those in strata, as the paper's in training (3); EG3D's are independent
     # A3.1: view direction frozen to frontal at inference for qualitative results
     frontal_color: bool = False
     max_points: int = 2_000_000  # memory budget: field evaluations per chunk when no gradient is kept
@@ -497,6 +498,7 @@ LATER: dict[str, object] = {
     'backbone.padding': 'border',
     'backbone.per_plane': True,
     'backbone.resample': 'bilinear',
+    'render.strata': False,
     'discriminator.resample': 'bilinear',
     'discriminator.loss': 'softplus',
     'discriminator.penalty': 'real',
@@ -629,8 +631,11 @@ def paper() -> Run:
 
     The backbone has StyleGAN2's own layers, as in EG3D (A3.3). Two images per GPU (A3.2) leave mini-batch
     statistics no more than two to compare."""
-    backbone = BackboneConfig(resample='stylegan2')
-    return Run(backbone=backbone, discriminator=DiscriminatorConfig(group=2))
+    return Run(
+        backbone=BackboneConfig(resample='stylegan2'),
+        render=RenderConfig(strata=True),
+        discriminator=DiscriminatorConfig(group=2),
+    )
 
 
 def cats() -> Run:

@@ -152,10 +152,10 @@ def _uniform(group: RayGroup):
 
 
 def spread_second(u: Tensor, first: int) -> Tensor:
-    "Places u [B, N, S] for two passes, those after the first evenly apart: without jitter they would be one."
+    "Places u [B, N, S] for two passes, each after the first in a stratum of its own."
     rest = u.shape[-1] - first
-    even = (torch.arange(rest, device=u.device) + 0.5) / rest
-    return torch.cat([u[..., :first], even.expand(*u.shape[:2], rest)], -1)
+    strata = (torch.arange(rest, device=u.device) + u[..., first:]) / rest
+    return torch.cat([u[..., :first], strata], -1)
 
 
 def split_two_pass(group: RayGroup, coarse: int = None):
@@ -165,7 +165,7 @@ def split_two_pass(group: RayGroup, coarse: int = None):
     rest = group.samples - first
 
     def along(rays, u):
-        if not group.config.jitter:
+        if c.strata or not group.config.jitter:  # without jitter they would be one
             u = spread_second(u, first)
         return two_pass(group.field, rays, c.near, c.far, first, rest, u)
 
