@@ -352,6 +352,7 @@ _LIKE_EG3D = {
     'backbone.combine': 'mean',
     'backbone.padding': 'zeros',
     'backbone.resample': 'fir',
+    'render.strata': False,
     'discriminator.resample': 'fir',
 }
 
