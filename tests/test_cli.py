@@ -568,9 +568,21 @@ def test_a_study_comes_back_as_table_words_and_link(tmp_path, store):
         r'compare.html at http://\S+/#/experiments/\S+/artifacts/compare.html', page['conclusion']
     )
     assert 'compareRunsMode=CHART' in page['mlflow']
+    assert [(run['arm'], run['metrics']['eval/psnr']) for run in page['scores']] == [('a', 30), ('b', 60)]
     text = _COMMANDS['ablate'][2](Ablate(), {'studies': [page], 'notebook': 'n'})
     assert text.startswith('told\n\narm')
     assert page['mlflow'] in text
+
+
+def test_scores_are_of_the_runs_that_were_asked_for(tmp_path, store):
+    "Not of newer ones of the same names."
+    with environment(WYSIWYG_JOURNAL=str(tmp_path / 'journal')):
+        for k in (1, 2, 1):
+            run_study('again', {'a': {'k': k}}, lambda r, p, s: {'eval/psnr': 30.0 * p['k']})
+    pages = [_study_page(json.loads(line)) for line in (tmp_path / 'journal').read_text().splitlines()]
+    assert [page['scores'][0]['metrics']['eval/psnr'] for page in pages] == [30, 60, 30]
+    assert list(pages[-1]['runs'].values()) == ['kept']
+    assert _study_page({'study': 'again', 'runs': []})['scores'] == []
 
 
 def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):

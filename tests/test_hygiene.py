@@ -670,6 +670,21 @@ def test_one_thing_on_a_line(path):
     assert not density.faults(path)
 
 
+def twins(nb: dict) -> list[str]:
+    "Ids that two cells have."
+    ids = [c['id'] for c in nb['cells']]
+    return sorted({i for i in ids if ids.count(i) > 1})
+
+
+@pytest.mark.parametrize('path', PATHS, ids=name)
+def test_no_two_cells_have_one_id(path):
+    assert not twins(load(path))
+
+
+def test_catches_twins():
+    assert twins({'cells': [{'id': i} for i in 'abca']}) == ['a']
+
+
 @pytest.mark.parametrize('path', [p for p in MODULES if p.name != '__init__.py'], ids=lambda p: p.name)
 def test_modules_are_generated(path):
     assert not header_faults(path.read_text(encoding='utf8'))

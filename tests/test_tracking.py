@@ -65,7 +65,7 @@ from wysiwyg.tracking import (
     this_process,
     tracking_uri,
     _trouble,
-    port_file,
+    serving,
     ui_address,
 )
 
@@ -947,9 +947,26 @@ def test_links_open_on_runs_and_not_on_the_empty_page(study, monkeypatch):
     assert experiment_link(study, charts=False, port=7) == f'http://127.0.0.1:7/{runs}?{kind}'
     monkeypatch.setenv('PORT', '81')
     assert run_link(r.id) == f'http://127.0.0.1:81/{runs}/{r.id}?{kind}'
-    port_file().write_text('82')  # `wysiwyg ui --port 82` serves them now
-    assert run_link(r.id) == f'http://127.0.0.1:82/{runs}/{r.id}?{kind}'
-    port_file().unlink()
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        port = server.getsockname()[1]
+        with serving(port):  # `wysiwyg ui`
+            assert run_link(r.id) == f'http://127.0.0.1:{port}/{runs}/{r.id}?{kind}'
+            told = (runs_dir() / 'ui.port').read_text()
+            for other in (
+                b'garbage',
+                b'\xff\xfe',
+                b'',
+                b'99999999 x',
+                told.replace('sqlite', 'other').encode(),
+            ):
+                (runs_dir() / 'ui.port').write_bytes(other)
+                assert ui_address() == 'http://127.0.0.1:81'
+        assert (runs_dir() / 'ui.port').exists()  # another's
+        (runs_dir() / 'ui.port').write_text(told)
+    assert ui_address() == 'http://127.0.0.1:81'  # nobody answers there
+    with serving(1):
+        assert ui_address() == 'http://127.0.0.1:81'
+    assert not (runs_dir() / 'ui.port').exists()
     assert experiment_link('nowhere') is None
     monkeypatch.setenv('MLFLOW_TRACKING_URI', 'https://me:secret@tracks.example/ml/')
     assert ui_address() == 'https://tracks.example/ml'

@@ -1021,6 +1021,16 @@ def test_a_pair_goes_on_with_twice_the_pixels(data, tmp_path):
     assert unheard.any()
     with pytest.raises(ValueError, match='a schedule.resolution that ends at 16'):
         check_start(fourfold, tmp_path / 'fourfold')
+    narrow = override(double, **{'discriminator.channel_base': 64})
+    with pytest.raises(ValueError, match='6 channels at 32 pixels, which has 2'):
+        check_start(narrow, tmp_path / 'narrow')
+    judge = tmp_path / 'pair/discriminator.safetensors'
+    critic = load_file(judge)
+    for lost in ('from_rgb.weight', 'from_rgb.bias', 'blocks.0.conv0.weight'):
+        save_file({k: x for k, x in critic.items() if k != lost}, judge)
+        for wanted in (override(run, **pair), double):
+            with pytest.raises(ValueError, match='other sizes than this run'):
+                check_start(wanted, tmp_path / 'lost')
 
 
 @pytest.mark.parametrize('system', ['eg3d', 'imagenet3d'])

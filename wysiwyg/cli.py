@@ -946,10 +946,10 @@ def _eval_text(a: Eval, scores: dict[str, float]) -> str:
 
 # %% ../nbs/21_cli.ipynb #f9a29b4d
 def _narrower(rows: list) -> str:
-    "A table as columns, or turned, whichever takes less width; columns that do not fit stand below."
+    "A table as columns, or turned, whichever takes less width; on a terminal what does not fit stands below."
     rows = min((rows, list(zip(*rows))), key=lambda table: sum(_widths(table)))
     first, *others = list(zip(*rows))
-    room = shutil.get_terminal_size((120, 24)).columns - _widths(rows)[0]
+    room = shutil.get_terminal_size((10_000, 24)).columns - _widths(rows)[0]
     pieces, used = [[]], 0
     for column, width in zip(others, _widths(rows)[1:]):
         if pieces[-1] and used + width + 2 > room:
@@ -1745,11 +1745,13 @@ def _refuse_failed(study: str, runs: list[dict], fault: str, out: Path):
 def _study_page(studied: dict) -> dict:
     "Of a journal's entry: arms, tables and conclusion as they stand in MLflow, and the links."
     statuses = {run['run']: run['status'] for run in studied['runs']}
-    return _page(studied['study'], statuses, _page_text(studied))
+    there = [run for run in studied['runs'] if run['status'] in ('done', 'kept')]
+    keys = {(run['arm'], run['seed'], run['config_sha']) for run in there}
+    return _page(studied['study'], statuses, keys, _page_text(studied))
 
 
-def _page(study: str, runs: dict[str, str], text: str) -> dict:
-    "The parts of a page of a study (markdown)."
+def _page(study: str, runs: dict[str, str], keys: set[tuple[str, int, str]], text: str) -> dict:
+    "The parts of a page of a study (markdown); `keys` of finished runs, as `_scores` has them."
     from wysiwyg.results import is_of_table
     from wysiwyg.tracking import experiment_link
 
@@ -1757,7 +1759,7 @@ def _page(study: str, runs: dict[str, str], text: str) -> dict:
     return {
         'study': study,
         'runs': runs,
-        'scores': _scores(study, runs),
+        'scores': _scores(study, keys),
         'tables': _tables(text),
         'conclusion': _LINK.sub(_told_link, '\n'.join(words)),
         'mlflow': experiment_link(study),
@@ -1773,17 +1775,19 @@ def _told_link(link: re.Match) -> str:
 
     return f'{link[1]} at {ui_address()}/{link[2]}'
 
-# %% ../nbs/21_cli.ipynb #21c0f041
-def _scores(study: str, runs: dict[str, str]) -> list[dict]:
-    "In full, for programs: every metric of the newest finished run of each of these names."
+# %% ../nbs/21_cli.ipynb #21c0f0e1
+def _scores(study: str, keys: set[tuple[str, int, str]]) -> list[dict]:
+    "In full, for programs: every metric of the newest finished run of each arm, seed and config_sha."
     from wysiwyg.tracking import find_runs, open_store
 
     scores = {}
-    for run in reversed(find_runs(open_store(), study) if runs else []):
-        arm, seed = [run.data.tags[f'wysiwyg.{part}'] for part in ('arm', 'seed')]
-        if run.info.status == 'FINISHED' and f'{arm}-s{seed}' in runs:
-            of_run = {'arm': arm, 'seed': int(seed), 'run_id': run.info.run_id}
-            scores[arm, seed] = of_run | {'metrics': run.data.metrics}
+    for run in reversed(find_runs(open_store(), study) if keys else []):
+        told = run.data.tags
+        arm, seed, sha = [told.get(f'wysiwyg.{part}', '') for part in ('arm', 'seed', 'config_sha')]
+        key = arm, int(seed) if seed.isdigit() else None, sha
+        if run.info.status == 'FINISHED' and key in keys:
+            of_run = dict(zip(('arm', 'seed', 'config_sha'), key), run_id=run.info.run_id)
+            scores[key] = of_run | {'metrics': run.data.metrics}
     return list(scores.values())
 
 # %% ../nbs/21_cli.ipynb #1a141f9c
@@ -1972,7 +1976,8 @@ def _recorded_page(study: str) -> dict:
         text = text or conclusion(study, runs.arm[0])
     except ValueError as e:
         text = f'No comparison: {e}.'
-    return _page(study, done, text)
+    keys = set(zip(runs.arm, runs.seed, runs.config_sha))
+    return _page(study, done, keys, text)
 
 # %% ../nbs/21_cli.ipynb #a7e98823
 def results_command(a: Results) -> dict:
@@ -2053,9 +2058,9 @@ def _refuse_taken(port: int):
 def _serve(uri: str, port: int):
     """MLflow's server on this machine, one process, without its warnings; its links when it answers.
 
-    Meanwhile `port_file` holds its port. ChildProcessError where it ends by itself with an error.
+    ChildProcessError where it ends by itself with an error.
     """
-    from wysiwyg.tracking import port_file
+    from wysiwyg.tracking import serving
 
     here = ['--host', '127.0.0.1', '--port', str(port)]
     where = [*here, '--backend-store-uri', uri, '--registry-store-uri', uri]
@@ -2069,15 +2074,15 @@ def _serve(uri: str, port: int):
         try:
             while server.poll() is None and not _answers(port):
                 time.sleep(0.3)
-            if server.poll() is None:
-                port_file().write_text(str(port), 'utf8')
-                _tell_links(port)
-            code = server.wait()
+            with serving(port):
+                if server.poll() is None:
+                    _tell_links(port)
+                code = server.wait()
         except KeyboardInterrupt:
-            os.killpg(server.pid, 15)
             return
         finally:
-            port_file().unlink(missing_ok=True)
+            if server.poll() is None:
+                os.killpg(server.pid, 15)
     if code:
         raise ChildProcessError(f'the MLflow server ended with exit code {code}: its error stands above')
 

@@ -103,22 +103,24 @@ def grow_critic(
     state: dict[str, Tensor],  # weights of a critic of pictures half as wide
     taller: Discriminator,  # the same with one block more, freshly drawn
 ) -> dict[str, Tensor]:
-    """Weights with which `taller` says of x what that critic said of `down2(x)` (after Karras et al. 2018).
+    """Weights with which `taller` says of x what that critic said of `down2(x, resample)`, by its own filter.
 
-    ValueError where the critics differ in more than a first block, or it has no two channels a colour.
+    After Karras et al. 2018. ValueError where the critics differ in more than a first block, or it has no two
+    channels a colour.
     """
     drawn = taller.state_dict()
     old = {_one_later(k): x for k, x in state.items() if not k.startswith('from_rgb.')}
     own = {k: x for k, x in drawn.items() if not k.startswith(_FIRST)}
-    weight, bias = state['from_rgb.weight'], state['from_rgb.bias']
+    first = {k.removeprefix('from_rgb.'): x for k, x in state.items() if k.startswith('from_rgb.')}
     channels, wanted = len(taller.from_rgb.weight), 2 * taller.colors
-    fits = _shapes(old) == _shapes(own) and bias.shape == drawn['blocks.0.conv1.bias'].shape
-    if not fits or channels < wanted:
+    outs = drawn['blocks.0.conv1.bias'].shape
+    meant = {'weight': (*outs, taller.colors, 1, 1), 'bias': outs}
+    if _shapes(old) != _shapes(own) or _shapes(first) != meant or channels < wanted:
         raise ValueError(
             f'this critic does not grow into one of {len(taller.blocks)} blocks: wanted is one block less, '
             f'all else alike, with {wanted} channels at {taller.resolution} pixels, which has {channels}'
         )
-    return old | _halving(taller, weight, bias)
+    return old | _halving(taller, **first)
 
 
 def _one_later(name: str) -> str:
@@ -136,7 +138,7 @@ def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
 # %% ../nbs/13_discriminator.ipynb #13a70003
 def _halving(taller: Discriminator, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
     "The layers at full size, which hand on a(`weight` [O, c, 1, 1] down2(x) + `bias`)."
-    block, eye = taller.blocks[0], torch.eye(taller.colors, device=weight.device)
+    block, eye = taller.blocks[0], torch.eye(taller.colors).to(weight)
     both = torch.cat([eye, -eye])  # x and -x
     back = both.T / (1.2 * math.sqrt(2))  # a(x) - a(-x) = 1.2 sqrt(2) x
     nothing = weight.new_zeros(len(both))

@@ -367,13 +367,17 @@ def _fitted(state: dict[str, Tensor], net: nn.Module, file: str, theirs: Run, ou
     shared = {k: x for k, x in state.items() if k in own or not k.startswith(_GUESS)}
     state = own | shared
     unlike = [k for k in like if k not in state or state[k].shape != like[k].shape]
-    with contextlib.suppress(ValueError):
-        if isinstance(net, Discriminator) and not state.keys() >= like.keys():
+    why = ''
+    if isinstance(net, Discriminator) and ours.resolution == 2 * theirs.resolution and unlike:
+        try:
             return grow_critic(state, net)
+        except ValueError as e:
+            why = f'; {e}'
+    with contextlib.suppress(ValueError):
         if unlike and all(k.startswith(_WIDENED) for k in unlike):
             return widen(state, net)
     if _misfit(state, like, file):
-        raise ValueError(f'{file} has other sizes than this run: {_sizes(theirs, ours)}')
+        raise ValueError(f'{file} has other sizes than this run: {_sizes(theirs, ours)}{why}')
     return state
 
 

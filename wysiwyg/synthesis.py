@@ -343,7 +343,8 @@ def synthesize(
 ) -> Tensor:  # [B, 3, C, H, W], laid out for who looks them up
     """`Triplane.forward`, differentiable once.
 
-    By torch in autocast, and where a width is no multiple of 4 or the networks are others.
+    By torch in autocast, for `resample` 'stylegan2', and where a width is no multiple of 4 or the networks
+    are others.
     'auto' takes kernels on a CPU, with and without gradients; on a GPU they wait to be asked for.
     """
     backend = self.choose(w, *triplane.parameters())

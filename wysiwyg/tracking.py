@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STUDY', 'TAG_CHARS', 'tracking_uri', 'store_exists', 'StoreError', 'plainly', 'open_store', 'experiment_id', 'safe',
-           'metric_name', 'port_file', 'ui_address', 'experiment_link', 'artifact_link', 'artifact_url', 'run_link',
+           'metric_name', 'serving', 'ui_address', 'experiment_link', 'artifact_link', 'artifact_url', 'run_link',
            'param_text', 'param_value', 'flat_params', 'digest', 'system_of', 'texts', 'versions', 'hardware',
            'provenance', 'NullRecorder', 'this_process', 'find_runs', 'spool_dir', 'Spool', 'list_pictures',
            'deliver_left', 'Recorder', 'training_name', 'facts', 'find_training', 'reopen']
@@ -12,7 +12,7 @@ __all__ = ['STUDY', 'TAG_CHARS', 'tracking_uri', 'store_exists', 'StoreError', '
 # %% ../nbs/17_tracking.ipynb #dd72c8f1
 import contextlib, getpass, hashlib, json, math, os, platform, posixpath, re, shlex, shutil, socket
 import subprocess, sys, tempfile, threading, time, traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -237,11 +237,35 @@ def metric_name(name: str) -> str:
     raise ValueError(f'{name!r} cannot name a metric or parameter: MLflow takes {takes}')
 
 # %% ../nbs/17_tracking.ipynb #7c1d20e4
-def port_file() -> Path:
-    "While `wysiwyg ui` serves these runs, its port."
+def _port_file() -> Path:
+    "While `wysiwyg ui` serves a store: its port, and which."
     return runs_dir() / 'ui.port'
 
 
+@contextlib.contextmanager
+def serving(port: int) -> Iterator[None]:
+    "Meanwhile links name the port at which this store is served."
+    told = f'{port} {tracking_uri()}'
+    with contextlib.suppress(OSError):
+        _port_file().write_text(told, 'utf8')
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            if _port_file().read_text('utf8') == told:  # another may serve by now
+                _port_file().unlink()
+
+
+def _served_at() -> str:
+    "The port at which this store is served now, or ''."
+    with contextlib.suppress(OSError, ValueError, OverflowError):
+        port, store = _port_file().read_text('utf8').split(' ', 1)
+        if store == tracking_uri():
+            socket.create_connection(('127.0.0.1', int(port)), 0.2).close()
+            return port
+    return ''
+
+# %% ../nbs/17_tracking.ipynb #7c1d20e3
 def ui_address(port: int = None) -> str:
     """Where MLflow's pages are: the server's own address, else this machine's at `port`.
 
@@ -250,8 +274,7 @@ def ui_address(port: int = None) -> str:
     uri = tracking_uri()
     if uri.startswith('http'):
         return re.sub(r'//[^/@]*@', '//', uri).rstrip('/')
-    serving = port_file().read_text('utf8') if port_file().exists() else ''
-    return f'http://127.0.0.1:{port or serving or os.environ.get("PORT") or 5000}'
+    return f'http://127.0.0.1:{port or _served_at() or os.environ.get("PORT") or 5000}'
 
 
 def experiment_link(study: str, charts: bool = True, port: int = None) -> str | None:

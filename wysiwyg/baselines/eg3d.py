@@ -296,7 +296,9 @@ class EG3DMethod:
     label_kinds = ('camera',)
 
     def adapted(self, run: Run) -> Run:
-        return override(run, system=self.name, **_sizes(run), **_LIKE_EG3D)
+        exact = run.backbone.resample == 'stylegan2'
+        filters = {'backbone.resample': 'stylegan2' if exact else 'fir'}
+        return override(run, system=self.name, **_sizes(run), **_LIKE_EG3D, **filters)
 
     def generator(self, run: Run, start: bool = True) -> EG3DGenerator:
         check_sizes(run)
@@ -351,7 +353,6 @@ _LIKE_EG3D = {
     'backbone.per_plane': False,
     'backbone.combine': 'mean',
     'backbone.padding': 'zeros',
-    'backbone.resample': 'fir',
     'render.strata': False,
     'discriminator.resample': 'fir',
 }
