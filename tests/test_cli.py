@@ -419,7 +419,10 @@ def test_a_users_own_set_trains_and_ctrl_c_leaves_a_checkpoint(own, tmp_path):
     p.send_signal(signal.SIGINT)
     _, err = p.communicate(timeout=60)
     assert p.returncode == 130, err
-    assert list((tmp_path / 'run').glob('ckpt-*.pt')), err
+    checkpoints = sorted((tmp_path / 'run').glob('ckpt-*.pt'))
+    assert checkpoints, err
+    images = int(checkpoints[-1].stem.split('-')[1])
+    assert f'{images:,} images in' in (tmp_path / 'run/MODEL_CARD.md').read_text()
 
 
 def test_faults_are_listed_before_the_first_step(own, tmp_path):

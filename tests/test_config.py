@@ -321,7 +321,7 @@ def test_samplers_of_two_looks_need_four_samples(kind, samples):
         ),
         (
             {'probe.resolution': 16},
-            'probe.resolution = 16, resolution = 32: the proposal network quadruples the probe; '
+            'probe.resolution = 16, resolution = 32: a proposal has four times the side of the probe; '
             'give probe.resolution 8',
         ),
     ],

@@ -235,6 +235,7 @@ def test_a_pair_without_it_can_be_gone_on_from_and_one_with_it_too(data, tmp_pat
     assert 'begins anew' not in capsys.readouterr().err
     assert same(t.d.state_dict(), again.d.state_dict())
     back = start_from(trainer(PLAIN, data), tmp_path / 'both')
+    assert "has a critic 'features', which this run does without" in capsys.readouterr().err
     assert same(t.d['image'].state_dict(), back.d['image'].state_dict())
     wide = override(RUN, **{'features.width': 12, 'train.network': str(tmp_path / 'both')})
     wide = override(wide, **{'discriminator.loss': 'relativistic'})  # another game is no other size

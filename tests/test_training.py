@@ -1019,8 +1019,11 @@ def test_a_pair_goes_on_with_twice_the_pixels(data, tmp_path):
     assert not unheard.any()
     tall.step()
     assert unheard.any()
-    with pytest.raises(ValueError, match='a schedule.resolution that ends at 16'):
+    with pytest.raises(ValueError, match='ends at 16, or at 32 with --probe.resolution 8'):
         check_start(fourfold, tmp_path / 'fourfold')
+    wider = override(double, **{'discriminator.channel_max': 16})
+    with pytest.raises(ValueError, match='this run: give --discriminator.channel_max 8;'):
+        check_start(wider, tmp_path / 'wider')
     narrow = override(double, **{'discriminator.channel_base': 64})
     with pytest.raises(ValueError, match='6 channels at 32 pixels, which has 2'):
         check_start(narrow, tmp_path / 'narrow')

@@ -711,10 +711,11 @@ def _about(a: Train, data: Dataset, folder: Path, end: str = _RUNNING) -> str:
 
 
 def _verdict(run: Run, folder: Path, seconds: float) -> str:
-    "How a run went, from the last line of its curve."
+    "How a run went, from its generator and the last line of its curve."
     log = folder / 'metrics.jsonl'  # of a run that was ended at once there is none yet
     lines = log.read_text(encoding='utf8').splitlines() if log.exists() else []
-    last = json.loads(lines[-1]) if lines else {'images': 0}
+    last = json.loads(lines[-1]) if lines else {}
+    images = int(notes_of(folder / 'generator.safetensors').get('images', 0))
     opaque = last.get('geometry/opacity', math.nan)
     flaws = []
     if last.get('train/skipped'):
@@ -722,10 +723,10 @@ def _verdict(run: Run, folder: Path, seconds: float) -> str:
     if opaque < 0.05:
         flaws.append(f'nothing is seen (mean opacity {opaque:.3f})')
     total = run.schedule.total
-    if last['images'] < total:
+    if images < total:
         flaws.append(f'it ended before its {total:,.0f} images')
     said = '; '.join(flaws) or 'complete, nothing skipped'
-    return f'{last["images"]:,} images in {seconds / 60:.1f} min of this call. Verdict: {said}.'
+    return f'{images:,} images in {seconds / 60:.1f} min of this call. Verdict: {said}.'
 
 # %% ../nbs/21_cli.ipynb #7d4396bf
 def _keep_files(r, a: Train, data: Dataset, folder: Path, begun: float):
@@ -965,11 +966,13 @@ def _widths(rows: list) -> list[int]:
 
 
 def _columns_text(rows: list) -> str:
-    "Rows of texts as columns: the first and last to the left, the others to the right."
+    "Rows of texts as columns: the first, the last and those with brackets to the left, others to the right."
     widths = _widths(rows)
+    left = [any('(' in str(cell) for cell in column) for column in zip(*rows)]
 
     def line(row):
-        cells = [str(cell).rjust(width) for cell, width in zip(row, widths)]
+        padded = zip(row, widths, left)
+        cells = [f'{cell!s:{"<" if to else ">"}{width}}' for cell, width, to in padded]
         cells[0] = str(row[0]).ljust(widths[0])
         cells[-1] = str(row[-1])
         return '  '.join(cells).rstrip()

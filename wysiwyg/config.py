@@ -334,7 +334,8 @@ class TrainConfig:
     # pictures of each person in a batch, each in another group of mini-batch statistics; the mapping sees one
     # label for all of them, so that `swap` holds for the first alone (not in the paper)
     views: int = 1
-    network: str = ''  # generator file, no wider, to start from, its critics beside it; empty: from scratch
+    # generator's file or folder to start from; this run may be wider, or of twice the pixels; empty: scratch
+    network: str = ''
     # bfloat16 in the backbone, the proposal network, D's blocks and, on tensor cores, the field; mapping,
     # sampler, R1 and D's last layers stay float32
     bf16: bool = False
@@ -1059,7 +1060,7 @@ def _detail_relations(r: Run, side: int):
     yield (
         'probe.resolution resolution',
         lambda: side == 4 * r.probe.resolution,
-        f'the proposal network quadruples the probe; give probe.resolution {side // 4}',
+        f'a proposal has four times the side of the probe; give probe.resolution {side // 4}',
     )
     yield (
         'proposal.kernel',

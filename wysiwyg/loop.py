@@ -273,6 +273,8 @@ def start_from(t: Trainer, network: str | Path) -> Trainer:
             print(f'note: {judge.name} has no critic {critic!r}; it begins anew', file=sys.stderr)
         else:
             told.append((judge.name, (net,), state))
+    for critic in _named_critics(t.d, d) - set(t.d):
+        print(f'note: {judge.name} has a critic {critic!r}, which this run does without', file=sys.stderr)
     for name, nets, state in told:
         fitted = _fitted(state, nets[0], name, g.run, t.run)
         if bad := _not_finite(state):
@@ -281,7 +283,7 @@ def start_from(t: Trainer, network: str | Path) -> Trainer:
             net.load_state_dict(fitted)
     return t
 
-
+# %% ../nbs/15a_loop.ipynb #588c4699
 def _critics_of(critics: nn.ModuleDict) -> nn.Module:
     "What `discriminator.safetensors` holds: the critic, or all of them by name where there are several."
     return next(iter(critics.values())) if len(critics) == 1 else critics
@@ -289,11 +291,16 @@ def _critics_of(critics: nn.ModuleDict) -> nn.Module:
 
 def _of_critic(name: str, critics: nn.ModuleDict, saved: dict[str, Tensor]) -> dict[str, Tensor] | None:
     "A critic's weights in what `discriminator.safetensors` holds; None where it is not among them."
-    first = next(iter(critics))
-    if not any(key.startswith(f'{first}.') for key in saved):  # of a single critic, without its name
-        return saved if name == first else None
+    if not _named_critics(critics, saved):  # of a single critic, without its name
+        return saved if name == next(iter(critics)) else None
     mine = {key.removeprefix(f'{name}.'): x for key, x in saved.items() if key.startswith(f'{name}.')}
     return mine or None
+
+# %% ../nbs/15a_loop.ipynb #588c4698
+def _named_critics(critics: nn.ModuleDict, saved: dict[str, Tensor]) -> set[str]:
+    "The critics in `discriminator.safetensors`; none where it holds a single one, without its name."
+    names = {key.split('.')[0] for key in saved}
+    return names if next(iter(critics)) in names else set()
 
 # %% ../nbs/15a_loop.ipynb #fede920b
 def _read_pair(network: str | Path, device: torch.device) -> tuple[Path, Path, Generator, dict[str, Tensor]]:
@@ -333,13 +340,27 @@ def _sizes(theirs: Run, ours: Run) -> str:
         return f'it is of the system {theirs.system}, this run is of {ours.system}'
     differ = _differing_parts(theirs, ours)
     sizes = {k: v for k, v in differ.items() if not k.startswith(_NO_SIZES)}
-    wider = {k for k in _WIDTHS if k in sizes and sizes[k] < flat(ours)[k]}  # widened where they can be
-    if wider < sizes.keys():
-        sizes = {k: v for k, v in sizes.items() if k not in wider}
+    fits = {k for k in _WIDTHS if k in sizes and sizes[k] < flat(ours)[k]}  # widened where they can be
+    doubled = (
+        ours.resolution == 2 * theirs.resolution and ours.probe.resolution == 2 * theirs.probe.resolution
+    )
+    if doubled:  # grown where it can be, but not wider too
+        fits = fits - {'discriminator.channel_base'} | {'probe.resolution'}
+    if fits < sizes.keys():
+        sizes = {k: v for k, v in sizes.items() if k not in fits}
+        doubled = doubled and bool(sizes)
     options = [f'--{k} {_as_option(value)}' for k, value in sizes.items()]
-    if theirs.resolution != ours.resolution:
-        options.append(f'a schedule.resolution that ends at {theirs.resolution}')
+    if theirs.resolution != ours.resolution and not doubled:
+        options.append(_ends_at(theirs))
     return f'give {", ".join(options)}' if options else 'it is of another pair'
+
+
+def _ends_at(theirs: Run) -> str:
+    "The picture's side that a pair goes on with."
+    same = f'a schedule.resolution that ends at {theirs.resolution}'
+    if theirs.system != 'wysiwyg':
+        return same
+    return f'{same}, or at {2 * theirs.resolution} with --probe.resolution {2 * theirs.probe.resolution}'
 
 # %% ../nbs/15a_loop.ipynb #a1b2c3d4
 def _differing_parts(theirs: Run, ours: Run) -> dict:

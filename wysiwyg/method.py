@@ -214,7 +214,7 @@ def _check_sizes(run: Run):
         )
     if run.resolution != 4 * run.probe.resolution:
         raise ValueError(
-            f'the proposal network quadruples the probe: final resolution {run.resolution} '
+            f'a proposal has four times the side of the probe: final resolution {run.resolution} '
             f'needs probe.resolution {run.resolution // 4}, got {run.probe.resolution}'
         )
 

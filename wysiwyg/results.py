@@ -370,10 +370,11 @@ _LEGEND = (
 )
 
 
-def _explained(metrics: list[str]) -> str:
-    "How to read a table of them, and what they mean, as a list (Markdown)."
+def _explained(metrics: list[str], spread: bool) -> str:
+    "How to read a table of them, with intervals or without, and what they mean, as a list (Markdown)."
     meant = '\n'.join(f'- {name}: {meaning}' for name, meaning in _meanings(metrics).items())
-    return f'± 95 % interval over seeds; {_LEGEND}.\n\n{meant}'
+    seeds = '± 95 % interval over seeds' if spread else '1 seed, so no ±'
+    return f'{seeds}; {_LEGEND}.\n\n{meant}'
 
 # %% ../nbs/17a_results.ipynb #7ebd21dc
 def brief(
@@ -403,7 +404,7 @@ def brief(
     shown = _written(compared, baseline).reset_index().values.tolist()
     table = markdown_table(['arm', *map(heading, first)], shown)
     leads = '\n'.join(filter(None, (_leader(compared, name, baseline) for name in first)))
-    meant = _explained(first) if explain else ''
+    meant = _explained(first, '±' in table) if explain else ''
     left = len(metrics) - most
     more = f'{left} more metrics in compare.html.' if left > 0 else ''
     return '\n\n'.join(filter(None, (table, leads, meant, more)))
@@ -481,7 +482,8 @@ def briefs(study: str, compared: list[tuple], where: dict = None) -> str:
         table = brief(study, base, names, arms, len(names), False, where)
         parts += [f'**{beside(base, list(arms))}**', table]  # MLflow's page shows headings as plain text
     every = dict.fromkeys(name for _, names, _ in compared for name in names)
-    return '\n\n'.join([*parts, _explained(list(every))])
+    spread = any('±' in part for part in parts)
+    return '\n\n'.join([*parts, _explained(list(every), spread)])
 
 
 def conclusion(study: str, baseline: str, arms=None, pairs=(), link: str = '', where: dict = None) -> str:

@@ -848,7 +848,7 @@ def _open_run(study: str, arm: str, seed: int, params, name: str, resume: str, t
 def _go_on(client, run: str, tags: dict[str, str]) -> str:
     "Open a run again, with these tags; its id."
     client.update_run(run, status='RUNNING')
-    now = {'wysiwyg.stopped_at': '', 'wysiwyg.seen': int(time.time())}
+    now = {'wysiwyg.stopped_at': '', 'wysiwyg.traceback': '', 'wysiwyg.seen': int(time.time())}
     for k, v in (tags | now).items():
         client.set_tag(run, k, v)
     return run
