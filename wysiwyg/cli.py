@@ -949,10 +949,10 @@ def _eval_text(a: Eval, scores: dict[str, float]) -> str:
 def _narrower(rows: list) -> str:
     "A table as columns, or turned, whichever takes less width; on a terminal what does not fit stands below."
     rows = min((rows, list(zip(*rows))), key=lambda table: sum(_widths(table)))
-    first, *others = list(zip(*rows))
-    room = shutil.get_terminal_size((10_000, 24)).columns - _widths(rows)[0]
+    (first, *others), (margin, *widths) = list(zip(*rows)), _widths(rows)
+    room = shutil.get_terminal_size((10_000, 24)).columns - margin
     pieces, used = [[]], 0
-    for column, width in zip(others, _widths(rows)[1:]):
+    for column, width in zip(others, widths):
         if pieces[-1] and used + width + 2 > room:
             pieces.append([])
             used = 0

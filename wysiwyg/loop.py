@@ -346,10 +346,10 @@ def _sizes(theirs: Run, ours: Run) -> str:
     )
     if doubled:  # grown where it can be, but not wider too
         fits = fits - {'discriminator.channel_base'} | {'probe.resolution'}
-    if fits < sizes.keys():
-        sizes = {k: v for k, v in sizes.items() if k not in fits}
-        doubled = doubled and bool(sizes)
-    options = [f'--{k} {_as_option(value)}' for k, value in sizes.items()]
+    left = {k: v for k, v in sizes.items() if k not in fits}
+    if not doubled:  # where all of it fits, nothing else says what differs
+        left = left or sizes
+    options = [f'--{k} {_as_option(value)}' for k, value in left.items()]
     if theirs.resolution != ours.resolution and not doubled:
         options.append(_ends_at(theirs))
     return f'give {", ".join(options)}' if options else 'it is of another pair'
