@@ -49,6 +49,25 @@ def test_dtype_is_kept(dtype):
     assert {x.dtype for x in labels + places} == {dtype}
 
 
+WHOLE = torch.tensor([0, 1])
+POSE = torch.diag_embed(torch.tensor([[1, -1, -1, 1]]))
+
+
+@pytest.mark.parametrize(
+    'make, arguments',
+    [
+        (orbit, (WHOLE, 0)),
+        (orbit, (0.5, WHOLE)),
+        (look_at, (torch.tensor([[0, 1, 3]]),)),
+        (from_opengl, (POSE,)),
+        (from_blender, (POSE, torch.tensor([1]))),
+    ],
+)
+def test_whole_numbers_lose_no_fraction(make, arguments):
+    floats = [x.float() if torch.is_tensor(x) else x for x in arguments]
+    close(make(*arguments).label, make(*floats).label, 0)
+
+
 @pytest.mark.parametrize('eye', [(0.0, 2.7, 0), (0.0, -2.7, 0), (1e-7, 2.7, 1e-7), (0.0, 0, -2.7)])
 @pytest.mark.parametrize('up', [(0.0, 1, 0), (0.0, 0, 1), (1.0, 1, 1)])
 def test_poles_are_rigid_and_have_finite_gradients(eye, up):

@@ -297,6 +297,8 @@ def test_json_is_json(capsys):
         ('eval --record a/b', "'a/b' cannot name"),
         ('eval --normals n.zip', '--normals is of a published --protocol: give one'),
         ('eval --inception-sha 0', '--inception-sha is of a published --protocol: give one'),
+        ('eval --worst w.jpg', "--worst must end with .png, got 'w.jpg'"),
+        ('eval --worst w.png --protocol normal_fid10k', '--worst is of no published --protocol'),
         ('render --outdir o --trunc nan', '--trunc must be from -4 to 4, got nan'),
         ('render --outdir o --pitch=-inf', '--pitch must be from -1.6 to 1.6, got -inf'),
         ('render --outdir o --radius nan', '--radius must be from 0.01 to 1000, got nan'),

@@ -1,6 +1,7 @@
 "Judges of heads: closed forms and brute force, what they say of spoiled heads, and what they may be told."
 
 import math
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import headnet as script
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_run import RUN
 from hypothesis import given, strategies as st
 from scipy.linalg import sqrtm
@@ -18,11 +20,14 @@ from wysiwyg.cli import main
 from wysiwyg.config import HeadsConfig
 from wysiwyg.core import rng, to_image
 from wysiwyg.data import Dataset, png_bytes, write_zip
+from wysiwyg.generator import save_generator
 from wysiwyg.heads import head_camera, load_head_model, render_heads, sample_person, truth
 from wysiwyg.judges import (
     SIDE,
+    SIDES,
     bumps,
     bumpy,
+    costliest,
     coverage,
     depth_at,
     depth_normals,
@@ -32,6 +37,8 @@ from wysiwyg.judges import (
     headnet_path,
     judge_cameras,
     judge_heads,
+    known_heads,
+    look_at_heads,
     precision,
     relief,
     shape_codes,
@@ -42,7 +49,7 @@ from wysiwyg.judges import (
     without_nose,
 )
 from wysiwyg.method import WYSIWYG
-from wysiwyg.metrics import fakes, features, frechet, is_distance, metric, same_protocol
+from wysiwyg.metrics import fakes, features, frechet, is_distance, latents, metric, same_protocol
 
 SEED = st.integers(0, 10**6)
 
@@ -379,6 +386,38 @@ def test_all_numbers_are_finite_repeat_and_have_floors(g, data, tmp_path):
     } <= names
     assert all(metric(name).better for name in names)
     assert not any('floor' in name for name in judge_heads(g, data, n=12, floors=False, cache=tmp_path))
+
+
+def test_the_costliest_are_drawn_as_they_were_judged(g, data, tmp_path):
+    judged = look_at_heads(g, data, n=12, seed=3, floors=False, cache=tmp_path)
+    shares = judged.shape_shares()
+    assert shares.sum().item() == pytest.approx(judged.scores()['eval/shape_fd_front1_12'])
+    who, pictures = costliest(g, data, shares, seed=3, people=2)
+    assert who == shares.topk(2).indices.tolist()
+    assert pictures.shape == (8, 3, RUN.resolution, RUN.resolution)
+    seen, _ = judge_cameras(data, 12, 3)
+    z = latents(g, who, 3)
+    planes = g.synthesize(g.map(z, seen[who]))
+    for i, yaw in enumerate(SIDES.values()):
+        view = orbit(torch.full((2,), yaw), torch.zeros(2))
+        want = g.render(planes, view, normals=True, key=(3, 'costliest'))
+        torch.testing.assert_close(pictures[2 * i : 2 * i + 2], want.image().clamp(0, 1))
+    torch.testing.assert_close(pictures[6:], want.normal_colors(view).clamp(0, 1))
+
+
+def test_eval_draws_the_worst(g, data, tmp_path, monkeypatch, capsys):
+    network, out = tmp_path / 'g.safetensors', tmp_path / 'worst.png'
+    save_generator(g, network)
+    asked = ['eval', '--network', str(network), '--data', str(data.path), '--worst', str(out)]
+    assert main([*asked, '--n', '12', '--no-track']) == 0
+    drawn = capsys.readouterr().err
+    assert re.search(rf'8 of 12 people make \d+% of the distance between shapes: {out}', drawn)
+    assert Image.open(out).size == (72 + 8 * 128, 16 + 4 * 128)
+    monkeypatch.setattr(metrics, 'evaluate', lambda *a, **k: pytest.fail('measured'))
+    assert main([*asked, '--n', '25', '--no-track']) == 2
+    said = '--worst looks at 25 heads with their truth, heads.zip has 24: choose a smaller --n'
+    assert said in capsys.readouterr().err
+    assert known_heads(data) == 24
 
 
 def test_what_cannot_be_judged_is_said(g, data, tmp_path, capsys):

@@ -45,6 +45,7 @@ from wysiwyg.metrics import (
     fakes,
     features,
     frechet,
+    frechet_shares,
     frontal_flatness,
     inception,
     intervals,
@@ -88,6 +89,45 @@ def test_frechet_is_a_squared_distance(seed, n, m, d):
     assert f == pytest.approx(frechet(y, x), rel=1e-6, abs=1e-6)
     assert f == pytest.approx(frechet(x @ turn, y @ turn), rel=1e-4, abs=1e-4)
     assert frechet(x, x + shift) == pytest.approx(shift.square().sum().item(), rel=1e-3, abs=1e-4)
+
+
+@given(SEED, st.integers(2, 60), st.integers(2, 60), st.integers(2, 20))
+def test_shares_are_positive_and_sum_to_the_distance(seed, n, m, d):
+    g = rng(seed)
+    x = torch.randn(n, d, generator=g)
+    y = torch.randn(m, d, generator=g) * 2 + 0.5
+    shares = frechet_shares(x, y)
+    assert (shares >= 0).all()
+    assert shares.sum().item() == pytest.approx(frechet(x, y), rel=1e-6, abs=1e-6)
+    order = torch.randperm(m, generator=g)
+    if min(n, m) > d + 1:  # else there are several ways that cost as little
+        torch.testing.assert_close(frechet_shares(x, y[order]), shares[order], rtol=1e-6, atol=1e-9)
+
+
+def test_shares_are_moves_of_the_matrix_root():
+    "The map of optimal transport between two Gaussians, from SciPy's roots."
+    from scipy.linalg import inv, sqrtm
+
+    x = torch.randn(90, 5, generator=rng('x')).double()
+    mix = torch.randn(5, 5, generator=rng('mix'))
+    y = (torch.randn(70, 5, generator=rng('y')) @ mix).double() + 1
+    c, d = torch.cov(x.T).numpy(), torch.cov(y.T).numpy()
+    root = sqrtm(d)
+    carry = inv(root) @ sqrtm(root @ c @ root).real @ inv(root)
+    around = (y - y.mean(0)).numpy()
+    shift = (y.mean(0) - x.mean(0)).numpy()
+    moves = (around - around @ carry) * (70 / 69) ** 0.5 + shift
+    assert frechet_shares(x, y).numpy() == pytest.approx((moves**2).sum(1) / 70, rel=1e-6)
+
+
+def test_a_stranger_has_the_largest_share():
+    x = torch.randn(200, 6, generator=rng('x'))
+    y = torch.randn(150, 6, generator=rng('y'))
+    y[17] = 9.0
+    shares = frechet_shares(x, y)
+    assert shares.argmax() == 17 and shares[17] > 0.5 * shares.sum()
+    with pytest.raises(ValueError, match='y holds 1 non-finite values'):
+        frechet_shares(x, y.index_put((torch.tensor(3), torch.tensor(2)), torch.tensor(math.inf)))
 
 
 @given(SEED)

@@ -91,6 +91,7 @@ class Eval:
     inception: str = ''  # canonical Inception, a file of yours
     inception_sha: str = ''  # SHA-256 of other weights that you trust; the metric's name then says so
     normals: str = ''  # true normal maps as a set, for normal_fid10k
+    worst: str = ''  # PNG to write of the people who add most to the distance between shapes
     record: str = ''  # write data/results/<record>.json
     track: bool = True  # into the MLflow run that made the generator, else into wysiwyg/eval
     json: bool = False  # results as JSON
@@ -775,35 +776,61 @@ def _open_generator(network: str) -> Generator:
 
 def _eval_command(a: Eval) -> dict:
     "Every metric, with floors; or one published protocol."
-    from wysiwyg.heads import truth_path
-    from wysiwyg.judges import headnet, judge_heads
-    from wysiwyg.metrics import evaluate
     from wysiwyg.tracking import safe
 
     _refuse_unread(a)
+    if a.worst:
+        _check_out(a.worst, '.png', option='--worst')
     if a.record:
         check_writable(data_dir() / 'results' / f'{safe(a.record)}.json')
     g = _open_generator(a.network)
     if a.untrained:
         torch.manual_seed(a.seed)
         g = method_of(g.run).generator(g.run).eval().to(next(g.parameters()).device)
-    if a.protocol:
-        scores = _protocol_scores(a, g)
-    else:
-        data = _eval_data(a, g)
-        if truth_path(data.path).exists():
-            headnet()  # a damaged file is told of before pictures are made
-        scores = evaluate(g, data, n=a.n, seed=a.seed, progress=True)
-        scores |= judge_heads(g, data, n=a.n, seed=a.seed, progress=True)
+    scores = _protocol_scores(a, g) if a.protocol else _scores_of_set(a, g)
     if a.record:
         _record_scores(a, scores)
     if a.track and not a.untrained:
-        _tell_scores(a.network, scores, f'n {a.n}, seed {a.seed}', g.run.system)
+        _tell_scores(a.network, scores, f'n {a.n}, seed {a.seed}', g.run.system, a.worst)
     return scores
+
+# %% ../nbs/21_cli.ipynb #21c0de06
+def _scores_of_set(a: Eval, g: Generator) -> dict[str, float]:
+    "Every metric with its floor; writes the picture of --worst. UsageError where too few shapes are known."
+    from wysiwyg.judges import headnet, known_heads, look_at_heads
+    from wysiwyg.metrics import evaluate
+
+    data = _eval_data(a, g)
+    known = known_heads(data)
+    if a.worst and known < a.n:
+        said = f'--worst looks at {a.n} heads with their truth, {data.path.name} has {known}'
+        raise _UsageError(f'{said}: choose a smaller --n, or leave it out')
+    if known:
+        headnet()  # a damaged file is told of before pictures are made
+    scores = evaluate(g, data, n=a.n, seed=a.seed, progress=True)
+    judged = look_at_heads(g, data, n=a.n, seed=a.seed, progress=True)
+    if not judged:
+        return scores
+    if a.worst:
+        _draw_worst(a, g, data, judged.shape_shares())
+    return scores | judged.scores()
+
+
+def _draw_worst(a: Eval, g: Generator, data: Dataset, shares: torch.Tensor):
+    "The people who add most to the distance between shapes, a column each, and on stderr how much."
+    from wysiwyg.judges import SIDES, costliest
+
+    who, pictures = costliest(g, data, shares, a.seed)
+    part = shares / shares.sum()
+    _save_labelled(Path(a.worst), pictures, [f'{i}: {part[i]:.1%}' for i in who], [*SIDES, 'normals'])
+    said = f'{len(who)} of {len(shares)} people make {part[who].sum():.0%} of the distance between shapes'
+    print(f'{said}: {a.worst}', file=sys.stderr)
 
 # %% ../nbs/21_cli.ipynb #21c0f041
 def _refuse_unread(a: Eval):
-    "UsageError for an option that published protocols alone read, where none is asked."
+    "UsageError for an option that published protocols alone read, or do not, beside the others."
+    if a.worst and a.protocol:
+        raise _UsageError('--worst is of no published --protocol: give one of the two')
     for name in ('inception', 'inception_sha', 'normals'):
         if getattr(a, name) and not a.protocol:
             raise _UsageError(f'--{name.replace("_", "-")} is of a published --protocol: give one')
@@ -849,14 +876,17 @@ def _record_scores(a: Eval, scores: dict[str, float]):
     write_results(a.record, rows, ' '.join(['wysiwyg eval', *options]))
 
 # %% ../nbs/21_cli.ipynb #396f3027
-def _tell_scores(network: str, scores: dict[str, float], how: str, system: str):
+def _tell_scores(network: str, scores: dict[str, float], how: str, system: str, picture: str = ''):
     "Scores into MLflow, where there is one, and their link on stderr; a silent store costs a warning."
     try:
-        from wysiwyg.tracking import run_link
+        from wysiwyg.tracking import open_store, run_link
     except ImportError:
         return
     try:
-        print(_mlflow_line(run_link(_keep_scores(network, scores, how, system))), file=sys.stderr)
+        run = _keep_scores(network, scores, how, system)
+        if picture:
+            open_store().log_artifact(run, picture, 'eval')
+        print(_mlflow_line(run_link(run)), file=sys.stderr)
     except (ImportError, OSError) as e:
         print(f'warning: {e}; the scores are not in MLflow', file=sys.stderr)
 
@@ -1094,10 +1124,10 @@ def _warn_empty(view: tuple[float, float], own: tuple[float, float]):
     print(f'warning: in some views nothing is seen from {place}: {mend}', file=sys.stderr)
 
 
-def _check_out(path: str, *formats: str):
+def _check_out(path: str, *formats: str, option: str = '--out'):
     "UsageError for another format; WriteError where no file can be made there."
     if Path(path).suffix.lower() not in formats:
-        raise _UsageError(f'--out must end with {" or ".join(formats)}, got {path!r}')
+        raise _UsageError(f'{option} must end with {" or ".join(formats)}, got {path!r}')
     check_writable(path)
 
 
