@@ -25,6 +25,7 @@ from wysiwyg.heads import head_camera, load_head_model, render_heads, sample_per
 from wysiwyg.judges import (
     SIDE,
     SIDES,
+    Judged,
     bumps,
     bumpy,
     costliest,
@@ -390,6 +391,7 @@ def test_all_numbers_are_finite_repeat_and_have_floors(g, data, tmp_path):
 
 def test_the_costliest_are_drawn_as_they_were_judged(g, data, tmp_path):
     judged = look_at_heads(g, data, n=12, seed=3, floors=False, cache=tmp_path)
+    assert isinstance(judged, Judged) and judged.rest is None
     shares = judged.shape_shares()
     assert shares.sum().item() == pytest.approx(judged.scores()['eval/shape_fd_front1_12'])
     who, pictures = costliest(g, data, shares, seed=3, people=2)
