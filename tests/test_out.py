@@ -58,7 +58,9 @@ def test_a_grid_is_what_render_writes_in_rows_of_kinds(network, tmp_path, capsys
     asked = f'--network {network} --seeds 3,5 --yaws=-.4,.4 --pitch .1 --trunc .6 --kinds normal,image,depth'
     code, said, _ = called(f'grid --out {tmp_path}/all.png {asked} --json', capsys)
     assert code == 0
-    assert json.loads(said) | {'file': ''} == {'file': '', 'people': 2, 'rows': 6, 'columns': 2}
+    told = json.loads(said)
+    assert told.pop('depth') == 'light to dark, 2.2 to 3.2 world units from the camera'
+    assert told | {'file': ''} == {'file': '', 'people': 2, 'rows': 6, 'columns': 2}
     assert called(f'render --outdir {tmp_path}/each {asked}', capsys)[0] == 0
     every = pixels(tmp_path / 'all.png')
     names = [f'seed{seed:04d}_yaw{{}}_{kind}.png' for seed in (3, 5) for kind in ('normal', 'image', 'depth')]

@@ -1019,11 +1019,11 @@ def render(a: Render) -> dict:
     folder = Path(a.outdir)
     check_writable(folder / 'grid.png')
     if a.grid:
-        return {'files': [_save_png(folder / 'grid.png', *_sheet_of(a, by_kind=False))]}
+        return {'files': [_save_png(folder / 'grid.png', *_sheet_of(a, by_kind=False))]} | _scales(a)
     files = []
     for (seed, view, kind), picture in _look(a, at_once=False):
         files.append(_save_png(folder / f'seed{seed:04d}{view}_{kind}.png', picture, 1))
-    return {'files': files}
+    return {'files': files} | _scales(a)
 
 # %% ../nbs/21_cli.ipynb #21c0f007
 @torch.no_grad()
@@ -1033,7 +1033,18 @@ def _grid_command(a: Grid) -> dict:
     pictures, columns = _sheet_of(a, by_kind=True)
     file, rows = _save_png(Path(a.out), pictures, columns), len(pictures) // columns
     people = rows // len(_parse_kinds(a.kinds))
-    return {'file': file, 'people': people, 'rows': rows, 'columns': columns}
+    return {'file': file, 'people': people, 'rows': rows, 'columns': columns} | _scales(a)
+
+
+def _scales(a: Render | Grid) -> dict[str, str]:
+    "What the colours of depths and of samples stand for, as `_colored` gives them."
+    run = _open_generator(a.network).run
+    render, most = run.render, 2 * run.sampler.samples
+    said = {
+        'depth': f'light to dark, {render.near:g} to {render.far:g} world units from the camera',
+        'samples': f'dark to light, 0 to {most} or more a ray',
+    }
+    return {kind: said[kind] for kind in _parse_kinds(a.kinds) if kind in said}
 
 
 def _sheet_of(a: Render | Grid, by_kind: bool) -> tuple[torch.Tensor, int]:
