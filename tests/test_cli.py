@@ -33,6 +33,7 @@ from wysiwyg.cli import (
     _error_text,
     _eval_text,
     _keep_scores,
+    _tell_scores,
     main,
     _notebook_parameters,
     parse,
@@ -395,6 +396,9 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
     told = client.get_metric_history(run.info.run_id, 'eval/psnr')
     assert [(m.step, m.value) for m in told] == [(0, 30.0)]
     assert client.get_run(run.info.run_id).info.status == 'FINISHED'
+    (tmp_path / 'worst.png').write_bytes(b'a picture')
+    _tell_scores(str(network), {'eval/psnr': 31.0}, 'n 8', 'wysiwyg', str(tmp_path / 'worst.png'))
+    assert [a.path for a in client.list_artifacts(run.info.run_id, 'eval')] == ['eval/worst.png']
     (tmp_path / 'other.safetensors').write_bytes(b'of unknown origin')
     other = client.get_run(
         _keep_scores(str(tmp_path / 'other.safetensors'), {'eval/psnr': 20.0}, 'n 8', 'eg3d')

@@ -87,8 +87,10 @@ _HEADER = 'cuda_on_cpu.h'
 _WIDE = ['-mprefer-vector-width=512'] if platform.machine() == 'x86_64' else []
 _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fopenmp', '-fPIC', *_WIDE)
 # -ffast-math lets g++ vectorise sines and exponentials, and think that nothing is NaN: the others compare
-_FAST = dict.fromkeys(('field', 'field_backward'), ('-ffast-math',))
-_FAST['sdf_pdf'] = (
+_OWN_FLAGS = dict.fromkeys(('field', 'field_backward'), ('-ffast-math',))
+# tensor cores are imitated here for tests alone, which wait for the compiler
+_OWN_FLAGS |= dict.fromkeys(('field_mma', 'field_mma_backward'), ('-O2',))
+_OWN_FLAGS['sdf_pdf'] = (
     '-fno-math-errno',
     '-fno-trapping-math',
     '-D__FAST_MATH__',
@@ -150,7 +152,7 @@ def build_cpu(kernel: str, extra: tuple[str, ...] = (), text: str = None, **cons
     header = _header()
     constants = dict(LANES=1, SHARED_FLOATS=1) | constants
     source = _cpu_source(kernel, text, constants.pop('SHARED_FLOATS'), **constants)
-    flags = [*_FLAGS, *_FAST.get(kernel, ()), *extra]
+    flags = [*_FLAGS, *_OWN_FLAGS.get(kernel, ()), *extra]
     everything = '\0'.join((source, header.read_text('utf8'), *flags, _machine()))
     key = hashlib.sha256(everything.encode()).hexdigest()[:20]
     path = cache_dir() / f'{kernel}-{key}.so'
