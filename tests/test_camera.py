@@ -61,11 +61,16 @@ POSE = torch.diag_embed(torch.tensor([[1, -1, -1, 1]]))
         (look_at, (torch.tensor([[0, 1, 3]]),)),
         (from_opengl, (POSE,)),
         (from_blender, (POSE, torch.tensor([1]))),
+        (Camera.from_label, (torch.cat([POSE.flatten(1), torch.eye(3).long().flatten()[None]], 1),)),
     ],
 )
 def test_whole_numbers_lose_no_fraction(make, arguments):
     floats = [x.float() if torch.is_tensor(x) else x for x in arguments]
     close(make(*arguments).label, make(*floats).label, 0)
+
+
+def test_whole_focal_lengths_keep_the_principal_point():
+    close(intrinsics(torch.tensor([4])), intrinsics(torch.tensor([4.0])), 0)
 
 
 @pytest.mark.parametrize('eye', [(0.0, 2.7, 0), (0.0, -2.7, 0), (1e-7, 2.7, 1e-7), (0.0, 0, -2.7)])

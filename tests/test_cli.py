@@ -374,7 +374,7 @@ def test_a_number_whose_network_was_a_critic_says_so(monkeypatch):
     assert not any(line.endswith(said) for line in lines)
 
 
-def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, capsys, store):
+def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, capsys, store, monkeypatch):
     options = ' '.join(SMALL).replace('--no-track', '')
     code, out, err = called(f'train --data {own} --kimg .008 --outdir {tmp_path}/a {options}', capsys)
     network = tmp_path / 'a' / 'generator.safetensors'
@@ -399,6 +399,18 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
     (tmp_path / 'worst.png').write_bytes(b'a picture')
     _tell_scores(str(network), {'eval/psnr': 31.0}, 'n 8', 'wysiwyg', str(tmp_path / 'worst.png'))
     assert [a.path for a in client.list_artifacts(run.info.run_id, 'eval')] == ['eval/worst.png']
+    capsys.readouterr()
+
+    from mlflow.exceptions import MlflowException
+
+    def refuse(*a):
+        raise MlflowException('no room')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(client), 'log_artifact', refuse)
+        _tell_scores(str(network), {'eval/psnr': 32.0}, 'n 8', 'wysiwyg', str(tmp_path / 'worst.png'))
+    told = capsys.readouterr().err
+    assert 'MLflow: http' in told and 'worst.png is not in MLflow' in told
     (tmp_path / 'other.safetensors').write_bytes(b'of unknown origin')
     other = client.get_run(
         _keep_scores(str(tmp_path / 'other.safetensors'), {'eval/psnr': 20.0}, 'n 8', 'eg3d')

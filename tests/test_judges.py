@@ -14,7 +14,7 @@ from small_run import RUN
 from hypothesis import given, strategies as st
 from scipy.linalg import sqrtm
 
-from wysiwyg import judges, metrics
+from wysiwyg import cli, judges, metrics
 from wysiwyg.camera import Camera, camera_rays, empirical_cameras, gaussian_cameras, orbit
 from wysiwyg.cli import main
 from wysiwyg.config import HeadsConfig
@@ -389,12 +389,16 @@ def test_all_numbers_are_finite_repeat_and_have_floors(g, data, tmp_path):
     assert not any('floor' in name for name in judge_heads(g, data, n=12, floors=False, cache=tmp_path))
 
 
-def test_the_costliest_are_drawn_as_they_were_judged(g, data, tmp_path):
+def test_the_costliest_are_drawn_as_they_were_judged(g, data, tmp_path, monkeypatch):
     judged = look_at_heads(g, data, n=12, seed=3, floors=False, cache=tmp_path)
     assert isinstance(judged, Judged) and judged.rest is None
     shares = judged.shape_shares()
     assert shares.sum().item() == pytest.approx(judged.scores()['eval/shape_fd_front1_12'])
     who, pictures = costliest(g, data, shares, seed=3, people=2)
+    monkeypatch.setattr(judges, '_PIXELS', 1)
+    one_by_one = costliest(g, data, shares, seed=3, people=2)[1]
+    assert one_by_one.shape == pictures.shape  # other random numbers, the same people
+    assert (one_by_one - pictures).abs().mean() < 0.1 * pictures.std()
     assert who == shares.topk(2).indices.tolist()
     assert pictures.shape == (8, 3, RUN.resolution, RUN.resolution)
     seen, _ = judge_cameras(data, 12, 3)
@@ -413,13 +417,30 @@ def test_eval_draws_the_worst(g, data, tmp_path, monkeypatch, capsys):
     asked = ['eval', '--network', str(network), '--data', str(data.path), '--worst', str(out)]
     assert main([*asked, '--n', '12', '--no-track']) == 0
     drawn = capsys.readouterr().err
-    assert re.search(rf'8 of 12 people make \d+% of the distance between shapes: {out}', drawn)
+    assert re.search(rf'8 of 12 people make \d+% of the distance between shapes \(evenly 67%\): {out}', drawn)
     assert Image.open(out).size == (72 + 8 * 128, 16 + 4 * 128)
     monkeypatch.setattr(metrics, 'evaluate', lambda *a, **k: pytest.fail('measured'))
     assert main([*asked, '--n', '25', '--no-track']) == 2
-    said = '--worst looks at 25 heads with their truth, heads.zip has 24: choose a smaller --n'
+    said = '--worst looks at 25 heads with their truth, heads.zip has 24: choose --n 24 or less'
     assert said in capsys.readouterr().err
     assert known_heads(data) == 24
+    monkeypatch.setattr(judges, 'truth_path', lambda path: tmp_path / 'none')
+    assert main([*asked, '--n', '2', '--no-track']) == 2
+    assert 'heads.zip has 0: leave --worst out' in capsys.readouterr().err
+
+
+def test_numbers_outlive_a_picture_that_cannot_be_drawn(g, data, tmp_path, monkeypatch, capsys):
+    def full(*a):
+        raise OSError('the disk is full')
+
+    network, out = tmp_path / 'g.safetensors', tmp_path / 'worst.png'
+    save_generator(g, network)
+    monkeypatch.setattr(cli, '_save_labelled', full)
+    asked = ['eval', '--network', str(network), '--data', str(data.path), '--worst', str(out)]
+    assert main([*asked, '--n', '8', '--no-track']) == 0
+    told = capsys.readouterr()
+    assert f'warning: the disk is full; {out} is not drawn' in told.err
+    assert 'shape_fd_front1_8' in told.out
 
 
 def test_what_cannot_be_judged_is_said(g, data, tmp_path, capsys):

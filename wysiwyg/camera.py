@@ -22,16 +22,11 @@ FOCAL = 4.2647  # focal length, image sides
 RADIUS = 2.7  # distance to the origin, world units
 
 
-def _real(x: Tensor) -> Tensor:
-    "Whole numbers as floating point, for 2.7 would become 2 among them."
-    return x if x.is_floating_point() else x.float()
-
-
 def intrinsics(
     focal: Tensor,  # [B] in image sides
 ) -> Tensor:  # [B, 3, 3]
     "Pinhole with square pixels and the principal point in the middle of the image."
-    focal = _real(focal)
+    focal = floating(focal)
     k = torch.zeros(len(focal), 3, 3, dtype=focal.dtype, device=focal.device)
     k[:, 0, 0] = focal
     k[:, 1, 1] = focal
@@ -61,7 +56,7 @@ def look_at(
 
     ValueError where eye and target coincide."""
     expect(eye, 'eye', 'B 3')
-    eye = _real(eye)
+    eye = floating(eye)
     target = torch.as_tensor(target, dtype=eye.dtype, device=eye.device)
     up = torch.as_tensor(up, dtype=eye.dtype, device=eye.device)
     focal = torch.as_tensor(focal, dtype=eye.dtype, device=eye.device)
@@ -111,7 +106,7 @@ def _broadcast(*values: float | Tensor) -> tuple[Tensor, ...]:
     "Numbers and tensors as tensors [B], of the type and device of the first tensor among them."
     like = torch.zeros(1)
     if tensors := [v for v in values if torch.is_tensor(v)]:
-        like = _real(tensors[0])
+        like = floating(tensors[0])
     rows = [torch.as_tensor(v, dtype=like.dtype, device=like.device).reshape(-1) for v in values]
     return torch.broadcast_tensors(*rows)
 
@@ -282,7 +277,7 @@ def from_opengl(
 ) -> Camera:
     "The inverse of `to_opengl`; ValueError for other shapes."
     expect(pose, 'pose', 'B 4 4')
-    pose = _real(pose)
+    pose = floating(pose)
     cam2world = pose * pose.new_tensor([1.0, -1, -1, 1])
     focal = torch.as_tensor(focal, dtype=pose.dtype, device=pose.device)
     return Camera(cam2world, intrinsics(focal.expand(len(pose))))
@@ -308,7 +303,7 @@ def from_blender(
     camera_angle_x: Tensor,  # [B] radians, horizontal
 ) -> Camera:
     "The inverse of `to_blender`; ValueError for other shapes."
-    matrix_world = _real(matrix_world)
+    matrix_world = floating(matrix_world)
     pose = _z_up(matrix_world).T @ matrix_world
     focal = 0.5 / torch.tan(camera_angle_x / 2)
     return from_opengl(pose, focal)

@@ -796,26 +796,31 @@ def _eval_command(a: Eval) -> dict:
 
 # %% ../nbs/21_cli.ipynb #21c0de06
 def _scores_of_set(a: Eval, g: Generator) -> dict[str, float]:
-    "Every metric with its floor; writes the picture of --worst. UsageError where too few shapes are known."
+    "Every metric with its floor, and the picture of --worst. UsageError where too few shapes are known."
     from wysiwyg.judges import headnet, known_heads, look_at_heads
     from wysiwyg.metrics import evaluate
 
     data = _eval_data(a, g)
     known = known_heads(data)
     if a.worst and known < a.n:
+        mend = f'choose --n {known} or less' if known > 1 else 'leave --worst out'
         said = f'--worst looks at {a.n} heads with their truth, {data.path.name} has {known}'
-        raise _UsageError(f'{said}: choose a smaller --n, or leave it out')
+        raise _UsageError(f'{said}: {mend}')
     if known:
         headnet()  # a damaged file is told of before pictures are made
     scores = evaluate(g, data, n=a.n, seed=a.seed, progress=True)
     judged = look_at_heads(g, data, n=a.n, seed=a.seed, progress=True)
     if not judged:
         return scores
+    scores |= judged.scores()
     if a.worst:
-        _draw_worst(a, g, data, judged.shape_shares())
-    return scores | judged.scores()
+        try:
+            _draw_worst(a, g, data, judged.shape_shares())
+        except (OSError, RuntimeError) as e:  # the numbers took longer
+            print(f'warning: {e}; {a.worst} is not drawn', file=sys.stderr)
+    return scores
 
-
+# %% ../nbs/21_cli.ipynb #21c0de07
 def _draw_worst(a: Eval, g: Generator, data: Dataset, shares: torch.Tensor):
     "The people who add most to the distance between shapes, a column each, and on stderr how much."
     from wysiwyg.judges import SIDES, costliest
@@ -824,11 +829,11 @@ def _draw_worst(a: Eval, g: Generator, data: Dataset, shares: torch.Tensor):
     part = shares / shares.sum()
     _save_labelled(Path(a.worst), pictures, [f'{i}: {part[i]:.1%}' for i in who], [*SIDES, 'normals'])
     said = f'{len(who)} of {len(shares)} people make {part[who].sum():.0%} of the distance between shapes'
-    print(f'{said}: {a.worst}', file=sys.stderr)
+    print(f'{said} (evenly {len(who) / len(shares):.0%}): {a.worst}', file=sys.stderr)
 
 # %% ../nbs/21_cli.ipynb #21c0f041
 def _refuse_unread(a: Eval):
-    "UsageError for an option that published protocols alone read, or do not, beside the others."
+    "UsageError for an option that only a published protocol reads, without one; and for --worst beside one."
     if a.worst and a.protocol:
         raise _UsageError('--worst is of no published --protocol: give one of the two')
     for name in ('inception', 'inception_sha', 'normals'):
@@ -879,18 +884,24 @@ def _record_scores(a: Eval, scores: dict[str, float]):
 def _tell_scores(network: str, scores: dict[str, float], how: str, system: str, picture: str = ''):
     "Scores into MLflow, where there is one, and their link on stderr; a silent store costs a warning."
     try:
-        from wysiwyg.tracking import open_store, run_link
+        from wysiwyg.tracking import open_store, plainly, run_link
     except ImportError:
         return
     try:
         run = _keep_scores(network, scores, how, system)
-        if picture:
-            open_store().log_artifact(run, picture, 'eval')
         print(_mlflow_line(run_link(run)), file=sys.stderr)
     except (ImportError, OSError) as e:
         print(f'warning: {e}; the scores are not in MLflow', file=sys.stderr)
+        return
+    if not Path(picture).is_file():
+        return
+    try:
+        with plainly():
+            open_store().log_artifact(run, picture, 'eval')
+    except OSError as e:
+        print(f'warning: {e}; {picture} is not in MLflow', file=sys.stderr)
 
-
+# %% ../nbs/21_cli.ipynb #21c0de08
 def _keep_scores(network: str, scores: dict[str, float], how: str, system: str) -> str:
     """Write scores at step 0 into the run that made the generator, known by the digest of its file.
 
@@ -1038,6 +1049,8 @@ def _grid_command(a: Grid) -> dict:
 
 def _scales(a: Render | Grid) -> dict[str, str]:
     "What the colours of depths and of samples stand for, as `_colored` gives them."
+    if not {'depth', 'samples'} & set(_parse_kinds(a.kinds)):
+        return {}
     run = _open_generator(a.network).run
     render, most = run.render, 2 * run.sampler.samples
     said = {

@@ -509,15 +509,22 @@ def costliest(
     "Who adds most: each from `SIDES`, a view a row, and at last the normals from the side."
     who = shares.argsort(descending=True)[:people].tolist()
     seen, _ = judge_cameras(data, len(shares), seed)
-    z = latents(g, who, seed).to(g.device)
-    planes = g.synthesize(g.map(z, seen[who].to(g.device), trunc))
-    rows = []
+    at_once = max(1, _PIXELS // g.run.resolution**2)
+    parts = [who[i : i + at_once] for i in range(0, len(who), at_once)]
+    pictures = torch.cat([_from_sides(g, part, seen[part], seed, trunc) for part in parts])
+    return who, pictures.transpose(0, 1).flatten(0, 1)
+
+
+def _from_sides(g: Generator, who: list[int], seen: Camera, seed: int, trunc: float) -> Tensor:
+    "[b, 4, 3, R, R] in [0, 1]: what `costliest` shows of each."
+    planes = g.synthesize(g.map(latents(g, who, seed).to(g.device), seen.to(g.device), trunc))
+    views = []
     for yaw in SIDES.values():
         turned = torch.full((len(who),), yaw), torch.zeros(len(who))
-        view = orbit(*turned, _HEADS.radius, _HEADS.focal).to(g.device)
-        out = g.render(planes, view, normals=True, key=(seed, 'costliest'))
-        rows.append(out.image())
-    return who, torch.cat([*rows, out.normal_colors(view)]).cpu().clamp(0, 1)
+        camera = orbit(*turned, _HEADS.radius, _HEADS.focal).to(g.device)
+        out = g.render(planes, camera, normals=True, key=(seed, 'costliest'))
+        views.append(out.image())
+    return torch.stack([*views, out.normal_colors(camera)], 1).cpu().clamp(0, 1)
 
 # %% ../nbs/16b_judges.ipynb #7308caf2
 def shares_features(

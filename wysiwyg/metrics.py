@@ -88,23 +88,27 @@ def clean_fid():
 _TORCHVISION = torch.library.Library('torchvision', 'FRAGMENT')  # operators live as long as this does
 
 # %% ../nbs/16_metrics.ipynb #6f7a0c11
+_NO_DIRECTION = 1e-10  # of the largest singular value
+
+
 def frechet_shares(
     x: Tensor,  # [N, D], the truth
     y: Tensor,  # [M, D]
 ) -> Tensor:  # [M], in double precision
     """What each row of y adds to `frechet(x, y)`: their sum. ValueError as there.
 
-    Squared lengths of the moves that carry the one Gaussian to the other (optimal transport).
+    Squared lengths, over M, of the moves that carry the one Gaussian to the other (optimal transport). What x
+    spreads where y does not is divided evenly.
     """
     x, y = _checked(x, 'x'), _checked(y, 'y')
     a, b = (y - y.mean(0)) / (len(y) - 1) ** 0.5, _root(x)
-    u, _, v = torch.linalg.svd(a @ b.T, full_matrices=False)
-    moved = u @ v @ b  # rows of covariance C_x that lie nearest to a
-    moved = moved - moved.mean(0)  # of a singular value that is zero, U may hold any row
+    u, sigma, v = torch.linalg.svd(a @ b.T, full_matrices=False)
+    kept = sigma > _NO_DIRECTION * sigma.max()
+    moved = u[:, kept] @ v[kept] @ b  # where the rows of a go
     shift = (y.mean(0) - x.mean(0)) / len(y) ** 0.5
     shares = (a - moved + shift).square().sum(1)
-    unseen = b.square().sum() - moved.square().sum()  # directions of x beyond the rows of y
-    return shares + unseen.clamp_min(0) / len(y)
+    rest = b.square().sum() - moved.square().sum()  # spread of x where y has none
+    return shares + rest.clamp_min(0) / len(y)
 
 # %% ../nbs/16_metrics.ipynb #12febdde
 def kernel_distance(x: Tensor, y: Tensor) -> float:  # [N, D], [M, D]

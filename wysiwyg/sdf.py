@@ -213,6 +213,7 @@ def toy_sdf(
     x: Tensor,  # [..., 3] world points
 ) -> Tensor:  # [...] world units, negative inside
     "Approximate signed distance of a simple head."
+    x = floating(x)
     center, radii = _PARTS.to(x).split(3, -1)
     u = (x[..., None, :] - center) / radii  # the ellipsoid becomes a unit ball
     k = u.norm(dim=-1)
@@ -228,6 +229,7 @@ def toy_field(
     beta: float = 0.005,  # width of the surface, world units
 ) -> Answer:
     "The toy head, with skin, eyes and a mouth."
+    points = floating(points)
     _, y, z = points.unbind(-1)
     light = (0.8 + 0.5 * z[..., None]).clamp(0.3, 1.1)
     rgb = points.new_tensor([0.85, 0.62, 0.5]) * light  # skin

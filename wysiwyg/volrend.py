@@ -157,6 +157,7 @@ def deltas(
     far: float,  # world units
 ) -> Tensor:  # [..., S]
     "Distance from each sample to the next, from the last one to `far`."
+    t = floating(t)
     last = torch.full_like(t[..., :1], far)
     following = torch.cat([t[..., 1:], last], -1)
     return following - t
