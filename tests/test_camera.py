@@ -71,6 +71,8 @@ def test_whole_numbers_lose_no_fraction(make, arguments):
 
 def test_whole_focal_lengths_keep_the_principal_point():
     close(intrinsics(torch.tensor([4])), intrinsics(torch.tensor([4.0])), 0)
+    camera = Camera(POSE, torch.eye(3).long()[None])
+    close(camera_rays(camera, 4).dirs, camera_rays(Camera(POSE.float(), torch.eye(3)[None]), 4).dirs, 0)
 
 
 @pytest.mark.parametrize('eye', [(0.0, 2.7, 0), (0.0, -2.7, 0), (1e-7, 2.7, 1e-7), (0.0, 0, -2.7)])

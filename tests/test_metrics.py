@@ -138,6 +138,12 @@ def test_shares_are_moves_of_the_matrix_root():
     assert frechet_shares(x, y).numpy() == pytest.approx((moves**2).sum(1) / 70, rel=1e-6)
 
 
+@pytest.mark.parametrize('distance', [frechet, frechet_shares, kernel_distance, intervals])
+def test_features_of_two_networks_are_refused(distance):
+    with pytest.raises(ValueError, match=r"y must have shape \[M D\] with {'D': 4}, got \[9, 3\]"):
+        distance(torch.randn(8, 4), torch.randn(9, 3))
+
+
 def test_a_stranger_has_the_largest_share():
     x = torch.randn(200, 6, generator=rng('x'))
     y = torch.randn(150, 6, generator=rng('y'))

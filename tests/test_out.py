@@ -59,7 +59,10 @@ def test_a_grid_is_what_render_writes_in_rows_of_kinds(network, tmp_path, capsys
     code, said, _ = called(f'grid --out {tmp_path}/all.png {asked} --json', capsys)
     assert code == 0
     told = json.loads(said)
-    assert told.pop('depth') == 'light to dark, 2.2 to 3.2 world units from the camera'
+    assert (
+        told.pop('depth')
+        == 'light to dark, 2.2 to 3.2 world units from the camera; dark as well: nothing was met'
+    )
     assert told | {'file': ''} == {'file': '', 'people': 2, 'rows': 6, 'columns': 2}
     assert called(f'render --outdir {tmp_path}/each {asked}', capsys)[0] == 0
     every = pixels(tmp_path / 'all.png')

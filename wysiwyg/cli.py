@@ -827,7 +827,8 @@ def _draw_worst(a: Eval, g: Generator, data: Dataset, shares: torch.Tensor):
 
     who, pictures = costliest(g, data, shares, a.seed)
     part = shares / shares.sum()
-    _save_labelled(Path(a.worst), pictures, [f'{i}: {part[i]:.1%}' for i in who], [*SIDES, 'normals'])
+    across = [f'person {i}: {part[i]:.1%}' for i in who]
+    _save_labelled(Path(a.worst), pictures, across, [*SIDES, 'normals'])
     said = f'{len(who)} of {len(shares)} people make {part[who].sum():.0%} of the distance between shapes'
     print(f'{said} (evenly {len(who) / len(shares):.0%}): {a.worst}', file=sys.stderr)
 
@@ -1052,9 +1053,9 @@ def _scales(a: Render | Grid) -> dict[str, str]:
     if not {'depth', 'samples'} & set(_parse_kinds(a.kinds)):
         return {}
     run = _open_generator(a.network).run
-    render, most = run.render, 2 * run.sampler.samples
+    span, most = f'{run.render.near:g} to {run.render.far:g}', 2 * run.sampler.samples
     said = {
-        'depth': f'light to dark, {render.near:g} to {render.far:g} world units from the camera',
+        'depth': f'light to dark, {span} world units from the camera; dark as well: nothing was met',
         'samples': f'dark to light, 0 to {most} or more a ray',
     }
     return {kind: said[kind] for kind in _parse_kinds(a.kinds) if kind in said}

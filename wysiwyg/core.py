@@ -124,6 +124,8 @@ class Camera(Record):
     def __post_init__(self):
         sizes = expect(self.cam2world, 'cam2world', 'B 4 4')
         expect(self.intrinsics, 'intrinsics', 'B 3 3', **sizes)
+        object.__setattr__(self, 'cam2world', floating(self.cam2world))
+        object.__setattr__(self, 'intrinsics', floating(self.intrinsics))
 
     def __len__(self):
         return len(self.cam2world)
@@ -137,7 +139,6 @@ class Camera(Record):
     def from_label(cls, label: Tensor) -> 'Camera':
         "Read [B, 25] labels; ValueError for other shapes."
         expect(label, 'label', 'B 25')
-        label = floating(label)
         cam2world = label[:, :16].reshape(-1, 4, 4)
         intrinsics = label[:, 16:].reshape(-1, 3, 3)
         return cls(cam2world, intrinsics)

@@ -12,7 +12,7 @@ __all__ = ['INCEPTION_SHA', 'METRICS', 'SOLID', 'PROTOCOLS', 'frechet', 'clean_f
 
 # %% ../nbs/16_metrics.ipynb #1c3e480e
 import hashlib, importlib, io, math, os, re, sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
@@ -38,12 +38,18 @@ def frechet(
 
     ValueError for fewer than two rows and for non-finite values.
     """
-    x, y = _checked(x, 'x'), _checked(y, 'y')
+    x, y = _both(x, y)
     a, b = _root(x), _root(y)  # A^T A = cov(x)
     means = (x.mean(0) - y.mean(0)).square().sum()
     cross = torch.linalg.svdvals(a @ b.T).sum()  # tr (C_x C_y)^(1/2)
     distance = means + a.square().sum() + b.square().sum() - 2 * cross
     return max(0.0, distance.item())
+
+
+def _both(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    x = _checked(x, 'x')
+    expect(y, 'y', 'M D', D=x.shape[1])
+    return x, _checked(y, 'y')
 
 
 def _root(x: Tensor) -> Tensor:  # [n, D] -> [min(n, D), D]
@@ -100,7 +106,7 @@ def frechet_shares(
     Squared lengths, over M, of the moves that carry the one Gaussian to the other (optimal transport). What x
     spreads where y does not is divided evenly.
     """
-    x, y = _checked(x, 'x'), _checked(y, 'y')
+    x, y = _both(x, y)
     a, b = (y - y.mean(0)) / (len(y) - 1) ** 0.5, _root(x)
     u, sigma, v = torch.linalg.svd(a @ b.T, full_matrices=False)
     kept = sigma > _NO_DIRECTION * sigma.max()
@@ -116,7 +122,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:  # [N, D], [M, D]
 
     Memory grows with the rows, not with their square. ValueError as `frechet`.
     """
-    x, y = _checked(x, 'x'), _checked(y, 'y')
+    x, y = _both(x, y)
     within = _kernel_within(x) + _kernel_within(y)
     between = 2 * _kernel_sum(x, y) / (len(x) * len(y))
     return (within - between).item()
@@ -163,7 +169,7 @@ def intervals(
 
     The work of a resample grows with N^3 and not with D. ValueError as `frechet`.
     """
-    x, y = _checked(x, 'x'), _checked(y, 'y')
+    x, y = _both(x, y)
     xx, yy, xy = x @ x.T, y @ y.T, x @ y.T  # inner products
 
     def of_rows(distance: Callable) -> Callable:
@@ -668,7 +674,7 @@ SOLID = 0.9  # opacity of a pixel that shows a surface and no edge
 _PIXELS = 2**18  # that are rendered at once: 16 pictures of 128 pixels a side, 1 of 512
 
 
-def latents(g: Generator, index: range, seed: int) -> Tensor:  # [b, z_dim]
+def latents(g: Generator, index: Iterable[int], seed: int) -> Tensor:  # [b, z_dim]
     "The index-th latents of stream `seed`."
     dim = g.run.backbone.z_dim
     return torch.stack([torch.randn(dim, generator=rng(seed, 'eval z', i)) for i in index])
