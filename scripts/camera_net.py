@@ -4,7 +4,7 @@ It begins as headnet1's network of pictures and learns yaw and pitch alone, of r
 wide spread of cameras and of the training set. Set _CAMERA_NET_SHA of 16c_readers to the digest that
 is printed.
 
-python scripts/camera_net.py [--heads 4000] [--seed 77] [--out FILE]
+python scripts/camera_net.py [--heads 4000] [--sets 1] [--seed 77] [--out FILE]
 
 Rendering takes some four minutes, training twelve on one core.
 """
@@ -154,29 +154,32 @@ def wide_heads(n: int, seed: int) -> HeadsConfig:
 def asked(about: str, out: Path) -> argparse.Namespace:
     "The options of a script whose network goes to `out`."
     ask = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument('--heads', type=int, default=4000)
+    ask.add_argument('--heads', type=int, default=4000, help='of a set')
+    ask.add_argument('--sets', type=int, default=1, help='each of other people, with the next seed')
     ask.add_argument('--seed', type=int, default=77, help='of heads that no preset trains on')
     ask.add_argument('--out', type=Path, default=out)
     return ask.parse_args()
 
 
-def both_sets(a: argparse.Namespace, heads: Callable) -> list[Tensor]:
-    "What `heads` has of a wide set and of the training set, one after the other."
-    sets = [heads(config) for config in (wide_heads(a.heads, a.seed), preset('heads64').heads)]
+def all_sets(a: argparse.Namespace, heads: Callable) -> list[Tensor]:
+    "What `heads` has of the wide sets and of the training set, one after the other."
+    wide = [wide_heads(a.heads, a.seed + i) for i in range(a.sets)]
+    sets = [heads(config) for config in (*wide, preset('heads64').heads)]
     return [torch.cat(x) for x in zip(*sets)]
 
 
 def write(net: nn.Module, a: argparse.Namespace, script: str):
     "The file, in halves, with the command that made it."
     floats = {name: x.half() for name, x in net.state_dict().items() if x.is_floating_point()}
-    save_tensors(floats, a.out, {'command': f'python scripts/{script} --heads {a.heads} --seed {a.seed}'})
+    command = f'python scripts/{script} --heads {a.heads} --sets {a.sets} --seed {a.seed}'
+    save_tensors(floats, a.out, {'command': command})
     print(f'{a.out.name}: {a.out.stat().st_size / 1e6:.2f} MB, SHA-256 {file_sha(a.out)}')
 
 
 def main():
     a = asked(__doc__, camera_net_path())
     torch.set_num_threads(1)
-    images, angles = both_sets(a, heads)
+    images, angles = all_sets(a, heads)
     torch.manual_seed(0)
     net = start()
     for course in COURSES:

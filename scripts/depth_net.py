@@ -4,14 +4,14 @@ It begins as headnet1's network of pictures, and learns the true depth and the s
 by which the camera's network was trained (scripts/camera_net.py). Set _DEPTH_NET_SHA of 16c_readers to
 the digest that is printed.
 
-python scripts/depth_net.py [--heads 4000] [--seed 77] [--out FILE]
+python scripts/depth_net.py [--heads 4000] [--sets 1] [--seed 77] [--out FILE]
 
 Rendering takes some four minutes, training fifteen on one core.
 """
 
 import torch
 import torch.nn.functional as F
-from camera_net import Course, angles_of, asked, both_sets, fit, flipped, known_layers, read, write
+from camera_net import Course, all_sets, angles_of, asked, fit, flipped, known_layers, read, write
 from torch import Tensor
 from wysiwyg.config import HeadsConfig
 from wysiwyg.data import Dataset
@@ -71,7 +71,7 @@ def train(net: DepthNet, images: Tensor, depth: Tensor, mask: Tensor, course: Co
 def main():
     a = asked(__doc__, depth_net_path())
     torch.set_num_threads(1)
-    images, depth, mask = both_sets(a, heads)
+    images, depth, mask = all_sets(a, heads)
     torch.manual_seed(0)
     net = start()
     train(net, images, depth, mask, COURSE)

@@ -46,7 +46,7 @@ from wysiwyg.cli import (
     _watch_arms,
 )
 from wysiwyg.config import PRESETS, flat, tiny
-from wysiwyg.core import file_sha, home, rng
+from wysiwyg.core import data_dir, file_sha, home, rng
 from wysiwyg.data import png_bytes, write_zip
 from wysiwyg.executors import environment
 from wysiwyg.generator import load_generator
@@ -689,6 +689,14 @@ def test_too_many_pictures_are_refused_once_and_before_any_work(own, capsys, mon
     code, out, err = called(f'eval --n 99 --no-track --data {own}', capsys)
     assert (code, out) == (1, '')
     assert err == 'error: own holds 8 pictures, 99 were asked for: choose n <= 8\n'
+
+
+def test_a_set_that_was_learned_from_and_is_elsewhere(capsys, tmp_path, monkeypatch):
+    weights = data_dir() / 'objects32/generator.safetensors'
+    monkeypatch.chdir(tmp_path)
+    code, out, err = called(f'eval --network {weights} --n 9 --no-track', capsys)
+    assert (code, out) == (2, '')
+    assert 'learned from objects64.zip, which is not here: give --data SET' in err
 
 
 @pytest.mark.parametrize(

@@ -848,11 +848,15 @@ def _eval_data(a: Eval, g: Generator) -> Dataset:
 
     if a.data:
         return Dataset(a.data, resolution=g.run.resolution)
-    if not (a.protocol or g.run.data.path):
+    learned_from = g.run.data.path
+    if learned_from and not Path(learned_from).exists():
+        mend = 'give --data SET (of objects: `wysiwyg objects` renders one)'
+        raise _UsageError(f'the generator learned from {learned_from}, which is not here: {mend}')
+    if not (a.protocol or learned_from):
         check_count('the set of rendered heads', g.run.heads.n, a.n)
     return open_data(g.run)
 
-
+# %% ../nbs/21_cli.ipynb #2c27a002
 def _protocol_scores(a: Eval, g: Generator) -> dict[str, float]:
     "One protocol of `metrics.PROTOCOLS`; missing weights are refused before anything is rendered."
     from wysiwyg.metrics import INCEPTION_SHA, PROTOCOLS, inception, measure

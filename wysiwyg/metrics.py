@@ -36,7 +36,7 @@ def frechet(
 ) -> float:
     """Frechet distance of the Gaussians fitted to two sets of features.
 
-    ValueError for fewer than two rows and for non-finite values.
+    ValueError for fewer than two rows, for rows of nothing and for non-finite values.
     """
     x, y = _both(x, y)
     a, b = _root(x), _root(y)  # A^T A = cov(x)
@@ -51,7 +51,7 @@ def _both(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     expect(y, 'y', 'M D', D=x.shape[1])
     return x, _checked(y, 'y')
 
-
+# %% ../nbs/16_metrics.ipynb #2c27a001
 def _root(x: Tensor) -> Tensor:  # [n, D] -> [min(n, D), D]
     a = (x - x.mean(0)) / (len(x) - 1) ** 0.5
     if len(a) <= a.shape[1]:
@@ -61,8 +61,9 @@ def _root(x: Tensor) -> Tensor:  # [n, D] -> [min(n, D), D]
 
 def _checked(x: Tensor, name: str) -> Tensor:
     expect(x, name, 'N D')
-    if len(x) < 2:
-        raise ValueError(f'{name} has {len(x)} rows; a distribution needs at least 2')
+    x = torch.as_tensor(x)
+    if len(x) < 2 or not x.shape[1]:
+        raise ValueError(f'{name} is {list(x.shape)}; a distribution needs at least 2 rows of 1 number')
     wrong = (~x.isfinite()).sum()
     if wrong:
         raise ValueError(

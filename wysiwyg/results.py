@@ -745,10 +745,22 @@ def is_of_table(line: str) -> bool:
 
 # %% ../nbs/17a_results.ipynb #5c07e5a1
 def scores_page(scores: dict[str, float]) -> str:
-    "Scores 'eval/...' and what each means (Markdown): the description of an evaluation."
-    names = [name for name in scores if name.startswith('eval/')]
-    rows = [[heading(name), f'{scores[name]:.4g}', metric(name).meaning] for name in names]
-    return markdown_table(['metric', 'value', 'meaning'], rows)
+    """Scores 'eval/...' beside their intervals and floors, and what each means (Markdown).
+
+    It is the description of an evaluation."""
+
+    def row(name: str) -> list[str]:
+        low, high, floor = [_or_dash(scores, f'{of}/{name}') for of in ('eval_low', 'eval_high', 'floor')]
+        full = f'eval/{name}'
+        between = f'{low} to {high}' if low != high else low
+        return [heading(full), f'{scores[full]:.4g}', between, floor, metric(full).meaning]
+
+    names = [name.removeprefix('eval/') for name in scores if name.startswith('eval/')]
+    return markdown_table(['metric', 'value', '95 % interval', 'floor', 'meaning'], [row(x) for x in names])
+
+
+def _or_dash(scores: dict[str, float], name: str) -> str:
+    return f'{scores[name]:.4g}' if name in scores else '–'
 
 # %% ../nbs/17a_results.ipynb #01be648a
 _ROW = ('what', 'value', 'unit', 'bound', 'holds', 'command', 'hardware', 'versions', 'commit', 'date')
