@@ -367,7 +367,7 @@ def _differing_parts(theirs: Run, ours: Run) -> dict:
     "What their configuration says of the networks and of samples, where ours says something else."
     new, old = flat(theirs), flat(ours)
     parts = 'backbone', 'field', 'probe', 'proposal', 'sampler', 'discriminator', 'features'
-    parts += 'eg3d', 'mimic3d', 'imagenet3d'
+    parts += tuple(METHODS)
     names = [k for k in new if k.split('.')[0] in parts]
     return {k: new[k] for k in names if new[k] != old[k]}
 
