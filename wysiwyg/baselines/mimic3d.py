@@ -79,7 +79,7 @@ class _PlaneBlock(nn.Module):
 
 # %% ../../nbs/baselines/b02_mimic3d.ipynb #b02a00e
 class _Planes(nn.Module):
-    "w [B, w_dim] -> coarse planes [B, 3, C, N, N] and detail [B, 3, C, 2 N, 2 N]."
+    "w [B, w_dim], or W+ -> coarse planes [B, 3, C, N, N] and detail [B, 3, C, 2 N, 2 N]."
 
     def __init__(self, c: BackboneConfig):
         super().__init__()
@@ -95,16 +95,22 @@ class _Planes(nn.Module):
         second = _PlaneBlock(c.plane_channels, c.w_dim, fine, False, False, c.resample)
         self.finer = nn.ModuleList([first, second])
 
+    @property
+    def levels(self) -> int:
+        "How many w there are in W+: the backbone's, and one for the detail."
+        return self.backbone.levels + 1
+
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         x = total = stream = None
-        for block, aware in zip(self.backbone.blocks, self.stream):
-            x, y = block(x, w)
+        *ws, last = each_level(w, self.levels)
+        for block, aware, own in zip(self.backbone.blocks, self.stream, ws):
+            x, y = block(x, own)
             total = y if total is None else up2(total, self.resample) + y
             planes = total.unflatten(1, (3, -1))
-            stream = aware(planes if stream is None else planes + stream, w)
+            stream = aware(planes if stream is None else planes + stream, own)
         detail = stream
         for block in self.finer:
-            detail = block(detail, w)
+            detail = block(detail, last)
         return stream, detail
 
 # %% ../../nbs/baselines/b02_mimic3d.ipynb #b02a00f
@@ -122,9 +128,10 @@ class Mimic3DGenerator(EG3DGenerator):
         super().__init__(run)
         self.triplane = _Planes(run.backbone)
 
-    def _scene(self, w: Tensor) -> Scene:
+    def synthesize(self, w: Tensor) -> Scene:
+        "As EG3D's, with detail."
         planes, detail = self.triplane(w)
-        return _FineScene(planes, w, detail)
+        return _FineScene(planes, each_level(w, self.triplane.levels)[-1], detail)
 
     def at(self, scene: Scene, x: Tensor) -> tuple[Tensor, Tensor]:
         "The features of coarse planes and detail are added before the decoder."
