@@ -1,13 +1,15 @@
 "What the other systems' papers ask for, seen from inside: their losses, growth, views, and W+."
 
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
+from wysiwyg.baselines import mimic3d
 from wysiwyg.baselines.eg3d import density_loss
 from wysiwyg.camera import camera_rays, orbit
-from wysiwyg.config import METHODS, Run, override, preset
+from wysiwyg.config import METHODS, Run, flat, identity, override, preset, sha
 from wysiwyg.core import rng
 from wysiwyg.data import Dataset, png_bytes, write_zip
 from wysiwyg.generator import method_of
@@ -179,3 +181,64 @@ def test_the_mean_over_views_is_what_an_object_learns_from(sets):
     views = [told(won[view::4].sum() / 16) for view in range(4)]
     assert all(x.norm() > 0 for x in views)
     assert torch.allclose(sum(views), whole, rtol=1e-3, atol=1e-6 * whole.abs().max().item())
+
+
+STUB = """
+import torch
+
+class LPIPS(torch.nn.Module):
+    def __init__(self, net, verbose):
+        super().__init__()
+        assert (net, verbose) == ('vgg', False)
+        self.scale = torch.nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, a, b):
+        assert a.shape == b.shape and a.shape[2] == 64
+        return self.scale * (a - b).abs().mean((1, 2, 3), keepdim=True)
+"""
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    "A package lpips, and a place for VGG's weights, which are not there yet."
+    (tmp_path / 'lpips.py').write_text(STUB)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    monkeypatch.delitem(sys.modules, 'lpips', raising=False)
+    mimic3d._lpips.cache_clear()
+    yield tmp_path
+    mimic3d._lpips.cache_clear()
+    sys.modules.pop('lpips', None)
+
+
+def test_lpips_is_used_where_it_is_at_hand(sets, stub, monkeypatch):
+    "What is missing is said before anything is trained; the loss is the package's, and it stays frozen."
+    run = small('mimic3d', mimic3d__perceptual='lpips', mimic3d__student_from=0.0)
+    monkeypatch.setitem(sys.modules, 'lpips', None)
+    with pytest.raises(ValueError, match='wants the package lpips: pip install lpips, or give features'):
+        trainer(run, sets)
+    monkeypatch.delitem(sys.modules, 'lpips')
+    monkeypatch.syspath_prepend(stub)
+    weights = stub / 'torch' / 'hub' / 'checkpoints' / 'vgg16-397923af.pth'
+    with pytest.raises(ValueError, match=f'wants the weights of VGG: put them at {weights}, or give'):
+        trainer(run, sets)
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    t = trainer(run, sets)
+    a, b = torch.rand(2, 2, 3, 64, 64, generator=rng(0))
+    a.requires_grad_()
+    loss = mimic3d.imitation_loss(a, b, 'lpips')
+    loss.backward()
+    assert torch.allclose(loss, 3 * (a - b).abs().mean())
+    assert a.grad.any()
+    assert t.step()['loss/imitation'] > 0
+    assert mimic3d._lpips('cpu').scale.grad is None
+    assert not any('scale' in name for name in t.g.state_dict() | t.d.state_dict())
+    assert method_of(run).generator(run)  # what draws wants no LPIPS
+
+
+def test_lpips_is_another_run_and_features_the_old_one():
+    run, other = small('mimic3d'), small('mimic3d', mimic3d__perceptual='lpips')
+    assert 'mimic3d.perceptual' not in identity(flat(run))
+    assert sha(run) != sha(other)
+    with pytest.raises(ValueError, match='mimic3d.perceptual'):
+        small('mimic3d', mimic3d__perceptual='vgg')
