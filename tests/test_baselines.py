@@ -10,6 +10,7 @@ from wysiwyg import inversion
 from wysiwyg.baselines.eg3d import EG3D
 from wysiwyg.cli import Invert, _UsageError, _average, main
 from wysiwyg.config import METHODS, PRESETS, check, override, preset
+from wysiwyg.core import rng
 from wysiwyg.data import Dataset, check_data, withhold
 from wysiwyg.generator import load_generator, method_of
 from wysiwyg.heads import render_heads
@@ -122,13 +123,25 @@ def test_inversion_begins_at_the_class_of_what_it_sees(sets, tmp_path, capsys, m
 
 
 @pytest.mark.parametrize('method', BASELINES)
-def test_one_w_serves_all_layers(method):
-    run = method_of(preset('tiny', system=method)).adapted(preset('tiny'))
-    g = method_of(run).generator(run)
-    with pytest.raises(
-        ValueError, match=rf'^w is \[2, 9, 64\]: {method} takes one for all layers, \[B, w_dim\]$'
-    ):
-        g.synthesize(torch.zeros(2, 9, 64))
+def test_every_level_has_a_w_of_its_own(method):
+    "All the same are one for all; each alone changes the picture; another number of them is refused."
+    run = method_of(preset('tiny', system=method)).adapted(preset('tiny', **{'sampler.jitter': False}))
+    g = method_of(run).generator(run).eval()
+    front, n = g.orbit(0.0, 0.0), g.triplane.levels
+    w = torch.randn(1, 64, generator=rng(0))
+
+    @torch.no_grad()
+    def picture(w):
+        return g.render(g.synthesize(w), front).rgb
+
+    one, each = picture(w), w[:, None].repeat(1, n, 1)
+    assert torch.equal(picture(each), one)
+    for level in range(n):
+        other = each.clone()
+        other[:, level] = 0
+        assert (picture(other) - one).abs().max() > 1e-4
+    with pytest.raises(ValueError, match=rf"^w must have shape .* with {{'L': {n}}}, got"):
+        g.synthesize(w[:, None].expand(-1, n + 1, -1))
 
 
 @pytest.mark.parametrize('method', METHODS)

@@ -276,6 +276,8 @@ class Mimic3DConfig:
     patch: int = 64  # side of the rendered patches, pixels of the final picture
     student_from: float = 0.0  # images; before, the 2D branch learns alone
     imitation: float = 1.0  # weight of the imitation loss
+    # what it compares: maps of EfficientNet-Lite0; or LPIPS of VGG, where package and weights are at hand
+    perceptual: Literal['features', 'lpips'] = 'features'
     patch_weight: float = 0.1  # weight of the patches' critic
 
 # %% ../nbs/01_config.ipynb #8e64c3e8
@@ -332,7 +334,8 @@ class TrainConfig:
     seed: int = 0
     batch: int = 32  # images per step, over all processes
     # pictures of each person in a batch, each in another group of mini-batch statistics; the mapping sees one
-    # label for all of them, so that `swap` holds for the first alone (not in the paper)
+    # label for all of them, so that `swap` holds for the first alone (not in the paper; for ImageNet3D a
+    # reconstruction)
     views: int = 1
     # generator's file or folder to start from; this run may be wider, or of twice the pixels; empty: scratch
     network: str = ''
@@ -536,6 +539,7 @@ LATER |= {  # of the other systems
     'mimic3d.patch': 64,
     'mimic3d.student_from': 0,
     'mimic3d.imitation': 1.0,
+    'mimic3d.perceptual': 'features',
     'mimic3d.patch_weight': 0.1,
     'imagenet3d.cameras': 'prior',
     'imagenet3d.extra_blocks': 1,

@@ -92,9 +92,9 @@ def surface_loss(
     return _mean([e.square() for e in excess])
 
 # %% ../nbs/14_losses.ipynb #c83918c8
-def decision_loss(sdf: Tensor) -> Tensor:
-    "Mean exp(-2 |s|) (Eq. 11) over `sdf` [...], world units."
-    return torch.exp(-2 * sdf.abs()).mean()
+def decision_loss(sdf: Tensor | None) -> Tensor:
+    "Mean exp(-2 |s|) (Eq. 11) over `sdf` [...], world units. ValueError for a field without distance."
+    return torch.exp(-2 * expect_distance(sdf, 'the decision loss').abs()).mean()
 
 
 def _slope(m: March) -> Tensor:

@@ -124,13 +124,8 @@ class EG3DGenerator(nn.Module):
         return self.mapping(z, label if self.run.backbone.label_dim else None, trunc)
 
     def synthesize(self, w: Tensor) -> Scene:
-        "w [B, w_dim] -> planes and what else is rendered; ValueError for W+."
-        if w.ndim != 2:
-            raise ValueError(f'w is {list(w.shape)}: {self.run.system} takes one for all layers, [B, w_dim]')
-        return self._scene(w)
-
-    def _scene(self, w: Tensor) -> Scene:
-        return Scene(self.triplane(w), w)
+        "w [B, w_dim], or W+ [B, levels, w_dim] -> planes and what else is rendered; ValueError for others."
+        return Scene(self.triplane(w), each_level(w, self.triplane.levels)[-1])
 
     def look_up(self, planes: Tensor, x: Tensor) -> Tensor:
         "Features [B, M, C] of the planes at x [B, M, 3]."

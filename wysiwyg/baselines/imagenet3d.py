@@ -21,7 +21,7 @@ from ..triplane import *
 
 # %% ../../nbs/baselines/b03_imagenet3d.ipynb #b03a008
 class _DeeperPlanes(Triplane):
-    "w [B, w_dim] -> planes [B, 3, C, N, N]; `extra` blocks at the last resolution (reconstruction)."
+    "w [B, w_dim], or W+ -> planes [B, 3, C, N, N]; `extra` blocks at the last side (reconstruction)."
 
     def __init__(self, c: BackboneConfig, extra: int):
         super().__init__(c)
@@ -30,10 +30,14 @@ class _DeeperPlanes(Triplane):
         more = [SynthesisBlock(width, width, n, c.w_dim, side, False, c.resample) for _ in range(extra)]
         self.extra = nn.ModuleList(more)
 
+    @property
+    def levels(self) -> int:
+        return super().levels + len(self.extra)
+
     def forward(self, w: Tensor) -> Tensor:
         x = out = None
-        for block in [*self.blocks, *self.extra]:
-            x, y = block(x, w)
+        for block, own in zip([*self.blocks, *self.extra], each_level(w, self.levels)):
+            x, y = block(x, own)
             if out is not None and out.shape != y.shape:
                 out = up2(out, self.resample)
             out = y if out is None else out + y

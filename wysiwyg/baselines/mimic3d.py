@@ -8,6 +8,8 @@ __all__ = ['MIMIC3D', 'rolled_out', 'Mimic3DGenerator', 'imitation_loss', 'crops
 # %% ../../nbs/baselines/b02_mimic3d.ipynb #b02a003
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,7 +81,7 @@ class _PlaneBlock(nn.Module):
 
 # %% ../../nbs/baselines/b02_mimic3d.ipynb #b02a00e
 class _Planes(nn.Module):
-    "w [B, w_dim] -> coarse planes [B, 3, C, N, N] and detail [B, 3, C, 2 N, 2 N]."
+    "w [B, w_dim], or W+ -> coarse planes [B, 3, C, N, N] and detail [B, 3, C, 2 N, 2 N]."
 
     def __init__(self, c: BackboneConfig):
         super().__init__()
@@ -95,16 +97,22 @@ class _Planes(nn.Module):
         second = _PlaneBlock(c.plane_channels, c.w_dim, fine, False, False, c.resample)
         self.finer = nn.ModuleList([first, second])
 
+    @property
+    def levels(self) -> int:
+        "How many w there are in W+: the backbone's, and one for the detail."
+        return self.backbone.levels + 1
+
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         x = total = stream = None
-        for block, aware in zip(self.backbone.blocks, self.stream):
-            x, y = block(x, w)
+        *ws, last = each_level(w, self.levels)
+        for block, aware, own in zip(self.backbone.blocks, self.stream, ws):
+            x, y = block(x, own)
             total = y if total is None else up2(total, self.resample) + y
             planes = total.unflatten(1, (3, -1))
-            stream = aware(planes if stream is None else planes + stream, w)
+            stream = aware(planes if stream is None else planes + stream, own)
         detail = stream
         for block in self.finer:
-            detail = block(detail, w)
+            detail = block(detail, last)
         return stream, detail
 
 # %% ../../nbs/baselines/b02_mimic3d.ipynb #b02a00f
@@ -122,9 +130,10 @@ class Mimic3DGenerator(EG3DGenerator):
         super().__init__(run)
         self.triplane = _Planes(run.backbone)
 
-    def _scene(self, w: Tensor) -> Scene:
+    def synthesize(self, w: Tensor) -> Scene:
+        "As EG3D's, with detail."
         planes, detail = self.triplane(w)
-        return _FineScene(planes, w, detail)
+        return _FineScene(planes, each_level(w, self.triplane.levels)[-1], detail)
 
     def at(self, scene: Scene, x: Tensor) -> tuple[Tensor, Tensor]:
         "The features of coarse planes and detail are added before the decoder."
@@ -162,14 +171,45 @@ def _rendered(g: Mimic3DGenerator, scene, rays: Rays, normals: bool, key, dense:
 def imitation_loss(
     made: Tensor,  # [B, 3, r, r] in [-1, 1], the pupil's
     wanted: Tensor,  # [B, 3, r, r] in [-1, 1], the teacher's, which learns nothing from it
+    perceptual: str = 'features',  # of EfficientNet-Lite0; or 'lpips'
 ) -> Tensor:  # []
-    """Mean squared distance of unit feature vectors, over places and maps of EfficientNet-Lite0.
+    """Mean squared distance of unit feature vectors, over places and maps of EfficientNet-Lite0, or LPIPS.
 
-    The frozen network sees 64 pixels, or the patch's own where it is larger."""
+    The frozen network sees 64 pixels, or the patch's own where it is larger. ValueError where LPIPS is not
+    at hand."""
     side = max(64, 32 * math.ceil(made.shape[-1] / 32))
-    pairs = zip(pyramid(made, side), pyramid(wanted.detach(), side))
+    compare = lookup(_PERCEPTUAL, perceptual, 'mimic3d.perceptual')
+    return compare(made, wanted.detach(), side)
+
+
+def _by_features(made: Tensor, wanted: Tensor, side: int) -> Tensor:
+    pairs = zip(pyramid(made, side), pyramid(wanted, side))
     cosines = [F.cosine_similarity(a, b, dim=1).mean() for a, b in pairs]
     return 2 - 2 * torch.stack(cosines).mean()  # |a - b|^2 = 2 - 2 a.b of unit vectors
+
+
+def _by_lpips(made: Tensor, wanted: Tensor, side: int) -> Tensor:
+    return _lpips(str(made.device))(enlarge(made, side), enlarge(wanted, side)).mean()
+
+
+_PERCEPTUAL = {'features': _by_features, 'lpips': _by_lpips}
+
+# %% ../../nbs/baselines/b02_mimic3d.ipynb #27a00020
+_VGG = 'vgg16-397923af.pth'  # as torchvision calls its weights
+
+
+@lru_cache(4)
+def _lpips(device: str) -> nn.Module:
+    "LPIPS of VGG, frozen; a ValueError says what is missing, since its package would fetch it from the web."
+    wants = 'mimic3d.perceptual = lpips wants'
+    try:
+        from lpips import LPIPS
+    except ImportError:
+        raise ValueError(f'{wants} the package lpips: pip install lpips, or give features') from None
+    weights = Path(torch.hub.get_dir()) / 'checkpoints' / _VGG
+    if not weights.is_file():
+        raise ValueError(f'{wants} the weights of VGG: put them at {weights}, or give features')
+    return LPIPS(net='vgg', verbose=False).eval().requires_grad_(False).to(device)
 
 # %% ../../nbs/baselines/b02_mimic3d.ipynb #b02a017
 @dataclass(frozen=True)
@@ -229,7 +269,9 @@ class _Mimic3D(EG3DMethod):
         return Mimic3DGenerator(run)
 
     def critics(self, run: Run) -> dict[str, nn.Module]:
-        "EG3D's, and one of patches, which is told no camera."
+        "EG3D's, and one of patches, which is told no camera. ValueError where LPIPS is wanted and missing."
+        if run.mimic3d.perceptual == 'lpips':
+            _lpips('cpu')  # now, and not when the pupil begins
         patch = image_critic(run.discriminator, run.features, run.mimic3d.patch, label_dim=0)
         return super().critics(run) | {'patch': patch}
 
@@ -258,7 +300,7 @@ class _Mimic3D(EG3DMethod):
         patch, crop = _patches(g, scene, views.image, batch)
         losses = dict(fake.losses)
         if torch.is_grad_enabled():
-            losses['imitation'] = c.imitation * imitation_loss(patch, crop)
+            losses['imitation'] = c.imitation * imitation_loss(patch, crop, c.perceptual)
         images, weights = fake.images | {'patch': patch}, {'patch': c.patch_weight}
         return replace(fake, images=images, losses=losses, weights=weights)
 
