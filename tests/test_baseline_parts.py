@@ -242,3 +242,15 @@ def test_lpips_is_another_run_and_features_the_old_one():
     assert sha(run) != sha(other)
     with pytest.raises(ValueError, match='mimic3d.perceptual'):
         small('mimic3d', mimic3d__perceptual='vgg')
+
+
+def test_r1_of_patches_is_scaled_by_its_own(sets):
+    "What the critics minimise grows by the patches' share of R1; at 1 it is as before."
+    total, said = {}, {}
+    for scale in (1.0, 3.0):
+        t = trainer(small('mimic3d', mimic3d__student_from=0.0, mimic3d__patch_gamma=scale), sets)
+        total[scale], said[scale] = t.objective.d_loss(0, t.fake(0), t.now)
+    assert said[1.0]['loss/r1/patch'] == said[3.0]['loss/r1/patch'] > 0
+    half = t.stage.gamma / 2 * t.run.train.r1_every * t.run.mimic3d.patch_weight
+    more = 2 * half * said[1.0]['loss/r1/patch'].item()
+    assert (total[3.0] - total[1.0]).item() == pytest.approx(more, rel=1e-3)

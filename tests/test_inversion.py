@@ -250,15 +250,22 @@ def test_a_scene_keeps_its_w_and_detail_is_tuned():
         assert not torch.equal(getattr(found.planes, name), getattr(found.pivot, name))
 
 
-@pytest.mark.parametrize('system', [m for m in METHODS if m != 'wysiwyg'])
-def test_what_a_method_cannot_is_said(system):
+@pytest.mark.parametrize('system', METHODS)
+def test_every_method_has_w_for_each_level(system):
+    "They begin where one w for all does, and go ways of their own."
     g = small_of(system)
-    picture, camera = torch.rand(1, 3, 32, 32), g.orbit(torch.zeros(1), torch.zeros(1))
-    with pytest.raises(ValueError, match=f'{system} takes one w for all levels: invert with plus=False'):
-        invert(g, picture, camera, plus=True, extractor=PIXELS)
-    if system == 'imagenet3d':
-        with pytest.raises(ValueError, match='imagenet3d learns no poses of heads.*: give cameras'):
-            invert(g, picture, extractor=PIXELS)
+    picture = torch.rand(1, 3, 32, 32, generator=rng('wanted'))
+    how = dict(cameras=g.orbit(torch.zeros(1), torch.zeros(1)), steps=(8, 0), near=0.0, extractor=PIXELS)
+    one, each = invert(g, picture, **how), invert(g, picture, plus=True, **how)
+    assert each.w.shape == (1, g.triplane.levels, g.run.backbone.w_dim)
+    assert len(each.w[0].unique(dim=0)) == g.triplane.levels
+    assert each.curve[0] == pytest.approx(one.curve[0], rel=1e-4)
+    assert each.curve[-1] < each.curve[0]
+
+
+def test_a_method_without_poses_wants_cameras():
+    with pytest.raises(ValueError, match='imagenet3d learns no poses of heads.*: give cameras'):
+        invert(small_of('imagenet3d'), torch.rand(1, 3, 32, 32), extractor=PIXELS)
 
 
 def test_w_begins_at_the_mean_of_a_class_and_is_held_there():

@@ -530,6 +530,8 @@ def test_poses_are_not_compared():
         ('eval/fd_efflite0at96_500', {'schedule.features': [[0, 0.0]]}, False),
         ('eval/fd_efflite0at96_500', {'schedule.features': math.nan}, False),
         ('eval/fd_efflite0at96_500', {}, False),
+        ('eval/fd_efflite0at96_500', {'system': 'mimic3d'}, True),
+        ('eval/fd_efflite0at96_500', {'system': 'mimic3d', 'mimic3d.perceptual': 'lpips'}, False),
     ],
 )
 def test_a_shared_network_is_known(name, params, shared):

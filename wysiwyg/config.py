@@ -279,6 +279,7 @@ class Mimic3DConfig:
     # what it compares: maps of EfficientNet-Lite0; or LPIPS of VGG, where package and weights are at hand
     perceptual: Literal['features', 'lpips'] = 'features'
     patch_weight: float = 0.1  # weight of the patches' critic
+    patch_gamma: float = 1.0  # multiplies `schedule.gamma` for that critic
 
 # %% ../nbs/01_config.ipynb #8e64c3e8
 @dataclass(frozen=True)
@@ -541,6 +542,7 @@ LATER |= {  # of the other systems
     'mimic3d.imitation': 1.0,
     'mimic3d.perceptual': 'features',
     'mimic3d.patch_weight': 0.1,
+    'mimic3d.patch_gamma': 1.0,
     'imagenet3d.cameras': 'prior',
     'imagenet3d.extra_blocks': 1,
     'imagenet3d.decoder_layers': 3,
@@ -918,6 +920,7 @@ mimic3d.patch              [4, 4096]  pixels per side
 mimic3d.student_from       [0, inf]   it counts images, inf for never
 mimic3d.imitation          [0, inf)   it is a weight
 mimic3d.patch_weight       [0, inf)   it is a weight
+mimic3d.patch_gamma        [0, inf)   it multiplies a weight
 imagenet3d.extra_blocks    [0, 32]    it counts blocks
 imagenet3d.decoder_layers  [1, 32]    it counts hidden layers
 """

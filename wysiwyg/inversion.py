@@ -208,9 +208,7 @@ def class_means(g: Generator, n: int = 256) -> Tensor:  # [classes, w_dim]
 def _start(g: Generator, people: int, means: Tensor | None, plus: bool) -> Tensor:
     """Where w begins and what it is held to, [P, w_dim]: given, or the average; W+ is [P, levels, w_dim].
 
-    ValueError where it does not fit the people, and for a method without W+."""
-    if plus and not isinstance(g, Generator):
-        raise ValueError(f'{g.run.system} takes one w for all levels: invert with plus=False')
+    ValueError where it does not fit the people."""
     mean = g.mapping.w_mean
     means = mean.expand(people, -1) if means is None else means.to(mean)
     if means.shape != (people, len(mean)):
@@ -394,7 +392,7 @@ def invert(
 ) -> Inversion:
     """w from its start (and the cameras, where they may turn), then planes from their pivot.
 
-    ValueError where pictures, cameras, people and start do not fit, and where a method has no W+ or no poses.
+    ValueError where pictures, cameras, people and start do not fit, and where a method has no poses.
     """
     _check_pictures(g, images, cameras, depth)
     who = _people(who, len(images)).to(g.device)

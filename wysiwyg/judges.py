@@ -532,7 +532,8 @@ def shares_features(
     params: dict[str, object],  # of a run, as `flat` names them
 ) -> bool:
     "Did this run's training read the metric's own network: a critic on its features, or an imitation?"
-    imitates = params.get('system') == 'mimic3d' and params.get('mimic3d.imitation', 1) > 0
+    by_features = params.get('mimic3d.perceptual', 'features') == 'features'
+    imitates = params.get('system') == 'mimic3d' and params.get('mimic3d.imitation', 1) > 0 and by_features
     knots = params.get('schedule.features')
     trained = isinstance(knots, list) and any(weight > 0 for _, weight in knots)
     guessed = params.get('discriminator.distill', 0) > 0

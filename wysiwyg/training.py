@@ -192,7 +192,7 @@ class Objective:
         for kind, name in (('real', 'loss/r1'), ('fake', 'loss/r2')):
             if images[kind].requires_grad:
                 values[name] = r1_penalty(on[kind], images[kind])
-                loss = loss + gamma / 2 * every * values[name]
+                loss = loss + getattr(net, 'gamma', 1.0) * gamma / 2 * every * values[name]
         return loss, values
 
     def g_loss(self, part: int, fake: Fake, now: Moment) -> tuple[Tensor, dict[str, Tensor]]:

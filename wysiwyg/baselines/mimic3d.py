@@ -273,6 +273,7 @@ class _Mimic3D(EG3DMethod):
         if run.mimic3d.perceptual == 'lpips':
             _lpips('cpu')  # now, and not when the pupil begins
         patch = image_critic(run.discriminator, run.features, run.mimic3d.patch, label_dim=0)
+        patch.gamma = run.mimic3d.patch_gamma
         return super().critics(run) | {'patch': patch}
 
     def courses(self, run: Run) -> Courses:
