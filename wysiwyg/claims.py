@@ -398,6 +398,11 @@ _NORMAL = (
     _system_claim('Normals of EG3D are worse', 'FID-N 63.02 for 60.76', _NORMALS, 'eg3d'),
     _system_claim('Normals of Mimic3D are worse', 'FID-N 64.97 for 60.76', _NORMALS, 'mimic3d'),
 )
+_SIBLINGS = 'mimic3d', 'eg3d', 'better'
+_GEOMETRY = (
+    _system_claim('Normals of Mimic3D are better than those of EG3D', '', _NORMALS, *_SIBLINGS),
+    _system_claim('... and its shapes', '', 'shape_fd_front1_*[0-9]', *_SIBLINGS),
+)
 _RELIEF = 'non_flatness', 'wysiwyg'
 _FLAT = (
     _system_claim('EG3D is flatter', 'NFS 17.54 for 29.35', *_RELIEF, 'eg3d', 'larger'),
@@ -407,9 +412,9 @@ _VIEWS = 'consistency_psnr'
 _NO_PAINTER = 'Without super-resolution two views of a head agree better: WYSIWYG over EG3D'
 _AGREEMENT = (
     _system_claim(_NO_PAINTER, '', _VIEWS, 'wysiwyg', 'eg3d', 'better'),
-    _system_claim('... and Mimic3D over EG3D', '', _VIEWS, 'mimic3d', 'eg3d', 'better'),
+    _system_claim('... and Mimic3D over EG3D', '', _VIEWS, *_SIBLINGS),
 )
-BETWEEN = (*_APPEARANCE, *_SAMPLES, *_NORMAL, *_FLAT, *_AGREEMENT)
+BETWEEN = (*_APPEARANCE, *_SAMPLES, *_NORMAL, *_GEOMETRY, *_FLAT, *_AGREEMENT)
 
 # %% ../nbs/23_claims.ipynb #e21c0002
 def _ingredient_claim(said: str, source: str, row: str, less: str, expects: str = 'better') -> Claim:

@@ -9,7 +9,7 @@ __all__ = ['semi_opaque', 'speckle', 'tightness', 'keep_shape', 'study_data', 's
            'fit_proposal']
 
 # %% ../nbs/22_studies.ipynb #f78f97a4
-import ctypes, io, math, os, tempfile, time
+import copy, ctypes, io, math, os, tempfile, time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -120,7 +120,7 @@ def keep_shape(recorder, g: Generator, seed: int = 0, resolution: int = 96, fram
     """
     if not getattr(recorder, 'id', '') or os.environ.get('WYSIWYG_SHAPES') == '0':
         return
-    g = g.using()  # whose counts of work are its own
+    g = copy.copy(g)  # whose counts of work are its own
     planes = g.synthesize(w_of_seed(g, seed, 0.8))
     with tempfile.TemporaryDirectory() as folder:
         film = turntable(g, planes, Path(folder) / 'head.mp4', frames, side)
