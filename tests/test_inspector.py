@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib import colormaps
 from hypothesis import given, settings, strategies as st
 
 from wysiwyg import inspector as module, live
@@ -40,7 +41,7 @@ def inspector(g):
     return Inspector(g)
 
 
-def trace_of(inspector: Inspector):
+def trace_of(inspector: Inspector, normals: bool = False):
     "The same frame by `render` alone."
     g, frame = inspector.g, inspector.frame
     with torch.no_grad():
@@ -49,7 +50,7 @@ def trace_of(inspector: Inspector):
         planes = g.synthesize(g.map(z, front, inspector.asked['trunc']))
         camera = g.orbit(torch.tensor([inspector.asked['yaw']]), torch.tensor([inspector.asked['pitch']]))
         asked = planes, camera, frame.side, frame.config, inspector.asked['proposal']
-        return g.render(*asked, trace=True)
+        return g.render(*asked, normals, trace=True)
 
 
 CASES = [{'sampler': name} for name in SAMPLERS]
@@ -78,6 +79,65 @@ def test_what_is_shown_is_the_trace(inspector, asked):
         pdf = np.array(ray['pdf'])
         assert pdf.sum() == pytest.approx(1, abs=1e-3)
         assert pdf[np.array(ray['keep'], bool)].sum() >= inspector.asked['tau'] - 1e-3
+
+
+def values_of(inspector: Inspector, trace) -> dict[str, torch.Tensor]:
+    "What each view shows, [R, R] or [3, R, R], of a trace, dense rays and the field, without the inspector."
+    g, frame = inspector.g, inspector.frame
+    planes, camera, side = frame.planes, frame.camera, frame.side
+    near, far, out = g.run.render.near, g.run.render.far, trace.rendering
+    rays, exact = camera_rays(camera, side), g.dense(planes, camera, side)
+    pdf = trace.pdf[0].flatten(1).T  # [R*R, K-1]
+    likely, order = pdf.sort(dim=-1, descending=True)
+    before = (likely.cumsum(-1) - likely) < inspector.asked['tau'] - 1e-6
+    kept = torch.zeros_like(before).scatter(-1, order, before)
+    light = g.dense_march(planes, rays, pdf.shape[-1] + 1).weights[0]
+    row = slice(side * frame.pixel[0], side * (frame.pixel[0] + 1))
+    t = torch.linspace(near, far, side)[:, None, None]
+    points = rays.origins[0, row] + t * rays.dirs[0, row]  # [depth, column, 3]
+    flat = {
+        'depth': out.depth[0] - near,
+        'slice': g.sdf(planes, points.flatten(0, 1)[None])[0],
+        'beta': out.beta[0],
+        'kept': kept.sum(-1),
+        'samples': trace.samples.flatten(),
+        'missed': (light * ~kept).sum(-1) / light.sum(-1).clamp_min(0.05),
+        'error': ((out.rgb - exact.rgb) ** 2).mean(-1)[0].sqrt(),
+    }
+    whole = {'colour': out.image()[0], 'normal': out.normal_colors(camera)[0]}
+    return whole | {name: x.reshape(side, side).double() for name, x in flat.items()}
+
+
+@pytest.mark.parametrize('name', VIEWS)
+def test_every_view_is_of_the_trace(inspector, name):
+    told = inspector.ask(show=name, seed=4, yaw=-0.3, x=0.45, y=0.6, tau=0.9)
+    with torch.no_grad():
+        expected = values_of(inspector, trace_of(inspector, normals=True))[name]
+    shown = np.frombuffer(inspector.pixels, np.uint8).reshape(told['side'], told['side'], 3) / 255
+    if not told['ramp']:
+        colors = expected.clamp(0, 1).permute(1, 2, 0)
+    else:
+        share = (expected - told['low']) / (told['high'] - told['low'])
+        colors = colormaps[VIEWS[name].colors](share.clamp(0, 1).numpy())[..., :3]
+        assert share.std() > 0.01  # something is shown
+    off = np.abs(shown - np.asarray(colors)).max(-1)
+    assert np.quantile(off, 0.99) < 0.02 and off.mean() < 1e-2  # a step of the map, at most
+
+
+@pytest.mark.parametrize('name', [name for name in VIEWS if VIEWS[name].colors])
+def test_the_bar_beside_a_picture_is_of_its_map(inspector, name):
+    "In the static picture: which colour is near, or inside, is read off the map."
+    told = inspector.ask(show=name)
+    figure = inspector.figure()
+    ax, *_ = figure.subfigs[0].axes
+    (bar,) = ax.child_axes
+    drawn = bar._colorbar.mappable
+    view, values = VIEWS[name], np.linspace(told['low'], told['high'], 33)
+    exact = colormaps[view.colors](np.linspace(0, 1, 33))
+    np.testing.assert_allclose(drawn.to_rgba(values), exact, atol=0.08)  # between nine colours of it
+    assert (drawn.norm.vmin, drawn.norm.vmax) == (view.low, view.high)
+    assert bar.get_ylabel() == view.unit and ax.get_title() == name
+    assert bar.get_ylim() == (view.low, view.high)
 
 
 @pytest.mark.parametrize('sampler', [name for name in SAMPLERS if name not in WITHOUT_PDF])

@@ -569,6 +569,8 @@ def _draw_pictures(fig, inspector: Inspector):
     pictures = np.frombuffer(inspector.pixels, np.uint8).reshape(-1, side, side, 3)
     ax, *others = np.atleast_1d(fig.subplots(len(pictures), 1))
     ax.imshow(pictures[0])
+    if told['ramp']:
+        _draw_bar(ax, told)
     for other, picture in zip(others, pictures[1:]):
         other.imshow(picture)
         other.set(title=f'{told["beside"]}, {inspector.asked["moment"]} images', xticks=[], yticks=[])
@@ -580,10 +582,18 @@ def _draw_pictures(fig, inspector: Inspector):
         left, top = column // n * n - 0.5, row // n * n - 0.5
         square = np.array([[0, 0], [n, 0], [n, n], [0, n], [0, 0]])
         ax.plot(*(square + (left, top)).T, color='#e69f00', lw=2)
-    title = told['shown']
-    if told['ramp']:
-        title += f': dark {told["low"]}, bright {told["high"]} {told["unit"]}'
-    ax.set(title=title, xlabel=_costs(told), xticks=[], yticks=[])
+    ax.set(title=told['shown'], xlabel=_costs(told), xticks=[], yticks=[])
+
+
+def _draw_bar(ax, told: dict):
+    "The colours of a map beside its picture, from low to high."
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    colors = LinearSegmentedColormap.from_list(told['shown'], told['ramp'])
+    ends = Normalize(told['low'], told['high'])
+    bar = ax.inset_axes((1.03, 0, 0.05, 1))
+    ax.figure.colorbar(ScalarMappable(ends, colors), bar, label=told['unit'])
 
 
 def _costs(told: dict) -> str:

@@ -249,7 +249,8 @@ def _png_of(figure) -> bytes:
     drawn, out = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format='png', dpi=100)
     plt.close(figure)
-    Image.open(drawn).convert('RGB').quantize(256, dither=Image.Dither.NONE).save(out, 'PNG', optimize=True)
+    rare_too = dict(method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)  # such as a colour bar's
+    Image.open(drawn).convert('RGB').quantize(256, **rare_too).save(out, 'PNG', optimize=True)
     return out.getvalue()
 
 
