@@ -144,6 +144,11 @@ def _page_of(live: Live):
         told = Dict().tag(sync=True)
         pixels = Bytes().tag(sync=True)
 
+        def close(self):
+            "With its layout, a widget of its own, which would stay."
+            self.layout.close()
+            super().close()
+
     page = Page(settings=[asdict(s) for s in live.settings], asked=live.asked)
     _tell(page, live)
     who = weakref.ref(live)
