@@ -251,14 +251,15 @@ def test_in_jupyterlab(page, lab, limits, record_property):
 
 
 def assert_a_formula_leads_to_its_cell(page):
-    "In another tab JupyterLab opens the notebook at the cell that computes what is shown."
+    "In another tab JupyterLab opens the notebook, and goes to the cell that computes what is shown."
     page.locator('button[data-formula=sigma]').click()
+    link = page.locator('.wy .formula a')
+    assert re.fullmatch('.*/lab/tree/nbs/07_sdf.ipynb#cell-id=[0-9a-f]{8}', link.get_attribute('href'))
     with page.context.expect_page() as opened:
-        page.locator('.wy .formula a').click()
-    lesson = opened.value
-    cell = lesson.locator('.jp-Notebook .jp-CodeCell.jp-mod-active', has_text='def density(')
+        link.click()
+    cell = opened.value.locator('.jp-CodeCell.jp-mod-active', has_text='def density(')
     cell.wait_for(timeout=90_000)
-    lesson.close()
+    opened.value.close()
 
 
 def fetched_elsewhere(page, lab: str) -> list[str]:
@@ -362,7 +363,7 @@ ENDS = ' per world unit', r' of \d+ others?'
 def numbers(said: str) -> list[list[float]]:
     "Of what a formula says, each chain 'name = ... = ...': the values of its parts, but for those in words."
     chains = []
-    for chain in re.split('; |, ', said):
+    for chain in re.split('; |, | at ', said):
         values = []
         for part in chain.split(' = '):
             for end in ENDS:

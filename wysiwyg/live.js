@@ -239,12 +239,23 @@ function axes(g, x, y, width, height, [t0, t1], [v0, v1]) {
   return { X, Y, put, inverse, line, upright, steps, block, dot, frame };
 }
 
-// To the notebook that computes something, at its cell, where a Jupyter serves this page; elsewhere words alone.
+// To the cell that computes something, where a Jupyter serves this page; elsewhere words alone. JupyterLab goes to
+// a cell that an address names only while its notebook is open: so the other tab is told as soon as it is.
 function lessonLink({ lesson, cell }) {
   const words = `computed in ${lesson}`, jupyter = document.getElementById('jupyter-config-data');
   if (!jupyter) return element('span', { class: 'quiet' }, cell ? `${words}, cell ${cell}` : words);
-  const { baseUrl = '/' } = JSON.parse(jupyter.textContent), at = cell ? `#cell-id=${cell}` : '';
-  return element('a', { href: `${baseUrl}lab/tree/nbs/${lesson}.ipynb${at}`, target: '_blank', rel: 'noopener' }, words);
+  const { baseUrl = '/' } = JSON.parse(jupyter.textContent), href = `${baseUrl}lab/tree/nbs/${lesson}.ipynb`;
+  const follow = (e) => {
+    const tab = cell && !e.ctrlKey && !e.metaKey && !e.shiftKey && open(href, '_blank');
+    if (!tab) return; // as any link
+    e.preventDefault();
+    const begun = Date.now(), clock = setInterval(() => {
+      const there = !tab.closed && tab.document.querySelector('.jp-Notebook .jp-CodeCell');
+      if (there) tab.location.hash = `cell-id=${cell}`;
+      if (there || tab.closed || Date.now() - begun > 4 * PATIENCE) clearInterval(clock);
+    }, 300);
+  };
+  return element('a', { href: cell ? `${href}#cell-id=${cell}` : href, target: '_blank', rel: 'noopener', onclick: follow }, words);
 }
 
 // A button for each of `all` { name, ink, words, law, lesson, cell where one is known }, and the box that shows one with its numbers.
