@@ -345,6 +345,7 @@ def held() -> dict[str, int]:
     )
 
 
+@pytest.mark.slow
 def test_fifty_runs_of_a_cell_that_shows_it_leave_neither_observers_nor_memory(g, monkeypatch):
     def run(k: int):
         monkeypatch.setattr(live, '_cell', lambda: ('a', k))
