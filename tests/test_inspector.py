@@ -3,23 +3,29 @@
 import gc
 import json
 import re
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from comm import get_comm_manager
 from hypothesis import given, settings, strategies as st
+from ipywidgets.widgets.widget import _instances
+from matplotlib import colormaps
 
 from wysiwyg import inspector as module, live
 from wysiwyg.camera import camera_rays
 from wysiwyg.core import rng
-from wysiwyg.generator import load_generator, still
+from wysiwyg.generator import load_generator, save_generator, still
 from wysiwyg.inspector import VIEWS, Frame, Inspector, RayParts, inspector_settings, take_apart
 from wysiwyg.live import checked, rounded
 from wysiwyg.proposal import PROPOSALS
 from wysiwyg.renderer import SAMPLERS, WITHOUT_PDF
+from wysiwyg.tracking import Recorder, run_link, store_exists
 from wysiwyg.budgets import POLICIES
 
 CPU = torch.device('cpu')
@@ -40,7 +46,7 @@ def inspector(g):
     return Inspector(g)
 
 
-def trace_of(inspector: Inspector):
+def trace_of(inspector: Inspector, normals: bool = False):
     "The same frame by `render` alone."
     g, frame = inspector.g, inspector.frame
     with torch.no_grad():
@@ -49,7 +55,7 @@ def trace_of(inspector: Inspector):
         planes = g.synthesize(g.map(z, front, inspector.asked['trunc']))
         camera = g.orbit(torch.tensor([inspector.asked['yaw']]), torch.tensor([inspector.asked['pitch']]))
         asked = planes, camera, frame.side, frame.config, inspector.asked['proposal']
-        return g.render(*asked, trace=True)
+        return g.render(*asked, normals, trace=True)
 
 
 CASES = [{'sampler': name} for name in SAMPLERS]
@@ -78,6 +84,65 @@ def test_what_is_shown_is_the_trace(inspector, asked):
         pdf = np.array(ray['pdf'])
         assert pdf.sum() == pytest.approx(1, abs=1e-3)
         assert pdf[np.array(ray['keep'], bool)].sum() >= inspector.asked['tau'] - 1e-3
+
+
+def values_of(inspector: Inspector, trace) -> dict[str, torch.Tensor]:
+    "What each view shows, [R, R] or [3, R, R], of a trace, dense rays and the field, without the inspector."
+    g, frame = inspector.g, inspector.frame
+    planes, camera, side = frame.planes, frame.camera, frame.side
+    near, far, out = g.run.render.near, g.run.render.far, trace.rendering
+    rays, exact = camera_rays(camera, side), g.dense(planes, camera, side)
+    pdf = trace.pdf[0].flatten(1).T  # [R*R, K-1]
+    likely, order = pdf.sort(dim=-1, descending=True)
+    before = (likely.cumsum(-1) - likely) < inspector.asked['tau'] - 1e-6
+    kept = torch.zeros_like(before).scatter(-1, order, before)
+    light = g.dense_march(planes, rays, pdf.shape[-1] + 1).weights[0]
+    row = slice(side * frame.pixel[0], side * (frame.pixel[0] + 1))
+    t = torch.linspace(near, far, side)[:, None, None]
+    points = rays.origins[0, row] + t * rays.dirs[0, row]  # [depth, column, 3]
+    flat = {
+        'depth': out.depth[0] - near,
+        'slice': g.sdf(planes, points.flatten(0, 1)[None])[0],
+        'beta': out.beta[0],
+        'kept': kept.sum(-1),
+        'samples': trace.samples.flatten(),
+        'missed': (light * ~kept).sum(-1) / light.sum(-1).clamp_min(0.05),
+        'error': ((out.rgb - exact.rgb) ** 2).mean(-1)[0].sqrt(),
+    }
+    whole = {'colour': out.image()[0], 'normal': out.normal_colors(camera)[0]}
+    return whole | {name: x.reshape(side, side).double() for name, x in flat.items()}
+
+
+@pytest.mark.parametrize('name', VIEWS)
+def test_every_view_is_of_the_trace(inspector, name):
+    told = inspector.ask(show=name, seed=4, yaw=-0.3, x=0.45, y=0.6, tau=0.9)
+    with torch.no_grad():
+        expected = values_of(inspector, trace_of(inspector, normals=True))[name]
+    shown = np.frombuffer(inspector.pixels, np.uint8).reshape(told['side'], told['side'], 3) / 255
+    if not told['ramp']:
+        colors = expected.clamp(0, 1).permute(1, 2, 0)
+    else:
+        share = (expected - told['low']) / (told['high'] - told['low'])
+        colors = colormaps[VIEWS[name].colors](share.clamp(0, 1).numpy())[..., :3]
+        assert share.std() > 0.01  # something is shown
+    off = np.abs(shown - np.asarray(colors)).max(-1)
+    assert np.quantile(off, 0.99) < 0.02 and off.mean() < 1e-2  # a step of the map, at most
+
+
+@pytest.mark.parametrize('name', [name for name in VIEWS if VIEWS[name].colors])
+def test_the_bar_beside_a_picture_is_of_its_map(inspector, name):
+    "In the static picture: which colour is near, or inside, is read off the map."
+    told = inspector.ask(show=name)
+    figure = inspector.figure()
+    ax, *_ = figure.subfigs[0].axes
+    (bar,) = ax.child_axes
+    drawn = bar._colorbar.mappable
+    view, values = VIEWS[name], np.linspace(told['low'], told['high'], 33)
+    exact = colormaps[view.colors](np.linspace(0, 1, 33))
+    np.testing.assert_allclose(drawn.to_rgba(values), exact, atol=0.08)  # between nine colours of it
+    assert (drawn.norm.vmin, drawn.norm.vmax) == (view.low, view.high)
+    assert bar.get_ylabel() == view.unit and ax.get_title() == name
+    assert bar.get_ylim() == (view.low, view.high)
 
 
 @pytest.mark.parametrize('sampler', [name for name in SAMPLERS if name not in WITHOUT_PDF])
@@ -149,7 +214,8 @@ def test_numbers_obey_the_formulas_above_them(g, inspector):
         'strata': (counts, even),
         'samples': (u, u.clip(0, 1)),
         'sdf': (s['sdf'], sdf),
-        'beta': ([s['beta'], s['sigma']], [beta, eq1(s['sdf'], s['beta'])]),
+        'beta': (s['beta'], beta),
+        'sigma': (s['sigma'], eq1(s['sdf'], s['beta'])),
         'T': (s['trans'], trans),
         'w': (s['weights'], weights),
         'depth': (s['depth'], depth),
@@ -159,6 +225,43 @@ def test_numbers_obey_the_formulas_above_them(g, inspector):
     for name, (shown, by_law) in both.items():
         off = 5e-3 if name == 'samples' else 2e-4
         np.testing.assert_allclose(shown, by_law, rtol=2e-3, atol=off, err_msg=name)
+
+
+def test_each_formula_names_the_cell_that_computes_it():
+    script = Path(module.__file__).with_suffix('.js').read_text()
+    found = re.findall("name: '([^']+)', .*lesson: '([^']+)', cell: '([^']+)'", script)
+    assert [name for name, *_ in found] == [*COMPUTES]
+    for name, lesson, cell in found:
+        notebook = json.loads((ROOT / f'nbs/{lesson}.ipynb').read_text(encoding='utf8'))
+        (source,) = [''.join(c['source']) for c in notebook['cells'] if c['id'] == cell]
+        assert source.startswith('#| export') and COMPUTES[name] in source, (name, cell)
+
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPUTES = {  # curve -> a line of its cell
+    'probe': 'def probe(',
+    'pdf': 'logits.softmax(-1)',
+    'kept': 'def smallest_set(',
+    'strata': 'def allocate(',
+    'samples': 'def draw_robust(',
+    'sdf': 'def geometry(',
+    'beta': 'beta = c.beta_init + torch.tanh(',
+    'sigma': 'def density(',
+    'T': 'trans = torch.exp(',
+    'w': 'return trans * -torch.expm1(-a)',
+    'depth': 'def integrate(',
+}
+
+
+def test_density_is_drawn_in_the_static_picture(inspector):
+    truth = inspector.told['ray']['truth']
+    _, field, _ = inspector.figure().subfigs[1].axes
+    (line,) = [line for line in field.lines if line.get_label().startswith('sigma, at most ')]
+    t, drawn = line.get_data()
+    sigma = eq1(np.array(truth['sdf']), np.array(truth['beta']))
+    np.testing.assert_allclose(drawn / drawn.max(), sigma / sigma.max(), rtol=5e-3, atol=1e-4)
+    np.testing.assert_allclose(t, truth['t'])
+    assert float(line.get_label().split()[-1]) == pytest.approx(sigma.max(), rel=5e-3)
 
 
 def test_truth_is_the_dense_ray(g, inspector):
@@ -227,6 +330,38 @@ def test_fifty_runs_of_a_cell_leave_one(g):
         gone.append(weakref.ref(inspector))
     gc.collect()
     assert sum(ref() is not None for ref in gone) == 1
+
+
+def held() -> dict[str, int]:
+    "Widgets, their channels and the bytes of tensors that live, blocks of Python's and the memory of all."
+    gc.collect()
+    tensors = {x.data_ptr(): x.nbytes for x in gc.get_objects() if type(x) is torch.Tensor}
+    return dict(
+        widgets=len(_instances),
+        channels=len(get_comm_manager().comms),
+        tensors=sum(tensors.values()),
+        blocks=sys.getallocatedblocks(),
+        resident=psutil.Process().memory_info().rss,
+    )
+
+
+@pytest.mark.slow
+def test_fifty_runs_of_a_cell_that_shows_it_leave_neither_observers_nor_memory(g, monkeypatch):
+    def run(k: int):
+        monkeypatch.setattr(live, '_cell', lambda: ('a', k))
+        inspector = Inspector(g)
+        inspector._repr_mimebundle_()
+        inspector.page().asked = inspector.asked | {'tau': 0.9, 'turn': f'a {k}'}
+        return weakref.ref(inspector.page())
+
+    for k in range(5):  # what is made once is made
+        run(k)
+    before = held()
+    pages = [run(k) for k in range(5, 55)]
+    grown = {name: n - before[name] for name, n in held().items()}
+    assert (grown['widgets'], grown['channels'], grown['tensors']) == (0, 0, 0), grown
+    assert [page().comm is not None for page in pages if page() is not None] == [True]
+    assert grown['blocks'] < 50 * 100 and grown['resident'] < 50 * 2e6, grown
 
 
 def test_an_error_is_told_and_the_last_answer_stays(inspector):
@@ -327,6 +462,7 @@ def test_given_planes_leave_no_person_to_choose(g):
 
 
 def test_a_page_of_its_own_is_whole(inspector):
+    assert 'Recorded states: 26.' in inspector.html()  # a grid of pixels
     page = inspector.html([{'x': 0.4}, {'x': 0.6}])
     data = page.split('id="known">')[1].split('</script>')[0]
     recorded = json.loads(data)
@@ -363,8 +499,54 @@ def test_other_planes_and_a_true_shape(g):
         everywhere = true_heads([0], camera, replace(config, resolution=side), g.run.render.far)
         return replace(everywhere, opacity=torch.ones_like(everywhere.opacity))
 
-    told = Inspector(g, None, ball, yaw=0.0, x=0.01, y=0.01).told
-    assert told['ray']['posed']['angle'] is None  # nothing of the generator's was met
+    beside = Inspector(g, None, ball, yaw=0.0, x=0.01, y=0.01)
+    posed = beside.told['ray']['posed']
+    assert posed['angle'] is None and posed['facing'][0] is None  # nothing of the generator's was met
+    assert beside.png()[:4] == b'\x89PNG'
+
+
+def test_normals_face_the_camera_as_their_cosine_says(g):
+    def tilted(camera, side):
+        out = g.dense(beside.frame.planes, camera, side)
+        towards = -camera_rays(camera, side).dirs
+        across = torch.linalg.cross(towards, torch.tensor([0.0, 1, 0]).expand_as(towards))
+        across = across / across.norm(dim=-1, keepdim=True)
+        return replace(out, normal=0.8 * towards + 0.6 * across)
+
+    beside = Inspector(g, yaw=0.0, x=0.5, y=0.55)
+    told = Inspector(g, beside.frame.planes, tilted, yaw=0.0, x=0.5, y=0.55)
+    ray, frame, (row, column) = told.told['ray'], told.frame, told.frame.pixel
+    n, posed = row * frame.side + column, ray['posed']
+    direction = camera_rays(frame.camera, frame.side).dirs[0, n]
+    own = -(frame.seen.normal[0, n] @ direction).item()
+    assert posed['facing'] == pytest.approx([own, 0.8], abs=1e-5)
+    light = told.figure().subfigs[1].axes[2]
+    ticks = [line.get_data() for line in light.lines if line.get_marker() == '_']
+    assert [y for _, (y,) in ticks] == pytest.approx([0.8, own], abs=1e-5)
+    assert [x for (x,), _ in ticks] == pytest.approx([posed['depth'], ray['samples']['depth']])
+
+
+def test_a_run_is_a_folder_or_what_mlflow_knows_of_it(g, tmp_path, monkeypatch):
+    monkeypatch.setenv('WYSIWYG_RUNS', str(tmp_path))
+    unknown = '0' * 32
+    with pytest.raises(ValueError, match=f'has no run {unknown}'):
+        Inspector(run=unknown)
+    assert not store_exists()  # it was not made to be asked
+    for images in (0, 40):
+        save_generator(g, tmp_path / f'one/moments/moment-{images}.safetensors', images=str(images))
+    with Recorder('train', 'tiny', outdir=str(tmp_path / 'one')) as known, Recorder('train', 'other') as bare:
+        pass
+    moments = Inspector(run=tmp_path / 'one').moments
+    assert [*moments] == ['0', '40']
+    for run in (known.id, run_link(known.id), f'http://localhost:5000/#/experiments/1/runs/{known.id}'):
+        assert Inspector(run=run).moments == moments
+    with pytest.raises(ValueError, match=f'run {bare.id} has no tag wysiwyg.outdir'):
+        Inspector(run=bare.id)
+    with pytest.raises(ValueError, match=f'has no run {unknown}'):
+        Inspector(run=f'http://localhost:5000/#/experiments/1/runs/{unknown}')
+    (tmp_path / 'one').rename(tmp_path / 'elsewhere')
+    with pytest.raises(ValueError, match='was written to .*one, which is not here'):
+        Inspector(run=known.id)
 
 
 @given(

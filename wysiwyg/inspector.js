@@ -4,35 +4,108 @@ const apart = (angle) => (angle === null ? ', where no surface was met' : `, nor
 const STAGES = ['probe', 'pdf', 'tau', 'strata', 'samples', 'weights'];
 const KEYS = 'Arrows: pixel. Shift + arrows: camera. [ ]: step. Space: slow motion. Z: zoom. P: pin. R: reset. ?: keys.';
 
-// Each curve: from which step on it is drawn, its colour, its equation, and the lesson that derives it.
+// What formulas are written with: four digits, and a sum with its largest terms written out, the others as one.
+const sum = (x) => x.reduce((a, b) => a + b, 0);
+const sub = (i) => String(i + 1).replace(/\d/g, (d) => '\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089'[d]);
+const short = (x) => String(Number(Number(x).toPrecision(4))).replace('-', '\u2212');
+const few = (terms, write = (i) => short(terms[i])) => {
+  const order = terms.map((_, i) => i).sort((a, b) => terms[b] - terms[a]);
+  const others = order.slice(3).filter((i) => terms[i] > 1e-5 * sum(terms));
+  const rest = others.length ? [`${short(sum(others.map((i) => terms[i])))} of ${others.length} other${others.length > 1 ? 's' : ''}`] : [];
+  return [...order.slice(0, 3).sort((a, b) => a - b).map(write), ...rest].join(' + ');
+};
+
+// Each law with this ray's numbers: of the ray r, its sample i and its bin k.
+const NUMBERS = {
+  probe(r, i, k) {
+    if (!r.probe) return '';
+    const before = sum(r.probe.slice(0, k)), T = 1 - before, thick = -Math.log(1 - r.probe[k] / T);
+    const light = `bin ${k + 1}: T = 1 \u2212 ${short(before)} = ${short(T)}`;
+    if (!(T > 1e-3 && thick < 20)) return `${light}; P = ${short(r.probe[k])}`;
+    return `${light}; P = ${short(T)} \u00b7 (1 \u2212 e^(\u2212${short(thick)})) = ${short(r.probe[k])}`;
+  },
+  pdf: (r, i, k) => r.pdf && `bin ${k + 1}: p = ${short(r.pdf[k])}; \u03a3 p = ${few(r.pdf)} = ${short(sum(r.pdf))}`,
+  kept(r) {
+    if (!r.pdf) return '';
+    const kept = r.pdf.filter((_, j) => r.keep[j]), mass = sum(kept), bins = `bins kept: ${kept.length}`;
+    const total = `${few(kept)} = ${short(mass)}`;
+    if (r.sampler === 'unfiltered') return `${total}; ${bins}, as this sampler keeps all`;
+    return `${total}, at least \u03c4 = ${short(r.tau)}; ${bins}, without the least of them ${short(mass - Math.min(...kept))}`;
+  },
+  strata(r, i, k) {
+    if (!r.pdf) return '';
+    if (!r.counts) return 'this sampler draws without strata';
+    const n = r.counts[k], all = sum(r.counts), bins = sum(r.keep), each = Math.floor(all / bins);
+    if (!r.keep[k]) return `bin ${k + 1} is not kept: n = 0; all: ${all}`;
+    return `bin ${k + 1}: n = \u230a${all} / ${bins}\u230b${n > each ? ' + 1' : ''} = ${n}; all: ${all}`;
+  },
+  samples(r, i) {
+    const t = r.samples.t[i], length = `\u03b4${sub(i)} = ${short(r.samples.delta[i])}`;
+    if (!r.counts) return `t${sub(i)} = ${t}, ${length}`;
+    const width = (r.far - r.near) / r.pdf.length, place = (t - r.near) / width, k = Math.floor(place), n = r.counts[k];
+    if (!n) return `t${sub(i)} = ${t}, by a second look; ${length}`;
+    const j = Math.floor((place - k) * n), u = (place - k) * n - j;
+    return `t${sub(i)} = ${short(r.near)} + (${k} + (${j} + ${short(u)}) / ${n}) \u00b7 ${width.toFixed(6)} = ${t}; ${length}`;
+  },
+  sdf: (r, i) => `s${sub(i)} = ${short(r.samples.sdf[i])} at t = ${r.samples.t[i]}`,
+  beta: (r, i) => `\u03b2${sub(i)} = ${short(r.samples.beta[i])} at t = ${r.samples.t[i]}`,
+  sigma(r, i) {
+    const s = r.samples.sdf[i], beta = short(r.samples.beta[i]), half = `0.5 \u00b7 e^(\u2212${short(Math.abs(s))} / ${beta})`;
+    const share = s > 0 ? half : `(1 \u2212 ${half})`;
+    return `${s > 0 ? 'outside' : 'inside'}: \u03c3${sub(i)} = ${share} / ${beta} = ${short(r.samples.sigma[i])} per world unit`;
+  },
+  T(r, i) {
+    const before = r.samples.sigma.slice(0, i).map((v, j) => v * r.samples.delta[j]);
+    if (!i) return 'T\u2081 = e^(0) = 1: nothing lies before it';
+    return `T${sub(i)} = e^(\u2212(${few(before)})) = e^(\u2212${short(sum(before))}) = ${short(r.samples.trans[i])}`;
+  },
+  w(r, i) {
+    const [T, sigma, delta] = ['trans', 'sigma', 'delta'].map((name) => short(r.samples[name][i]));
+    return `w${sub(i)} = ${T} \u00b7 (1 \u2212 e^(\u2212${sigma} \u00b7 ${delta})) = ${short(r.samples.weights[i])}; \u03a3 w = ${few(r.samples.weights)} = ${short(r.samples.opacity)}`;
+  },
+  depth(r) {
+    const { t, weights, depth, opacity } = r.samples, terms = weights.map((w, i) => w * t[i]);
+    const passed = `${short(Math.max(0, 1 - opacity))} \u00b7 ${short(r.far)}`;
+    const off = `dense ${fixed(r.truth.depth)}: off by ${fixed(Math.abs(depth - r.truth.depth))}`;
+    return `d = ${few(terms, (i) => `${short(weights[i])} \u00b7 ${t[i]}`)} + ${passed} = ${fixed(depth)}; ${off}${besides(r.posed)}`;
+  },
+};
+
+// Beside a true shape: where it lies, and how far the normals face the camera.
+const besides = (posed) => {
+  if (!posed) return '';
+  const [own, true_one] = posed.facing.map((cosine) => fixed(cosine, 2));
+  return `; true head ${fixed(posed.depth)}${apart(posed.angle)}; facing the camera by ${own ? `${own}, its by ` : ''}${true_one}`;
+};
+
+// Each curve: from which step on it is drawn, its colour, its equation, and the lesson and cell that compute it.
 const CURVES = [
-  { name: 'probe', stage: 0, ink: INK.amber, lesson: '08_probe', words: 'probe weights P',
-    law: 'P\u2096 = T\u2096 (1 \u2212 e^(\u2212\u03c3\u2096 \u03b4\u2096)), on the shared edges of all rays', put: (r, i, k) => r.probe && `bin ${k + 1}: P = ${r.probe[k]}` },
-  { name: 'pdf', stage: 1, ink: INK.blue, lesson: '09_proposal', words: 'predicted pdf',
-    law: 'p = softmax(network(P, colours I, directions \u03c6)), \u03a3 p\u2096 = 1', put: (r, i, k) => r.pdf && `bin ${k + 1}: p = ${r.pdf[k]}` },
-  { name: 'kept', stage: 2, ink: INK.sky, lesson: '10_sampler', words: 'kept: the smallest set of mass \u03c4',
-    law: 'the fewest bins with \u03a3 p\u2096 \u2265 \u03c4 (Eq. 9)', put: (r) => r.pdf && `bins kept: ${sum(r.keep)}; their mass: ${fixed(sum(r.pdf.filter((_, j) => r.keep[j])))}` },
-  { name: 'strata', stage: 3, ink: INK.purple, lesson: '10_sampler', words: 'strata: samples of each kept bin',
-    law: 'n\u2096 = \u230aS / C\u230b for S samples in C kept bins, one more in the S mod C most likely', put: (r, i, k) => r.pdf && (r.counts ? `bin ${k + 1}: n = ${r.counts[k]}; all: ${sum(r.counts)}` : 'this sampler draws without strata') },
-  { name: 'samples', stage: 4, ink: INK.black, lesson: '10_sampler', words: 'samples',
-    law: 't = near + (k + (j + u) / n\u2096) \u00b7 width: the j-th of bin k, u random in [0, 1)', put: (r, i) => `t${sub(i)} = ${r.samples.t[i]}, \u03b4${sub(i)} = ${r.samples.delta[i]}` },
-  { name: 'sdf', stage: 4, ink: INK.grey, lesson: '07_sdf', words: 'signed distance s',
-    law: 's(x) < 0 inside; the surface is where it is 0', put: (r, i) => `s${sub(i)} = ${r.samples.sdf[i]} at t = ${r.samples.t[i]}` },
-  { name: 'beta', stage: 4, ink: INK.pink, lesson: '07_sdf', words: 'surface width \u03b2, density \u03c3',
-    law: '\u03c3 = \u00bd e^(\u2212s/\u03b2) / \u03b2 outside, (1 \u2212 \u00bd e^(s/\u03b2)) / \u03b2 inside (Eq. 1)', put: (r, i) => `\u03b2${sub(i)} = ${r.samples.beta[i]}, \u03c3${sub(i)} = ${r.samples.sigma[i]}` },
-  { name: 'T', stage: 5, ink: INK.green, lesson: '07a_volrend', words: 'light that gets here, T',
-    law: 'T\u1d62 = e^(\u2212\u03a3 \u03c3\u2c7c \u03b4\u2c7c), j < i (Eq. 2)', put: (r, i) => `T${sub(i)} = ${r.samples.trans[i]}` },
-  { name: 'w', stage: 5, ink: INK.orange, lesson: '07a_volrend', words: 'weights w',
-    law: 'w\u1d62 = T\u1d62 (1 \u2212 e^(\u2212\u03c3\u1d62 \u03b4\u1d62)) (Eq. 2)',
-    put: (r, i) => `w${sub(i)} = ${r.samples.trans[i]} \u00b7 (1 \u2212 e^(\u2212${r.samples.sigma[i]} \u00b7 ${r.samples.delta[i]})) = ${r.samples.weights[i]}; \u03a3 w = ${fixed(r.samples.opacity)}` },
-  { name: 'depth', stage: 5, ink: INK.black, lesson: '07a_volrend', words: 'expected depth',
-    law: 'd = \u03a3 w\u1d62 t\u1d62 + (1 \u2212 \u03a3 w\u1d62) far; solid line: of the samples, dashed: dense', put: (r) => `d = ${fixed(r.samples.depth)}, dense ${fixed(r.truth.depth)}: off by ${fixed(Math.abs(r.samples.depth - r.truth.depth))}${r.posed ? `; true head ${fixed(r.posed.depth)}${apart(r.posed.angle)}` : ''}` },
+  { name: 'probe', stage: 0, ink: INK.amber, lesson: '08_probe', cell: 'ec3b0218', words: 'probe weights P',
+    law: 'P\u2096 = T\u2096 (1 \u2212 e^(\u2212\u03c3\u2096 \u03b4\u2096)), T\u2096 = 1 \u2212 \u03a3 P\u2c7c, j < k, on the shared edges of all rays' },
+  { name: 'pdf', stage: 1, ink: INK.blue, lesson: '09_proposal', cell: 'c4400118', words: 'predicted pdf',
+    law: 'p = softmax(network(P, colours I, directions \u03c6)), \u03a3 p\u2096 = 1' },
+  { name: 'kept', stage: 2, ink: INK.sky, lesson: '10_sampler', cell: '24afe42a', words: 'kept: the smallest set of mass \u03c4',
+    law: 'the fewest bins with \u03a3 p\u2096 \u2265 \u03c4 (Eq. 9)' },
+  { name: 'strata', stage: 3, ink: INK.purple, lesson: '10_sampler', cell: '749b6468', words: 'strata: samples of each kept bin',
+    law: 'n\u2096 = \u230aS / C\u230b for S samples in C kept bins, one more in the S mod C most likely' },
+  { name: 'samples', stage: 4, ink: INK.black, lesson: '10_sampler', cell: 'da3cfeee', words: 'samples',
+    law: 't = near + (k + (j + u) / n\u2096) \u00b7 width: the j-th of bin k, both from 0, u random in [0, 1)' },
+  { name: 'sdf', stage: 4, ink: INK.grey, lesson: '07_sdf', cell: 'fc8fe364', words: 'signed distance s',
+    law: 's(x) < 0 inside; the surface is where it is 0' },
+  { name: 'beta', stage: 4, ink: INK.pink, lesson: '07_sdf', cell: 'fc8fe364', words: 'surface width \u03b2',
+    law: '\u03b2(x) = \u03b2\u2080 + tanh(2 b(x)) (\u03b2\u2080 \u2212 \u03b2_min), b of the network that says s, times the \u03b2 scale' },
+  { name: 'sigma', stage: 4, ink: INK.wine, lesson: '07_sdf', cell: '74814e11', words: 'density \u03c3',
+    law: '\u03c3 = \u00bd e^(\u2212s/\u03b2) / \u03b2 outside, (1 \u2212 \u00bd e^(s/\u03b2)) / \u03b2 inside (Eq. 1)' },
+  { name: 'T', stage: 5, ink: INK.green, lesson: '07a_volrend', cell: 'c5941676', words: 'light that gets here, T',
+    law: 'T\u1d62 = e^(\u2212\u03a3 \u03c3\u2c7c \u03b4\u2c7c), j < i (Eq. 2)' },
+  { name: 'w', stage: 5, ink: INK.orange, lesson: '07a_volrend', cell: 'c5941676', words: 'weights w',
+    law: 'w\u1d62 = T\u1d62 (1 \u2212 e^(\u2212\u03c3\u1d62 \u03b4\u1d62)) (Eq. 2)' },
+  { name: 'depth', stage: 5, ink: INK.black, lesson: '07a_volrend', cell: 'b7b258e7', words: 'expected depth',
+    law: 'd = \u03a3 w\u1d62 t\u1d62 + (1 \u2212 \u03a3 w\u1d62) far; solid line: of the samples, dashed: dense' },
 ];
 
 const named = (name) => CURVES.find((c) => c.name === name);
 const OF_STAGE = ['probe', 'pdf', 'kept', 'strata', 'samples', 'w']; // whose formula is shown as a step is reached
-const sum = (x) => x.reduce((a, b) => a + b, 0);
-const sub = (i) => String(i + 1).replace(/\d/g, (d) => '\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089'[d]);
 
 // ---- the ray, three plots over one axis ---------------------------------------------------------
 
@@ -76,11 +149,13 @@ function drawRay(g, box, ray, view) {
   field.line(range, [0, 0], INK.grey, 0.7);
   field.line(d.t, d.beta, INK.pink, 1);
   field.line(d.t, d.beta.map((b) => -b), INK.pink, 1);
+  const densest = Math.max(...d.sigma, 1e-6);
+  field.line(d.t, d.sigma.map((v) => (0.8 * high * v) / densest), INK.wine, 1.2, [4, 2]);
   field.line(d.t, d.sdf, INK.grey, 1.5);
   const half = (ray.far - ray.near) / d.t.length / 2;
   d.t.forEach((t, i) => field.block(t - half, t + 2 * half, -high, -0.84 * high, d.along[i]));
   if (on('samples')) s.t.forEach((t, i) => field.dot(t, s.sdf[i], INK.black));
-  field.frame(width < 330 ? 'distance s, \u00b1\u03b2, colour' : 'signed distance s of the field, and \u00b1\u03b2; below: its colour', [-high, 0, high]);
+  field.frame(width < 330 ? 's, \u00b1\u03b2, \u03c3 dashed, colour' : `signed distance s of the field, \u00b1\u03b2; dashed: \u03c3, at most ${short(densest)}; below: its colour`, [-high, 0, high]);
 
   const light = axes(g, x, top + 2 * (tall + gap), width, tall, range, [0, 1.08]);
   light.line(d.t, d.trans, INK.green, 1.2);
@@ -89,13 +164,21 @@ function drawRay(g, box, ray, view) {
   if (on('w')) {
     s.t.forEach((t, i) => light.upright(t, INK.orange, 3, [], s.weights[i], 0));
     light.upright(s.depth, INK.black, 1.5); light.upright(d.depth, INK.black, 1.5, [3, 3]);
-    if (ray.posed) light.upright(ray.posed.depth, INK.pink, 2);
+    if (ray.posed) drawPosed(light, ray, range);
   }
   light.frame(width < 330 ? 'light: T, w; dense w grey' : 'light: T, w of the samples; dense w in grey, its peak at a half', [0, 0.5, 1]);
   g.textAlign = 'center'; g.fillStyle = '#444';
   for (const t of niceTicks(range)) g.fillText(String(t), light.X(t), height - 24);
   g.fillText('distance from the camera, world units', x + width / 2, height - 8);
   return { range, inverse: light.inverse };
+}
+
+// The true depth, and on it and on that of the samples how far the normals face the camera: 1, straight at it.
+function drawPosed(light, { posed, samples }, [a, b]) {
+  const wide = (b - a) / 60, [own, true_one] = posed.facing;
+  light.upright(posed.depth, INK.pink, 2);
+  light.line([posed.depth - wide, posed.depth + wide], [true_one, true_one], INK.pink, 4);
+  if (own !== null) light.line([samples.depth - wide, samples.depth + wide], [own, own], INK.black, 2);
 }
 
 // ---- the drawing --------------------------------------------------------------------------------
@@ -127,8 +210,9 @@ function chosen(ray, t, c) {
   return [i, k];
 }
 
-// A curve with the law of this ray's sampler.
+// A curve with the law of this ray's proposal and sampler.
 function lawful(c, ray) {
+  if (c.name === 'pdf' && ray.pdf && ray.proposal !== 'cnn') return { ...c, law: `by the proposal ${ray.proposal}, which asks no network; \u03a3 p\u2096 = 1` };
   if (c.name !== 'samples' || ray.counts) return c;
   return { ...c, law: ray.pdf ? 'drawn through the kept bins, which are no strata here' : 'placed without a proposal' };
 }
@@ -175,6 +259,7 @@ function render({ model, el }) {
   function drawPicture(told) {
     const pixels = bytesOf(model);
     putPixels(picture, pixels, told.side);
+    picture.dataset.side = told.side;
     second.hidden = !told.beside; // another picture follows
     if (told.beside) putPixels(second, pixels.subarray(3 * told.side ** 2), told.side);
     const g = picture.getContext('2d'), mark = (x, y, ink) => {
@@ -205,7 +290,7 @@ function render({ model, el }) {
   function drawFormula(ray) {
     if (!ray) return;
     const c = lawful(view.curve, ray), [i, k] = chosen(ray, view.t, c), none = c.stage > 3 && ray.empty;
-    formula.show(c, none || c.put(ray, i, k) || 'this sampler asks no proposal', element('div', { class: 'quiet' }, none ? '' : ofWhat(ray, c, i, k, view.t)));
+    formula.show(c, none || NUMBERS[c.name](ray, i, k) || 'this sampler asks no proposal', element('div', { class: 'quiet' }, none ? '' : ofWhat(ray, c, i, k, view.t)));
   }
 
   function draw() {

@@ -6,6 +6,7 @@
 __all__ = ['VIEWS', 'RayParts', 'take_apart', 'inspector_settings', 'Frame', 'Inspector']
 
 # %% ../nbs/19_inspector.ipynb #19a00004
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
@@ -25,6 +26,7 @@ from .probe import bin_edges
 from .proposal import PROPOSALS, resize_pdf
 from .renderer import SAMPLERS, WITHOUT_PDF, surface_normals
 from .sampler import allocate, smallest_set
+from .tracking import StoreError, open_store, plainly, store_exists, tracking_uri
 from .volrend import *
 
 # %% ../nbs/19_inspector.ipynb #19a00008
@@ -454,11 +456,69 @@ def _idle(asked: dict, given: bool) -> dict[str, str]:
         idle['tau'] = 'unfiltered looks in every bin'
     return idle
 
+# %% ../nbs/19_inspector.ipynb #27c00001
+def _posed(frame: Frame) -> dict | None:
+    "Of the pixel the true depth, world units, and of both normals; None for what was not hit."
+    true, (row, column) = frame.true, frame.pixel
+    n = row * frame.side + column
+    if true.opacity[0, n] < 0.5:
+        return None
+    depth = true.surface_depth(frame.g.renderer.volume.far)[0, n]
+    return {'depth': depth.item()} | _about_normals(frame, n)
+
+
+def _about_normals(frame: Frame, n: int) -> dict:
+    "Of ray n: degrees between its normal and the true one, and how far each faces the camera, cosines."
+    own, true = frame.seen.normal[0, n], frame.true.normal[0, n]
+    towards = -camera_rays(frame.camera, frame.side).dirs[0, n]
+    facing = [(normal @ towards).item() for normal in (own, true)]
+    if frame.seen.opacity[0, n] <= 0.5:  # nothing was met
+        return {'angle': None, 'facing': [None, facing[1]]}
+    angle = torch.rad2deg((own @ true).clamp(-1, 1).acos())
+    return {'angle': angle.item(), 'facing': facing}
+
+# %% ../nbs/19_inspector.ipynb #27c00004
+_RUN = re.compile('(?:.*/runs/)?(?P<id>[0-9a-f]{32})(?:[/?].*)?')  # an id, or a link to its page
+
+
+def _folder_of(run: str | Path) -> Path:
+    """Where a training lies: the folder itself, or what its run in MLflow tells, named by id or link.
+
+    ValueError for a run that the store does not have, or whose folder is not here; StoreError.
+    """
+    named = _RUN.fullmatch(str(run))
+    if named is None or Path(run).is_dir():
+        return Path(run)
+    tags, run_id = _tags_of(named['id']), named['id']
+    if 'wysiwyg.outdir' not in tags:
+        raise ValueError(f'run {run_id} has no tag wysiwyg.outdir, as trainings have: name a folder')
+    folder = Path(tags['wysiwyg.outdir'])
+    if not folder.is_dir():
+        raise ValueError(f'run {run_id} was written to {folder}, which is not here: name its folder')
+    return folder
+
+
+def _tags_of(run_id: str) -> dict[str, str]:
+    none = ValueError(f'the MLflow store {tracking_uri()} has no run {run_id}')
+    if not store_exists():
+        raise none
+    try:
+        with plainly():
+            return open_store().get_run(run_id).data.tags
+    except StoreError as e:
+        if getattr(e.__cause__, 'error_code', '') != 'RESOURCE_DOES_NOT_EXIST':
+            raise
+        raise none from None
+
+
+_RECORDED = [0.18 + 0.16 * k for k in range(5)]  # shares of the width and the height
+_GRID = [{'x': x, 'y': y} for x in _RECORDED for y in _RECORDED]  # of a page without a kernel
+
 # %% ../nbs/19_inspector.ipynb #19a00025
 class Inspector(Live):
     """A picture whose rays can be taken apart, in a notebook.
 
-    ValueError for a generator that is not of signed distances, and for a folder that holds no run's moments.
+    ValueError for a generator that is not of signed distances, and for a run whose moments are not found.
     """
 
     scripts = ('live.js', 'inspector.js')
@@ -468,12 +528,15 @@ class Inspector(Live):
         g: Generator = None,  # the shipped one when None
         planes: Tensor = None,  # [1, 3, C, H, W] of somebody, such as an inversion's; else people of `seed`
         truth: Callable = None,  # (camera [1], pixels a side) -> Rendering [1, R*R] of the true shape
-        run: str | Path = None,  # folder of a training, whose `moments_of` are scrubbed; in place of `g`
+        run: str
+        | Path = None,  # a training, whose `moments_of` are scrubbed, a folder or MLflow's; in place of `g`
         **asked,  # of `inspector_settings`
     ):
         if run is not None and g is not None:
-            raise ValueError('give the inspector a generator or the folder of a run, not both')
-        self.moments = {} if run is None else {str(n): path for n, path in moments_of(run).items()}
+            raise ValueError('give the inspector a generator or a run, not both')
+        self.moments = (
+            {} if run is None else {str(n): path for n, path in moments_of(_folder_of(run)).items()}
+        )
         self.load = lru_cache(_LOADED)(load_generator)
         self.g = g
         if g is None:
@@ -520,25 +583,18 @@ class Inspector(Live):
         volume = self.g.renderer.volume
         parts = frame.parts()
         told = {'ray': _report(parts, volume.near, volume.far)}
+        told['ray'] |= {name: frame.asked[name] for name in ('proposal', 'sampler', 'tau')}
         if self.true_shape is not None:
-            told['ray']['posed'] = self._posed(frame)
+            told['ray']['posed'] = _posed(frame)
         return told
-
-    def _posed(self, frame: Frame) -> dict | None:
-        "True depth of the pixel, world units, and the degrees between normals; None for what was not hit."
-        true = frame.true
-        row, column = frame.pixel
-        n = row * frame.side + column
-        if true.opacity[0, n] < 0.5:
-            return None
-        depth = true.surface_depth(self.g.renderer.volume.far)[0, n]
-        cosine = (frame.seen.normal[0, n] @ true.normal[0, n]).clamp(-1, 1)
-        angle = torch.rad2deg(cosine.acos()).item() if frame.seen.opacity[0, n] > 0.5 else None
-        return {'depth': depth.item(), 'angle': angle}
 
     def rest(self):
         if self.asked['moving']:
             self.ask(moving=0)
+
+    def html(self, states: list[dict] = None) -> str:
+        "As of every drawing; by default it has a grid of pixels."
+        return super().html(_GRID if states is None else states)
 
     def figure(self):
         self.rest()
@@ -569,6 +625,8 @@ def _draw_pictures(fig, inspector: Inspector):
     pictures = np.frombuffer(inspector.pixels, np.uint8).reshape(-1, side, side, 3)
     ax, *others = np.atleast_1d(fig.subplots(len(pictures), 1))
     ax.imshow(pictures[0])
+    if told['ramp']:
+        _draw_bar(ax, told)
     for other, picture in zip(others, pictures[1:]):
         other.imshow(picture)
         other.set(title=f'{told["beside"]}, {inspector.asked["moment"]} images', xticks=[], yticks=[])
@@ -580,10 +638,18 @@ def _draw_pictures(fig, inspector: Inspector):
         left, top = column // n * n - 0.5, row // n * n - 0.5
         square = np.array([[0, 0], [n, 0], [n, n], [0, n], [0, 0]])
         ax.plot(*(square + (left, top)).T, color='#e69f00', lw=2)
-    title = told['shown']
-    if told['ramp']:
-        title += f': dark {told["low"]}, bright {told["high"]} {told["unit"]}'
-    ax.set(title=title, xlabel=_costs(told), xticks=[], yticks=[])
+    ax.set(title=told['shown'], xlabel=_costs(told), xticks=[], yticks=[])
+
+# %% ../nbs/19_inspector.ipynb #27c00003
+def _draw_bar(ax, told: dict):
+    "The colours of a map beside its picture, from low to high."
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    colors = LinearSegmentedColormap.from_list(told['shown'], told['ramp'])
+    ends = Normalize(told['low'], told['high'])
+    bar = ax.inset_axes((1.03, 0, 0.05, 1))
+    ax.figure.colorbar(ScalarMappable(ends, colors), bar, label=told['unit'])
 
 
 def _costs(told: dict) -> str:
@@ -632,13 +698,16 @@ def _draw_field(ax, ray: dict, step: int):
     t, sdf, beta = (np.array(truth[name], float) for name in ('t', 'sdf', 'beta'))
     ax.fill_between(t, -beta, beta, color='#cc79a7', alpha=0.4, label='beta')
     ax.plot(t, sdf, color='#999999', label='sdf')
+    sigma = np.array(truth['sigma'], float)
+    most = max(sigma.max(), 1e-6)
+    ax.plot(t, 0.1 * sigma / most, color='#882255', ls='--', lw=1, label=f'sigma, at most {most:.3g}')
     ax.vlines(t, -0.12, -0.1, color=truth['along'], lw=5)
     if step > 4:
         ax.plot(s['t'], s['sdf'], 'k.', ms=5, label='samples')
     ax.axhline(0, color='k', lw=0.5)
     ax.set(ylim=(-0.12, 0.12), yticks=(-0.1, 0, 0.1))
 
-
+# %% ../nbs/19_inspector.ipynb #27c00002
 def _draw_light(ax, ray: dict, step: int):
     truth, s = ray['truth'], ray['samples']
     ax.plot(truth['t'], truth['trans'], color='#009e73', label='T: light left')
@@ -648,5 +717,15 @@ def _draw_light(ax, ray: dict, step: int):
         ax.vlines(s['t'], 0, s['weights'], color='#d55e00', label='w, samples')
         ax.axvline(s['depth'], color='k', lw=1, label='depth, samples')
     if ray.get('posed'):
-        ax.axvline(ray['posed']['depth'], color='#cc79a7', lw=1.5, label='true head')
+        _draw_posed(ax, ray['posed'], s['depth'])
     ax.set_ylim(0, 1.05)
+
+
+def _draw_posed(ax, posed: dict, depth: float):
+    "The true depth, and on both depths how far the normal there faces the camera; 1: straight at it."
+    own, true = posed['facing']
+    ax.axvline(posed['depth'], color='#cc79a7', lw=1.5, label='true head')
+    tick = dict(ls='none', marker='_', ms=16)
+    ax.plot(posed['depth'], true, color='#cc79a7', mew=4, label='its normal faces', **tick)
+    if own is not None:
+        ax.plot(depth, own, color='k', mew=2, label='normal faces', **tick)

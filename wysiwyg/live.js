@@ -4,7 +4,7 @@
 // Okabe and Ito's colours, told apart by colour-blind readers.
 const INK = {
   black: '#000000', orange: '#d55e00', amber: '#e69f00', blue: '#0072b2', sky: '#56b4e9',
-  green: '#009e73', purple: '#6a3d9a', pink: '#cc79a7', grey: '#999999', pale: '#dddddd',
+  green: '#009e73', purple: '#6a3d9a', pink: '#cc79a7', wine: '#882255', grey: '#999999', pale: '#dddddd',
 };
 
 const STYLE = `
@@ -239,19 +239,32 @@ function axes(g, x, y, width, height, [t0, t1], [v0, v1]) {
   return { X, Y, put, inverse, line, upright, steps, block, dot, frame };
 }
 
-function lessonLink(lesson) {
-  const lab = location.pathname.includes('/lab'), base = document.baseURI.replace(/\/lab.*$/, '');
-  const href = lab ? `${base}/lab/tree/nbs/${lesson}.ipynb` : `${lesson}.ipynb`;
-  return element('a', { href, target: '_blank', rel: 'noopener' }, `computed in ${lesson}`);
+// To the cell that computes something, where a Jupyter serves this page; elsewhere words alone. JupyterLab goes to
+// a cell that an address names only while its notebook is open: so the other tab is told as soon as it is.
+function lessonLink({ lesson, cell }) {
+  const words = `computed in ${lesson}`, jupyter = document.getElementById('jupyter-config-data');
+  if (!jupyter) return element('span', { class: 'quiet' }, cell ? `${words}, cell ${cell}` : words);
+  const { baseUrl = '/' } = JSON.parse(jupyter.textContent), href = `${baseUrl}lab/tree/nbs/${lesson}.ipynb`;
+  const follow = (e) => {
+    const tab = cell && !e.ctrlKey && !e.metaKey && !e.shiftKey && open(href, '_blank');
+    if (!tab) return; // as any link
+    e.preventDefault();
+    const begun = Date.now(), clock = setInterval(() => {
+      const there = !tab.closed && tab.document.querySelector('.jp-Notebook .jp-CodeCell');
+      if (there) tab.location.hash = `cell-id=${cell}`;
+      if (there || tab.closed || Date.now() - begun > 4 * PATIENCE) clearInterval(clock);
+    }, 300);
+  };
+  return element('a', { href: cell ? `${href}#cell-id=${cell}` : href, target: '_blank', rel: 'noopener', onclick: follow }, words);
 }
 
-// A button for each of `all` { name, ink, words, law, lesson }, and the box that shows one with its numbers.
+// A button for each of `all` { name, ink, words, law, lesson, cell where one is known }, and the box that shows one with its numbers.
 function formulas(all, onPick) {
   const box = element('div', { class: 'formula' });
   const swatch = (ink) => element('span', { style: `display: inline-block; width: 9px; height: 9px; margin-right: 4px; background: ${ink}` });
   const buttons = all.map((c) => element('button', { 'data-formula': c.name, style: 'font-size: 12px; padding: 2px 5px', title: `${c.words}: its formula`, onclick: () => onPick(c) }, swatch(c.ink), c.name));
   const show = (c, numbers, ...about) => {
-    box.replaceChildren(element('b', {}, c.words), '  ', lessonLink(c.lesson), element('br'), element('code', {}, c.law), element('br'), element('code', {}, numbers), ...about);
+    box.replaceChildren(element('b', {}, c.words), '  ', lessonLink(c), element('br'), element('code', {}, c.law), element('br'), element('code', {}, numbers), ...about);
     buttons.forEach((b) => pressed(b, b.dataset.formula === c.name));
   };
   return { box, names: element('div', { class: 'row', style: 'gap: 4px; margin: 6px 0 4px' }, ...buttons), show };

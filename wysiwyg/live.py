@@ -144,6 +144,11 @@ def _page_of(live: Live):
         told = Dict().tag(sync=True)
         pixels = Bytes().tag(sync=True)
 
+        def close(self):
+            "With its layout, a widget of its own, which would stay."
+            self.layout.close()
+            super().close()
+
     page = Page(settings=[asdict(s) for s in live.settings], asked=live.asked)
     _tell(page, live)
     who = weakref.ref(live)
@@ -249,7 +254,8 @@ def _png_of(figure) -> bytes:
     drawn, out = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format='png', dpi=100)
     plt.close(figure)
-    Image.open(drawn).convert('RGB').quantize(256, dither=Image.Dither.NONE).save(out, 'PNG', optimize=True)
+    rare_too = dict(method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)  # such as a colour bar's
+    Image.open(drawn).convert('RGB').quantize(256, **rare_too).save(out, 'PNG', optimize=True)
     return out.getvalue()
 
 
