@@ -152,7 +152,8 @@ class MakeMesh:
     resolution: int = 256  # cells per side of the cube
     network: str = ''  # safetensors file
     trunc: float = 0.8  # truncation
-    largest: bool = False  # only the piece with the most faces
+    largest: bool = False  # only the piece with the most faces, and --close, so that it is watertight
+    close: bool = False  # by a flat face where it leaves the cube, such as below the neck
     every: bool = False  # ask the whole grid, not the surface's neighbourhood alone
     level: float | None = None  # of the surface: a density per world unit, or a distance
     budget: float = 1.0  # GiB of the grid; the field's own work and the mesh come on top
@@ -1178,7 +1179,8 @@ def _mesh_command(a: MakeMesh) -> dict:
     began, g = time.time(), _open_generator(a.network)
     field = g.field_at(_planes_of(g, a.seed, a.trunc))
     box = g.run.render.box
-    mesh = mesh_of(field, box, a.resolution, a.every, a.level, budget=a.budget, device=g.device)
+    how = dict(budget=a.budget, device=g.device, closed=a.close or a.largest)
+    mesh = mesh_of(field, box, a.resolution, a.every, a.level, **how)
     pieces = int(mesh.components().max()) + 1
     if a.largest:
         mesh = mesh.largest_component()

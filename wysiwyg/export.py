@@ -29,15 +29,24 @@ from .generator import *
 from .sdf import *
 from .volrend import *
 
+# %% ../nbs/18_export.ipynb #27d0c003
+def _cut(values: Tensor, x: Tensor, half: float, cell: float) -> Tensor:  # [M], [M, 3] -> [M]
+    "Values at x; from a cell within a cube on at least the distance to its faces, so that all ends there."
+    beyond = x.abs().amax(-1) - half
+    return torch.where(beyond > -cell, torch.maximum(values, beyond), values)
+
 # %% ../nbs/18_export.ipynb #18e0c009
 class _Lattice:
     "The (n+1)^3 vertices of a grid over a cube around the origin, and a function asked at them."
 
-    def __init__(self, sdf: Callable, box: float, n: int, level: float, max_points: int, device: str):
+    def __init__(
+        self, sdf: Callable, box: float, n: int, level: float, max_points: int, device: str, closed=False
+    ):
         self.sdf, self.n, self.level = sdf, n, level
         self.max_points, self.device = max_points, device
         self.axis = ((torch.arange(n + 1, dtype=torch.float64) / n - 0.5) * box).float()
         self.cell = box / n  # h, world units
+        self.half = (box - self.cell) / 2 if closed else math.inf  # of the cube with which all ends
         self.asked, self.low, self.high = 0, math.inf, -math.inf
 
     def number(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -50,7 +59,7 @@ class _Lattice:
         return torch.stack([self.axis[i] for i in along], -1)
 
     def ask(self, numbers: Tensor) -> Tensor:  # [M] -> [M]
-        "Values less the level. ValueError where one is not finite."
+        "Values less the level, as `_cut` leaves them. ValueError where one is not finite."
         parts = [self._ask(some) for some in numbers.split(self.max_points)]
         return torch.cat(parts)
 
@@ -64,7 +73,7 @@ class _Lattice:
         self.asked += len(values)
         self.low = min(self.low, values.min().item())
         self.high = max(self.high, values.max().item())
-        return values - self.level
+        return _cut(values - self.level, x, self.half, self.cell)
 
 # %% ../nbs/18_export.ipynb #18e0c00c
 _BYTES = 24  # of a slab, for each vertex: its number, its value, and the copies of joining and marching
@@ -124,6 +133,13 @@ def _used(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 _BLOCK = 8  # cells a side
 
 
+def _at_ends(side: int) -> Tensor:  # [side, side, side]
+    "Blocks that have the border of the cube."
+    end = torch.zeros(side, dtype=torch.bool)
+    end[[0, -1]] = True
+    return end[:, None, None] | end[:, None] | end
+
+
 def _differing(outside: Tensor) -> Tensor:  # [m, m, m]
     "Blocks beside one of the other sign."
     found = torch.zeros_like(outside)
@@ -149,7 +165,10 @@ class _Blocks:
         self.index = torch.full(centre.shape, -1)  # of a block in `values`, where it was asked
         self.values = torch.zeros(0, *[_BLOCK + 1] * 3)
         radius = math.sqrt(3) / 2 * _BLOCK * lattice.cell  # rho
-        self._follow((centre.abs() <= radius) | _differing(self.outside), most)
+        begin = (centre.abs() <= radius) | _differing(self.outside)
+        if lattice.half < math.inf:  # a face of the cube is a surface where it lies inside
+            begin |= _at_ends(self.side) & ~self.outside
+        self._follow(begin, most)
 
     def corners(self, blocks: Tensor) -> list[Tensor]:
         "Blocks [K, 3] -> whole numbers of their vertices along the axes, each [K, 9], cut off at the end."
@@ -358,6 +377,7 @@ def extract_mesh(
     max_points: int = 2**17,  # asked at a time
     budget: float = 1.0,  # GiB of the grid; the field's own work on `max_points` points comes on top
     device: torch.device | str = 'cpu',  # where `sdf` wants its points
+    closed: bool = False,  # end it half a cell within the cube, by flat faces: no hole where it leaves
 ) -> TriangleMesh:
     """Triangles of the surface where `sdf` is `level`, with normals from its slope, without colours.
 
@@ -369,13 +389,18 @@ def extract_mesh(
         raise ValueError(f'a mesh needs {wants}, got {box:g}, {resolution} and {max_points}')
     if not 0 < budget < math.inf:
         raise ValueError(f'a budget is a number of GiB above 0, got {budget:g}: give 1')
-    lattice = _Lattice(sdf, box, resolution, level, max_points, device)
+    lattice = _Lattice(sdf, box, resolution, level, max_points, device, closed)
     cells, faces = _march(_slabs(lattice, every, budget))
-    if not len(faces):
+    if not len(faces) or lattice.high <= level:  # a cube that is full all over has no surface but its own
         raise _NoSurface(level, lattice.low, lattice.high)
+
+    def solid(x: Tensor) -> Tensor:
+        return _cut(sdf(x) - level, x, lattice.half, lattice.cell)
+
     vertices = torch.from_numpy((cells / resolution - 0.5) * box).float()
     parts = vertices.split(max(1, max_points // 6))  # a slope asks six points
-    normals = [sdf_normals(sdf, x.to(device)[None], lattice.cell / 2)[0].cpu() for x in parts]
+    field = solid if closed else sdf
+    normals = [sdf_normals(field, x.to(device)[None], lattice.cell / 2)[0].cpu() for x in parts]
     notes = {'asked': lattice.asked, 'grid': (resolution + 1) ** 3}
     return TriangleMesh(vertices.numpy(), faces, torch.cat(normals).float().numpy(), notes=notes)
 
@@ -446,6 +471,7 @@ def mesh_of(
     max_points: int = 2**17,  # asked at a time
     budget: float = 1.0,  # GiB of the grid, as of `extract_mesh`
     device: torch.device | str = 'cpu',
+    closed: bool = False,  # without a hole where it leaves the cube, as of `extract_mesh`
 ) -> TriangleMesh:
     """`extract_mesh` and `paint` with whatever the field answers; `notes` say which surface it is.
 
@@ -453,8 +479,9 @@ def mesh_of(
     """
     sdf, is_distance, surface = surface_of(field, box, level, device)
     how = dict(max_points=max_points, device=device)
+    found = dict(every=every or not is_distance, budget=budget, closed=closed)
     try:
-        mesh = extract_mesh(sdf, box, resolution, every=every or not is_distance, budget=budget, **how)
+        mesh = extract_mesh(sdf, box, resolution, **found, **how)
     except _NoSurface as e:
         if is_distance:
             raise ValueError(f'{e}; level 0 is {surface}') from None
