@@ -17,6 +17,7 @@ import trimesh
 from PIL import Image
 from hypothesis import given, settings, strategies as st
 from skimage.measure import marching_cubes
+from small_run import called
 
 from wysiwyg import cli, export
 from wysiwyg.cli import main
@@ -552,6 +553,24 @@ def test_the_command_refuses_what_makes_no_sense(tmp_path, monkeypatch, capsys, 
     said = capsys.readouterr()
     assert got == code and message in said.err and not said.out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('live', [True, False])
+@pytest.mark.parametrize(
+    'line, bars',
+    [
+        ('mesh --out {}/a.ply --resolution 24', ['field', 'surface', 'normals']),
+        ('mesh --out {}/a.ply --resolution 24 --every', ['surface', 'normals']),
+        ('video --out {}/a.mp4 --frames 2 --resolution 16', ['film']),
+        ('video --out {}/a.mp4 --frames 2 --resolution 16 --seeds 3,5', ['film']),
+    ],
+)
+def test_progress_is_told_on_a_terminals_stderr_alone(tmp_path, capsys, monkeypatch, line, bars, live):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: live, raising=False)
+    code, out, err = called(line.format(tmp_path) + ' --json', capsys)
+    assert code == 0 and json.loads(out)['seconds'] >= 0
+    told = [name for name in ('field', 'surface', 'normals', 'film') if f'{name}: ' in err]
+    assert told == bars * live and ('%' in err) == live
 
 
 # ---- films ---------------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ class MakeMesh:
     close: bool = False  # by a flat face where it leaves the cube, such as below the neck
     every: bool = False  # ask the whole grid, not the surface's neighbourhood alone
     level: float | None = None  # of the surface: a density per world unit, or a distance
-    budget: float = 1.0  # GiB of the grid; the field's own work and the mesh come on top
+    budget: float = 1.0  # GiB of the grid; on top come the field's work, and 600 bytes a vertex of the mesh
     json: bool = False  # results as JSON
 
 
@@ -1179,7 +1179,7 @@ def _mesh_command(a: MakeMesh) -> dict:
     began, g = time.time(), _open_generator(a.network)
     field = g.field_at(_planes_of(g, a.seed, a.trunc))
     box = g.run.render.box
-    how = dict(budget=a.budget, device=g.device, closed=a.close or a.largest)
+    how = dict(budget=a.budget, device=g.device, closed=a.close or a.largest, progress=True)
     mesh = mesh_of(field, box, a.resolution, a.every, a.level, **how)
     pieces = int(mesh.components().max()) + 1
     if a.largest:
@@ -1215,7 +1215,7 @@ def _video_command(a: MakeFilm) -> dict:
     first = g.render(planes, g.orbit(torch.zeros(1), torch.zeros(1)), a.resolution)
     if first.opacity.max().item() < 0.5:
         _warn_empty(g.view, g.view)
-    how = dict(frames=a.frames, resolution=a.resolution, swing=swing, fps=a.fps)
+    how = dict(frames=a.frames, resolution=a.resolution, swing=swing, fps=a.fps, progress=True)
     if a.seeds:
         w = torch.stack([w_of_seed(g, seed, a.trunc) for seed in people])  # [K, 1, w_dim]
         path = passage(g, w if a.morph else w.transpose(0, 1), a.out, **how)
