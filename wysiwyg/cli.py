@@ -9,7 +9,7 @@ __all__ = ['Heads', 'Short', 'Train', 'Objects', 'Eval', 'Render', 'Ablate', 'St
            'study_parameters', 'ablate', 'results_command', 'parse', 'main']
 
 # %% ../nbs/21_cli.ipynb #5ecaeb89
-import contextlib, functools, json, math, os, re, shlex, shutil, signal, subprocess, sys, tempfile, time
+import contextlib, copy, functools, json, math, os, re, shlex, shutil, signal, subprocess, sys, tempfile, time
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 import numpy as np
 import torch
-from .camera import FOCAL, RADIUS, camera_angles
+from .camera import FOCAL, RADIUS, camera_angles, camera_distance
 from .config import *
 from .core import *
 from .data import *
@@ -211,15 +211,19 @@ class Grid:
 
 @dataclass
 class Invert:
-    "Tune a generator until it shows one picture, of a head or an object; errors where the truth is known."
+    "Tune a generator until it shows the head or object of one or more pictures; errors where truth is known."
 
     outdir: str  # the tuned generator and a sheet of before and after
-    picture: str = ''  # PNG or JPEG, cut as the set is: the face, or the object, in the middle of a square
+    picture: tuple[
+        str, ...
+    ] = ()  # PNG or JPEG, cut as the set is: its face, or object, amid a square; or views
     head: int | None = None  # number of a picture of a rendered set (heads, objects): its truth is known
     data: str = ''  # the set of --head
     network: str = ''  # safetensors file
-    yaw: float | None = None  # radians, of PICTURE's camera; > 0 looks from the head's left
-    pitch: float | None = None  # radians, of PICTURE's camera
+    yaw: str = ''  # radians, of PICTURE's camera; > 0 looks from the head's left; of several: -.5,0
+    pitch: str = ''  # radians, of PICTURE's camera, or of several
+    turn: bool = False  # these cameras, or those found, are a start: they turn beside the person
+    plus: bool = False  # a w for each level (W+): more can be shown, and less of it need be a head
     class_index: int | None = None  # what PICTURE shows; of --head its set tells
     depth: bool = True  # use a depth map that a network reads in PICTURE, where that shows a rendered head
     steps: int = 60  # steps of the search for the person, from the average one (of its class)
@@ -444,7 +448,7 @@ _EXAMPLES = {  # command -> lines that `--help` ends with
     ],
     'video': ['wysiwyg video --out head.mp4 --seed 3', 'wysiwyg video --out all.mp4 --seeds 3,5,8 --morph'],
     'view': ['wysiwyg view --seed 3'],
-    'invert': ['wysiwyg invert --head 3 --outdir inverted', 'wysiwyg invert me.png --outdir inverted'],
+    'invert': [f'wysiwyg invert {x} --outdir found' for x in ('--head 3', 'me.png', 'a.png b.png --turn')],
     'import-eg3d': [
         'wysiwyg import-eg3d cars.safetensors --outdir runs/cars --scene shapenet',
         'wysiwyg import-eg3d ffhq512-128.pt --outdir runs/ffhq128 --neural-resolution 128',
@@ -504,14 +508,14 @@ def parse_seeds(text: str) -> list[int]:
     return [seed for seeds in ranges for seed in seeds]
 
 # %% ../nbs/21_cli.ipynb #5ebf29a7
-def parse_angles(text: str) -> list[float]:
+def parse_angles(text: str, option: str = '--yaw') -> list[float]:
     "'-.5,0,.5' -> [-.5, 0., .5], radians; UsageError for what is no finite number."
     try:
         out = [float(x) for x in text.split(',')]
     except ValueError:
-        raise _UsageError(f'--yaw must look like .3 or -.5,0,.5, got {text!r}') from None
+        raise _UsageError(f'{option} must look like .3 or -.5,0,.5, got {text!r}') from None
     if not all(map(math.isfinite, out)):
-        raise _UsageError(f'--yaw must be finite, got {text!r}')
+        raise _UsageError(f'{option} must be finite, got {text!r}')
     return out
 
 
@@ -1258,30 +1262,29 @@ _BESIDE = 32  # heads that are rendered at once, from planes that stay
 def _invert_command(a: Invert) -> dict:
     """The tuned generator, a sheet, the camera, and errors of the average, the pivot and the tuned person.
 
-    UsageError where not one picture is named; ValueError for one that does not fit, and a folder in use.
+    UsageError where neither pictures nor a head are named; ValueError for what does not fit, a folder in use.
     """
-    from wysiwyg.inversion import invert, tune
-
     began, folder = time.time(), Path(a.outdir)
     _check_given(a)
     _check_folder(folder)
     g = _open_generator(a.network)
+    if a.plus and not isinstance(g, Generator):
+        raise _UsageError(f'--plus is for wysiwyg: {g.run.system} takes one w for all levels')
     given, camera, told = _given(a, g)
     start = _average(a, g)
     depth, of_depth = _read_depth(a, g, given.image(), camera)
-    how = dict(start=start, depth=depth, steps=(a.steps, 0), tell=_tell_step)
-    found = invert(g, given.image(), camera, **how)
-    tuned = tune(g, found, given.image(), camera, a.tune_steps, tell=_tell_step)
-    shown, tiles = _before_and_after(g, start, found, tuned, camera, given)
+    found, tuned = _find_and_tune(a, g, given.image(), camera, start=start, depth=depth)
+    shown, tiles = _before_and_after(g, start, found, tuned, given)
     errors = {name: _errors(out, given, g.run.render.far) for name, out in shown.items()}
     network = folder / 'generator.safetensors'
     with deferred_interrupt():
-        picture = _save_labelled(
-            folder / _SHEET, tiles, ['given', *shown], ['picture', 'normals', 'from aside']
-        )
-        save_generator(tuned, network, inverted=json.dumps(camera.label[0].tolist()))
+        picture = _save_labelled(folder / _SHEET, tiles, ['given', *shown], _rows_of(len(camera)))
+        labels = found.cameras.label.tolist()
+        save_generator(tuned, network, inverted=json.dumps(labels if len(labels) > 1 else labels[0]))
     files = {'generator': str(network), 'picture': picture, **of_depth}
     shape = _shape_verdict(errors)
+    if a.turn:
+        told = _turned_told(told, camera, found.cameras)
     return {**files, **told, 'shape': shape, 'errors': errors, 'seconds': round(time.time() - began, 1)}
 
 # %% ../nbs/21_cli.ipynb #21c0f004
@@ -1290,14 +1293,16 @@ _ERROR_UNITS = {'depth': 'world units', 'normal': 'degrees', 'overlap': 'of the 
 
 
 def _check_given(a: Invert):
-    "UsageError unless there is a picture or a head, and a camera for a picture alone."
+    "UsageError unless there are pictures or a head, and cameras for pictures alone."
     if bool(a.picture) == (a.head is not None):
         given = 'both were' if a.picture else 'neither was'
         raise _UsageError(f'give a PICTURE or --head, one of them; {given} given')
-    if a.head is not None and (a.yaw, a.pitch) != (None, None):
-        raise _UsageError('--head has a camera: leave --yaw and --pitch out')
+    if a.head is not None and (a.yaw or a.pitch or a.turn):
+        raise _UsageError('--head has a camera: leave --yaw and --pitch out, and --turn')
     if a.picture and a.data:
         raise _UsageError('--data is the set of --head: a PICTURE has none')
+    for option in _ANGLES:
+        _angles_of(a, option)
 
 
 def _check_folder(folder: Path):
@@ -1306,6 +1311,52 @@ def _check_folder(folder: Path):
         check_writable(folder / name)
     if (folder / 'generator.safetensors').exists() and not (folder / _SHEET).exists():
         raise ValueError(f'{folder} holds another generator.safetensors: name another folder by --outdir')
+
+# %% ../nbs/21_cli.ipynb #27d0c014
+_ANGLES = {'yaw': 3.2, 'pitch': 1.6}  # option -> the most, radians
+
+
+def _angles_of(a: Invert, option: str) -> list[float]:
+    "Of each picture, 0 where none is given. UsageError for another number of them, or what is no such angle."
+    angles = parse_angles(getattr(a, option) or '0', f'--{option}')
+    count, most = len(a.picture), _ANGLES[option]
+    for angle in angles:
+        if abs(angle) > most:
+            raise _UsageError(f'--{option} must be from {-most:g} to {most:g}, got {angle:g}: radians')
+    if len(angles) == 1:
+        return angles * count
+    if len(angles) == count:
+        return angles
+    mend = 'give one for each, or one for all'
+    raise _UsageError(f'--{option} has {len(angles)} angles for {count} pictures: {mend}')
+
+# %% ../nbs/21_cli.ipynb #27d0c012
+@torch.no_grad()
+def _as_one_w(g: Generator, found) -> tuple:
+    "A generator whose planes of one w, the mean over levels, are those of W+; and what was found, as this w."
+    if found.w.ndim == 2:
+        return g, found
+    other, w = copy.deepcopy(g), found.w.mean(1)
+    levels = [*other.triplane.blocks, other.triplane.per_plane]
+    for block, own in zip(levels, found.w.unbind(1)):
+        styles = [layer for name, layer in block.named_modules() if name.endswith('affine')]
+        for affine in styles:
+            affine.bias += (affine(own) - affine(w))[0] / affine.lr_mul
+    return other, replace(found, w=w)
+
+# %% ../nbs/21_cli.ipynb #27d0c015
+_TURN = 0.005  # rate of cameras beside w, radians a step
+
+
+def _find_and_tune(a: Invert, g: Generator, images, cameras, **known) -> tuple:
+    "The one person of all pictures, with one w, and the generator that is tuned to it."
+    from wysiwyg.inversion import invert, tune
+
+    who = torch.zeros(len(images), dtype=torch.long)
+    how = dict(turn=_TURN * a.turn, plus=a.plus, steps=(a.steps, 0), tell=_tell_step)
+    found = invert(g, images, cameras, who, **known, **how)
+    one, found = _as_one_w(g, found)
+    return found, tune(one, found, images, steps=a.tune_steps, tell=_tell_step)
 
 # %% ../nbs/21_cli.ipynb #21c0f0a5
 def _average(a: Invert, g) -> torch.Tensor:
@@ -1338,14 +1389,14 @@ def _class_of_head(a: Invert, g) -> int | None:
 
 # %% ../nbs/21_cli.ipynb #21c0f0a4
 def _given(a: Invert, g) -> tuple:
-    "What is to be shown, [1, R*R] rays, its camera, and a word on that; only a head's has depth and normals."
+    "What is to be shown, [N, R*R] rays, N cameras, and a word on these; only a head's has depth and normals."
     from wysiwyg.heads import head_camera
     from wysiwyg.inversion import true_heads, true_picture
 
     side, far, data = g.run.resolution, g.run.render.far, a.data or g.run.data.path
     if a.picture:
-        known = _read_picture(Path(a.picture), side).to(g.device)
-        return known, *_camera_of_picture(a, g, known.image())
+        known = join([_read_picture(Path(name), side) for name in a.picture], 0).to(g.device)
+        return known, *_cameras_of_pictures(a, g, known.image())
     if data:
         known, camera = true_picture(data, a.head, side, far)
     else:
@@ -1355,25 +1406,27 @@ def _given(a: Invert, g) -> tuple:
     return known.to(g.device), camera.to(g.device), _camera_told(camera, 'known of the head')
 
 # %% ../nbs/21_cli.ipynb #21c0f020
-def _camera_told(camera, source: str, **more) -> dict:
-    yaw, pitch = [round(angle, 3) for angle in camera_angles(camera)[0].tolist()]
+def _camera_told(cameras, source: str, **more) -> dict:
+    "Angles of one camera, or lists of those of several, and where they are from."
+    rounded = [[round(angle, 3) for angle in angles] for angles in camera_angles(cameras).T.tolist()]
+    yaw, pitch = [angles[0] if len(angles) == 1 else angles for angles in rounded]
     return {'camera': {'yaw': yaw, 'pitch': pitch, 'source': source, **more}}
 
 
-def _camera_of_picture(a: Invert, g, image: torch.Tensor) -> tuple:
-    "The camera of a picture, given or found, and a word on it; UsageError where none can be found."
+def _cameras_of_pictures(a: Invert, g, images: torch.Tensor) -> tuple:
+    "The cameras of pictures, given or found, and a word on them; UsageError where none can be found."
     from wysiwyg.readers import find_camera
 
-    if (a.yaw, a.pitch) != (None, None):
-        angles = [torch.tensor([angle or 0.0]) for angle in (a.yaw, a.pitch)]
-        camera = g.orbit(*angles)
+    if a.yaw or a.pitch:
+        camera = g.orbit(*[torch.tensor(_angles_of(a, option)) for option in _ANGLES])
         return camera, _camera_told(camera, 'given')
     if 'camera' not in method_of(g.run).label_kinds:
         raise _UsageError(f'{g.run.system} learns no poses of heads: give --yaw and --pitch')
-    camera, apart = find_camera(image, g.view)
-    doubt = round(apart.item(), 1)
+    camera, apart = find_camera(images, g.view)
+    doubt = round(apart.max().item(), 1)
     if doubt > _DOUBTFUL:
-        said = f'the picture and its mirror image set the camera {doubt} degrees apart'
+        name = Path(a.picture[apart.argmax()]).name
+        said = f'{name} and its mirror image set the camera {doubt} degrees apart'
         print(f'{said}: no head like the rendered ones? give --yaw and --pitch', file=sys.stderr)
     if foreign := _foreign_view(camera):
         print(f'{foreign}: if heads are larger or smaller here, give --yaw and --pitch', file=sys.stderr)
@@ -1421,11 +1474,22 @@ def _why_no_depth(a: Invert, g) -> str:
     return ''
 
 # %% ../nbs/21_cli.ipynb #21c0f022
-def _camera_text(yaw: float, pitch: float, source: str, mirror_degrees: float = None) -> str:
-    text = f'yaw {yaw:g}, pitch {pitch:g} radians, {source}'
-    if mirror_degrees is None:
-        return text
-    return f'{text}; the mirror image says so within {mirror_degrees:g} degrees'
+def _turned_told(told: dict, begin, end) -> dict:
+    "What is said of cameras once they have turned beside w, and by how much at most."
+    degrees = camera_distance(begin, end).max().item()
+    ended = _camera_told(end, told['camera']['source'], turned_degrees=round(degrees, 1))
+    return {'camera': told['camera'] | ended['camera']}
+
+
+def _camera_text(camera: dict) -> str:
+    "What `_camera_told` says, in words."
+    yaw, pitch = [','.join(f'{angle:g}' for angle in np.atleast_1d(camera[option])) for option in _ANGLES]
+    parts = [f'yaw {yaw}, pitch {pitch} radians, {camera["source"]}']
+    if 'turned_degrees' in camera:
+        parts.append(f'turned by {camera["turned_degrees"]:g} degrees')
+    if 'mirror_degrees' in camera:
+        parts.append(f'the mirror image says so within {camera["mirror_degrees"]:g} degrees')
+    return '; '.join(parts)
 
 
 def _shape_verdict(errors: dict) -> str:
@@ -1477,22 +1541,31 @@ def _tell_step(what: str, step: int, steps: int, loss: float):
 
 # %% ../nbs/21_cli.ipynb #21c0f009
 @torch.no_grad()
-def _before_and_after(g: Generator, start, found, tuned: Generator, camera, given):
-    "What the average, the pivot and the tuned person show; their pictures, normals, and pictures from aside."
+def _before_and_after(g: Generator, start, found, tuned: Generator, given):
+    "What the average, the pivot and the tuned person show; pictures and normals of each view, and one aside."
     from wysiwyg.inversion import seen
 
+    cameras = found.cameras
+    who = torch.zeros(len(cameras), dtype=torch.long, device=g.device)
     planes = {
         'average': (g, g.synthesize(start)),
         'pivot': (g, found.pivot),
         'tuned': (tuned, tuned.synthesize(found.w)),
     }
-    shown = {name: seen(by, x, camera) for name, (by, x) in planes.items()}
+    shown = {name: seen(by, x[who], cameras) for name, (by, x) in planes.items()}
     aside = g.orbit(torch.tensor([0.6]), torch.zeros(1))
     others = [seen(by, x, aside).image() for by, x in planes.values()]
     every = [given, *shown.values()]
-    images, normals = [out.image() for out in every], [out.normal_colors(camera) for out in every]
-    blank = torch.ones_like(images[0])
-    return shown, torch.cat([*images, *normals, blank, *others]).cpu()
+    kinds = [out.image() for out in every], [out.normal_colors(cameras) for out in every]
+    views = [x[i : i + 1] for i in range(len(cameras)) for kind in kinds for x in kind]
+    blank = torch.ones_like(others[0])
+    return shown, torch.cat([*views, blank, *others]).cpu()
+
+
+def _rows_of(views: int) -> list[str]:
+    "Words beside the rows of `_before_and_after`."
+    names = [f' {i + 1}' for i in range(views)] if views > 1 else ['']
+    return [f'{kind}{name}' for name in names for kind in ('picture', 'normals')] + ['from aside']
 
 
 def _errors(out, given, far: float) -> dict[str, float]:
@@ -2290,7 +2363,7 @@ def _invert_text(a: Invert, result: dict) -> str:
         values = [f'{of[name]:.4g}' if name in of else '' for of in errors.values()]
         rows.append((name, *values, _ERROR_UNITS[name]))
     rest = {name: value for name, value in result.items() if name not in ('errors', 'camera')}
-    rest = {'camera': _camera_text(**result['camera'])} | rest
+    rest = {'camera': _camera_text(result['camera'])} | rest
     rest['show'] = f'wysiwyg render --network {result["generator"]} --trunc 0 --outdir pictures'
     return '\n'.join([_columns_text(rows), '', _lines_text(a, rest)])
 
@@ -2355,8 +2428,6 @@ _OF_VIEW = dict(
 )
 _OF_INVERSION = dict(
     head=(0, math.inf, 'the number of a picture'),
-    yaw=(-3.2, 3.2, 'radians'),
-    pitch=(-1.6, 1.6, 'radians'),
     class_index=(0, math.inf, 'the number of a class'),
     steps=(1, 100_000, 'of w'),
     tune_steps=(1, 100_000, 'of the weights'),
