@@ -95,6 +95,29 @@ def test_a_system_without_a_sampler_shows_no_samples(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    'line',
+    [
+        'eval --n 16 --no-track',
+        'render --outdir x',
+        'grid --out x.png',
+        'mesh --out x.ply',
+        'video --out x.mp4',
+        'invert --head 0 --outdir x',
+    ],
+)
+def test_a_generator_of_another_system_is_refused(line, network, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = called(f'{line} --network {network} --method eg3d', capsys)
+    assert (code, out, err) == (2, '', f'--method eg3d, and {network} is of wysiwyg\n')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_generator_of_the_system_that_is_named_is_shown(network, tmp_path, capsys):
+    line = f'render --outdir {tmp_path} --seeds 0 --kinds image --network {network} --method wysiwyg'
+    assert called(line, capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
     'line, message',
     [
         ('grid --out x.jpg', "--out must end with .png, got 'x.jpg'"),

@@ -83,6 +83,7 @@ class Eval:
     "Measure a generator: Frechet distances, non-flatness, depth and multi-view errors."
 
     network: str = ''  # safetensors file
+    method: str = ''  # system that this generator must be of
     data: str = ''  # set in EG3D's format
     n: int = 500  # images per Frechet distance
     seed: int = 0  # of latents, cameras and the choice of real pictures
@@ -104,6 +105,7 @@ class Render:
     outdir: str  # where the PNGs go
     seeds: str = '0-7'  # e.g. 0,1,4-6
     network: str = ''  # safetensors file
+    method: str = ''  # system that this generator must be of
     trunc: float = 0.8  # truncation
     yaw: str = '0'  # radians, > 0 looks from the head's left; several views: -.5,0,.5
     pitch: float = 0.0  # radians
@@ -151,6 +153,7 @@ class MakeMesh:
     seed: int = 0  # of the person, as in `render`
     resolution: int = 256  # cells per side of the cube
     network: str = ''  # safetensors file
+    method: str = ''  # system that this generator must be of
     trunc: float = 0.8  # truncation
     largest: bool = False  # only the piece with the most faces, and --close, so that it is watertight
     close: bool = False  # by a flat face where it leaves the cube, such as below the neck
@@ -176,6 +179,7 @@ class MakeFilm:
     turn: bool = False  # all the way round instead
     resolution: int | None = None  # pixels per side, even
     network: str = ''  # safetensors file
+    method: str = ''  # system that this generator must be of
     trunc: float = 0.8  # truncation
     json: bool = False  # results as JSON
 
@@ -199,6 +203,7 @@ class Grid:
     seeds: str = '0-3'  # e.g. 0,1,4-6
     kinds: str = 'image,normal'  # of image, normal, depth and samples
     network: str = ''  # safetensors file
+    method: str = ''  # system that this generator must be of
     trunc: float = 0.8  # truncation
     yaw: str = '-.5,0,.5'  # radians, > 0 looks from the head's left; a column for each
     pitch: float = 0.0  # radians
@@ -214,12 +219,11 @@ class Invert:
     "Tune a generator until it shows the head or object of one or more pictures; errors where truth is known."
 
     outdir: str  # the tuned generator and a sheet of before and after
-    picture: tuple[
-        str, ...
-    ] = ()  # PNG or JPEG, cut as the set is: its face, or object, amid a square; or views
+    picture: tuple[str, ...] = ()  # PNG or JPEG of one person, cut as the set is: in the middle of a square
     head: int | None = None  # number of a picture of a rendered set (heads, objects): its truth is known
     data: str = ''  # the set of --head
     network: str = ''  # safetensors file
+    method: str = ''  # system that this generator must be of
     yaw: str = ''  # radians, of PICTURE's camera; > 0 looks from the head's left; of several: -.5,0
     pitch: str = ''  # radians, of PICTURE's camera, or of several
     turn: bool = False  # these cameras, or those found, are a start: they turn beside the person
@@ -275,17 +279,16 @@ def _same(names: str, hint: str) -> dict:
     return dict.fromkeys(names.split(), hint)
 
 
-_HINTS_OF_PICTURES = {
-    **dict(network='the shipped generator', resolution='what it was trained for', samples='none'),
-    **_same('radius focal', "the generator's"),
-}
+_OF_NETWORK = dict(network='the shipped generator', method='any')
+_OF_SIZE = _OF_NETWORK | dict(resolution='what it was trained for')
+_HINTS_OF_PICTURES = _OF_SIZE | dict(samples='none') | _same('radius focal', "the generator's")
 _HINTS = {  # command -> field -> what its empty value stands for
     Heads: dict(outdir='data/sets of the project'),
     Objects: dict(outdir='data/sets of the project'),
     Short: dict(data='heads are rendered') | _same('kimg batch gamma snap seed', "the preset's"),
     Train: dict(outdir='runs/NAME-DIGEST', resume='start anew', stop_at='never'),
     Eval: dict(
-        network='the shipped generator',
+        _OF_NETWORK,
         data='heads like those it was trained on',
         normals='those beside the heads',
         inception='WYSIWYG_INCEPTION',
@@ -294,12 +297,11 @@ _HINTS = {  # command -> field -> what its empty value stands for
     | _same('protocol record', 'none'),
     Render: _HINTS_OF_PICTURES,
     Grid: _HINTS_OF_PICTURES,
-    Invert: dict(network='the shipped generator', data='heads like those it was trained on')
+    Invert: dict(_OF_NETWORK, data='heads like those it was trained on')
     | dict(picture='none: then give --head', head='none: then give PICTURE')
     | _same('yaw pitch', 'found in PICTURE; 0 where the other is given'),
-    MakeMesh: dict(network='the shipped generator', level='0; half the light in a tenth of the box'),
-    MakeFilm: dict(network='the shipped generator', resolution='what it was trained for')
-    | dict(seed='0', seeds='that of --seed alone', swing='0.7'),
+    MakeMesh: dict(_OF_NETWORK, level='0; half the light in a tenth of the box'),
+    MakeFilm: dict(_OF_SIZE, seed='0', seeds='that of --seed alone', swing='0.7'),
     View: dict(network='the shipped generator'),
     ImportEG3D: dict(neural_resolution='64, or what super-resolution starts from'),
     Ablate: _STUDY_DEFAULTS | _same('set record', 'none'),
@@ -771,12 +773,15 @@ def _model_card(a: Train, data: Dataset, network: Path, end: str) -> str:
     return _CARD.format(**of_data, **of_run, network=network.name, weights=file_sha(network), end=end)
 
 # %% ../nbs/21_cli.ipynb #a1c0de05
-def _open_generator(network: str) -> Generator:
-    "The generator of a file, or the shipped one."
+def _open_generator(network: str, method: str = '') -> Generator:
+    "The generator of a file, or the shipped one. UsageError where it is not of the method that is named."
     if network and not Path(network).exists():
         mend = 'name the generator.safetensors of a folder that `wysiwyg train` wrote'
         raise FileNotFoundError(f'no generator at {network}: {mend}')
-    return load_generator(network or None)
+    g = load_generator(network or None)
+    if method not in ('', g.run.system):
+        raise _UsageError(f'--method {method}, and {network or "the shipped generator"} is of {g.run.system}')
+    return g
 
 
 def _eval_command(a: Eval) -> dict:
@@ -788,7 +793,7 @@ def _eval_command(a: Eval) -> dict:
         _check_out(a.worst, '.png', option='--worst')
     if a.record:
         check_writable(data_dir() / 'results' / f'{safe(a.record)}.json')
-    g = _open_generator(a.network)
+    g = _open_generator(a.network, a.method)
     if a.untrained:
         torch.manual_seed(a.seed)
         g = method_of(g.run).generator(g.run).eval().to(next(g.parameters()).device)
@@ -1089,7 +1094,7 @@ def _look(a: Render | Grid, at_once: bool) -> Iterator[_Shown]:
     yaws, kinds = parse_angles(a.yaw), _parse_kinds(a.kinds)
     if a.samples and 'samples' in kinds:
         raise _UsageError('--kinds samples shows what the sampler gave, which --samples puts aside')
-    g = _open_generator(a.network)
+    g = _open_generator(a.network, a.method)
     own = g.view
     g.view = a.radius or own[0], a.focal or own[1]
     if at_once:
@@ -1180,7 +1185,7 @@ def _mesh_command(a: MakeMesh) -> dict:
     from wysiwyg.export import mesh_of
 
     _check_out(a.out, '.ply', '.obj', '.glb')
-    began, g = time.time(), _open_generator(a.network)
+    began, g = time.time(), _open_generator(a.network, a.method)
     field = g.field_at(_planes_of(g, a.seed, a.trunc))
     box = g.run.render.box
     how = dict(budget=a.budget, device=g.device, closed=a.close or a.largest, progress=True)
@@ -1213,7 +1218,7 @@ def _video_command(a: MakeFilm) -> dict:
         mend = f'give {a.resolution + 1}'
         raise _UsageError(f'--resolution must be even for a film, got {a.resolution}: {mend}')
     people, swing = _people_of(a), _swing_of(a)
-    began, g = time.time(), still(_open_generator(a.network))
+    began, g = time.time(), still(_open_generator(a.network, a.method))
     _check_width(1 if a.morph else len(people), a.resolution or g.run.resolution)
     planes = _planes_of(g, people[0], a.trunc)
     first = g.render(planes, g.orbit(torch.zeros(1), torch.zeros(1)), a.resolution)
@@ -1267,7 +1272,7 @@ def _invert_command(a: Invert) -> dict:
     began, folder = time.time(), Path(a.outdir)
     _check_given(a)
     _check_folder(folder)
-    g = _open_generator(a.network)
+    g = _open_generator(a.network, a.method)
     if a.plus and not isinstance(g, Generator):
         raise _UsageError(f'--plus is for wysiwyg: {g.run.system} takes one w for all levels')
     given, camera, told = _given(a, g)
