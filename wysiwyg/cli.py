@@ -715,7 +715,8 @@ def _about(a: Train, data: Dataset, folder: Path, end: str = _RUNNING) -> str:
     command = shlex.join(['wysiwyg', *sys.argv[1:]])
     head = f'Preset **{a.cfg}** on {source}, {how}.'
     place = f'Folder: `{folder.resolve()}`'
-    return '\n\n'.join([head, f'    {command}', place, end]) + '\n'
+    look = [f'    {line}' for line in _ways_to_look(folder.resolve() / 'generator.safetensors')]
+    return '\n\n'.join([head, f'    {command}', place, end, '\n'.join(look)]) + '\n'
 
 
 def _verdict(run: Run, folder: Path, seconds: float) -> str:
@@ -735,6 +736,12 @@ def _verdict(run: Run, folder: Path, seconds: float) -> str:
         flaws.append(f'it ended before its {total:,.0f} images')
     said = '; '.join(flaws) or 'complete, nothing skipped'
     return f'{images:,} images in {seconds / 60:.1f} min of this call. Verdict: {said}.'
+
+# %% ../nbs/21_cli.ipynb #27d0c021
+def _ways_to_look(network: Path) -> list[str]:
+    "Commands that show who a generator makes."
+    kinds = 'grid --out people.png', 'mesh --out head.glb', 'video --out head.mp4'
+    return [f'wysiwyg {kind} --network {shlex.quote(str(network))}' for kind in kinds]
 
 # %% ../nbs/21_cli.ipynb #7d4396bf
 def _keep_files(r, a: Train, data: Dataset, folder: Path, begun: float):
@@ -759,6 +766,10 @@ A 3D generator of {resolution} pixels, trained by `wysiwyg train --cfg {cfg}`, s
 - weights: `{network}`, SHA-256 `{weights}`
 - not measured yet: `wysiwyg eval --network {network}`
 
+```sh
+{look}
+```
+
 ```python
 from wysiwyg.generator import load_generator
 g = load_generator('{network}')
@@ -770,7 +781,9 @@ def _model_card(a: Train, data: Dataset, network: Path, end: str) -> str:
     "A card for the generator file (markdown)."
     of_data = dict(data=data.path.name, count=len(data), sha=data.sha[:12])
     of_run = dict(name=a.run.name, resolution=a.run.resolution, cfg=a.cfg, seed=a.run.train.seed)
-    return _CARD.format(**of_data, **of_run, network=network.name, weights=file_sha(network), end=end)
+    of_file = dict(network=network.name, weights=file_sha(network))
+    look = '\n'.join(_ways_to_look(Path(network.name)))
+    return _CARD.format(**of_data, **of_run, **of_file, look=look, end=end)
 
 # %% ../nbs/21_cli.ipynb #a1c0de05
 def _open_generator(network: str, method: str = '') -> Generator:
@@ -797,16 +810,16 @@ def _eval_command(a: Eval) -> dict:
     if a.untrained:
         torch.manual_seed(a.seed)
         g = method_of(g.run).generator(g.run).eval().to(next(g.parameters()).device)
-    scores = _protocol_scores(a, g) if a.protocol else _scores_of_set(a, g)
+    scores, drawn = (_protocol_scores(a, g), '') if a.protocol else _scores_of_set(a, g)
     if a.record:
         _record_scores(a, scores)
     if a.track and not a.untrained:
-        _tell_scores(a.network, scores, f'n {a.n}, seed {a.seed}', g.run.system, a.worst)
+        _tell_scores(a.network, scores, f'n {a.n}, seed {a.seed}', g.run.system, drawn)
     return scores
 
 # %% ../nbs/21_cli.ipynb #21c0de06
-def _scores_of_set(a: Eval, g: Generator) -> dict[str, float]:
-    "Every metric with its floor, and the picture of --worst. UsageError where too few shapes are known."
+def _scores_of_set(a: Eval, g: Generator) -> tuple[dict[str, float], str]:
+    "Every metric with its floor, and --worst if it was drawn. UsageError where too few shapes are known."
     from wysiwyg.judges import headnet, known_heads, look_at_heads
     from wysiwyg.metrics import evaluate
 
@@ -820,15 +833,16 @@ def _scores_of_set(a: Eval, g: Generator) -> dict[str, float]:
         headnet()  # a damaged file is told of before pictures are made
     scores = evaluate(g, data, n=a.n, seed=a.seed, progress=True)
     judged = look_at_heads(g, data, n=a.n, seed=a.seed, progress=True)
-    if not judged:
-        return scores
-    scores |= judged.scores()
-    if a.worst:
-        try:
-            _draw_worst(a, g, data, judged.shape_shares())
-        except (OSError, RuntimeError) as e:  # the numbers took longer
-            print(f'warning: {e}; {a.worst} is not drawn', file=sys.stderr)
-    return scores
+    if judged:
+        scores |= judged.scores()
+    if not (judged and a.worst):
+        return scores, ''
+    try:
+        _draw_worst(a, g, data, judged.shape_shares())
+    except (OSError, RuntimeError) as e:  # the numbers took longer
+        print(f'warning: {e}; {a.worst} is not drawn', file=sys.stderr)
+        return scores, ''
+    return scores, a.worst
 
 # %% ../nbs/21_cli.ipynb #21c0de07
 def _draw_worst(a: Eval, g: Generator, data: Dataset, shares: torch.Tensor):
@@ -908,7 +922,7 @@ def _tell_scores(network: str, scores: dict[str, float], how: str, system: str, 
     except (ImportError, OSError) as e:
         print(f'warning: {e}; the scores are not in MLflow', file=sys.stderr)
         return
-    if not Path(picture).is_file():
+    if not picture:
         return
     try:
         with plainly():
