@@ -1356,12 +1356,25 @@ def _as_one_w(g: Generator, found) -> tuple:
     if found.w.ndim == 2:
         return g, found
     other, w = copy.deepcopy(g), found.w.mean(1)
-    levels = [*other.triplane.blocks, other.triplane.per_plane]
-    for block, own in zip(levels, found.w.unbind(1)):
-        styles = [layer for name, layer in block.named_modules() if name.endswith('affine')]
-        for affine in styles:
-            affine.bias += (affine(own) - affine(w))[0] / affine.lr_mul
+    wide, one = _styles(other, found.w), _styles(other, w)
+    for affine, style in wide.items():
+        affine.bias += (style - one[affine])[0] / affine.lr_mul
     return other, replace(found, w=w)
+
+
+def _styles(g: Generator, w: torch.Tensor) -> dict:
+    "What each layer that turns w into a style answers, [1, n_in]."
+    told = {}
+
+    def listen(affine, w, style):
+        told[affine] = style
+
+    layers = [layer for name, layer in g.triplane.named_modules() if name.endswith('.affine')]
+    hooks = [affine.register_forward_hook(listen) for affine in layers]
+    g.triplane(w)
+    for hook in hooks:
+        hook.remove()
+    return told
 
 # %% ../nbs/21_cli.ipynb #27d0c015
 _TURN = 0.005  # rate of cameras beside w, radians a step

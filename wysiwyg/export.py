@@ -38,7 +38,7 @@ def _cut(values: Tensor, x: Tensor, half: float, cell: float) -> Tensor:  # [M],
 # %% ../nbs/18_export.ipynb #27d0c004
 def _counted(parts: Iterable, what: str, unit: str, on: bool, total: int = None) -> Iterable:
     "The parts, counted by a bar on stderr where it is `on` and that is a terminal."
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     return tqdm(parts, what, total, unit=unit, leave=False, disable=None) if on else parts
 
