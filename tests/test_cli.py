@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -389,7 +390,12 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
         'MODEL_CARD.md',
     }
     assert run.inputs.dataset_inputs[0].dataset.name == 'own'
-    assert '8 images in' in run.data.tags['mlflow.note.content']
+    about = run.data.tags['mlflow.note.content']
+    assert '8 images in' in about
+    card = (tmp_path / 'a/MODEL_CARD.md').read_text(encoding='utf8')
+    for look in ('grid --out people.png', 'mesh --out head.glb', 'video --out head.mp4'):
+        assert f'    wysiwyg {look} --network {network.resolve()}\n' in about
+        assert f'\nwysiwyg {look} --network generator.safetensors\n' in card
     assert (
         _keep_scores(str(network), {'eval/psnr': 30.0, 'floor/fd': 2.0}, 'n 8', 'wysiwyg') == run.info.run_id
     )
@@ -417,10 +423,39 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
     )
     assert other.data.metrics == {'eval/psnr': 20.0}
     assert (run.data.tags['wysiwyg.method'], other.data.tags['wysiwyg.method']) == ('wysiwyg', 'eg3d')
-    assert '| psnr ↑ (dB) | 20 | a frame against a dense one' in other.data.tags['mlflow.note.content']
+    assert (
+        '| psnr ↑ (dB) | 20 | – | – | a frame against a dense one' in other.data.tags['mlflow.note.content']
+    )
     assert client.get_experiment(other.info.experiment_id).name == 'wysiwyg/eval'
     assert {'eval', 'train'} <= {line.split()[0] for line in _study_links()}
     assert all('workflowType=machine_learning' in line for line in _study_links())
+
+
+@pytest.mark.parametrize('fault', [None, OSError('no room'), RuntimeError('no such head')])
+def test_an_older_picture_of_the_worst_is_not_this_runs(tmp_path, capsys, monkeypatch, fault):
+    from wysiwyg import cli, judges, metrics
+
+    def draw(a, *args):
+        if fault:
+            raise fault
+
+    judged = SimpleNamespace(scores=lambda: {'eval/psnr': 1.0}, shape_shares=lambda: None)
+    for module, name, value in (
+        (cli, '_eval_data', None),
+        (judges, 'known_heads', 99),
+        (judges, 'headnet', None),
+        (metrics, 'evaluate', {}),
+        (judges, 'look_at_heads', judged),
+    ):
+        monkeypatch.setattr(module, name, lambda *a, value=value, **k: value)
+    monkeypatch.setattr(cli, '_draw_worst', draw)
+    kept = []
+    monkeypatch.setattr(cli, '_tell_scores', lambda *a: kept.append(a[-1]))
+    worst = tmp_path / 'worst.png'
+    worst.write_bytes(b'of last week')
+    code, _, err = called(f'eval --n 16 --worst {worst}', capsys)
+    assert code == 0 and kept == ['' if fault else str(worst)]
+    assert ('is not drawn' in err) == bool(fault)
 
 
 def test_a_port_in_use_is_refused():

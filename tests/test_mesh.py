@@ -17,6 +17,7 @@ import trimesh
 from PIL import Image
 from hypothesis import given, settings, strategies as st
 from skimage.measure import marching_cubes
+from small_run import called
 
 from wysiwyg import cli, export
 from wysiwyg.cli import main
@@ -116,6 +117,30 @@ def test_following_never_cuts_a_surface(seed, slope):
     assert len(rim) and np.allclose(np.abs(rim).max(1), 0.5)
 
 
+@FEW
+@given(SEED, st.integers(9, 40), st.booleans(), st.sampled_from([0.1, 1.0, 30.0]))
+def test_what_is_closed_has_no_rim_and_ends_half_a_cell_within_the_cube(seed, n, every, slope):
+    closed, opened = (
+        extract_mesh(waves(seed, slope), 1.0, n, every=every, closed=way) for way in (True, False)
+    )
+    assert len(opened.holes()) and not len(closed.holes())
+    assert np.abs(closed.vertices).max() == pytest.approx((1 - 1 / n) / 2, abs=1e-6)
+
+    def inner(mesh):  # triangles that no border changes
+        places = corners(mesh, n)
+        return places[np.abs(places).max((1, 2)) < n / 2 - 2.001]
+
+    assert np.array_equal(inner(closed), inner(opened))
+
+
+def test_a_steep_inside_is_closed_too():
+    "Of which no block at the border claims to be near the surface."
+    mesh = extract_mesh(lambda x: 100 * (x.abs()[..., :2].amax(-1) - 0.3), 1.0, 64, every=False, closed=True)
+    assert mesh.watertight
+    solid = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    assert solid.volume == pytest.approx(0.6**2 * 63 / 64, rel=1e-3)
+
+
 def test_following_finds_a_surface_between_centres_that_claim_to_be_far():
     "Steep enough that no centre is near by the rule: neighbours of different signs are asked all the same."
 
@@ -161,6 +186,7 @@ def test_level_and_box(every):
         (dict(level=9.0), 'no surface at level 9: the field is -0.'),
         (dict(level=-9.0), 'no surface at level -9'),
         (dict(level=9.0, every=False), 'no surface at level 9'),
+        (dict(level=9.0, closed=True), 'no surface at level 9: the field is -0.'),
         (dict(resolution=64, budget=1e-4), 'give a resolution of at most 46 or a budget of'),
         (dict(resolution=64, budget=1e-3, every=False), 'the budget has room for 8 blocks'),
     ],
@@ -175,14 +201,14 @@ def test_the_resolution_that_is_advised_fits():
     assert len(extract_mesh(toy_sdf, 1.0, 46, budget=1e-4).faces)
 
 
-@pytest.mark.parametrize('every', [True, False])
-@pytest.mark.parametrize('bad', [math.nan, math.inf])
-def test_refuses_values_that_are_not_finite(bad, every):
+@pytest.mark.parametrize('how', [dict(), dict(every=False), dict(closed=True)])
+@pytest.mark.parametrize('bad', [math.nan, math.inf, -math.inf])
+def test_refuses_values_that_are_not_finite(bad, how):
     def broken(x):
         return torch.where(x[..., 0] > 0.3, bad, toy_sdf(x))
 
     with pytest.raises(ValueError, match='a mesh needs finite values'):
-        extract_mesh(broken, 1.0, 32, every=every)
+        extract_mesh(broken, 1.0, 32, **how)
 
 
 def test_asks_at_most_so_many_points_at_a_time():
@@ -420,6 +446,13 @@ def test_a_density_is_asked_for_at_a_level_that_it_can_have(options, message):
         mesh_of(ball_of(10.0), **dict(box=1.0, resolution=16) | options)
 
 
+@pytest.mark.parametrize('closed', [True, False])
+def test_a_density_that_leaves_the_box_is_closed_on_request(closed):
+    mesh = mesh_of(ball_of(10.0), 0.5, 24, level=2.0, closed=closed)  # of the radius 0.32
+    assert mesh.watertight == closed
+    assert np.abs(mesh.vertices).max() == pytest.approx(0.25 - closed * 0.25 / 24)
+
+
 def test_the_level_of_a_distance_is_a_distance():
     mesh = mesh_of(toy_field, 1.0, 40, level=0.02)
     assert mesh.notes['surface'] == 'signed distance 0.02'
@@ -466,6 +499,37 @@ def test_the_command_writes_the_person_that_render_shows(tmp_path, capsys):
     assert said['surface'] == 'signed distance 0' and said['asked'] < said['grid'] == 41**3
 
 
+def test_the_largest_piece_of_the_head_is_a_solid_that_other_programs_open(tmp_path, capsys):
+    "With colours, upright, facing +z and in world units, as far as the file alone says."
+    out = tmp_path / 'head.glb'
+    assert main(f'mesh --out {out} --seed 5 --resolution 64 --largest --json'.split()) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said['pieces_found'] > 1 and said['watertight'] and said['boundary_edges'] == 0
+    solid = trimesh.load(out, force='mesh', process=False, skip_materials=True)
+    assert solid.is_watertight and solid.is_winding_consistent and solid.body_count == 1
+    assert 0.2 < solid.volume / np.prod(solid.extents) < 0.7  # positive: faces are turned outward
+    x, y, z = solid.vertices.T
+    light = solid.visual.vertex_colors[:, :3].mean(1)
+    hair, skin = y > 0.15, (np.abs(y) < 0.1) & (z > 0)
+    assert light[hair].mean() < 0.5 * light[skin].mean()
+    nose = solid.vertices[z.argmax()]
+    assert abs(nose[0]) < 0.03 and -0.15 < nose[1] < 0.05
+    g = load_generator()
+    with torch.no_grad():
+        planes = g.synthesize(w_of_seed(g, 5, 0.8))
+        seen = g.dense(planes, g.orbit(torch.zeros(1), torch.zeros(1)), 33)
+    middle = g.view[0] - seen.depth[0, 16 * 33 + 16].item()  # where the camera's axis meets the face
+    above = np.hypot(x, y) < 0.03
+    assert z[above].max() == pytest.approx(middle, abs=g.run.render.box / 64)
+    assert y.min() == pytest.approx(-g.run.render.box / 2 * 63 / 64, abs=1e-6)
+
+
+@pytest.mark.parametrize('option, closed', [('', False), ('--close', True), ('--largest', True)])
+def test_the_command_closes_on_request(tmp_path, capsys, option, closed):
+    assert main(f'mesh --out {tmp_path}/a.ply --resolution 24 --json {option}'.split()) == 0
+    assert json.loads(capsys.readouterr().out)['watertight'] == closed
+
+
 @pytest.mark.parametrize(
     'line, code, message',
     [
@@ -489,6 +553,24 @@ def test_the_command_refuses_what_makes_no_sense(tmp_path, monkeypatch, capsys, 
     said = capsys.readouterr()
     assert got == code and message in said.err and not said.out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('live', [True, False])
+@pytest.mark.parametrize(
+    'line, bars',
+    [
+        ('mesh --out {}/a.ply --resolution 24', ['field', 'surface', 'normals']),
+        ('mesh --out {}/a.ply --resolution 24 --every', ['surface', 'normals']),
+        ('video --out {}/a.mp4 --frames 2 --resolution 16', ['film']),
+        ('video --out {}/a.mp4 --frames 2 --resolution 16 --seeds 3,5', ['film']),
+    ],
+)
+def test_progress_is_told_on_a_terminals_stderr_alone(tmp_path, capsys, monkeypatch, line, bars, live):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: live, raising=False)
+    code, out, err = called(line.format(tmp_path) + ' --json', capsys)
+    assert code == 0 and json.loads(out)['seconds'] >= 0
+    told = [name for name in ('field', 'surface', 'normals', 'film') if f'{name}: ' in err]
+    assert told == bars * live and ('%' in err) == live
 
 
 # ---- films ---------------------------------------------------------------------------------------

@@ -95,6 +95,29 @@ def test_a_system_without_a_sampler_shows_no_samples(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    'line',
+    [
+        'eval --n 16 --no-track',
+        'render --outdir x',
+        'grid --out x.png',
+        'mesh --out x.ply',
+        'video --out x.mp4',
+        'invert --head 0 --outdir x',
+    ],
+)
+def test_a_generator_of_another_system_is_refused(line, network, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = called(f'{line} --network {network} --method eg3d', capsys)
+    assert (code, out, err) == (2, '', f'--method eg3d, and {network} is of wysiwyg\n')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_generator_of_the_system_that_is_named_is_shown(network, tmp_path, capsys):
+    line = f'render --outdir {tmp_path} --seeds 0 --kinds image --network {network} --method wysiwyg'
+    assert called(line, capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
     'line, message',
     [
         ('grid --out x.jpg', "--out must end with .png, got 'x.jpg'"),
@@ -114,6 +137,14 @@ def test_a_system_without_a_sampler_shows_no_samples(tmp_path, capsys):
         ('invert --outdir x', 'give a PICTURE or --head, one of them; neither was given'),
         ('invert a.png --head 1 --outdir x', 'give a PICTURE or --head, one of them; both were given'),
         ('invert --head 1 --yaw .1 --outdir x', '--head has a camera: leave --yaw and --pitch out'),
+        ('invert --head 1 --turn --outdir x', '--head has a camera: leave --yaw and --pitch out, and --turn'),
+        ('invert a.png --yaw left --outdir x', '--yaw must look like .3 or -.5,0,.5'),
+        ('invert a.png --yaw 4 --outdir x', '--yaw must be from -3.2 to 3.2, got 4: radians'),
+        ('invert a.png --pitch nan --outdir x', '--pitch must be finite'),
+        (
+            'invert a.png b.png --pitch 0,.1,.2 --outdir x',
+            '--pitch has 3 angles for 2 pictures: give one for',
+        ),
         ('invert a.png --data a.zip --outdir x', '--data is the set of --head: a PICTURE has none'),
         ('invert a.png --class-index=-1 --outdir x', '--class-index must be at least 0, got -1'),
         ('invert --head=-1 --outdir x', '--head must be at least 0, got -1'),
@@ -370,6 +401,78 @@ def test_a_larger_picture_is_cut_and_its_camera_found(small, network, tmp_path, 
     assert (given[..., 0] < 250).all()  # no red from the sides
     code, said, _ = called(line + 'b --pitch .1', capsys)
     assert code == 0 and 'camera: yaw 0, pitch 0.1 radians, given' in said
+
+
+def view_of_a_head(path: Path, yaw: float):
+    known = true_heads([5], orbit(yaw, 0.1), HeadsConfig(resolution=32, seed=9), 3.2)
+    Image.fromarray(sheet(known.image(), 1)).save(path)
+
+
+def test_two_views_of_one_person_are_met_by_one_w(small, network, tmp_path, capsys):
+    for k, yaw in enumerate((-0.3, 0.5)):
+        view_of_a_head(tmp_path / f'{k}.png', yaw)
+    both = f'invert {tmp_path}/0.png {tmp_path}/1.png --network {network} {FEW} --pitch .1'
+    code, said, _ = called(f'{both} --yaw=-.3,.5 --outdir {tmp_path}/a --json', capsys)
+    assert code == 0
+    result = json.loads(said)
+    assert result['camera'] == {'yaw': [-0.3, 0.5], 'pitch': [0.1, 0.1], 'source': 'given'}
+    left, top, side = *cli._MARGIN, 128
+    shown = pixels(result['picture'])
+    assert shown.shape == (top + 5 * side, left + 4 * side, 3)
+    tiles = shown[top::4, left::4].reshape(5, 32, 4, 32, 3)
+    g = load_generator(result['generator'], torch.device('cpu'))
+    planes, cameras = g.synthesize(g.mapping.w_mean[None]), g.orbit(torch.tensor([-0.3, 0.5]), 0.1)
+    out = seen(g, planes[[0, 0]], cameras).image()
+    for k, row in enumerate((0, 2)):
+        assert (tiles[row, :, 0] == pixels(tmp_path / f'{k}.png')).all()
+        tuned = tiles[row, :, 3].astype(int)
+        assert np.abs(tuned - sheet(out[k : k + 1], 1)).max() <= 1
+    code, said, _ = called(f'{both} --yaw 0 --outdir {tmp_path}/b', capsys)
+    assert code == 0 and 'camera: yaw 0,0, pitch 0.1,0.1 radians, given' in said
+
+
+def test_a_camera_turns_on_request_from_where_it_was_given(network, tmp_path, capsys):
+    view_of_a_head(tmp_path / 'a.png', 0.3)
+    line = f'invert {tmp_path}/a.png --network {network} --steps 8 --tune-steps 1 --yaw .2 --turn'
+    code, said, _ = called(f'{line} --outdir {tmp_path}/a --json', capsys)
+    assert code == 0
+    result = json.loads(said)
+    told = result['camera']
+    assert told['source'] == 'given' and 0 < told['turned_degrees'] < 5
+    ended = orbit(told['yaw'], told['pitch'])
+    turned = camera_distance(ended, orbit(0.2, 0.0)).item()
+    assert turned == pytest.approx(told['turned_degrees'], abs=0.1)
+    assert camera_distance(ended, inversion_camera(result['generator'])) < 0.1
+    code, said, _ = called(f'{line} --outdir {tmp_path}/b', capsys)
+    assert code == 0 and f'radians, given; turned by {told["turned_degrees"]:g} degrees' in said
+
+
+def test_what_each_level_found_is_in_the_file_as_one_w(small, network, tmp_path, capsys, monkeypatch):
+    view_of_a_head(tmp_path / 'a.png', 0.3)
+    found, search = [], inversion.invert
+    monkeypatch.setattr(inversion, 'invert', lambda *a, **k: found.append(search(*a, **k)) or found[-1])
+    monkeypatch.setattr(inversion, 'tune', lambda g, *a, **k: g)
+    line = f'invert {tmp_path}/a.png --network {network} --steps 8 --yaw .3 --plus'
+    code, said, _ = called(f'{line} --outdir {tmp_path}/a --json', capsys)
+    assert code == 0
+    [wide] = found
+    assert wide.w.shape[:2] == (1, small.triplane.levels) and wide.w.std(1).max() > 0
+    result = json.loads(said)
+    assert result['errors']['tuned']['psnr'] == pytest.approx(result['errors']['pivot']['psnr'], abs=1e-3)
+    both = load_generator(tmp_path / 'a'), small
+    with torch.no_grad():
+        written, plain = [(g.synthesize(wide.w.mean(1)) - wide.pivot).abs().max() for g in both]
+    assert written < 1e-4 and plain > 10 * written
+
+
+def test_one_w_is_all_that_others_take(tmp_path, capsys):
+    run = override(preset('tiny'), **SMALL)
+    run = method_of(replace(run, system='eg3d')).adapted(replace(run, system='eg3d'))
+    save_generator(method_of(run).generator(run), tmp_path / 'g.safetensors')
+    write_picture(tmp_path / 'a.png', 32)
+    line = f'invert {tmp_path}/a.png --plus --network {tmp_path}/g.safetensors --outdir {tmp_path}/o'
+    code, _, err = called(line, capsys)
+    assert (code, err) == (2, '--plus is for wysiwyg: eg3d takes one w for all levels\n')
 
 
 def test_the_word_on_the_shape_follows_the_depth():

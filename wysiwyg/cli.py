@@ -9,7 +9,7 @@ __all__ = ['Heads', 'Short', 'Train', 'Objects', 'Eval', 'Render', 'Ablate', 'St
            'study_parameters', 'ablate', 'results_command', 'parse', 'main']
 
 # %% ../nbs/21_cli.ipynb #5ecaeb89
-import contextlib, functools, json, math, os, re, shlex, shutil, signal, subprocess, sys, tempfile, time
+import contextlib, copy, functools, json, math, os, re, shlex, shutil, signal, subprocess, sys, tempfile, time
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 import numpy as np
 import torch
-from .camera import FOCAL, RADIUS, camera_angles
+from .camera import FOCAL, RADIUS, camera_angles, camera_distance
 from .config import *
 from .core import *
 from .data import *
@@ -83,6 +83,7 @@ class Eval:
     "Measure a generator: Frechet distances, non-flatness, depth and multi-view errors."
 
     network: str = ''  # safetensors file
+    method: str = ''  # system that this generator must be of
     data: str = ''  # set in EG3D's format
     n: int = 500  # images per Frechet distance
     seed: int = 0  # of latents, cameras and the choice of real pictures
@@ -104,6 +105,7 @@ class Render:
     outdir: str  # where the PNGs go
     seeds: str = '0-7'  # e.g. 0,1,4-6
     network: str = ''  # safetensors file
+    method: str = ''  # system that this generator must be of
     trunc: float = 0.8  # truncation
     yaw: str = '0'  # radians, > 0 looks from the head's left; several views: -.5,0,.5
     pitch: float = 0.0  # radians
@@ -151,11 +153,13 @@ class MakeMesh:
     seed: int = 0  # of the person, as in `render`
     resolution: int = 256  # cells per side of the cube
     network: str = ''  # safetensors file
+    method: str = ''  # system that this generator must be of
     trunc: float = 0.8  # truncation
-    largest: bool = False  # only the piece with the most faces
+    largest: bool = False  # only the piece with the most faces, and --close, so that it is watertight
+    close: bool = False  # by a flat face where it leaves the cube, such as below the neck
     every: bool = False  # ask the whole grid, not the surface's neighbourhood alone
     level: float | None = None  # of the surface: a density per world unit, or a distance
-    budget: float = 1.0  # GiB of the grid; the field's own work and the mesh come on top
+    budget: float = 1.0  # GiB of the grid; on top come the field's work, and 600 bytes a vertex of the mesh
     json: bool = False  # results as JSON
 
 
@@ -175,6 +179,7 @@ class MakeFilm:
     turn: bool = False  # all the way round instead
     resolution: int | None = None  # pixels per side, even
     network: str = ''  # safetensors file
+    method: str = ''  # system that this generator must be of
     trunc: float = 0.8  # truncation
     json: bool = False  # results as JSON
 
@@ -198,6 +203,7 @@ class Grid:
     seeds: str = '0-3'  # e.g. 0,1,4-6
     kinds: str = 'image,normal'  # of image, normal, depth and samples
     network: str = ''  # safetensors file
+    method: str = ''  # system that this generator must be of
     trunc: float = 0.8  # truncation
     yaw: str = '-.5,0,.5'  # radians, > 0 looks from the head's left; a column for each
     pitch: float = 0.0  # radians
@@ -210,15 +216,18 @@ class Grid:
 
 @dataclass
 class Invert:
-    "Tune a generator until it shows one picture, of a head or an object; errors where the truth is known."
+    "Tune a generator until it shows the head or object of one or more pictures; errors where truth is known."
 
     outdir: str  # the tuned generator and a sheet of before and after
-    picture: str = ''  # PNG or JPEG, cut as the set is: the face, or the object, in the middle of a square
+    picture: tuple[str, ...] = ()  # PNG or JPEG of one person, cut as the set is: in the middle of a square
     head: int | None = None  # number of a picture of a rendered set (heads, objects): its truth is known
     data: str = ''  # the set of --head
     network: str = ''  # safetensors file
-    yaw: float | None = None  # radians, of PICTURE's camera; > 0 looks from the head's left
-    pitch: float | None = None  # radians, of PICTURE's camera
+    method: str = ''  # system that this generator must be of
+    yaw: str = ''  # radians, of PICTURE's camera; > 0 looks from the head's left; of several: -.5,0
+    pitch: str = ''  # radians, of PICTURE's camera, or of several
+    turn: bool = False  # these cameras, or those found, are a start: they turn beside the person
+    plus: bool = False  # a w for each level (W+): more can be shown, and less of it need be a head
     class_index: int | None = None  # what PICTURE shows; of --head its set tells
     depth: bool = True  # use a depth map that a network reads in PICTURE, where that shows a rendered head
     steps: int = 60  # steps of the search for the person, from the average one (of its class)
@@ -270,17 +279,16 @@ def _same(names: str, hint: str) -> dict:
     return dict.fromkeys(names.split(), hint)
 
 
-_HINTS_OF_PICTURES = {
-    **dict(network='the shipped generator', resolution='what it was trained for', samples='none'),
-    **_same('radius focal', "the generator's"),
-}
+_OF_NETWORK = dict(network='the shipped generator', method='any')
+_OF_SIZE = _OF_NETWORK | dict(resolution='what it was trained for')
+_HINTS_OF_PICTURES = _OF_SIZE | dict(samples='none') | _same('radius focal', "the generator's")
 _HINTS = {  # command -> field -> what its empty value stands for
     Heads: dict(outdir='data/sets of the project'),
     Objects: dict(outdir='data/sets of the project'),
     Short: dict(data='heads are rendered') | _same('kimg batch gamma snap seed', "the preset's"),
     Train: dict(outdir='runs/NAME-DIGEST', resume='start anew', stop_at='never'),
     Eval: dict(
-        network='the shipped generator',
+        _OF_NETWORK,
         data='heads like those it was trained on',
         normals='those beside the heads',
         inception='WYSIWYG_INCEPTION',
@@ -289,12 +297,11 @@ _HINTS = {  # command -> field -> what its empty value stands for
     | _same('protocol record', 'none'),
     Render: _HINTS_OF_PICTURES,
     Grid: _HINTS_OF_PICTURES,
-    Invert: dict(network='the shipped generator', data='heads like those it was trained on')
+    Invert: dict(_OF_NETWORK, data='heads like those it was trained on')
     | dict(picture='none: then give --head', head='none: then give PICTURE')
     | _same('yaw pitch', 'found in PICTURE; 0 where the other is given'),
-    MakeMesh: dict(network='the shipped generator', level='0; half the light in a tenth of the box'),
-    MakeFilm: dict(network='the shipped generator', resolution='what it was trained for')
-    | dict(seed='0', seeds='that of --seed alone', swing='0.7'),
+    MakeMesh: dict(_OF_NETWORK, level='0; half the light in a tenth of the box'),
+    MakeFilm: dict(_OF_SIZE, seed='0', seeds='that of --seed alone', swing='0.7'),
     View: dict(network='the shipped generator'),
     ImportEG3D: dict(neural_resolution='64, or what super-resolution starts from'),
     Ablate: _STUDY_DEFAULTS | _same('set record', 'none'),
@@ -443,7 +450,7 @@ _EXAMPLES = {  # command -> lines that `--help` ends with
     ],
     'video': ['wysiwyg video --out head.mp4 --seed 3', 'wysiwyg video --out all.mp4 --seeds 3,5,8 --morph'],
     'view': ['wysiwyg view --seed 3'],
-    'invert': ['wysiwyg invert --head 3 --outdir inverted', 'wysiwyg invert me.png --outdir inverted'],
+    'invert': [f'wysiwyg invert {x} --outdir found' for x in ('--head 3', 'me.png', 'a.png b.png --turn')],
     'import-eg3d': [
         'wysiwyg import-eg3d cars.safetensors --outdir runs/cars --scene shapenet',
         'wysiwyg import-eg3d ffhq512-128.pt --outdir runs/ffhq128 --neural-resolution 128',
@@ -503,14 +510,14 @@ def parse_seeds(text: str) -> list[int]:
     return [seed for seeds in ranges for seed in seeds]
 
 # %% ../nbs/21_cli.ipynb #5ebf29a7
-def parse_angles(text: str) -> list[float]:
+def parse_angles(text: str, option: str = '--yaw') -> list[float]:
     "'-.5,0,.5' -> [-.5, 0., .5], radians; UsageError for what is no finite number."
     try:
         out = [float(x) for x in text.split(',')]
     except ValueError:
-        raise _UsageError(f'--yaw must look like .3 or -.5,0,.5, got {text!r}') from None
+        raise _UsageError(f'{option} must look like .3 or -.5,0,.5, got {text!r}') from None
     if not all(map(math.isfinite, out)):
-        raise _UsageError(f'--yaw must be finite, got {text!r}')
+        raise _UsageError(f'{option} must be finite, got {text!r}')
     return out
 
 
@@ -708,7 +715,8 @@ def _about(a: Train, data: Dataset, folder: Path, end: str = _RUNNING) -> str:
     command = shlex.join(['wysiwyg', *sys.argv[1:]])
     head = f'Preset **{a.cfg}** on {source}, {how}.'
     place = f'Folder: `{folder.resolve()}`'
-    return '\n\n'.join([head, f'    {command}', place, end]) + '\n'
+    look = [f'    {line}' for line in _ways_to_look(folder.resolve() / 'generator.safetensors')]
+    return '\n\n'.join([head, f'    {command}', place, end, '\n'.join(look)]) + '\n'
 
 
 def _verdict(run: Run, folder: Path, seconds: float) -> str:
@@ -728,6 +736,12 @@ def _verdict(run: Run, folder: Path, seconds: float) -> str:
         flaws.append(f'it ended before its {total:,.0f} images')
     said = '; '.join(flaws) or 'complete, nothing skipped'
     return f'{images:,} images in {seconds / 60:.1f} min of this call. Verdict: {said}.'
+
+# %% ../nbs/21_cli.ipynb #27d0c021
+def _ways_to_look(network: Path) -> list[str]:
+    "Commands that show who a generator makes."
+    kinds = 'grid --out people.png', 'mesh --out head.glb', 'video --out head.mp4'
+    return [f'wysiwyg {kind} --network {shlex.quote(str(network))}' for kind in kinds]
 
 # %% ../nbs/21_cli.ipynb #7d4396bf
 def _keep_files(r, a: Train, data: Dataset, folder: Path, begun: float):
@@ -752,6 +766,10 @@ A 3D generator of {resolution} pixels, trained by `wysiwyg train --cfg {cfg}`, s
 - weights: `{network}`, SHA-256 `{weights}`
 - not measured yet: `wysiwyg eval --network {network}`
 
+```sh
+{look}
+```
+
 ```python
 from wysiwyg.generator import load_generator
 g = load_generator('{network}')
@@ -763,15 +781,20 @@ def _model_card(a: Train, data: Dataset, network: Path, end: str) -> str:
     "A card for the generator file (markdown)."
     of_data = dict(data=data.path.name, count=len(data), sha=data.sha[:12])
     of_run = dict(name=a.run.name, resolution=a.run.resolution, cfg=a.cfg, seed=a.run.train.seed)
-    return _CARD.format(**of_data, **of_run, network=network.name, weights=file_sha(network), end=end)
+    of_file = dict(network=network.name, weights=file_sha(network))
+    look = '\n'.join(_ways_to_look(Path(network.name)))
+    return _CARD.format(**of_data, **of_run, **of_file, look=look, end=end)
 
 # %% ../nbs/21_cli.ipynb #a1c0de05
-def _open_generator(network: str) -> Generator:
-    "The generator of a file, or the shipped one."
+def _open_generator(network: str, method: str = '') -> Generator:
+    "The generator of a file, or the shipped one. UsageError where it is not of the method that is named."
     if network and not Path(network).exists():
         mend = 'name the generator.safetensors of a folder that `wysiwyg train` wrote'
         raise FileNotFoundError(f'no generator at {network}: {mend}')
-    return load_generator(network or None)
+    g = load_generator(network or None)
+    if method not in ('', g.run.system):
+        raise _UsageError(f'--method {method}, and {network or "the shipped generator"} is of {g.run.system}')
+    return g
 
 
 def _eval_command(a: Eval) -> dict:
@@ -783,20 +806,20 @@ def _eval_command(a: Eval) -> dict:
         _check_out(a.worst, '.png', option='--worst')
     if a.record:
         check_writable(data_dir() / 'results' / f'{safe(a.record)}.json')
-    g = _open_generator(a.network)
+    g = _open_generator(a.network, a.method)
     if a.untrained:
         torch.manual_seed(a.seed)
         g = method_of(g.run).generator(g.run).eval().to(next(g.parameters()).device)
-    scores = _protocol_scores(a, g) if a.protocol else _scores_of_set(a, g)
+    scores, drawn = (_protocol_scores(a, g), '') if a.protocol else _scores_of_set(a, g)
     if a.record:
         _record_scores(a, scores)
     if a.track and not a.untrained:
-        _tell_scores(a.network, scores, f'n {a.n}, seed {a.seed}', g.run.system, a.worst)
+        _tell_scores(a.network, scores, f'n {a.n}, seed {a.seed}', g.run.system, drawn)
     return scores
 
 # %% ../nbs/21_cli.ipynb #21c0de06
-def _scores_of_set(a: Eval, g: Generator) -> dict[str, float]:
-    "Every metric with its floor, and the picture of --worst. UsageError where too few shapes are known."
+def _scores_of_set(a: Eval, g: Generator) -> tuple[dict[str, float], str]:
+    "Every metric with its floor, and --worst if it was drawn. UsageError where too few shapes are known."
     from wysiwyg.judges import headnet, known_heads, look_at_heads
     from wysiwyg.metrics import evaluate
 
@@ -810,15 +833,16 @@ def _scores_of_set(a: Eval, g: Generator) -> dict[str, float]:
         headnet()  # a damaged file is told of before pictures are made
     scores = evaluate(g, data, n=a.n, seed=a.seed, progress=True)
     judged = look_at_heads(g, data, n=a.n, seed=a.seed, progress=True)
-    if not judged:
-        return scores
-    scores |= judged.scores()
-    if a.worst:
-        try:
-            _draw_worst(a, g, data, judged.shape_shares())
-        except (OSError, RuntimeError) as e:  # the numbers took longer
-            print(f'warning: {e}; {a.worst} is not drawn', file=sys.stderr)
-    return scores
+    if judged:
+        scores |= judged.scores()
+    if not (judged and a.worst):
+        return scores, ''
+    try:
+        _draw_worst(a, g, data, judged.shape_shares())
+    except (OSError, RuntimeError) as e:  # the numbers took longer
+        print(f'warning: {e}; {a.worst} is not drawn', file=sys.stderr)
+        return scores, ''
+    return scores, a.worst
 
 # %% ../nbs/21_cli.ipynb #21c0de07
 def _draw_worst(a: Eval, g: Generator, data: Dataset, shares: torch.Tensor):
@@ -898,7 +922,7 @@ def _tell_scores(network: str, scores: dict[str, float], how: str, system: str, 
     except (ImportError, OSError) as e:
         print(f'warning: {e}; the scores are not in MLflow', file=sys.stderr)
         return
-    if not Path(picture).is_file():
+    if not picture:
         return
     try:
         with plainly():
@@ -1084,7 +1108,7 @@ def _look(a: Render | Grid, at_once: bool) -> Iterator[_Shown]:
     yaws, kinds = parse_angles(a.yaw), _parse_kinds(a.kinds)
     if a.samples and 'samples' in kinds:
         raise _UsageError('--kinds samples shows what the sampler gave, which --samples puts aside')
-    g = _open_generator(a.network)
+    g = _open_generator(a.network, a.method)
     own = g.view
     g.view = a.radius or own[0], a.focal or own[1]
     if at_once:
@@ -1175,10 +1199,11 @@ def _mesh_command(a: MakeMesh) -> dict:
     from wysiwyg.export import mesh_of
 
     _check_out(a.out, '.ply', '.obj', '.glb')
-    began, g = time.time(), _open_generator(a.network)
+    began, g = time.time(), _open_generator(a.network, a.method)
     field = g.field_at(_planes_of(g, a.seed, a.trunc))
     box = g.run.render.box
-    mesh = mesh_of(field, box, a.resolution, a.every, a.level, budget=a.budget, device=g.device)
+    how = dict(budget=a.budget, device=g.device, closed=a.close or a.largest, progress=True)
+    mesh = mesh_of(field, box, a.resolution, a.every, a.level, **how)
     pieces = int(mesh.components().max()) + 1
     if a.largest:
         mesh = mesh.largest_component()
@@ -1207,13 +1232,13 @@ def _video_command(a: MakeFilm) -> dict:
         mend = f'give {a.resolution + 1}'
         raise _UsageError(f'--resolution must be even for a film, got {a.resolution}: {mend}')
     people, swing = _people_of(a), _swing_of(a)
-    began, g = time.time(), still(_open_generator(a.network))
+    began, g = time.time(), still(_open_generator(a.network, a.method))
     _check_width(1 if a.morph else len(people), a.resolution or g.run.resolution)
     planes = _planes_of(g, people[0], a.trunc)
     first = g.render(planes, g.orbit(torch.zeros(1), torch.zeros(1)), a.resolution)
     if first.opacity.max().item() < 0.5:
         _warn_empty(g.view, g.view)
-    how = dict(frames=a.frames, resolution=a.resolution, swing=swing, fps=a.fps)
+    how = dict(frames=a.frames, resolution=a.resolution, swing=swing, fps=a.fps, progress=True)
     if a.seeds:
         w = torch.stack([w_of_seed(g, seed, a.trunc) for seed in people])  # [K, 1, w_dim]
         path = passage(g, w if a.morph else w.transpose(0, 1), a.out, **how)
@@ -1256,30 +1281,29 @@ _BESIDE = 32  # heads that are rendered at once, from planes that stay
 def _invert_command(a: Invert) -> dict:
     """The tuned generator, a sheet, the camera, and errors of the average, the pivot and the tuned person.
 
-    UsageError where not one picture is named; ValueError for one that does not fit, and a folder in use.
+    UsageError where neither pictures nor a head are named; ValueError for what does not fit, a folder in use.
     """
-    from wysiwyg.inversion import invert, tune
-
     began, folder = time.time(), Path(a.outdir)
     _check_given(a)
     _check_folder(folder)
-    g = _open_generator(a.network)
+    g = _open_generator(a.network, a.method)
+    if a.plus and not isinstance(g, Generator):
+        raise _UsageError(f'--plus is for wysiwyg: {g.run.system} takes one w for all levels')
     given, camera, told = _given(a, g)
     start = _average(a, g)
     depth, of_depth = _read_depth(a, g, given.image(), camera)
-    how = dict(start=start, depth=depth, steps=(a.steps, 0), tell=_tell_step)
-    found = invert(g, given.image(), camera, **how)
-    tuned = tune(g, found, given.image(), camera, a.tune_steps, tell=_tell_step)
-    shown, tiles = _before_and_after(g, start, found, tuned, camera, given)
+    found, tuned = _find_and_tune(a, g, given.image(), camera, start=start, depth=depth)
+    shown, tiles = _before_and_after(g, start, found, tuned, given)
     errors = {name: _errors(out, given, g.run.render.far) for name, out in shown.items()}
     network = folder / 'generator.safetensors'
     with deferred_interrupt():
-        picture = _save_labelled(
-            folder / _SHEET, tiles, ['given', *shown], ['picture', 'normals', 'from aside']
-        )
-        save_generator(tuned, network, inverted=json.dumps(camera.label[0].tolist()))
+        picture = _save_labelled(folder / _SHEET, tiles, ['given', *shown], _rows_of(len(camera)))
+        labels = found.cameras.label.tolist()
+        save_generator(tuned, network, inverted=json.dumps(labels if len(labels) > 1 else labels[0]))
     files = {'generator': str(network), 'picture': picture, **of_depth}
     shape = _shape_verdict(errors)
+    if a.turn:
+        told = _turned_told(told, camera, found.cameras)
     return {**files, **told, 'shape': shape, 'errors': errors, 'seconds': round(time.time() - began, 1)}
 
 # %% ../nbs/21_cli.ipynb #21c0f004
@@ -1288,14 +1312,16 @@ _ERROR_UNITS = {'depth': 'world units', 'normal': 'degrees', 'overlap': 'of the 
 
 
 def _check_given(a: Invert):
-    "UsageError unless there is a picture or a head, and a camera for a picture alone."
+    "UsageError unless there are pictures or a head, and cameras for pictures alone."
     if bool(a.picture) == (a.head is not None):
         given = 'both were' if a.picture else 'neither was'
         raise _UsageError(f'give a PICTURE or --head, one of them; {given} given')
-    if a.head is not None and (a.yaw, a.pitch) != (None, None):
-        raise _UsageError('--head has a camera: leave --yaw and --pitch out')
+    if a.head is not None and (a.yaw or a.pitch or a.turn):
+        raise _UsageError('--head has a camera: leave --yaw and --pitch out, and --turn')
     if a.picture and a.data:
         raise _UsageError('--data is the set of --head: a PICTURE has none')
+    for option in _ANGLES:
+        _angles_of(a, option)
 
 
 def _check_folder(folder: Path):
@@ -1304,6 +1330,65 @@ def _check_folder(folder: Path):
         check_writable(folder / name)
     if (folder / 'generator.safetensors').exists() and not (folder / _SHEET).exists():
         raise ValueError(f'{folder} holds another generator.safetensors: name another folder by --outdir')
+
+# %% ../nbs/21_cli.ipynb #27d0c014
+_ANGLES = {'yaw': 3.2, 'pitch': 1.6}  # option -> the most, radians
+
+
+def _angles_of(a: Invert, option: str) -> list[float]:
+    "Of each picture, 0 where none is given. UsageError for another number of them, or what is no such angle."
+    angles = parse_angles(getattr(a, option) or '0', f'--{option}')
+    count, most = len(a.picture), _ANGLES[option]
+    for angle in angles:
+        if abs(angle) > most:
+            raise _UsageError(f'--{option} must be from {-most:g} to {most:g}, got {angle:g}: radians')
+    if len(angles) == 1:
+        return angles * count
+    if len(angles) == count:
+        return angles
+    mend = 'give one for each, or one for all'
+    raise _UsageError(f'--{option} has {len(angles)} angles for {count} pictures: {mend}')
+
+# %% ../nbs/21_cli.ipynb #27d0c012
+@torch.no_grad()
+def _as_one_w(g: Generator, found) -> tuple:
+    "A generator whose planes of one w, the mean over levels, are those of W+; and what was found, as this w."
+    if found.w.ndim == 2:
+        return g, found
+    other, w = copy.deepcopy(g), found.w.mean(1)
+    wide, one = _styles(other, found.w), _styles(other, w)
+    for affine, style in wide.items():
+        affine.bias += (style - one[affine])[0] / affine.lr_mul
+    return other, replace(found, w=w)
+
+
+def _styles(g: Generator, w: torch.Tensor) -> dict:
+    "What each layer that turns w into a style answers, [1, n_in]."
+    told = {}
+
+    def listen(affine, w, style):
+        told[affine] = style
+
+    layers = [layer for name, layer in g.triplane.named_modules() if name.endswith('.affine')]
+    hooks = [affine.register_forward_hook(listen) for affine in layers]
+    g.triplane(w)
+    for hook in hooks:
+        hook.remove()
+    return told
+
+# %% ../nbs/21_cli.ipynb #27d0c015
+_TURN = 0.005  # rate of cameras beside w, radians a step
+
+
+def _find_and_tune(a: Invert, g: Generator, images, cameras, **known) -> tuple:
+    "The one person of all pictures, with one w, and the generator that is tuned to it."
+    from wysiwyg.inversion import invert, tune
+
+    who = torch.zeros(len(images), dtype=torch.long)
+    how = dict(turn=_TURN * a.turn, plus=a.plus, steps=(a.steps, 0), tell=_tell_step)
+    found = invert(g, images, cameras, who, **known, **how)
+    one, found = _as_one_w(g, found)
+    return found, tune(one, found, images, steps=a.tune_steps, tell=_tell_step)
 
 # %% ../nbs/21_cli.ipynb #21c0f0a5
 def _average(a: Invert, g) -> torch.Tensor:
@@ -1336,14 +1421,14 @@ def _class_of_head(a: Invert, g) -> int | None:
 
 # %% ../nbs/21_cli.ipynb #21c0f0a4
 def _given(a: Invert, g) -> tuple:
-    "What is to be shown, [1, R*R] rays, its camera, and a word on that; only a head's has depth and normals."
+    "What is to be shown, [N, R*R] rays, N cameras, and a word on these; only a head's has depth and normals."
     from wysiwyg.heads import head_camera
     from wysiwyg.inversion import true_heads, true_picture
 
     side, far, data = g.run.resolution, g.run.render.far, a.data or g.run.data.path
     if a.picture:
-        known = _read_picture(Path(a.picture), side).to(g.device)
-        return known, *_camera_of_picture(a, g, known.image())
+        known = join([_read_picture(Path(name), side) for name in a.picture], 0).to(g.device)
+        return known, *_cameras_of_pictures(a, g, known.image())
     if data:
         known, camera = true_picture(data, a.head, side, far)
     else:
@@ -1353,25 +1438,27 @@ def _given(a: Invert, g) -> tuple:
     return known.to(g.device), camera.to(g.device), _camera_told(camera, 'known of the head')
 
 # %% ../nbs/21_cli.ipynb #21c0f020
-def _camera_told(camera, source: str, **more) -> dict:
-    yaw, pitch = [round(angle, 3) for angle in camera_angles(camera)[0].tolist()]
+def _camera_told(cameras, source: str, **more) -> dict:
+    "Angles of one camera, or lists of those of several, and where they are from."
+    rounded = [[round(angle, 3) for angle in angles] for angles in camera_angles(cameras).T.tolist()]
+    yaw, pitch = [angles[0] if len(angles) == 1 else angles for angles in rounded]
     return {'camera': {'yaw': yaw, 'pitch': pitch, 'source': source, **more}}
 
 
-def _camera_of_picture(a: Invert, g, image: torch.Tensor) -> tuple:
-    "The camera of a picture, given or found, and a word on it; UsageError where none can be found."
+def _cameras_of_pictures(a: Invert, g, images: torch.Tensor) -> tuple:
+    "The cameras of pictures, given or found, and a word on them; UsageError where none can be found."
     from wysiwyg.readers import find_camera
 
-    if (a.yaw, a.pitch) != (None, None):
-        angles = [torch.tensor([angle or 0.0]) for angle in (a.yaw, a.pitch)]
-        camera = g.orbit(*angles)
+    if a.yaw or a.pitch:
+        camera = g.orbit(*[torch.tensor(_angles_of(a, option)) for option in _ANGLES])
         return camera, _camera_told(camera, 'given')
     if 'camera' not in method_of(g.run).label_kinds:
         raise _UsageError(f'{g.run.system} learns no poses of heads: give --yaw and --pitch')
-    camera, apart = find_camera(image, g.view)
-    doubt = round(apart.item(), 1)
+    camera, apart = find_camera(images, g.view)
+    doubt = round(apart.max().item(), 1)
     if doubt > _DOUBTFUL:
-        said = f'the picture and its mirror image set the camera {doubt} degrees apart'
+        name = Path(a.picture[apart.argmax()]).name
+        said = f'{name} and its mirror image set the camera {doubt} degrees apart'
         print(f'{said}: no head like the rendered ones? give --yaw and --pitch', file=sys.stderr)
     if foreign := _foreign_view(camera):
         print(f'{foreign}: if heads are larger or smaller here, give --yaw and --pitch', file=sys.stderr)
@@ -1419,11 +1506,22 @@ def _why_no_depth(a: Invert, g) -> str:
     return ''
 
 # %% ../nbs/21_cli.ipynb #21c0f022
-def _camera_text(yaw: float, pitch: float, source: str, mirror_degrees: float = None) -> str:
-    text = f'yaw {yaw:g}, pitch {pitch:g} radians, {source}'
-    if mirror_degrees is None:
-        return text
-    return f'{text}; the mirror image says so within {mirror_degrees:g} degrees'
+def _turned_told(told: dict, begin, end) -> dict:
+    "What is said of cameras once they have turned beside w, and by how much at most."
+    degrees = camera_distance(begin, end).max().item()
+    ended = _camera_told(end, told['camera']['source'], turned_degrees=round(degrees, 1))
+    return {'camera': told['camera'] | ended['camera']}
+
+
+def _camera_text(camera: dict) -> str:
+    "What `_camera_told` says, in words."
+    yaw, pitch = [','.join(f'{angle:g}' for angle in np.atleast_1d(camera[option])) for option in _ANGLES]
+    parts = [f'yaw {yaw}, pitch {pitch} radians, {camera["source"]}']
+    if 'turned_degrees' in camera:
+        parts.append(f'turned by {camera["turned_degrees"]:g} degrees')
+    if 'mirror_degrees' in camera:
+        parts.append(f'the mirror image says so within {camera["mirror_degrees"]:g} degrees')
+    return '; '.join(parts)
 
 
 def _shape_verdict(errors: dict) -> str:
@@ -1475,22 +1573,31 @@ def _tell_step(what: str, step: int, steps: int, loss: float):
 
 # %% ../nbs/21_cli.ipynb #21c0f009
 @torch.no_grad()
-def _before_and_after(g: Generator, start, found, tuned: Generator, camera, given):
-    "What the average, the pivot and the tuned person show; their pictures, normals, and pictures from aside."
+def _before_and_after(g: Generator, start, found, tuned: Generator, given):
+    "What the average, the pivot and the tuned person show; pictures and normals of each view, and one aside."
     from wysiwyg.inversion import seen
 
+    cameras = found.cameras
+    who = torch.zeros(len(cameras), dtype=torch.long, device=g.device)
     planes = {
         'average': (g, g.synthesize(start)),
         'pivot': (g, found.pivot),
         'tuned': (tuned, tuned.synthesize(found.w)),
     }
-    shown = {name: seen(by, x, camera) for name, (by, x) in planes.items()}
+    shown = {name: seen(by, x[who], cameras) for name, (by, x) in planes.items()}
     aside = g.orbit(torch.tensor([0.6]), torch.zeros(1))
     others = [seen(by, x, aside).image() for by, x in planes.values()]
     every = [given, *shown.values()]
-    images, normals = [out.image() for out in every], [out.normal_colors(camera) for out in every]
-    blank = torch.ones_like(images[0])
-    return shown, torch.cat([*images, *normals, blank, *others]).cpu()
+    kinds = [out.image() for out in every], [out.normal_colors(cameras) for out in every]
+    views = [x[i : i + 1] for i in range(len(cameras)) for kind in kinds for x in kind]
+    blank = torch.ones_like(others[0])
+    return shown, torch.cat([*views, blank, *others]).cpu()
+
+
+def _rows_of(views: int) -> list[str]:
+    "Words beside the rows of `_before_and_after`."
+    names = [f' {i + 1}' for i in range(views)] if views > 1 else ['']
+    return [f'{kind}{name}' for name in names for kind in ('picture', 'normals')] + ['from aside']
 
 
 def _errors(out, given, far: float) -> dict[str, float]:
@@ -2288,7 +2395,7 @@ def _invert_text(a: Invert, result: dict) -> str:
         values = [f'{of[name]:.4g}' if name in of else '' for of in errors.values()]
         rows.append((name, *values, _ERROR_UNITS[name]))
     rest = {name: value for name, value in result.items() if name not in ('errors', 'camera')}
-    rest = {'camera': _camera_text(**result['camera'])} | rest
+    rest = {'camera': _camera_text(result['camera'])} | rest
     rest['show'] = f'wysiwyg render --network {result["generator"]} --trunc 0 --outdir pictures'
     return '\n'.join([_columns_text(rows), '', _lines_text(a, rest)])
 
@@ -2353,8 +2460,6 @@ _OF_VIEW = dict(
 )
 _OF_INVERSION = dict(
     head=(0, math.inf, 'the number of a picture'),
-    yaw=(-3.2, 3.2, 'radians'),
-    pitch=(-1.6, 1.6, 'radians'),
     class_index=(0, math.inf, 'the number of a class'),
     steps=(1, 100_000, 'of w'),
     tune_steps=(1, 100_000, 'of the weights'),

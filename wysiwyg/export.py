@@ -29,15 +29,31 @@ from .generator import *
 from .sdf import *
 from .volrend import *
 
+# %% ../nbs/18_export.ipynb #27d0c003
+def _cut(values: Tensor, x: Tensor, half: float, cell: float) -> Tensor:  # [M], [M, 3] -> [M]
+    "Values at x; from a cell within a cube on at least the distance to its faces, so that all ends there."
+    beyond = x.abs().amax(-1) - half
+    return torch.where(beyond > -cell, torch.maximum(values, beyond), values)
+
+# %% ../nbs/18_export.ipynb #27d0c004
+def _counted(parts: Iterable, what: str, unit: str, on: bool, total: int = None) -> Iterable:
+    "The parts, counted by a bar on stderr where it is `on` and that is a terminal."
+    from tqdm import tqdm
+
+    return tqdm(parts, what, total, unit=unit, leave=False, disable=None) if on else parts
+
 # %% ../nbs/18_export.ipynb #18e0c009
 class _Lattice:
     "The (n+1)^3 vertices of a grid over a cube around the origin, and a function asked at them."
 
-    def __init__(self, sdf: Callable, box: float, n: int, level: float, max_points: int, device: str):
+    def __init__(
+        self, sdf: Callable, box: float, n: int, level: float, max_points: int, device: str, closed=False
+    ):
         self.sdf, self.n, self.level = sdf, n, level
         self.max_points, self.device = max_points, device
         self.axis = ((torch.arange(n + 1, dtype=torch.float64) / n - 0.5) * box).float()
         self.cell = box / n  # h, world units
+        self.half = (box - self.cell) / 2 if closed else math.inf  # of the cube with which all ends
         self.asked, self.low, self.high = 0, math.inf, -math.inf
 
     def number(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -49,10 +65,10 @@ class _Lattice:
         along = [numbers // side**2, numbers // side % side, numbers % side]
         return torch.stack([self.axis[i] for i in along], -1)
 
-    def ask(self, numbers: Tensor) -> Tensor:  # [M] -> [M]
-        "Values less the level. ValueError where one is not finite."
-        parts = [self._ask(some) for some in numbers.split(self.max_points)]
-        return torch.cat(parts)
+    def ask(self, numbers: Tensor, progress: bool = False) -> Tensor:  # [M] -> [M]
+        "Values less the level, as `_cut` leaves them. ValueError where one is not finite."
+        parts = numbers.split(self.max_points)
+        return torch.cat([self._ask(some) for some in _counted(parts, 'field', 'batch', progress)])
 
     def _ask(self, numbers: Tensor) -> Tensor:
         x = self.points(numbers)
@@ -64,7 +80,7 @@ class _Lattice:
         self.asked += len(values)
         self.low = min(self.low, values.min().item())
         self.high = max(self.high, values.max().item())
-        return values - self.level
+        return _cut(values - self.level, x, self.half, self.cell)
 
 # %% ../nbs/18_export.ipynb #18e0c00c
 _BYTES = 24  # of a slab, for each vertex: its number, its value, and the copies of joining and marching
@@ -124,6 +140,13 @@ def _used(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 _BLOCK = 8  # cells a side
 
 
+def _at_ends(side: int) -> Tensor:  # [side, side, side]
+    "Blocks that have the border of the cube."
+    end = torch.zeros(side, dtype=torch.bool)
+    end[[0, -1]] = True
+    return end[:, None, None] | end[:, None] | end
+
+
 def _differing(outside: Tensor) -> Tensor:  # [m, m, m]
     "Blocks beside one of the other sign."
     found = torch.zeros_like(outside)
@@ -138,18 +161,21 @@ def _differing(outside: Tensor) -> Tensor:  # [m, m, m]
 class _Blocks:
     "Blocks of cells near the surface and along it, with their values; `_slabs` says the rest by its sign."
 
-    def __init__(self, lattice: _Lattice, most: int):
-        self.lattice = lattice
+    def __init__(self, lattice: _Lattice, most: int, progress: bool = False):
+        self.lattice, self.progress = lattice, progress
         self.side = -(-lattice.n // _BLOCK)
         at = torch.arange(self.side) * _BLOCK + _BLOCK // 2
         at = at.clamp(max=lattice.n)
         numbers = lattice.number(at[:, None, None], at[:, None], at)
-        centre = lattice.ask(numbers.flatten()).view(numbers.shape)
+        centre = lattice.ask(numbers.flatten(), progress).view(numbers.shape)
         self.outside = centre > 0
         self.index = torch.full(centre.shape, -1)  # of a block in `values`, where it was asked
         self.values = torch.zeros(0, *[_BLOCK + 1] * 3)
         radius = math.sqrt(3) / 2 * _BLOCK * lattice.cell  # rho
-        self._follow((centre.abs() <= radius) | _differing(self.outside), most)
+        begin = (centre.abs() <= radius) | _differing(self.outside)
+        if lattice.half < math.inf:  # a face of the cube is a surface where it lies inside
+            begin |= _at_ends(self.side) & ~self.outside
+        self._follow(begin, most)
 
     def corners(self, blocks: Tensor) -> list[Tensor]:
         "Blocks [K, 3] -> whole numbers of their vertices along the axes, each [K, 9], cut off at the end."
@@ -167,7 +193,7 @@ class _Blocks:
             x, y, z = self.corners(blocks)
             x, y, z = x[:, :, None, None], y[:, None, :, None], z[:, None, None]
             numbers = self.lattice.number(x, y, z)
-            values = self.lattice.ask(numbers.flatten()).view(numbers.shape)
+            values = self.lattice.ask(numbers.flatten(), self.progress).view(numbers.shape)
             self.index[todo] = len(self.values) + torch.arange(len(blocks))
             self.values = torch.cat([self.values, values])
             todo = self._contradicted(blocks, values) & (self.index < 0)
@@ -334,18 +360,21 @@ def _needed(n: int, every: bool) -> float:
     return _BYTES * (layers * (n + 1) ** 2 + centres) / _GIB
 
 
-def _slabs(lattice: _Lattice, every: bool, budget: float) -> _Slabs:
-    "Values of the grid in slabs within `budget` GiB."
+def _slabs(lattice: _Lattice, every: bool, budget: float, progress: bool = False) -> _Slabs:
+    "Values of the grid in slabs within `budget` GiB, with a bar of them."
     n, needed = lattice.n, _needed(lattice.n, every)
     if needed > budget:
         fitting = [r for r in range(2, n) if _needed(r, every) <= budget]
         mend = f'a resolution of at most {max(fitting, default=2)} or a budget of {needed:.3g}'
         raise ValueError(f'resolution {n} takes {needed:.3g} GiB, the budget is {budget:g}: give {mend}')
     if every:
-        layers = int(budget * _GIB / (_BYTES * (n + 1) ** 2))
-        return _every_slab(lattice, max(1, layers - 1))
-    room = (budget - needed) * _GIB / (_BYTES * (_BLOCK + 1) ** 3)
-    return _near_slabs(_Blocks(lattice, int(room)))
+        layers = max(1, int(budget * _GIB / (_BYTES * (n + 1) ** 2)) - 1)
+        slabs, count = _every_slab(lattice, layers), math.ceil(n / layers)
+    else:
+        room = (budget - needed) * _GIB / (_BYTES * (_BLOCK + 1) ** 3)
+        blocks = _Blocks(lattice, int(room), progress)
+        slabs, count = _near_slabs(blocks), blocks.side
+    return _counted(slabs, 'surface', 'slab', progress, count)
 
 # %% ../nbs/18_export.ipynb #18e0c01d
 @torch.no_grad()
@@ -356,8 +385,10 @@ def extract_mesh(
     level: float = 0.0,  # of the surface
     every: bool = True,  # ask the whole grid; else near the surface alone, where `sdf` is a distance
     max_points: int = 2**17,  # asked at a time
-    budget: float = 1.0,  # GiB of the grid; the field's own work on `max_points` points comes on top
+    budget: float = 1.0,  # GiB of the grid; on top: the field's work on `max_points`, 600 bytes a vertex
     device: torch.device | str = 'cpu',  # where `sdf` wants its points
+    closed: bool = False,  # end it half a cell within the cube, by flat faces: no hole where it leaves
+    progress: bool = False,  # bars on stderr, where that is a terminal
 ) -> TriangleMesh:
     """Triangles of the surface where `sdf` is `level`, with normals from its slope, without colours.
 
@@ -369,13 +400,19 @@ def extract_mesh(
         raise ValueError(f'a mesh needs {wants}, got {box:g}, {resolution} and {max_points}')
     if not 0 < budget < math.inf:
         raise ValueError(f'a budget is a number of GiB above 0, got {budget:g}: give 1')
-    lattice = _Lattice(sdf, box, resolution, level, max_points, device)
-    cells, faces = _march(_slabs(lattice, every, budget))
-    if not len(faces):
+    lattice = _Lattice(sdf, box, resolution, level, max_points, device, closed)
+    cells, faces = _march(_slabs(lattice, every, budget, progress))
+    if not len(faces) or lattice.high <= level:  # a cube that is full all over has no surface but its own
         raise _NoSurface(level, lattice.low, lattice.high)
+
+    def solid(x: Tensor) -> Tensor:
+        return _cut(sdf(x) - level, x, lattice.half, lattice.cell)
+
     vertices = torch.from_numpy((cells / resolution - 0.5) * box).float()
     parts = vertices.split(max(1, max_points // 6))  # a slope asks six points
-    normals = [sdf_normals(sdf, x.to(device)[None], lattice.cell / 2)[0].cpu() for x in parts]
+    parts = _counted(parts, 'normals', 'batch', progress)
+    field = solid if closed else sdf
+    normals = [sdf_normals(field, x.to(device)[None], lattice.cell / 2)[0].cpu() for x in parts]
     notes = {'asked': lattice.asked, 'grid': (resolution + 1) ** 3}
     return TriangleMesh(vertices.numpy(), faces, torch.cat(normals).float().numpy(), notes=notes)
 
@@ -446,6 +483,8 @@ def mesh_of(
     max_points: int = 2**17,  # asked at a time
     budget: float = 1.0,  # GiB of the grid, as of `extract_mesh`
     device: torch.device | str = 'cpu',
+    closed: bool = False,  # without a hole where it leaves the cube, as of `extract_mesh`
+    progress: bool = False,  # bars on stderr, where that is a terminal
 ) -> TriangleMesh:
     """`extract_mesh` and `paint` with whatever the field answers; `notes` say which surface it is.
 
@@ -453,8 +492,9 @@ def mesh_of(
     """
     sdf, is_distance, surface = surface_of(field, box, level, device)
     how = dict(max_points=max_points, device=device)
+    found = dict(every=every or not is_distance, budget=budget, closed=closed, progress=progress)
     try:
-        mesh = extract_mesh(sdf, box, resolution, every=every or not is_distance, budget=budget, **how)
+        mesh = extract_mesh(sdf, box, resolution, **found, **how)
     except _NoSurface as e:
         if is_distance:
             raise ValueError(f'{e}; level 0 is {surface}') from None
@@ -687,6 +727,7 @@ def turntable(
     resolution: int = None,  # pixels a side
     swing: float | None = 0.7,  # radians to each side; None: all the way round
     fps: float = 24,
+    progress: bool = False,  # a bar on stderr, where that is a terminal
 ) -> Path:
     "A film of one person, colour beside normals. ValueError as `save_film`, and for what is not finite."
     again = swing is not None and frames % 2 == 0  # on its way back: sin(pi - x) = sin x
@@ -696,7 +737,8 @@ def turntable(
         return _shot(g, planes, torch.tensor([yaw]), resolution, 2)
 
     yaws = [round(yaw, 9) for yaw in turntable_yaws(frames, swing)]
-    return save_film(map(picture, yaws), path, fps)
+    pictures = _counted(map(picture, yaws), 'film', 'frame', progress, frames)
+    return save_film(pictures, path, fps)
 
 # %% ../nbs/18_export.ipynb #18e0c043
 def w_between(
@@ -720,6 +762,7 @@ def passage(
     resolution: int = None,  # pixels a side
     swing: float | None = 0.7,  # radians to each side; None: all the way round
     fps: float = 24,
+    progress: bool = False,  # a bar on stderr, where that is a terminal
 ) -> Path:
     """A film of C heads side by side, colours above normals.
 
@@ -740,5 +783,5 @@ def passage(
         share = k / frames if len(w) > 1 else 0.0  # alone, everybody stays
         return _shot(g, planes_at(share), torch.full((columns,), yaw), resolution, columns)
 
-    yaws = turntable_yaws(frames, swing)
-    return save_film(map(picture, range(frames), yaws), path, fps)
+    shots = map(picture, range(frames), turntable_yaws(frames, swing))
+    return save_film(_counted(shots, 'film', 'frame', progress, frames), path, fps)
