@@ -128,7 +128,7 @@ def keep_shape(recorder, g: Generator, seed: int = 0, resolution: int = 96, fram
         recorder.file(_three_sides(g, planes, Path(folder) / 'head.png', side), 'shape')
         recorder.tag('shows', 'shape/head.png')
         try:
-            mesh = mesh_of(g.field_at(planes), g.run.render.box, resolution, device=g.device)
+            mesh = mesh_of(g.field_at(planes), g.run.render.box, resolution, closed=True, device=g.device)
         except ValueError as e:
             recorder.tag('shape', str(e))
             recorder.note(_shape_note(recorder.id, 'There is no mesh of it.'), more=True)
