@@ -119,7 +119,7 @@ def depth_net_path() -> Path:
     return data_dir() / 'depth_net.safetensors'
 
 # %% ../nbs/16c_readers.ipynb #16c00014
-_DEPTH_NET_SHA = '4e11d4a2ad55237203778a8a719d48537df43bfb765b604f290e2ba73dccf120'
+_DEPTH_NET_SHA = '9df6efe3650b61dfea0d375151a1de3c67c0e3b3407ceae323f35ab5e64c9c43'
 
 
 @lru_cache(1)
