@@ -472,14 +472,14 @@ def test_one_w_is_all_that_others_take(tmp_path, capsys):
     write_picture(tmp_path / 'a.png', 32)
     line = f'invert {tmp_path}/a.png --plus --network {tmp_path}/g.safetensors --outdir {tmp_path}/o'
     code, _, err = called(line, capsys)
-    assert (code, err) == (2, '--plus is for wysiwyg: eg3d takes one w for all levels\n')
+    assert (code, err) == (2, '--plus is for wysiwyg: a file of eg3d cannot hold what it finds\n')
 
 
 def test_the_word_on_the_shape_follows_the_depth():
-    errors = {'average': {'depth': 0.02}, 'tuned': {'depth': 0.03}}
+    errors = {'average': {'depth': 0.02}, 'pivot': {'depth': 0.015}, 'tuned': {'depth': 0.03}}
     assert cli._shape_verdict(errors).startswith('worse, though the picture is met: depth error 0.0200')
     errors['tuned']['depth'] = 0.01
-    assert cli._shape_verdict(errors).startswith('better: depth error 0.0200')
+    assert cli._shape_verdict(errors).startswith('better than the average: depth error 0.0200')
     assert cli._shape_verdict({'tuned': {'psnr': 20}}).startswith('not known')
 
 

@@ -1288,7 +1288,7 @@ def _invert_command(a: Invert) -> dict:
     _check_folder(folder)
     g = _open_generator(a.network, a.method)
     if a.plus and not isinstance(g, Generator):
-        raise _UsageError(f'--plus is for wysiwyg: {g.run.system} takes one w for all levels')
+        raise _UsageError(f'--plus is for wysiwyg: a file of {g.run.system} cannot hold what it finds')
     given, camera, told = _given(a, g)
     start = _average(a, g)
     depth, of_depth = _read_depth(a, g, given.image(), camera)
@@ -1528,9 +1528,10 @@ def _shape_verdict(errors: dict) -> str:
     "What tuning did to the depth, or that nobody knows."
     if 'depth' not in errors['tuned']:
         return 'not known: a picture says little of depth; look at the normals, and from aside'
-    before, after = [errors[name]['depth'] for name in ('average', 'tuned')]
-    change = f'depth error {before:.4f} of the average, {after:.4f} of the tuned one, where both are solid'
-    return f'{"better" if after < before else "worse, though the picture is met"}: {change}'
+    before, pivot, after = [errors[name]['depth'] for name in ('average', 'pivot', 'tuned')]
+    change = f'{before:.4f} of the average, {pivot:.4f} of the pivot, {after:.4f} of the tuned one'
+    verdict = 'better than the average' if after < before else 'worse, though the picture is met'
+    return f'{verdict}: depth error {change}, where both are solid'
 
 # %% ../nbs/21_cli.ipynb #21c0f005
 def _read_picture(path: Path, side: int):

@@ -10,8 +10,8 @@ const sub = (i) => String(i + 1).replace(/\d/g, (d) => '\u2080\u2081\u2082\u2083
 const short = (x) => String(Number(Number(x).toPrecision(4))).replace('-', '\u2212');
 const few = (terms, write = (i) => short(terms[i])) => {
   const order = terms.map((_, i) => i).sort((a, b) => terms[b] - terms[a]);
-  const others = order.slice(3).filter((i) => terms[i] > 1e-5 * sum(terms));
-  const rest = others.length ? [`${short(sum(others.map((i) => terms[i])))} of ${others.length} other${others.length > 1 ? 's' : ''}`] : [];
+  const others = order.slice(3), left = sum(others.map((i) => terms[i]));
+  const rest = left > 1e-5 * sum(terms) ? [`${short(left)} of ${others.length} other${others.length > 1 ? 's' : ''}`] : [];
   return [...order.slice(0, 3).sort((a, b) => a - b).map(write), ...rest].join(' + ');
 };
 

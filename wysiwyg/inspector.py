@@ -528,15 +528,13 @@ class Inspector(Live):
         g: Generator = None,  # the shipped one when None
         planes: Tensor = None,  # [1, 3, C, H, W] of somebody, such as an inversion's; else people of `seed`
         truth: Callable = None,  # (camera [1], pixels a side) -> Rendering [1, R*R] of the true shape
-        run: str
-        | Path = None,  # a training, whose `moments_of` are scrubbed, a folder or MLflow's; in place of `g`
+        run: str | Path = None,  # a training's folder or MLflow run, whose `moments_of` are scrubbed
         **asked,  # of `inspector_settings`
     ):
         if run is not None and g is not None:
             raise ValueError('give the inspector a generator or a run, not both')
-        self.moments = (
-            {} if run is None else {str(n): path for n, path in moments_of(_folder_of(run)).items()}
-        )
+        moments = {} if run is None else moments_of(_folder_of(run))
+        self.moments = {str(n): path for n, path in moments.items()}
         self.load = lru_cache(_LOADED)(load_generator)
         self.g = g
         if g is None:
