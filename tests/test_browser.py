@@ -252,6 +252,7 @@ def test_in_jupyterlab(page, lab, limits, record_property):
 
 def assert_a_formula_leads_to_its_cell(page):
     "In another tab JupyterLab opens the notebook, and goes to the cell that computes what is shown."
+    page.wait_for_timeout(1500)  # the last answer is drawn, which writes the formula again
     page.locator('button[data-formula=sigma]').click()
     link = page.locator('.wy .formula a')
     assert re.fullmatch('.*/lab/tree/nbs/07_sdf.ipynb#cell-id=[0-9a-f]{8}', link.get_attribute('href'))

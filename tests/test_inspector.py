@@ -332,10 +332,18 @@ def test_fifty_runs_of_a_cell_leave_one(g):
     assert sum(ref() is not None for ref in gone) == 1
 
 
+def where(x: torch.Tensor) -> int:
+    "Its address; 0 of a tensor that holds nothing of its own, such as another test's sparse one."
+    try:
+        return x.data_ptr()
+    except RuntimeError:
+        return 0
+
+
 def held() -> dict[str, int]:
     "Widgets, their channels and the bytes of tensors that live, blocks of Python's and the memory of all."
     gc.collect()
-    tensors = {x.data_ptr(): x.nbytes for x in gc.get_objects() if type(x) is torch.Tensor}
+    tensors = {where(x): x.nbytes for x in gc.get_objects() if type(x) is torch.Tensor and where(x)}
     return dict(
         widgets=len(_instances),
         channels=len(get_comm_manager().comms),
@@ -359,7 +367,7 @@ def test_fifty_runs_of_a_cell_that_shows_it_leave_neither_observers_nor_memory(g
     before = held()
     pages = [run(k) for k in range(5, 55)]
     grown = {name: n - before[name] for name, n in held().items()}
-    assert (grown['widgets'], grown['channels'], grown['tensors']) == (0, 0, 0), grown
+    assert max(grown['widgets'], grown['channels'], grown['tensors']) <= 0, grown  # others may end
     assert [page().comm is not None for page in pages if page() is not None] == [True]
     assert grown['blocks'] < 50 * 100 and grown['resident'] < 50 * 2e6, grown
 

@@ -165,7 +165,7 @@ def test_a_page_without_a_kernel_has_the_moments_that_were_recorded(scrubbed):
 
 
 def test_a_run_and_a_generator_are_one_too_many(folder):
-    with pytest.raises(ValueError, match='a generator or the folder of a run, not both'):
+    with pytest.raises(ValueError, match='a generator or a run, not both'):
         Inspector(load_generator(folder), run=folder)
     with pytest.raises(ValueError, match='moment is one of 0, 16, 32, 48'):
         Inspector(run=folder, moment='33')

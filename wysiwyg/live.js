@@ -249,10 +249,15 @@ function lessonLink({ lesson, cell }) {
     const tab = cell && !e.ctrlKey && !e.metaKey && !e.shiftKey && open(href, '_blank');
     if (!tab) return; // as any link
     e.preventDefault();
-    const begun = Date.now(), clock = setInterval(() => {
+    const begun = Date.now();
+    let seen = 0;
+    const clock = setInterval(() => {
       const there = !tab.closed && tab.document.querySelector('.jp-Notebook .jp-CodeCell');
-      if (there) tab.location.hash = `cell-id=${cell}`;
-      if (there || tab.closed || Date.now() - begun > 4 * PATIENCE) clearInterval(clock);
+      if (there && seen++ % 4 === 0) { // a notebook with cells may not listen yet: more than once
+        tab.location.hash = '';
+        tab.location.hash = `cell-id=${cell}`;
+      }
+      if (seen > 12 || tab.closed || Date.now() - begun > 4 * PATIENCE) clearInterval(clock);
     }, 300);
   };
   return element('a', { href: cell ? `${href}#cell-id=${cell}` : href, target: '_blank', rel: 'noopener', onclick: follow }, words);
