@@ -158,7 +158,10 @@ def asked(about: str, out: Path) -> argparse.Namespace:
     ask.add_argument('--sets', type=int, default=1, help='each of other people, with the next seed')
     ask.add_argument('--seed', type=int, default=77, help='of heads that no preset trains on')
     ask.add_argument('--out', type=Path, default=out)
-    return ask.parse_args()
+    a = ask.parse_args()
+    if min(a.heads, a.sets) < 1:
+        ask.error('--heads and --sets are at least 1')
+    return a
 
 
 def all_sets(a: argparse.Namespace, heads: Callable) -> list[Tensor]:

@@ -726,10 +726,12 @@ def test_too_many_pictures_are_refused_once_and_before_any_work(own, capsys, mon
     assert err == 'error: own holds 8 pictures, 99 were asked for: choose n <= 8\n'
 
 
-def test_a_set_that_was_learned_from_and_is_elsewhere(capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize('line', ['eval --n 9 --no-track', 'invert --head 3 --outdir found'])
+def test_a_set_that_was_learned_from_and_is_elsewhere(line, capsys, tmp_path, monkeypatch):
     weights = data_dir() / 'objects32/generator.safetensors'
     monkeypatch.chdir(tmp_path)
-    code, out, err = called(f'eval --network {weights} --n 9 --no-track', capsys)
+    code, out, err = called(f'{line} --network {weights}', capsys)
+    assert not list(tmp_path.iterdir())
     assert (code, out) == (2, '')
     assert 'learned from objects64.zip, which is not here: give --data SET' in err
 

@@ -872,13 +872,18 @@ def _eval_data(a: Eval, g: Generator) -> Dataset:
 
     if a.data:
         return Dataset(a.data, resolution=g.run.resolution)
-    learned_from = g.run.data.path
-    if learned_from and not Path(learned_from).exists():
-        mend = 'give --data SET (of objects: `wysiwyg objects` renders one)'
-        raise _UsageError(f'the generator learned from {learned_from}, which is not here: {mend}')
-    if not (a.protocol or learned_from):
+    if not (_learned_from(g) or a.protocol):
         check_count('the set of rendered heads', g.run.heads.n, a.n)
     return open_data(g.run)
+
+
+def _learned_from(g: Generator) -> str:
+    "The set that a generator names, empty for rendered heads; UsageError for one that is not here."
+    data = g.run.data.path
+    if data and not Path(data).exists():
+        mend = 'give --data SET (of objects: `wysiwyg objects` renders one)'
+        raise _UsageError(f'the generator learned from {data}, which is not here: {mend}')
+    return data
 
 # %% ../nbs/21_cli.ipynb #2c27a002
 def _protocol_scores(a: Eval, g: Generator) -> dict[str, float]:
@@ -1413,7 +1418,7 @@ def _class_of_head(a: Invert, g) -> int | None:
     "The class of the set's picture, where the set has as many as the generator; they are taken for its own."
     from wysiwyg.inversion import classes_of
 
-    data = a.data or g.run.data.path
+    data = a.data or _learned_from(g)
     labelled = Dataset(data) if data else None
     if not labelled or labelled.label_kind != 'class' or labelled.labels.shape[1] != classes_of(g):
         return None
@@ -1425,10 +1430,11 @@ def _given(a: Invert, g) -> tuple:
     from wysiwyg.heads import head_camera
     from wysiwyg.inversion import true_heads, true_picture
 
-    side, far, data = g.run.resolution, g.run.render.far, a.data or g.run.data.path
+    side, far = g.run.resolution, g.run.render.far
     if a.picture:
         known = join([_read_picture(Path(name), side) for name in a.picture], 0).to(g.device)
         return known, *_cameras_of_pictures(a, g, known.image())
+    data = a.data or _learned_from(g)
     if data:
         known, camera = true_picture(data, a.head, side, far)
     else:

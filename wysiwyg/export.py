@@ -87,13 +87,14 @@ _BYTES = 24  # of a slab, for each vertex: its number, its value, and the copies
 _Slabs = Iterator[tuple[int, Tensor]]  # first layer, values [k+1, n+1, n+1] of k layers of cells
 
 
-def _every_slab(lattice: _Lattice, thickness: int) -> _Slabs:
+def _every_slab(lattice: _Lattice, thickness: int, progress: bool = False) -> _Slabs:
     "The whole grid, `thickness` layers of cells at a time."
     layer = (lattice.n + 1) ** 2
     last = lattice.ask(torch.arange(layer))
     for first in range(0, lattice.n, thickness):
         end = min(first + thickness, lattice.n) + 1
-        values = torch.cat([last, lattice.ask(torch.arange((first + 1) * layer, end * layer))])
+        more = lattice.ask(torch.arange((first + 1) * layer, end * layer), progress)
+        values = torch.cat([last, more])
         last = values[-layer:].clone()
         yield first, values.view(-1, lattice.n + 1, lattice.n + 1)
 
@@ -369,7 +370,7 @@ def _slabs(lattice: _Lattice, every: bool, budget: float, progress: bool = False
         raise ValueError(f'resolution {n} takes {needed:.3g} GiB, the budget is {budget:g}: give {mend}')
     if every:
         layers = max(1, int(budget * _GIB / (_BYTES * (n + 1) ** 2)) - 1)
-        slabs, count = _every_slab(lattice, layers), math.ceil(n / layers)
+        slabs, count = _every_slab(lattice, layers, progress), math.ceil(n / layers)
     else:
         room = (budget - needed) * _GIB / (_BYTES * (_BLOCK + 1) ** 3)
         blocks = _Blocks(lattice, int(room), progress)

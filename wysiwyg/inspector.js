@@ -19,7 +19,7 @@ const few = (terms, write = (i) => short(terms[i])) => {
 const NUMBERS = {
   probe(r, i, k) {
     if (!r.probe) return '';
-    const before = sum(r.probe.slice(0, k)), T = 1 - before, thick = -Math.log(1 - r.probe[k] / T);
+    const before = sum(r.probe.slice(0, k)), T = 1 - before, thick = -Math.log1p(-r.probe[k] / T);
     const light = `bin ${k + 1}: T = 1 \u2212 ${short(before)} = ${short(T)}`;
     if (!(T > 1e-3 && thick < 20)) return `${light}; P = ${short(r.probe[k])}`;
     return `${light}; P = ${short(T)} \u00b7 (1 \u2212 e^(\u2212${short(thick)})) = ${short(r.probe[k])}`;

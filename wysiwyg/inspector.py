@@ -478,7 +478,7 @@ def _about_normals(frame: Frame, n: int) -> dict:
     return {'angle': angle.item(), 'facing': facing}
 
 # %% ../nbs/19_inspector.ipynb #27c00004
-_RUN = re.compile('(?:.*/runs/)?(?P<id>[0-9a-f]{32})(?:[/?].*)?')  # an id, or a link to its page
+_RUN = re.compile('(?:.*/runs/)?(?P<id>[0-9a-f]{32})(?:[/?#].*)?')  # an id, or a link to its page
 
 
 def _folder_of(run: str | Path) -> Path:
@@ -486,7 +486,7 @@ def _folder_of(run: str | Path) -> Path:
 
     ValueError for a run that the store does not have, or whose folder is not here; StoreError.
     """
-    named = _RUN.fullmatch(str(run))
+    named = _RUN.fullmatch(str(run).strip())
     if named is None or Path(run).is_dir():
         return Path(run)
     tags, run_id = _tags_of(named['id']), named['id']
