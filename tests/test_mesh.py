@@ -560,7 +560,7 @@ def test_the_command_refuses_what_makes_no_sense(tmp_path, monkeypatch, capsys, 
     'line, bars',
     [
         ('mesh --out {}/a.ply --resolution 24', ['field', 'surface', 'normals']),
-        ('mesh --out {}/a.ply --resolution 24 --every', ['surface', 'normals']),
+        ('mesh --out {}/a.ply --resolution 24 --every', ['field', 'surface', 'normals']),
         ('video --out {}/a.mp4 --frames 2 --resolution 16', ['film']),
         ('video --out {}/a.mp4 --frames 2 --resolution 16 --seeds 3,5', ['film']),
     ],
