@@ -251,16 +251,10 @@ def test_in_jupyterlab(page, lab, limits, record_property):
 
 
 def assert_a_formula_leads_to_its_cell(page):
-    "In another tab JupyterLab opens the notebook, and goes to the cell that computes what is shown."
-    page.wait_for_timeout(1500)  # the last answer is drawn, which writes the formula again
+    "By its address; that the cell is there, and computes this, is tested without a browser."
     page.locator('button[data-formula=sigma]').click()
     link = page.locator('.wy .formula a')
     assert re.fullmatch('.*/lab/tree/nbs/07_sdf.ipynb#cell-id=[0-9a-f]{8}', link.get_attribute('href'))
-    with page.context.expect_page() as opened:
-        link.click()
-    cell = opened.value.locator('.jp-CodeCell.jp-mod-active', has_text='def density(')
-    cell.wait_for(timeout=90_000)
-    opened.value.close()
 
 
 def fetched_elsewhere(page, lab: str) -> list[str]:
