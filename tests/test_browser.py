@@ -175,12 +175,18 @@ def side_shown(page) -> str:
     return page.locator('.wy canvas').first.get_attribute('data-side')
 
 
-def drag(page, moves: int) -> tuple[list[float], float]:
-    "Seconds that each move of a drag took, whose pictures are previews, and letting go."
+def take_hold(page) -> tuple[float, float]:
+    "The mouse pressed in the middle of the first picture, which is there."
     box = page.locator('.wy canvas').first.bounding_box()
     x, y = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2
     page.mouse.move(x, y)
     page.mouse.down()
+    return x, y
+
+
+def drag(page, moves: int) -> tuple[list[float], float]:
+    "Seconds that each move of a drag took, whose pictures are previews, and letting go."
+    x, y = take_hold(page)
     spent = []
     for k in range(1, moves + 1):
         spent.append(answered(page, lambda k=k: page.mouse.move(x + 6 * k, y)))
@@ -563,10 +569,7 @@ def test_systems_before_one_camera(page, tmp_path):
 
 def yaws_of_a_drag(page, step: int) -> list[float]:
     "What each of twenty moves of a drag from the middle of the first picture shows."
-    box = page.locator('.wy canvas').first.bounding_box()
-    x, y = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
+    x, y = take_hold(page)
     shown = []
     for k in range(1, 21):
         page.mouse.move(x + step * k, y)

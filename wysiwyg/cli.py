@@ -1001,22 +1001,16 @@ def _eval_text(a: Eval, scores: dict[str, float]) -> str:
     """
     from wysiwyg.judges import shares_features
     from wysiwyg.metrics import metric
+    from wysiwyg.results import score_cells
 
     trained = {} if a.untrained else flat(_open_generator(a.network).run)
 
     def remark(name):
         return '; a critic of the training read the same network' if shares_features(name, trained) else ''
 
-    def short(key):
-        return f'{scores[key]:.4g}' if key in scores else ''
-
     rows = [('metric', 'value', '95 % interval', 'floor', '')]
     for name in _metric_names(scores):
-        ends = [short(f'eval_{end}/{name}') for end in ('low', 'high')]
-        interval = ' to '.join(ends) if all(ends) else ''
-        rows.append(
-            (name, short(f'eval/{name}'), interval, short(f'floor/{name}'), _better(name) + remark(name))
-        )
+        rows.append((name, *score_cells(scores, f'eval/{name}'), _better(name) + remark(name)))
     meanings = [f'{name}: {metric(name).meaning}' for name in _metric_names(scores)]
     return '\n'.join([_columns_text(rows), '', *meanings])
 

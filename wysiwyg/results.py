@@ -6,8 +6,8 @@
 __all__ = ['read_study', 'studies', 'history', 'curves', 'interval95', 'bootstrap95', 'case_scores', 'compare', 'show_compare',
            'look', 'keep_look', 'differing', 'study_scores', 'heading', 'brief', 'comparisons', 'beside', 'briefs',
            'conclusion', 'study_report', 'bars', 'run_pictures', 'markdown_table', 'is_of_table', 'scores_page',
-           'holds', 'write_results', 'read_results', 'interval_rows', 'imported', 'runs_file', 'export_runs',
-           'read_runs', 'import_results', 'import_runs']
+           'score_cells', 'holds', 'write_results', 'read_results', 'interval_rows', 'imported', 'runs_file',
+           'export_runs', 'read_runs', 'import_results', 'import_runs']
 
 # %% ../nbs/17a_results.ipynb #6acb2a5a
 import base64, contextlib, html, io, json, math, re
@@ -748,19 +748,20 @@ def scores_page(scores: dict[str, float]) -> str:
     """Scores 'eval/...' beside their intervals and floors, and what each means (Markdown).
 
     It is the description of an evaluation."""
-
-    def row(name: str) -> list[str]:
-        low, high, floor = [_or_dash(scores, f'{of}/{name}') for of in ('eval_low', 'eval_high', 'floor')]
-        full = f'eval/{name}'
-        between = f'{low} to {high}' if low != high else low
-        return [heading(full), f'{scores[full]:.4g}', between, floor, metric(full).meaning]
-
-    names = [name.removeprefix('eval/') for name in scores if name.startswith('eval/')]
-    return markdown_table(['metric', 'value', '95 % interval', 'floor', 'meaning'], [row(x) for x in names])
+    names = [name for name in scores if name.startswith('eval/')]
+    rows = [[heading(name), *score_cells(scores, name), metric(name).meaning] for name in names]
+    return markdown_table(['metric', 'value', '95 % interval', 'floor', 'meaning'], rows)
 
 
-def _or_dash(scores: dict[str, float], name: str) -> str:
-    return f'{scores[name]:.4g}' if name in scores else '–'
+def score_cells(scores: dict[str, float], name: str) -> list[str]:
+    "The value of 'eval/...', its 95 % interval and its floor in four digits; empty where there is none."
+
+    def short(group: str) -> str:
+        key = name.replace('eval/', f'{group}/', 1)
+        return f'{scores[key]:.4g}' if key in scores else ''
+
+    ends = [short('eval_low'), short('eval_high')]
+    return [short('eval'), ' to '.join(ends) if all(ends) else '', short('floor')]
 
 # %% ../nbs/17a_results.ipynb #01be648a
 _ROW = ('what', 'value', 'unit', 'bound', 'holds', 'command', 'hardware', 'versions', 'commit', 'date')
