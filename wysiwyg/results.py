@@ -749,7 +749,8 @@ def scores_page(scores: dict[str, float]) -> str:
 
     It is the description of an evaluation."""
     names = [name for name in scores if name.startswith('eval/')]
-    rows = [[heading(name), *score_cells(scores, name), metric(name).meaning] for name in names]
+    told = {name: [cell or '–' for cell in score_cells(scores, name)] for name in names}
+    rows = [[heading(name), *told[name], metric(name).meaning] for name in names]
     return markdown_table(['metric', 'value', '95 % interval', 'floor', 'meaning'], rows)
 
 
