@@ -10,7 +10,10 @@ from jupyter_client.provisioning import LocalProvisioner
 
 HERE = Path(__file__).resolve().parent
 OURS = {str(HERE), str(HERE.parent / 'tests')}  # on the path of the tests, not on a notebook's
-DEAR = ['ipykernel.kernelapp', 'ipykernel.ipkernel', 'matplotlib.pyplot', 'pandas', 'torch']
+DEAR = [
+    *('ipykernel.kernelapp', 'ipykernel.ipkernel', 'matplotlib.pyplot', 'anywidget', 'pandas'),
+    *('torch', 'torch._dynamo', 'scipy.stats', 'mlflow', 'mlflow.store.tracking.sqlalchemy_store'),
+]  # torch imports its _dynamo at the first step of an optimizer; 10 seconds together
 fork = multiprocessing.get_context('forkserver')
 
 
