@@ -149,13 +149,13 @@ function drawRay(g, box, ray, view) {
   field.line(range, [0, 0], INK.grey, 0.7);
   field.line(d.t, d.beta, INK.pink, 1);
   field.line(d.t, d.beta.map((b) => -b), INK.pink, 1);
-  const densest = Math.max(...d.sigma, 1e-6);
+  const densest = Math.max(...d.sigma.filter((_, i) => d.t[i] >= range[0] && d.t[i] <= range[1]), 1e-6);
   field.line(d.t, d.sigma.map((v) => (0.8 * high * v) / densest), INK.wine, 1.2, [4, 2]);
   field.line(d.t, d.sdf, INK.grey, 1.5);
   const half = (ray.far - ray.near) / d.t.length / 2;
   d.t.forEach((t, i) => field.block(t - half, t + 2 * half, -high, -0.84 * high, d.along[i]));
   if (on('samples')) s.t.forEach((t, i) => field.dot(t, s.sdf[i], INK.black));
-  field.frame(width < 330 ? 's, \u00b1\u03b2, \u03c3 dashed, colour' : `signed distance s of the field, \u00b1\u03b2; dashed: \u03c3, at most ${short(densest)}; below: its colour`, [-high, 0, high]);
+  field.frame(width < 330 ? 's, \u00b1\u03b2, \u03c3 dashed, colour' : `signed distance s of the field, \u00b1\u03b2; dashed: \u03c3, at most ${densest > 1e-6 ? short(densest) : 0}; below: its colour`, [-high, 0, high]);
 
   const light = axes(g, x, top + 2 * (tall + gap), width, tall, range, [0, 1.08]);
   light.line(d.t, d.trans, INK.green, 1.2);
