@@ -256,11 +256,31 @@ def test_in_jupyterlab(page, lab, limits, record_property):
     assert not page.complaints
 
 
+ARRIVED = """() => {
+  const cell = document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell.jp-mod-active');
+  if (!cell || !cell.textContent.includes('def density(')) return false;
+  const { top } = cell.getBoundingClientRect();
+  return 0 < top && top < innerHeight / 2;
+}"""
+
+
 def assert_a_formula_leads_to_its_cell(page):
-    "By its address; that the cell is there, and computes this, is tested without a browser."
+    "In a tab of its own, whose history stays short; there the reader has the last word."
     page.locator('button[data-formula=sigma]').click()
     link = page.locator('.wy .formula a')
     assert re.fullmatch('.*/lab/tree/nbs/07_sdf.ipynb#cell-id=[0-9a-f]{8}', link.get_attribute('href'))
+    assert link.inner_text() == 'computed in 07_sdf: density'
+    with page.context.expect_page() as opened:
+        link.click()
+    tab = opened.value
+    tab.wait_for_function(ARRIVED, timeout=120_000)
+    assert re.fullmatch('.*/tree/nbs/07_sdf.ipynb#cell-id=[0-9a-f]{8}', tab.url)
+    tab.mouse.move(700, 500)
+    tab.mouse.wheel(0, -5000)
+    tab.wait_for_timeout(3000)
+    assert not tab.evaluate(ARRIVED)
+    assert tab.evaluate('history.length') < 6  # JupyterLab's own
+    tab.close()
 
 
 def fetched_elsewhere(page, lab: str) -> list[str]:
@@ -432,7 +452,7 @@ def test_a_page_of_its_own_has_a_grid_of_pixels_and_no_dead_link(page, tmp_path)
     assert len(shown) > 5
     for name in ('probe', 'sigma', 'depth'):
         page.locator(f'button[data-formula={name}]').click()
-        assert re.search('computed in 0.*, cell [0-9a-f]{8}', page.locator('.wy .formula').inner_text())
+        assert re.search(r'computed in 0\w+: \w+', page.locator('.wy .formula').inner_text())
     assert page.locator('.wy a').count() == 0
     assert page.asked == [file.as_uri()] and not page.complaints
 

@@ -229,12 +229,14 @@ def test_numbers_obey_the_formulas_above_them(g, inspector):
 
 def test_each_formula_names_the_cell_that_computes_it():
     script = Path(module.__file__).with_suffix('.js').read_text()
-    found = re.findall("name: '([^']+)', .*lesson: '([^']+)', cell: '([^']+)'", script)
+    found = re.findall("name: '([^']+)', .*lesson: '([^']+)', cell: '([^']+)', code: '([^']+)'", script)
     assert [name for name, *_ in found] == [*COMPUTES]
-    for name, lesson, cell in found:
+    for name, lesson, cell, code in found:
         notebook = json.loads((ROOT / f'nbs/{lesson}.ipynb').read_text(encoding='utf8'))
-        (source,) = [''.join(c['source']) for c in notebook['cells'] if c['id'] == cell]
-        assert source.startswith('#| export') and COMPUTES[name] in source, (name, cell)
+        sources = {c['id']: ''.join(c['source']) for c in notebook['cells'] if c['cell_type'] == 'code'}
+        assert sources[cell].startswith('#| export') and COMPUTES[name] in sources[cell], (name, cell)
+        defined = re.compile(rf'\b(def|class) {code}\(')
+        assert [k for k, source in sources.items() if defined.search(source)] == [cell], (name, code)
 
 
 ROOT = Path(__file__).resolve().parents[1]
