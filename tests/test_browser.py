@@ -251,6 +251,7 @@ def test_in_jupyterlab(page, lab, limits, record_property):
     page.keyboard.press('ArrowLeft')
     assert page.locator('input[data-name=tau]').input_value() < tau
 
+    assert_fits(page)
     assert_a_formula_leads_to_its_cell(page)
     assert not fetched_elsewhere(page, lab)
     assert not page.complaints
@@ -307,6 +308,73 @@ TURN_BOTH = """() => {
 }"""
 
 
+CUT_OFF = """() => {
+  const wide = (e) => e.clientWidth && e.scrollWidth > e.clientWidth + 1;  // an inline element has no width
+  const faults = [];
+  for (const root of document.querySelectorAll('.wy')) {
+    const room = root.getBoundingClientRect();
+    for (let e = root; e; e = e.parentElement) if (wide(e)) faults.push(e.className || e.tagName);
+    for (const e of root.querySelectorAll('*')) {
+      const { left, right, width } = e.getBoundingClientRect();
+      const outside = left < room.left - 1 || right > room.right + 1;
+      if (width && (wide(e) || outside)) faults.push(e.dataset.name || `${e.tagName} ${e.textContent}`);
+    }
+  }
+  return faults;
+}"""
+
+
+def assert_fits(page):
+    "Nothing scrolls sideways or is cut off, whichever formula is shown."
+    for button in [page.locator('.wy').first, *page.locator('.wy button[data-formula]').all()]:
+        button.click(position={'x': 2, 'y': 2})
+        assert page.evaluate(CUT_OFF) == []
+
+
+def moments_of(folder: Path) -> Path:
+    "The folder of a run that kept two moments, unlike each other."
+    from wysiwyg.generator import load_generator, save_generator
+
+    g = load_generator()
+    for images in (0, 40):
+        save_generator(g, folder / f'moments/moment-{images}.safetensors', images=str(images))
+        g.field.requires_grad_(False)
+        next(g.field.parameters()).mul_(1.5)
+    return folder
+
+
+def drawings(folder: Path) -> dict:
+    "One of each kind."
+    from wysiwyg.baselines.compare import Linked
+    from wysiwyg.by_hand import ByHand
+    from wysiwyg.generator import load_generator
+    from wysiwyg.inspector import Inspector
+
+    g = load_generator()
+    return {
+        'inspector': Inspector(g),
+        'autopsy': Inspector(g, show='missed'),
+        'run': Inspector(run=moments_of(folder)),
+        'by hand': ByHand(),
+        'linked': Linked({name: g for name in ('one', 'two', 'three', 'four', 'five')}),
+    }
+
+
+def test_drawings_fit_a_laptop(page, tmp_path):
+    "1280 pixels, and what JupyterLab leaves of them beside its files."
+    for name, drawing in drawings(tmp_path / 'run').items():
+        file = tmp_path / f'{name}.html'
+        file.write_text(drawing.html([]), encoding='utf8')
+        for width in (1280, 840):
+            page.set_viewport_size({'width': width, 'height': 1000})
+            page.goto(file.as_uri())
+            for keys in ('', 'p', '?'):  # two rays beside each other, and what the keys do
+                for key in keys:
+                    page.locator('.wy').press(key)
+                assert_fits(page)
+    assert not page.complaints
+
+
 def test_two_displays_of_one_drawing(page, lab):
     open_lab(page, lab, 'both')
     page.wait_for_function("document.querySelectorAll('.wy canvas').length === 6", timeout=60_000)
@@ -348,6 +416,7 @@ def test_a_gan_by_hand_in_jupyterlab(page, lab):
     answered(page, press['reset'].click)
     assert moved(page) == 'D has moved 0 times, G 0.'
 
+    assert_fits(page)
     page.evaluate(PRESS)
     page.wait_for_function(
         "document.querySelector('.wy .status').textContent.includes('G 200.')", timeout=30_000
@@ -529,15 +598,9 @@ def test_a_gan_by_hand_without_a_kernel(page, tmp_path):
 
 
 def test_a_run_scrubbed_without_a_kernel(page, tmp_path):
-    from wysiwyg.generator import load_generator, save_generator
     from wysiwyg.inspector import Inspector
 
-    g, file = load_generator(), tmp_path / 'page.html'
-    for images in (0, 40):
-        save_generator(g, tmp_path / f'moments/moment-{images}.safetensors', images=str(images))
-        g.field.requires_grad_(False)
-        next(g.field.parameters()).mul_(1.5)
-    inspector = Inspector(run=tmp_path)
+    inspector, file = Inspector(run=moments_of(tmp_path)), tmp_path / 'page.html'
     file.write_text(inspector.html([{'moment': '0'}]), encoding='utf8')
     page.goto(file.as_uri())
     slider, formula = page.locator('input[data-name=moment]'), page.locator('.wy .formula')
