@@ -27,9 +27,12 @@ pytestmark = [
     pytest.mark.slow,
 ]
 ROOT = Path(__file__).resolve().parents[1]
-QUIET = '--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync'
+QUIET = '--no-sandbox --disable-background-networking --disable-component-update --disable-sync '
+QUIET += '--disable-gpu --enable-unsafe-swiftshader'  # triangles are drawn by the processor
 CELLS = {
     'one': 'from wysiwyg.inspector import Inspector\nInspector()',
+    'mesh': """from wysiwyg.export import extract_mesh, show_mesh
+show_mesh(extract_mesh(lambda x: x.norm(dim=-1) - 0.4, 1.0, 200), 'k3d')""",
     'two': 'from wysiwyg.by_hand import ByHand\nByHand()',
     'both': """from IPython.display import display
 from wysiwyg.inspector import Inspector
@@ -166,7 +169,7 @@ def open_lab(page, lab: str, name: str):
         page.wait_for_timeout(3000)
         if cell.locator('.jp-InputPrompt').first.inner_text().strip() != '[ ]:':
             break
-    page.wait_for_selector('.wy canvas', timeout=240_000)
+    page.wait_for_selector('.jp-OutputArea canvas', timeout=240_000)
     page.wait_for_timeout(1000)  # the cell's own work ends
 
 
@@ -714,3 +717,59 @@ def test_a_mesh_turns_in_a_page_that_nobody_trusts(page, tmp_path):
     page.wait_for_timeout(300)
     assert frame.evaluate(COVERED)[0] == pytest.approx(count, rel=0.02)
     assert page.asked == [file.as_uri()] and not page.complaints
+
+
+def turn_by_mouse(page, x: float, y: float):
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for k in range(10):
+        page.mouse.move(x + 12 * k, y)
+        page.wait_for_timeout(100)
+    page.mouse.up()
+
+
+def test_a_mesh_too_fine_for_plotly_in_jupyterlab(page, lab):
+    pytest.importorskip('k3d')
+    open_lab(page, lab, 'mesh')
+    canvas = page.locator('.jp-OutputArea canvas').first
+    page.wait_for_timeout(3000)
+    box, before = canvas.bounding_box(), canvas.screenshot()
+    turn_by_mouse(page, box['x'] + box['width'] / 3, box['y'] + box['height'] / 2)
+    page.wait_for_timeout(2000)
+    assert canvas.screenshot() != before
+    assert not fetched_elsewhere(page, lab)
+    assert not page.complaints
+
+
+def test_a_head_to_walk_around(page, monkeypatch):
+    "Small while it is turned, large at rest; then the picture is another."
+    pytest.importorskip('viser')
+    import torch
+    from wysiwyg.generator import load_generator
+    from wysiwyg.viewer import Viewer
+
+    viewer, sides, port = Viewer(load_generator(device=torch.device('cpu'))), [], free_port()
+    frame = viewer.frame
+    monkeypatch.setattr(viewer, 'frame', lambda camera, side: sides.append(side) or frame(camera, side))
+
+    def rests():
+        for _ in range(120):
+            page.wait_for_timeout(500)
+            if sides and sides[-1] == viewer.full:
+                return page.wait_for_timeout(2000)
+        pytest.fail(f'no large frame: {sides}')
+
+    server = viewer.serve(port)
+    try:
+        page.goto(f'http://127.0.0.1:{port}')
+        rests()
+        before = page.screenshot()
+        sides.clear()
+        turn_by_mouse(page, 500, 400)
+        rests()
+        assert sides.count(64) > 1 and {*sides} == {64, viewer.full}
+        assert page.screenshot() != before
+        assert not fetched_elsewhere(page, f'http://127.0.0.1:{port}')
+        assert not page.complaints
+    finally:
+        server.stop()
