@@ -27,9 +27,12 @@ pytestmark = [
     pytest.mark.slow,
 ]
 ROOT = Path(__file__).resolve().parents[1]
-QUIET = '--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync'
+QUIET = '--no-sandbox --disable-background-networking --disable-component-update --disable-sync '
+QUIET += '--disable-gpu --enable-unsafe-swiftshader'  # triangles are drawn by the processor
 CELLS = {
     'one': 'from wysiwyg.inspector import Inspector\nInspector()',
+    'mesh': """from wysiwyg.export import extract_mesh, show_mesh
+show_mesh(extract_mesh(lambda x: x.norm(dim=-1) - 0.4, 1.0, 200), 'k3d')""",
     'two': 'from wysiwyg.by_hand import ByHand\nByHand()',
     'both': """from IPython.display import display
 from wysiwyg.inspector import Inspector
@@ -166,7 +169,7 @@ def open_lab(page, lab: str, name: str):
         page.wait_for_timeout(3000)
         if cell.locator('.jp-InputPrompt').first.inner_text().strip() != '[ ]:':
             break
-    page.wait_for_selector('.wy canvas', timeout=240_000)
+    page.wait_for_selector('.jp-OutputArea canvas', timeout=240_000)
     page.wait_for_timeout(1000)  # the cell's own work ends
 
 
@@ -251,16 +254,37 @@ def test_in_jupyterlab(page, lab, limits, record_property):
     page.keyboard.press('ArrowLeft')
     assert page.locator('input[data-name=tau]').input_value() < tau
 
+    assert_fits(page)
     assert_a_formula_leads_to_its_cell(page)
     assert not fetched_elsewhere(page, lab)
     assert not page.complaints
 
 
+ARRIVED = """() => {
+  const cell = document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell.jp-mod-active');
+  if (!cell || !cell.textContent.includes('def density(')) return false;
+  const { top } = cell.getBoundingClientRect();
+  return 0 < top && top < innerHeight / 2;
+}"""
+
+
 def assert_a_formula_leads_to_its_cell(page):
-    "By its address; that the cell is there, and computes this, is tested without a browser."
+    "In a tab of its own, whose history stays short; there the reader has the last word."
     page.locator('button[data-formula=sigma]').click()
     link = page.locator('.wy .formula a')
     assert re.fullmatch('.*/lab/tree/nbs/07_sdf.ipynb#cell-id=[0-9a-f]{8}', link.get_attribute('href'))
+    assert link.inner_text() == 'computed in 07_sdf: density'
+    with page.context.expect_page() as opened:
+        link.click()
+    tab = opened.value
+    tab.wait_for_function(ARRIVED, timeout=120_000)
+    assert re.fullmatch('.*/tree/nbs/07_sdf.ipynb#cell-id=[0-9a-f]{8}', tab.url)
+    tab.mouse.move(700, 500)
+    tab.mouse.wheel(0, -5000)
+    tab.wait_for_timeout(3000)
+    assert not tab.evaluate(ARRIVED)
+    assert tab.evaluate('history.length') < 6  # JupyterLab's own
+    tab.close()
 
 
 def fetched_elsewhere(page, lab: str) -> list[str]:
@@ -285,6 +309,73 @@ TURN_BOTH = """() => {
     turn(other, 'samples', 20 + k);
   }
 }"""
+
+
+CUT_OFF = """() => {
+  const wide = (e) => e.clientWidth && e.scrollWidth > e.clientWidth + 1;  // an inline element has no width
+  const faults = [];
+  for (const root of document.querySelectorAll('.wy')) {
+    const room = root.getBoundingClientRect();
+    for (let e = root; e; e = e.parentElement) if (wide(e)) faults.push(e.className || e.tagName);
+    for (const e of root.querySelectorAll('*')) {
+      const { left, right, width } = e.getBoundingClientRect();
+      const outside = left < room.left - 1 || right > room.right + 1;
+      if (width && (wide(e) || outside)) faults.push(e.dataset.name || `${e.tagName} ${e.textContent}`);
+    }
+  }
+  return faults;
+}"""
+
+
+def assert_fits(page):
+    "Nothing scrolls sideways or is cut off, whichever formula is shown."
+    for button in [page.locator('.wy').first, *page.locator('.wy button[data-formula]').all()]:
+        button.click(position={'x': 2, 'y': 2})
+        assert page.evaluate(CUT_OFF) == []
+
+
+def moments_of(folder: Path) -> Path:
+    "The folder of a run that kept two moments, unlike each other."
+    from wysiwyg.generator import load_generator, save_generator
+
+    g = load_generator()
+    for images in (0, 40):
+        save_generator(g, folder / f'moments/moment-{images}.safetensors', images=str(images))
+        g.field.requires_grad_(False)
+        next(g.field.parameters()).mul_(1.5)
+    return folder
+
+
+def drawings(folder: Path) -> dict:
+    "One of each kind."
+    from wysiwyg.baselines.compare import Linked
+    from wysiwyg.by_hand import ByHand
+    from wysiwyg.generator import load_generator
+    from wysiwyg.inspector import Inspector
+
+    g = load_generator()
+    return {
+        'inspector': Inspector(g),
+        'autopsy': Inspector(g, show='missed'),
+        'run': Inspector(run=moments_of(folder)),
+        'by hand': ByHand(),
+        'linked': Linked({name: g for name in ('one', 'two', 'three', 'four', 'five')}),
+    }
+
+
+def test_drawings_fit_a_laptop(page, tmp_path):
+    "1280 pixels, and what JupyterLab leaves of them beside its files."
+    for name, drawing in drawings(tmp_path / 'run').items():
+        file = tmp_path / f'{name}.html'
+        file.write_text(drawing.html([]), encoding='utf8')
+        for width in (1280, 840):
+            page.set_viewport_size({'width': width, 'height': 1000})
+            page.goto(file.as_uri())
+            for keys in ('', 'p', '?'):  # two rays beside each other, and what the keys do
+                for key in keys:
+                    page.locator('.wy').press(key)
+                assert_fits(page)
+    assert not page.complaints
 
 
 def test_two_displays_of_one_drawing(page, lab):
@@ -328,6 +419,7 @@ def test_a_gan_by_hand_in_jupyterlab(page, lab):
     answered(page, press['reset'].click)
     assert moved(page) == 'D has moved 0 times, G 0.'
 
+    assert_fits(page)
     page.evaluate(PRESS)
     page.wait_for_function(
         "document.querySelector('.wy .status').textContent.includes('G 200.')", timeout=30_000
@@ -432,7 +524,7 @@ def test_a_page_of_its_own_has_a_grid_of_pixels_and_no_dead_link(page, tmp_path)
     assert len(shown) > 5
     for name in ('probe', 'sigma', 'depth'):
         page.locator(f'button[data-formula={name}]').click()
-        assert re.search('computed in 0.*, cell [0-9a-f]{8}', page.locator('.wy .formula').inner_text())
+        assert re.search(r'computed in 0\w+: \w+', page.locator('.wy .formula').inner_text())
     assert page.locator('.wy a').count() == 0
     assert page.asked == [file.as_uri()] and not page.complaints
 
@@ -509,15 +601,9 @@ def test_a_gan_by_hand_without_a_kernel(page, tmp_path):
 
 
 def test_a_run_scrubbed_without_a_kernel(page, tmp_path):
-    from wysiwyg.generator import load_generator, save_generator
     from wysiwyg.inspector import Inspector
 
-    g, file = load_generator(), tmp_path / 'page.html'
-    for images in (0, 40):
-        save_generator(g, tmp_path / f'moments/moment-{images}.safetensors', images=str(images))
-        g.field.requires_grad_(False)
-        next(g.field.parameters()).mul_(1.5)
-    inspector = Inspector(run=tmp_path)
+    inspector, file = Inspector(run=moments_of(tmp_path)), tmp_path / 'page.html'
     file.write_text(inspector.html([{'moment': '0'}]), encoding='utf8')
     page.goto(file.as_uri())
     slider, formula = page.locator('input[data-name=moment]'), page.locator('.wy .formula')
@@ -631,3 +717,59 @@ def test_a_mesh_turns_in_a_page_that_nobody_trusts(page, tmp_path):
     page.wait_for_timeout(300)
     assert frame.evaluate(COVERED)[0] == pytest.approx(count, rel=0.02)
     assert page.asked == [file.as_uri()] and not page.complaints
+
+
+def turn_by_mouse(page, x: float, y: float):
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for k in range(10):
+        page.mouse.move(x + 12 * k, y)
+        page.wait_for_timeout(100)
+    page.mouse.up()
+
+
+def test_a_mesh_too_fine_for_plotly_in_jupyterlab(page, lab):
+    pytest.importorskip('k3d')
+    open_lab(page, lab, 'mesh')
+    canvas = page.locator('.jp-OutputArea canvas').first
+    page.wait_for_timeout(3000)
+    box, before = canvas.bounding_box(), canvas.screenshot()
+    turn_by_mouse(page, box['x'] + box['width'] / 3, box['y'] + box['height'] / 2)
+    page.wait_for_timeout(2000)
+    assert canvas.screenshot() != before
+    assert not fetched_elsewhere(page, lab)
+    assert not page.complaints
+
+
+def test_a_head_to_walk_around(page, monkeypatch):
+    "Small while it is turned, large at rest; then the picture is another."
+    pytest.importorskip('viser')
+    import torch
+    from wysiwyg.generator import load_generator
+    from wysiwyg.viewer import Viewer
+
+    viewer, sides, port = Viewer(load_generator(device=torch.device('cpu'))), [], free_port()
+    frame = viewer.frame
+    monkeypatch.setattr(viewer, 'frame', lambda camera, side: sides.append(side) or frame(camera, side))
+
+    def rests():
+        for _ in range(120):
+            page.wait_for_timeout(500)
+            if sides and sides[-1] == viewer.full:
+                return page.wait_for_timeout(2000)
+        pytest.fail(f'no large frame: {sides}')
+
+    server = viewer.serve(port)
+    try:
+        page.goto(f'http://127.0.0.1:{port}')
+        rests()
+        before = page.screenshot()
+        sides.clear()
+        turn_by_mouse(page, 500, 400)
+        rests()
+        assert sides.count(64) > 1 and {*sides} == {64, viewer.full}
+        assert page.screenshot() != before
+        assert not fetched_elsewhere(page, f'http://127.0.0.1:{port}')
+        assert not page.complaints
+    finally:
+        server.stop()

@@ -146,8 +146,9 @@ class Camera:
 class Scene:
     shown = 0
 
-    def set_background_image(self, *_, **__):
+    def set_background_image(self, picture, *_, **__):
         self.shown += 1
+        self.picture = picture
 
 
 def test_a_window_without_a_size_ends_nothing(viewer):
@@ -158,3 +159,13 @@ def test_a_window_without_a_size_ends_nothing(viewer):
     client.camera.aspect = 1.5
     _Watcher.show(watcher, 16)
     assert client.scene.shown == 1
+
+
+@pytest.mark.parametrize('normals', (False, True))
+def test_borders_have_the_color_of_what_is_empty(viewer, monkeypatch, normals):
+    client = SimpleNamespace(camera=Camera(), scene=Scene())
+    client.camera.aspect = 2
+    monkeypatch.setattr(viewer, 'normals', normals)
+    _Watcher.show(SimpleNamespace(client=client, viewer=viewer), 16)
+    top = client.scene.picture[0].astype(int)
+    assert top.shape == (32, 3) and abs(top - top[0]).max() <= 2

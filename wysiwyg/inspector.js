@@ -78,29 +78,29 @@ const besides = (posed) => {
   return `; true head ${fixed(posed.depth)}${apart(posed.angle)}; facing the camera by ${own ? `${own}, its by ` : ''}${true_one}`;
 };
 
-// Each curve: from which step on it is drawn, its colour, its equation, and the lesson and cell that compute it.
+// Each curve: from which step on it is drawn, its colour, its equation, and the lesson, the cell and the code in it that compute it.
 const CURVES = [
-  { name: 'probe', stage: 0, ink: INK.amber, lesson: '08_probe', cell: 'ec3b0218', words: 'probe weights P',
+  { name: 'probe', stage: 0, ink: INK.amber, lesson: '08_probe', cell: 'ec3b0218', code: 'probe', words: 'probe weights P',
     law: 'P\u2096 = T\u2096 (1 \u2212 e^(\u2212\u03c3\u2096 \u03b4\u2096)), T\u2096 = 1 \u2212 \u03a3 P\u2c7c, j < k, on the shared edges of all rays' },
-  { name: 'pdf', stage: 1, ink: INK.blue, lesson: '09_proposal', cell: 'c4400118', words: 'predicted pdf',
+  { name: 'pdf', stage: 1, ink: INK.blue, lesson: '09_proposal', cell: 'c4400118', code: 'ProposalCNN', words: 'predicted pdf',
     law: 'p = softmax(network(P, colours I, directions \u03c6)), \u03a3 p\u2096 = 1' },
-  { name: 'kept', stage: 2, ink: INK.sky, lesson: '10_sampler', cell: '24afe42a', words: 'kept: the smallest set of mass \u03c4',
+  { name: 'kept', stage: 2, ink: INK.sky, lesson: '10_sampler', cell: '24afe42a', code: 'smallest_set', words: 'kept: the smallest set of mass \u03c4',
     law: 'the fewest bins with \u03a3 p\u2096 \u2265 \u03c4 (Eq. 9)' },
-  { name: 'strata', stage: 3, ink: INK.purple, lesson: '10_sampler', cell: '749b6468', words: 'strata: samples of each kept bin',
+  { name: 'strata', stage: 3, ink: INK.purple, lesson: '10_sampler', cell: '749b6468', code: 'allocate', words: 'strata: samples of each kept bin',
     law: 'n\u2096 = \u230aS / C\u230b for S samples in C kept bins, one more in the S mod C most likely' },
-  { name: 'samples', stage: 4, ink: INK.black, lesson: '10_sampler', cell: 'da3cfeee', words: 'samples',
+  { name: 'samples', stage: 4, ink: INK.black, lesson: '10_sampler', cell: 'da3cfeee', code: 'draw_robust', words: 'samples',
     law: 't = near + (k + (j + u) / n\u2096) \u00b7 width: the j-th of bin k, both from 0, u random in [0, 1)' },
-  { name: 'sdf', stage: 4, ink: INK.grey, lesson: '07_sdf', cell: 'fc8fe364', words: 'signed distance s',
+  { name: 'sdf', stage: 4, ink: INK.grey, lesson: '07_sdf', cell: 'fc8fe364', code: 'Field', words: 'signed distance s',
     law: 's(x) < 0 inside; the surface is where it is 0' },
-  { name: 'beta', stage: 4, ink: INK.pink, lesson: '07_sdf', cell: 'fc8fe364', words: 'surface width \u03b2',
+  { name: 'beta', stage: 4, ink: INK.pink, lesson: '07_sdf', cell: 'fc8fe364', code: 'Field', words: 'surface width \u03b2',
     law: '\u03b2(x) = \u03b2\u2080 + tanh(2 b(x)) (\u03b2\u2080 \u2212 \u03b2_min), b of the network that says s, times the \u03b2 scale' },
-  { name: 'sigma', stage: 4, ink: INK.wine, lesson: '07_sdf', cell: '74814e11', words: 'density \u03c3',
+  { name: 'sigma', stage: 4, ink: INK.wine, lesson: '07_sdf', cell: '74814e11', code: 'density', words: 'density \u03c3',
     law: '\u03c3 = \u00bd e^(\u2212s/\u03b2) / \u03b2 outside, (1 \u2212 \u00bd e^(s/\u03b2)) / \u03b2 inside (Eq. 1)' },
-  { name: 'T', stage: 5, ink: INK.green, lesson: '07a_volrend', cell: 'c5941676', words: 'light that gets here, T',
+  { name: 'T', stage: 5, ink: INK.green, lesson: '07a_volrend', cell: 'c5941676', code: 'volume_weights', words: 'light that gets here, T',
     law: 'T\u1d62 = e^(\u2212\u03a3 \u03c3\u2c7c \u03b4\u2c7c), j < i (Eq. 2)' },
-  { name: 'w', stage: 5, ink: INK.orange, lesson: '07a_volrend', cell: 'c5941676', words: 'weights w',
+  { name: 'w', stage: 5, ink: INK.orange, lesson: '07a_volrend', cell: 'c5941676', code: 'volume_weights', words: 'weights w',
     law: 'w\u1d62 = T\u1d62 (1 \u2212 e^(\u2212\u03c3\u1d62 \u03b4\u1d62)) (Eq. 2)' },
-  { name: 'depth', stage: 5, ink: INK.black, lesson: '07a_volrend', cell: 'b7b258e7', words: 'expected depth',
+  { name: 'depth', stage: 5, ink: INK.black, lesson: '07a_volrend', cell: 'b7b258e7', code: 'integrate', words: 'expected depth',
     law: 'd = \u03a3 w\u1d62 t\u1d62 + (1 \u2212 \u03a3 w\u1d62) far; solid line: of the samples, dashed: dense' },
 ];
 
@@ -149,13 +149,13 @@ function drawRay(g, box, ray, view) {
   field.line(range, [0, 0], INK.grey, 0.7);
   field.line(d.t, d.beta, INK.pink, 1);
   field.line(d.t, d.beta.map((b) => -b), INK.pink, 1);
-  const densest = Math.max(...d.sigma, 1e-6);
+  const densest = Math.max(...d.sigma.filter((_, i) => d.t[i] >= range[0] && d.t[i] <= range[1]), 1e-6);
   field.line(d.t, d.sigma.map((v) => (0.8 * high * v) / densest), INK.wine, 1.2, [4, 2]);
   field.line(d.t, d.sdf, INK.grey, 1.5);
   const half = (ray.far - ray.near) / d.t.length / 2;
   d.t.forEach((t, i) => field.block(t - half, t + 2 * half, -high, -0.84 * high, d.along[i]));
   if (on('samples')) s.t.forEach((t, i) => field.dot(t, s.sdf[i], INK.black));
-  field.frame(width < 330 ? 's, \u00b1\u03b2, \u03c3 dashed, colour' : `signed distance s of the field, \u00b1\u03b2; dashed: \u03c3, at most ${short(densest)}; below: its colour`, [-high, 0, high]);
+  field.frame(width < 330 ? 's, \u00b1\u03b2, \u03c3 dashed, colour' : `signed distance s of the field, \u00b1\u03b2; dashed: \u03c3, at most ${densest > 1e-6 ? short(densest) : 0}; below: its colour`, [-high, 0, high]);
 
   const light = axes(g, x, top + 2 * (tall + gap), width, tall, range, [0, 1.08]);
   light.line(d.t, d.trans, INK.green, 1.2);

@@ -697,7 +697,8 @@ def _draw_field(ax, ray: dict, step: int):
     ax.fill_between(t, -beta, beta, color='#cc79a7', alpha=0.4, label='beta')
     ax.plot(t, sdf, color='#999999', label='sdf')
     sigma = np.array(truth['sigma'], float)
-    most = max(sigma.max(), 1e-6)
+    near, far = ray['window']  # what is drawn
+    most = max(sigma[(near <= t) & (t <= far)].max(), 1e-6)
     ax.plot(t, 0.1 * sigma / most, color='#882255', ls='--', lw=1, label=f'sigma, at most {most:.3g}')
     ax.vlines(t, -0.12, -0.1, color=truth['along'], lw=5)
     if step > 4:

@@ -239,31 +239,69 @@ function axes(g, x, y, width, height, [t0, t1], [v0, v1]) {
   return { X, Y, put, inverse, line, upright, steps, block, dot, frame };
 }
 
-// To the cell that computes something, where a Jupyter serves this page; elsewhere words alone. JupyterLab goes to
-// a cell that an address names only while its notebook is open: so the other tab is told as soon as it is.
-function lessonLink({ lesson, cell }) {
-  const words = `computed in ${lesson}`, jupyter = document.getElementById('jupyter-config-data');
-  if (!jupyter) return element('span', { class: 'quiet' }, cell ? `${words}, cell ${cell}` : words);
+// The notebook that a tab of JupyterLab shows, if it is this lesson's.
+function shownNotebook(tab, lesson) {
+  const title = tab.document.querySelector(`.jp-mod-current[title*="nbs/${lesson}.ipynb"]`);
+  return title && tab.document.querySelector(`[id="${title.dataset.id}"] .jp-Notebook`);
+}
+
+// The cell that defines `code`, where it begins in what a notebook shows. Cells come one by one, and their text with them.
+function cellInView(notebook, code) {
+  const defines = (cell) => [`def ${code}(`, `class ${code}(`].some((words) => cell.querySelector('.jp-InputArea').textContent.includes(words));
+  const cell = [...notebook.querySelectorAll('.jp-CodeCell')].find(defines);
+  if (!cell) return null;
+  const { top } = cell.getBoundingClientRect(), seen = notebook.getBoundingClientRect();
+  return seen.top - 9 <= top && top < (seen.top + seen.bottom) / 2 ? cell : null;
+}
+
+// A click beside a cell makes it the active one: JupyterLab leaves that out where it takes the cell for visible.
+function activate(cell, { MouseEvent }) {
+  if (cell.matches('.jp-mod-active')) return;
+  for (const act of ['mousedown', 'mouseup']) cell.querySelector('.jp-InputPrompt').dispatchEvent(new MouseEvent(act, { bubbles: true, cancelable: true }));
+}
+
+// Brings another tab to a cell. JupyterLab goes to the one in its address as the address changes (popstate), once
+// the notebook is open: so it is told again until the cell stays in view or the reader acts in the notebook, and
+// without an entry in the history.
+function bringTo(tab, { lesson, cell, code }) {
+  const begun = Date.now();
+  let notebook = null, seen = 0, told = 0;
+  const stop = () => clearInterval(clock);
+  const look = () => {
+    const now = Date.now(), there = !tab.closed && shownNotebook(tab, lesson);
+    if (tab.closed || now - begun > 4 * PATIENCE) stop();
+    if (!there) return;
+    if (there !== notebook) ['wheel', 'pointerdown', 'keydown'].forEach((act) => there.addEventListener(act, stop, true));
+    notebook = there;
+    const found = cellInView(there, code);
+    seen = found ? seen || now : 0;
+    if (found) activate(found, tab);
+    if (found && now - seen > 2000) stop();
+    if (found || now - told < 1500) return;
+    told = now;
+    const path = tab.location.pathname.replace(/\/tree\/.*/, `/tree/nbs/${lesson}.ipynb`); // it may have left the folder's
+    tab.history.replaceState(tab.history.state, '', `${path}#cell-id=${cell}`);
+    tab.dispatchEvent(new tab.PopStateEvent('popstate'));
+  };
+  const clock = setInterval(() => { try { look(); } catch { stop(); } }, 300); // a page of elsewhere tells nothing
+}
+
+// To the cell that computes something, where a Jupyter serves this page; elsewhere words alone.
+function lessonLink(place) {
+  const { lesson, cell, code } = place;
+  const words = `computed in ${lesson}${code ? `: ${code}` : ''}`, jupyter = document.getElementById('jupyter-config-data');
+  if (!jupyter) return element('span', { class: 'quiet' }, words);
   const { baseUrl = '/' } = JSON.parse(jupyter.textContent), href = `${baseUrl}lab/tree/nbs/${lesson}.ipynb`;
   const follow = (e) => {
     const tab = cell && !e.ctrlKey && !e.metaKey && !e.shiftKey && open(href, '_blank');
     if (!tab) return; // as any link
     e.preventDefault();
-    const begun = Date.now();
-    let seen = 0;
-    const clock = setInterval(() => {
-      const there = !tab.closed && tab.document.querySelector('.jp-Notebook .jp-CodeCell');
-      if (there && seen++ % 4 === 0) { // a notebook with cells may not listen yet: more than once
-        tab.location.hash = '';
-        tab.location.hash = `cell-id=${cell}`;
-      }
-      if (seen > 12 || tab.closed || Date.now() - begun > 4 * PATIENCE) clearInterval(clock);
-    }, 300);
+    bringTo(tab, place);
   };
   return element('a', { href: cell ? `${href}#cell-id=${cell}` : href, target: '_blank', rel: 'noopener', onclick: follow }, words);
 }
 
-// A button for each of `all` { name, ink, words, law, lesson, cell where one is known }, and the box that shows one with its numbers.
+// A button for each of `all` { name, ink, words, law, lesson, its cell and the code there where known }, and the box that shows one with its numbers.
 function formulas(all, onPick) {
   const box = element('div', { class: 'formula' });
   const swatch = (ink) => element('span', { style: `display: inline-block; width: 9px; height: 9px; margin-right: 4px; background: ${ink}` });

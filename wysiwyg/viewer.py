@@ -105,7 +105,7 @@ class _Watcher:
         if not 0 < camera.aspect < 100:
             return  # a window without a size shows nothing
         seen = self.viewer.frame(camera_at(camera.position, camera.wxyz, camera.fov), side)
-        color = self.viewer.g.run.render.background
+        color = (0, 0, 0) if self.viewer.normals else self.viewer.g.run.render.background
         window = fill_window(seen, camera.aspect, color)
         self.client.scene.set_background_image(window, 'jpeg', jpeg_quality=90)
 
