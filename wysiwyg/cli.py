@@ -1300,13 +1300,14 @@ def _invert_command(a: Invert) -> dict:
         labels = found.cameras.label.tolist()
         save_generator(tuned, network, inverted=json.dumps(labels if len(labels) > 1 else labels[0]))
     files = {'generator': str(network), 'picture': picture, **of_depth}
-    shape = _shape_verdict(errors)
+    shape = _shape_verdict(errors, a.head is not None)
     if a.turn:
         told = _turned_told(told, camera, found.cameras)
     return {**files, **told, 'shape': shape, 'errors': errors, 'seconds': round(time.time() - began, 1)}
 
 # %% ../nbs/21_cli.ipynb #21c0f004
 _SHEET = 'inversion.png'
+_STAGES = 'average', 'pivot', 'tuned'  # of one person
 _ERROR_UNITS = {'depth': 'world units', 'normal': 'degrees', 'overlap': 'of the silhouettes', 'psnr': 'dB'}
 
 
@@ -1524,11 +1525,14 @@ def _camera_text(camera: dict) -> str:
     return '; '.join(parts)
 
 
-def _shape_verdict(errors: dict) -> str:
-    "What tuning did to the depth, or that nobody knows."
-    if 'depth' not in errors['tuned']:
-        return 'not known: a picture says little of depth; look at the normals, and from aside'
-    before, pivot, after = [errors[name]['depth'] for name in ('average', 'pivot', 'tuned')]
+def _shape_verdict(errors: dict, known: bool = False) -> str:
+    "What tuning did to the depth, or that nobody knows: even where the truth is `known` there may be fog."
+    foggy = [name for name in _STAGES if 'depth' not in errors[name]]
+    if foggy:
+        fog = f'nothing is solid in both the truth and the {" and the ".join(foggy)}'
+        why = fog if known else 'a picture says little of depth'
+        return f'not known: {why}; look at the normals, and from aside'
+    before, pivot, after = [errors[name]['depth'] for name in _STAGES]
     change = f'{before:.4f} of the average, {pivot:.4f} of the pivot, {after:.4f} of the tuned one'
     verdict = 'better than the average' if after < before else 'worse, though the picture is met'
     return f'{verdict}: depth error {change}, where both are solid'
@@ -2392,9 +2396,10 @@ def _invert_text(a: Invert, result: dict) -> str:
     "Errors as a table, files, and what shows the person."
     errors = result['errors']
     rows = [('', *errors, '')]
-    for name in errors['tuned']:
+    for name, unit in _ERROR_UNITS.items():
         values = [f'{of[name]:.4g}' if name in of else '' for of in errors.values()]
-        rows.append((name, *values, _ERROR_UNITS[name]))
+        if any(values):
+            rows.append((name, *values, unit))
     rest = {name: value for name, value in result.items() if name not in ('errors', 'camera')}
     rest = {'camera': _camera_text(result['camera'])} | rest
     rest['show'] = f'wysiwyg render --network {result["generator"]} --trunc 0 --outdir pictures'
