@@ -31,6 +31,8 @@ from wysiwyg.results import (
     _newest_pictures,
     _pictures_file,
     read_study,
+    score_cells,
+    scores_page,
     _recorded_files,
     study_report,
     study_scores,
@@ -575,3 +577,33 @@ def test_a_broken_file_is_named(text, why, tmp_path, store):
     path.write_text(text)
     with pytest.raises(ValueError, match=why):
         import_results([path])
+
+
+def test_a_score_without_an_interval_has_a_dash():
+    whole = {'eval/x': 1.50001, 'eval_low/x': 1.25, 'eval_high/x': 2.0, 'floor/x': 0.5}
+    assert score_cells(whole, 'eval/x') == ['1.5', '1.25 to 2', '0.5']
+    for name in ('eval_low/x', 'eval_high/x'):
+        assert score_cells(whole | {name: math.nan}, 'eval/x') == ['1.5', '–', '0.5']
+        some = {key: value for key, value in whole.items() if key != name}
+        assert score_cells(some, 'eval/x')[1] == '–'
+    assert score_cells(whole | {'eval_high/x': 1.25001}, 'eval/x')[1] == '1.25, no spread'
+    assert score_cells({'eval/x': math.nan}, 'eval/x') == ['–', '–', '–']
+
+
+def test_a_page_of_scores_keeps_numbers_whole_and_says_what_a_floor_is():
+    scores = {'eval/x': 1.5, 'eval_low/x': 1.25, 'eval_high/x': 2.0}
+    head, line, row, *rest = scores_page(scores).splitlines()
+    assert line == '| --- | ---: | ---: | ---: | --- |' and rest == []
+    assert row.startswith('| x | 1.5 | 1.25\u00a0to\u00a02 | – |')
+    *_, blank, floor = scores_page(scores | {'floor/x': 0.5}).splitlines()
+    assert blank == '' and floor.startswith('The floor of a metric is')
+    assert '| fog\u00a0↓\u00a0(%\u00a0of\u00a0rays) | 3 |' in scores_page({'eval/fog': 3.0})
+
+
+def test_every_row_of_a_page_says_something_else():
+    kinds = [f'eval/{of}{name}_1' for name in ('coverage_a', 'precision_a', 'fd_a') for of in OF_HEADS]
+    told = [row.split('|')[-2] for row in scores_page(dict.fromkeys(kinds, 1.0)).splitlines()[2:]]
+    assert len(set(told)) == len(told) == 9
+
+
+OF_HEADS = '', 'normal_', 'shape_'

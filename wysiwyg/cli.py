@@ -123,6 +123,7 @@ class Ablate:
     "Run a study into MLflow and print its table; a finished arm is not repeated."
 
     study: str = 'a01_paper_table'  # a notebook in nbs/ablations
+    method: str = ''  # of a study of several systems this one's arms alone, to run and to report
     images: int | None = None  # fine-tuning images per arm, where the study trains
     n: int | None = None  # images per evaluation
     heads: int | None = None  # heads in the set
@@ -304,7 +305,7 @@ _HINTS = {  # command -> field -> what its empty value stands for
     MakeFilm: dict(_OF_SIZE, seed='0', seeds='that of --seed alone', swing='0.7'),
     View: dict(network='the shipped generator'),
     ImportEG3D: dict(neural_resolution='64, or what super-resolution starts from'),
-    Ablate: _STUDY_DEFAULTS | _same('set record', 'none'),
+    Ablate: _STUDY_DEFAULTS | dict(method='all of the study') | _same('set record', 'none'),
     Results: dict(names='to import, all of data/results'),
     Ui: dict(port='PORT, else 5000'),
     Demo: dict(kimg="the preset's"),
@@ -426,10 +427,7 @@ def _read_gamma(text: str, run: Run) -> float:
 # %% ../nbs/21_cli.ipynb #a1c0de03
 _EXAMPLES = {  # command -> lines that `--help` ends with
     'heads': ['wysiwyg heads --n 40 --resolution 32 --outdir sets'],
-    'objects': [
-        'wysiwyg objects --n 600 --resolution 64',
-        'wysiwyg objects --classes mug chair --cameras prior',
-    ],
+    'objects': [f'wysiwyg objects {x}' for x in ('--n 600 --resolution 64', '--classes mug chair')],
     'train': [
         'wysiwyg train --cfg tiny --outdir runs/mine',
         'wysiwyg train --cfg heads64 --kimg 60 --seed 1 --gamma 2 --dry-run',
@@ -458,6 +456,7 @@ _EXAMPLES = {  # command -> lines that `--help` ends with
     'ablate': [
         'wysiwyg ablate --study a01_paper_table --seeds 0-2 --dry-run',
         'wysiwyg ablate --study a02_samples --views 2 --repeats 1 --set n=48',
+        'wysiwyg ablate --study a20_systems --method eg3d --dry-run',
     ],
     'studies': ['wysiwyg studies'],
     'results': [f'wysiwyg results {what}' for what in ('import', 'show a02_samples', 'export a02_samples')],
@@ -482,8 +481,14 @@ def _help_end(name: str) -> str:
         parts = ['presets:', *presets, '', _EVERY, '', *parts]
     if name != 'ablate':
         return '\n'.join(parts)
-    titles = [f'  {study:24}{title}' for study, title in study_titles().items()]
+    titles = [f'  {study:24}{title}{_of_several(study)}' for study, title in study_titles().items()]
     return '\n'.join(['studies:', *titles, '', *parts])
+
+
+def _of_several(study: str) -> str:
+    "Which words --method takes, where there is a choice."
+    there = _methods_of_study(study)
+    return f' (--method {", ".join(there)})' if len(there) > 1 else ''
 
 # %% ../nbs/21_cli.ipynb #5ebf29a6
 _MOST_SEEDS, _MOST_DIGITS = 10_000, 18
@@ -1828,7 +1833,7 @@ def _refuse_set_twice(given: dict, settings: dict):
     "UsageError where --set names a parameter that an option gives."
     for name in settings:
         if name in given:
-            option = 'seeds' if name == 'seed' else name
+            option = {'seed': 'seeds', 'methods': 'method'}.get(name, name)
             raise _UsageError(f'--{option} and --set {name}= set one parameter: give one of them')
 
 # %% ../nbs/21_cli.ipynb #2d83c5f6
@@ -1837,6 +1842,7 @@ def _given_options(a: Ablate, known: dict) -> dict:
     given = {name: getattr(a, name) for name in _STUDY_DEFAULTS if getattr(a, name) is not None}
     if a.record:
         given['record'] = a.record
+    given |= _of_method(a, known)
     alone = 'seed' in known and 'seeds' not in known
     if alone and 'seeds' in given:
         given['seed'] = _one_seed(a.study, given.pop('seeds'))
@@ -1855,6 +1861,45 @@ def _one_seed(study: str, text: str) -> int:
     if len(seeds) > 1:
         raise _UsageError(f'{study} takes one seed, got --seeds {text}: call it once for each')
     return seeds[0]
+
+# %% ../nbs/21_cli.ipynb #28b00002
+def _methods_of(known: dict) -> list[str]:
+    "Systems of a notebook's arms, from its parameters."
+    return known.get('methods', Run().system).split(',')
+
+
+def _methods_of_study(study: str) -> list[str]:
+    "The same by its name; of a notebook whose parameters cannot be read nothing is known."
+    try:
+        return _methods_of(_notebook_parameters(_study_notebook(study)))
+    except ValueError:
+        return []
+
+
+def _of_method(a: Ablate, known: dict) -> dict[str, str]:
+    """What a notebook of several systems is told by --method; nothing where its arms are all of that one.
+
+    UsageError for a system that the study does not have, and for the record of one alone.
+    """
+    there = _methods_of(known)
+    if not a.method:
+        return {}
+    if a.method not in METHODS:
+        raise _UsageError(f'--method must be one of {", ".join(METHODS)}, got {a.method!r}')
+    if a.method not in there:
+        raise _UsageError('\n'.join([f'{a.study} has no arms of {a.method}', *_where_else(a, there)]))
+    if a.record and len(there) > 1:
+        raise _UsageError(f'a record of {a.study} is of {", ".join(there)}: leave --method or --record out')
+    return {'methods': a.method} if 'methods' in known else {}
+
+
+def _where_else(a: Ablate, there: list[str]) -> list[str]:
+    "Lines to copy: the study's own systems, and the first study that has the one that is named."
+    lines = [f'its own: wysiwyg ablate --study {a.study} --method {method}' for method in there]
+    for study in _study_names():
+        if a.method in _methods_of_study(study):
+            return [*lines, f'{a.method}: wysiwyg ablate --study {study} --method {a.method}']
+    return lines
 
 # %% ../nbs/21_cli.ipynb #e87b54cc
 def ablate(a: Ablate) -> dict:
@@ -2371,13 +2416,14 @@ def _say(text: str):
 
 
 def _demo_text(scores: dict[str, dict[str, float]]) -> str:
-    "Start, trained and floor of each metric, and which way is better."
-    rows = [('metric', 'untrained', 'tiny, trained', 'floor, real against real', '')]
-    start, end = scores['start'], scores['tiny']
-    for name in _metric_names(end):
-        found = [start.get(f'eval/{name}'), end[f'eval/{name}'], start.get(f'floor/{name}')]
-        texts = ['' if value is None else f'{value:.4g}' for value in found]
-        rows.append((name, *texts, _better(name)))
+    "Start, trained with its interval, and floor of each metric, and which way is better."
+    from wysiwyg.results import score_cells
+
+    rows = [('metric', 'untrained', 'tiny, trained', '95 % interval', 'floor, real against real', '')]
+    for name in _metric_names(scores['tiny']):
+        before, _, floor = score_cells(scores['start'], f'eval/{name}')
+        after, between, _ = score_cells(scores['tiny'], f'eval/{name}')
+        rows.append((name, before, after, between, floor, _better(name)))
     return _columns_text(rows)
 
 # %% ../nbs/21_cli.ipynb #ff8fc108
