@@ -18,6 +18,7 @@ import pytest
 import torch
 from small_run import called
 
+from wysiwyg import cli
 from wysiwyg.camera import gaussian_cameras
 from wysiwyg.cli import (
     _COMMANDS,
@@ -368,6 +369,23 @@ def test_scores_are_a_table_with_floors_and_intervals():
     assert lines[2].split()[1] == '31.23'
 
 
+@pytest.mark.parametrize('how', ['--dry-run', '--estimate', ''])
+@pytest.mark.parametrize(
+    'options, why',
+    [
+        ('--mimic3d.perceptual lpips', 'mimic3d.perceptual = lpips wants the package lpips'),
+        ('--mimic3d.patch 12', 'mimic3d.patch = 12 must be a power of two'),
+    ],
+)
+def test_what_networks_want_is_asked_before_any_work(how, options, why, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('WYSIWYG_RUNS', str(tmp_path))
+    monkeypatch.setitem(sys.modules, 'lpips', None)
+    monkeypatch.setattr(cli, 'open_data', lambda *a, **k: pytest.fail('heads were rendered'))
+    code, out, err = called(f'train --method mimic3d {options} {how}', capsys)
+    assert (code, out) == (1, '') and why in err
+    assert not [*tmp_path.iterdir()]
+
+
 def test_the_demo_tells_intervals_and_floors():
     end = {'eval/psnr': 31.23456, 'eval_low/psnr': 30.0, 'eval_high/psnr': 32.0, 'eval/fog': 1.0}
     lines = _demo_text({'start': {'eval/psnr': 10.0, 'floor/psnr': 40.0}, 'tiny': end}).splitlines()
@@ -376,7 +394,6 @@ def test_the_demo_tells_intervals_and_floors():
 
 
 def test_a_number_whose_network_was_a_critic_says_so(monkeypatch):
-    from wysiwyg import cli
 
     scores = {'eval/fd_efflite0at96_8': 12.5, 'eval/fd_headnet1_8': 3.0}
     monkeypatch.setattr(cli, 'flat', lambda run: {'schedule.features': [[0, 0.3]]})
@@ -445,7 +462,7 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
 
 @pytest.mark.parametrize('fault', [None, OSError('no room'), RuntimeError('no such head')])
 def test_an_older_picture_of_the_worst_is_not_this_runs(tmp_path, capsys, monkeypatch, fault):
-    from wysiwyg import cli, judges, metrics
+    from wysiwyg import judges, metrics
 
     def draw(a, *args):
         if fault:
@@ -709,7 +726,6 @@ def test_scores_are_of_the_runs_that_were_asked_for(tmp_path, store):
 
 
 def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
-    from wysiwyg import cli
 
     tables = [
         ['| arm | a ↓ |', '| --- | --- |', '| x | 1 |', '| x 2 | 2 (+1) |'],
@@ -734,7 +750,6 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
 
 
 def test_a_table_wider_than_the_screen_goes_on_below(monkeypatch):
-    from wysiwyg import cli
 
     head = 'arm', *(f'score {i}' for i in range(8))
     rows = [head, *((f'the arm {j}', *'12345678') for j in range(9))]
@@ -778,7 +793,6 @@ def test_off_a_terminal_an_arm_is_a_line(tmp_path, capsys):
 
 
 def test_too_many_pictures_are_refused_once_and_before_any_work(own, capsys, monkeypatch):
-    from wysiwyg import cli
 
     monkeypatch.setattr(cli, 'open_data', lambda run: pytest.fail('rendered'))
     code, out, err = called('eval --n 9999999 --no-track', capsys)

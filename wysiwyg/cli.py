@@ -548,7 +548,9 @@ def _heads_command(a: Heads) -> dict:
 
 
 def _check_run(run: Run):
-    "ValueError where the run is refused, or its method learns nothing from heads and no set is given."
+    """ValueError where the run is refused, its networks cannot be made, or a package or weights are missing.
+
+    And where its method learns nothing from heads and no set is given."""
     learns = method_of(run).label_kinds if run.system in METHODS else ('camera',)
     blind = 'none' in learns and not run.backbone.label_dim
     if not run.data.path and 'camera' not in learns and not blind:
@@ -560,7 +562,9 @@ def _check_run(run: Run):
         raise ValueError(
             f'{run.system} learns from sets with {kinds}, and rendered heads have cameras: {mend}{more}'
         )
-    check(run)
+    method = method_of(check(run))
+    method.generator(run, start=False)
+    method.critics(run)
 
 # %% ../nbs/21_cli.ipynb #c11ca6c2
 def train_command(a: Train) -> dict:
