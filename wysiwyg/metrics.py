@@ -61,7 +61,11 @@ def _root(x: Tensor) -> Tensor:  # [n, D] -> [min(n, D), D]
 
 def _checked(x: Tensor, name: str) -> Tensor:
     expect(x, name, 'N D')
-    x = torch.as_tensor(x).detach()
+    x = torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x).detach()
+    if x.is_complex():
+        raise ValueError(
+            f'{name} is {x.dtype}: a distribution is of real numbers; give real and imaginary parts'
+        )
     if len(x) < 2 or not x.shape[1]:
         raise ValueError(f'{name} is {list(x.shape)}; a distribution needs at least 2 rows of 1 number')
     wrong = (~x.isfinite()).sum()
