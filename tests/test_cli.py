@@ -55,6 +55,7 @@ from wysiwyg.core import data_dir, file_sha, home, rng
 from wysiwyg.data import png_bytes, write_zip
 from wysiwyg.executors import environment
 from wysiwyg.generator import load_generator
+from wysiwyg.heads import heads_digest
 from wysiwyg.study import run_study
 from wysiwyg.tracking import Recorder, find_runs, open_store
 
@@ -386,6 +387,18 @@ def test_what_networks_want_is_asked_before_any_work(how, options, why, tmp_path
     assert not [*tmp_path.iterdir()]
 
 
+def test_eval_tells_of_heads_that_it_makes(tmp_path, capsys, monkeypatch):
+    g = load_generator()
+    monkeypatch.setattr(cli, 'data_dir', lambda: tmp_path)
+    monkeypatch.setattr(cli, 'open_data', lambda run: run.heads.n)
+    assert cli._eval_data(Eval(n=200), g) == 4000
+    told = capsys.readouterr().err
+    assert told.startswith(f'renders 4,000 heads of 64 pixels, once: they are kept in {tmp_path}/sets; ')
+    (tmp_path / 'sets').mkdir()
+    (tmp_path / 'sets' / f'heads64-{heads_digest(g.run.heads)}.zip').touch()
+    assert cli._eval_data(Eval(n=200), g) == 4000 and not capsys.readouterr().err
+
+
 def test_the_demo_tells_intervals_and_floors():
     end = {'eval/psnr': 31.23456, 'eval_low/psnr': 30.0, 'eval_high/psnr': 32.0, 'eval/fog': 1.0}
     lines = _demo_text({'start': {'eval/psnr': 10.0, 'floor/psnr': 40.0}, 'tiny': end}).splitlines()
@@ -452,9 +465,8 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
     )
     assert other.data.metrics == {'eval/psnr': 20.0}
     assert (run.data.tags['wysiwyg.method'], other.data.tags['wysiwyg.method']) == ('wysiwyg', 'eg3d')
-    assert (
-        '| psnr ↑ (dB) | 20 | – | – | a frame against a dense one' in other.data.tags['mlflow.note.content']
-    )
+    said = other.data.tags['mlflow.note.content'].replace('\u00a0', ' ')
+    assert '| psnr ↑ (dB)   | 20   | –   | –   | a frame against a dense one' in said
     assert client.get_experiment(other.info.experiment_id).name == 'wysiwyg/eval'
     assert {'eval', 'train'} <= {line.split()[0] for line in _study_links()}
     assert all('workflowType=machine_learning' in line for line in _study_links())

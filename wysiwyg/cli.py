@@ -881,9 +881,22 @@ def _eval_data(a: Eval, g: Generator) -> Dataset:
 
     if a.data:
         return Dataset(a.data, resolution=g.run.resolution)
-    if not (_learned_from(g) or a.protocol):
-        check_count('the set of rendered heads', g.run.heads.n, a.n)
+    if not _learned_from(g):
+        if not a.protocol:
+            check_count('the set of rendered heads', g.run.heads.n, a.n)
+        _tell_heads(g.run.heads)
     return open_data(g.run)
+
+
+def _tell_heads(config: HeadsConfig):
+    "On stderr, where these heads are not there yet: that all of them are made, and why, and that they stay."
+    from wysiwyg.heads import heads_digest
+
+    sets = data_dir() / 'sets'
+    if any(sets.glob(f'*{heads_digest(config)}.zip')):
+        return
+    made = f'renders {config.n:,} heads of {config.resolution} pixels, once: they are kept in {sets}'
+    print(f'{made}; --n real pictures and cameras are drawn from all of them', file=sys.stderr)
 
 
 def _learned_from(g: Generator) -> str:

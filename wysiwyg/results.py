@@ -751,10 +751,11 @@ def is_of_table(line: str) -> bool:
 def scores_page(scores: dict[str, float]) -> str:
     """Scores 'eval/...' beside their intervals and floors, and what each means (Markdown).
 
-    It is the description of an evaluation. No number is broken into lines."""
+    It is the description of an evaluation. MLflow gives cells no margin and breaks them at spaces: here are
+    such as do not break."""
     rows = []
     for name in [name for name in scores if name.startswith('eval/')]:
-        whole = [cell.replace(' ', '\u00a0') for cell in (heading(name), *score_cells(scores, name))]
+        whole = [f'{cell}  '.replace(' ', '\u00a0') for cell in (heading(name), *score_cells(scores, name))]
         rows.append([*whole, metric(name).meaning])
     head = ['metric', 'value', '95\u00a0%\u00a0interval', 'floor', 'meaning']
     table = markdown_table(head, rows, right=(1, 2, 3))
