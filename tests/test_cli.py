@@ -466,7 +466,7 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
     assert other.data.metrics == {'eval/psnr': 20.0}
     assert (run.data.tags['wysiwyg.method'], other.data.tags['wysiwyg.method']) == ('wysiwyg', 'eg3d')
     said = other.data.tags['mlflow.note.content'].replace('\u00a0', ' ')
-    assert '| psnr ↑ (dB)   | 20   | –   | –   | a frame against a dense one' in said
+    assert '| psnr ↑ (dB)   | 20   | –   | –   |\n\n- psnr ↑ (dB): a frame against a dense one' in said
     assert client.get_experiment(other.info.experiment_id).name == 'wysiwyg/eval'
     assert {'eval', 'train'} <= {line.split()[0] for line in _study_links()}
     assert all('workflowType=machine_learning' in line for line in _study_links())

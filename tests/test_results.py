@@ -592,17 +592,19 @@ def test_a_score_without_an_interval_has_a_dash():
 
 def test_a_page_of_scores_keeps_numbers_whole_and_says_what_a_floor_is():
     scores = {'eval/x': 1.5, 'eval_low/x': 1.25, 'eval_high/x': 2.0}
-    head, line, row, *rest = scores_page(scores).splitlines()
-    assert line == '| --- | ---: | ---: | ---: | --- |' and rest == []
-    assert row.replace('\u00a0', '_').startswith('| x__ | 1.5__ | 1.25_to_2__ | –__ |')
+    head, line, row = scores_page(scores).replace('\u00a0', '_').splitlines()
+    assert (line, row) == ('| --- | ---: | ---: | ---: |', '| x__ | 1.5__ | 1.25_to_2__ | –__ |')
     *_, blank, floor = scores_page(scores | {'floor/x': 0.5}).splitlines()
     assert blank == '' and floor.startswith('The floor of a metric is')
-    assert '| fog_↓_(%_of_rays)__ | 3__ |' in scores_page({'eval/fog': 3.0}).replace('\u00a0', '_')
+    row, blank, meaning = scores_page({'eval/fog': 3.0}).replace('\u00a0', '_').splitlines()[2:]
+    assert row == '| fog_↓_(%_of_rays)__ | 3__ | –__ | –__ |'
+    assert meaning == '- fog ↓ (% of rays): rays neither stopped nor free: opacity between .1 and .9'
 
 
-def test_every_row_of_a_page_says_something_else():
+def test_every_metric_of_a_page_means_something_else():
     kinds = [f'eval/{of}{name}_1' for name in ('coverage_a', 'precision_a', 'fd_a') for of in OF_HEADS]
-    told = [row.split('|')[-2] for row in scores_page(dict.fromkeys(kinds, 1.0)).splitlines()[2:]]
+    page = scores_page(dict.fromkeys(kinds, 1.0))
+    told = [line.split(': ', 1)[1] for line in page.splitlines() if line.startswith('- ')]
     assert len(set(told)) == len(told) == 9
 
 

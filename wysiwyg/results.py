@@ -749,17 +749,17 @@ def is_of_table(line: str) -> bool:
 
 # %% ../nbs/17a_results.ipynb #5c07e5a1
 def scores_page(scores: dict[str, float]) -> str:
-    """Scores 'eval/...' beside their intervals and floors, and what each means (Markdown).
+    """Scores 'eval/...' beside their intervals and floors, and below what each means (Markdown).
 
     It is the description of an evaluation. MLflow gives cells no margin and breaks them at spaces: here are
     such as do not break."""
-    rows = []
-    for name in [name for name in scores if name.startswith('eval/')]:
-        whole = [f'{cell}  '.replace(' ', '\u00a0') for cell in (heading(name), *score_cells(scores, name))]
-        rows.append([*whole, metric(name).meaning])
-    head = ['metric', 'value', '95\u00a0%\u00a0interval', 'floor', 'meaning']
-    table = markdown_table(head, rows, right=(1, 2, 3))
-    return f'{table}\n\n{_FLOOR}' if any(name.startswith('floor/') for name in scores) else table
+    names = [name for name in scores if name.startswith('eval/')]
+    rows = [(heading(name), *score_cells(scores, name)) for name in names]
+    whole = [[f'{cell}  '.replace(' ', '\u00a0') for cell in row] for row in rows]
+    table = markdown_table(['metric', 'value', '95\u00a0%\u00a0interval', 'floor'], whole, right=(1, 2, 3))
+    floor = _FLOOR if any(name.startswith('floor/') for name in scores) else ''
+    meant = '\n'.join(f'- {name}: {meaning}' for name, meaning in _meanings(names).items())
+    return '\n\n'.join(filter(None, (table, floor, meant)))
 
 
 _FLOOR = (
