@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import torch
 from small_run import called
 
+from wysiwyg import cli
 from wysiwyg.camera import gaussian_cameras
 from wysiwyg.cli import (
     _COMMANDS,
@@ -31,6 +33,7 @@ from wysiwyg.cli import (
     _FIELDS,
     _arms_bar,
     _check_parameters,
+    _demo_text,
     _error_text,
     _eval_text,
     _keep_scores,
@@ -41,16 +44,18 @@ from wysiwyg.cli import (
     _plain,
     _refuse_taken,
     run_notebook,
+    study_parameters,
     _show_arms,
     _study_links,
     _study_page,
     _watch_arms,
 )
-from wysiwyg.config import PRESETS, flat, tiny
+from wysiwyg.config import METHODS, PRESETS, flat, tiny
 from wysiwyg.core import data_dir, file_sha, home, rng
 from wysiwyg.data import png_bytes, write_zip
 from wysiwyg.executors import environment
 from wysiwyg.generator import load_generator
+from wysiwyg.heads import heads_digest
 from wysiwyg.study import run_study
 from wysiwyg.tracking import Recorder, find_runs, open_store
 
@@ -169,7 +174,9 @@ def test_help_of_train_and_ablate(capsys):
     assert '--sampler.tau FLOAT' not in short
     assert '--sampler.tau FLOAT' in full
     assert short.count('\n') < 60
-    assert 'a02_samples' in called('ablate --help', capsys)[1]
+    of_studies = called('ablate --help', capsys)[1]
+    assert 'a02_samples             samples per ray\n' in of_studies
+    assert f'four systems (--method {", ".join(METHODS)})\n' in of_studies
     assert called('--version', capsys)[1].startswith('wysiwyg 0.')
     assert 'a02_samples: samples per ray' in called('studies', capsys)[1]
 
@@ -363,8 +370,43 @@ def test_scores_are_a_table_with_floors_and_intervals():
     assert lines[2].split()[1] == '31.23'
 
 
+@pytest.mark.parametrize('how', ['--dry-run', '--estimate', ''])
+@pytest.mark.parametrize(
+    'options, why',
+    [
+        ('--mimic3d.perceptual lpips', 'mimic3d.perceptual = lpips wants the package lpips'),
+        ('--mimic3d.patch 12', 'mimic3d.patch = 12 must be a power of two'),
+    ],
+)
+def test_what_networks_want_is_asked_before_any_work(how, options, why, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('WYSIWYG_RUNS', str(tmp_path))
+    monkeypatch.setitem(sys.modules, 'lpips', None)
+    monkeypatch.setattr(cli, 'open_data', lambda *a, **k: pytest.fail('heads were rendered'))
+    code, out, err = called(f'train --method mimic3d {options} {how}', capsys)
+    assert (code, out) == (1, '') and why in err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_eval_tells_of_heads_that_it_makes(tmp_path, capsys, monkeypatch):
+    g = load_generator()
+    monkeypatch.setattr(cli, 'data_dir', lambda: tmp_path)
+    monkeypatch.setattr(cli, 'open_data', lambda run: run.heads.n)
+    assert cli._eval_data(Eval(n=200), g) == 4000
+    told = capsys.readouterr().err
+    assert told.startswith(f'renders 4,000 heads of 64 pixels, once: they are kept in {tmp_path}/sets; ')
+    (tmp_path / 'sets').mkdir()
+    (tmp_path / 'sets' / f'heads64-{heads_digest(g.run.heads)}.zip').touch()
+    assert cli._eval_data(Eval(n=200), g) == 4000 and not capsys.readouterr().err
+
+
+def test_the_demo_tells_intervals_and_floors():
+    end = {'eval/psnr': 31.23456, 'eval_low/psnr': 30.0, 'eval_high/psnr': 32.0, 'eval/fog': 1.0}
+    lines = _demo_text({'start': {'eval/psnr': 10.0, 'floor/psnr': 40.0}, 'tiny': end}).splitlines()
+    assert lines[1].split()[:5] == ['fog', '–', '1', '–', '–']
+    assert lines[2].split()[:7] == ['psnr', '10', '31.23', '30', 'to', '32', '40']
+
+
 def test_a_number_whose_network_was_a_critic_says_so(monkeypatch):
-    from wysiwyg import cli
 
     scores = {'eval/fd_efflite0at96_8': 12.5, 'eval/fd_headnet1_8': 3.0}
     monkeypatch.setattr(cli, 'flat', lambda run: {'schedule.features': [[0, 0.3]]})
@@ -423,9 +465,8 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
     )
     assert other.data.metrics == {'eval/psnr': 20.0}
     assert (run.data.tags['wysiwyg.method'], other.data.tags['wysiwyg.method']) == ('wysiwyg', 'eg3d')
-    assert (
-        '| psnr ↑ (dB) | 20 | – | – | a frame against a dense one' in other.data.tags['mlflow.note.content']
-    )
+    said = other.data.tags['mlflow.note.content'].replace('\u00a0', ' ')
+    assert '| psnr ↑ (dB)   | 20   | –   | –   |\n\n- psnr ↑ (dB): a frame against a dense one' in said
     assert client.get_experiment(other.info.experiment_id).name == 'wysiwyg/eval'
     assert {'eval', 'train'} <= {line.split()[0] for line in _study_links()}
     assert all('workflowType=machine_learning' in line for line in _study_links())
@@ -433,7 +474,7 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
 
 @pytest.mark.parametrize('fault', [None, OSError('no room'), RuntimeError('no such head')])
 def test_an_older_picture_of_the_worst_is_not_this_runs(tmp_path, capsys, monkeypatch, fault):
-    from wysiwyg import cli, judges, metrics
+    from wysiwyg import judges, metrics
 
     def draw(a, *args):
         if fault:
@@ -540,6 +581,11 @@ status = run_study('small', arms, measure, [int(s) for s in seeds.split(',')])""
 ]
 
 
+BOTH = """
+arms = {method: {'system': method} for method in methods.split(',')}
+run_study('both', arms, lambda recorder, p, seed: {'eval/psnr': 30.0})"""
+
+
 def code_cell(id, source):
     cell = {'cell_type': 'code', 'id': id, 'source': source, 'metadata': {'tags': []}}
     return cell | {'outputs': [], 'execution_count': None}
@@ -556,6 +602,56 @@ def project(tmp_path_factory):
     book = {'cells': cells, 'metadata': kernel, 'nbformat': 4, 'nbformat_minor': 5}
     (folder / 'nbs' / 'ablations' / 'a90_small.ipynb').write_text(json.dumps(book))
     return folder
+
+
+@pytest.mark.slow
+def test_a_study_runs_and_reports_one_method(project, tmp_path, capsys, monkeypatch):
+    places = tmp_path / 'nbs' / 'ablations'
+    shutil.copytree(project / 'nbs' / 'ablations', places)
+    book = json.loads((places / 'a90_small.ipynb').read_text())
+    sources = ["methods = 'wysiwyg,eg3d'", 'from wysiwyg.study import *', BOTH]
+    book['cells'] = [cell | {'source': source} for cell, source in zip(book['cells'], sources)]
+    (places / 'a91_both.ipynb').write_text(json.dumps(book))
+    monkeypatch.setenv('WYSIWYG_HOME', str(tmp_path))
+
+    def call(line):
+        return main(f'ablate --study {line}'.split()), *capsys.readouterr()
+
+    code, out, _ = call('a91_both --method eg3d --dry-run --json')
+    told = json.loads(out)
+    assert (code, told['to do'], told['parameters']) == (0, 1, {'methods': 'eg3d'})
+    assert [run['arm'] for run in told['studies'][0]['runs']] == ['eg3d']
+    code, out, _ = call('a91_both --method eg3d --json')
+    (page,) = json.loads(out)['studies']
+    assert (code, page['runs']) == (0, {'eg3d-s0': 'done'})
+    assert [scores['arm'] for scores in page['scores']] == ['eg3d']
+    code, out, _ = call('a91_both --json')
+    (page,) = json.loads(out)['studies']
+    assert page['runs'] == {'wysiwyg-s0': 'done', 'eg3d-s0': 'kept'}
+
+
+def test_a_study_says_whose_arms_it_has(project, tmp_path, capsys, monkeypatch):
+    places = tmp_path / 'nbs' / 'ablations'
+    shutil.copytree(project / 'nbs' / 'ablations', places)
+    text = (places / 'a90_small.ipynb').read_text()
+    (places / 'a91_both.ipynb').write_text(text.replace('bad = 0', "bad = 0\\nmethods = 'wysiwyg,eg3d'"))
+    (places / 'a92_bare.ipynb').write_text(json.dumps({'cells': []}))  # of others nothing is lost
+    monkeypatch.setenv('WYSIWYG_HOME', str(tmp_path))
+
+    def refused(line):
+        return main(f'ablate --study {line}'.split()), capsys.readouterr().err
+
+    own = 'its own: wysiwyg ablate --study'
+    other = 'eg3d: wysiwyg ablate --study a91_both --method eg3d'
+    told = f'a90_small has no arms of eg3d\n{own} a90_small --method wysiwyg\n{other}\n'
+    assert refused('a90_small --method eg3d') == (2, told)
+    told = [f'{own} a91_both --method {method}' for method in ('wysiwyg', 'eg3d')]
+    assert refused('a91_both --method mimic3d')[1].splitlines()[1:] == told
+    told = f"--method must be one of {', '.join(METHODS)}, got 'eg4d'\n"
+    assert refused('a91_both --method eg4d') == (2, told)
+    assert refused('a91_both --method eg3d --record x')[1].endswith('leave --method or --record out\n')
+    assert refused('a91_both --method eg3d --set methods=eg3d')[1].startswith('--method and --set methods=')
+    assert study_parameters(Ablate('a90_small', method='wysiwyg')) == {'seeds': '0'}
 
 
 @pytest.mark.slow
@@ -642,7 +738,6 @@ def test_scores_are_of_the_runs_that_were_asked_for(tmp_path, store):
 
 
 def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
-    from wysiwyg import cli
 
     tables = [
         ['| arm | a ↓ |', '| --- | --- |', '| x | 1 |', '| x 2 | 2 (+1) |'],
@@ -667,7 +762,6 @@ def test_tables_of_a_page_are_told_apart_and_pictures_are_none(monkeypatch):
 
 
 def test_a_table_wider_than_the_screen_goes_on_below(monkeypatch):
-    from wysiwyg import cli
 
     head = 'arm', *(f'score {i}' for i in range(8))
     rows = [head, *((f'the arm {j}', *'12345678') for j in range(9))]
@@ -711,7 +805,6 @@ def test_off_a_terminal_an_arm_is_a_line(tmp_path, capsys):
 
 
 def test_too_many_pictures_are_refused_once_and_before_any_work(own, capsys, monkeypatch):
-    from wysiwyg import cli
 
     monkeypatch.setattr(cli, 'open_data', lambda run: pytest.fail('rendered'))
     code, out, err = called('eval --n 9999999 --no-track', capsys)

@@ -263,6 +263,24 @@ def test_every_method_has_w_for_each_level(system):
     assert each.curve[-1] < each.curve[0]
 
 
+@pytest.mark.parametrize('system', METHODS)
+def test_every_method_names_a_w_that_it_cannot_read(system):
+    g = small_of(system)
+    width, levels = g.run.backbone.w_dim, g.triplane.levels
+    w = torch.zeros(2, levels, width)
+    for bad, why in (
+        (w[:, 0, 1:], rf"w must have shape \[B W\] with {{'W': {width}}}, got \[2, {width - 1}\]"),
+        (w[0, 0], r'w must have shape \[B W\]'),
+        (w[:, 1:], rf"w must have shape \[B L W\] with {{'L': {levels}, 'W': {width}}}"),
+        (w[..., 1:], rf"with {{'L': {levels}, 'W': {width}}}, got \[2, {levels}, {width - 1}\]"),
+        (w[:, 0].double(), 'w is torch.float64 and the weights torch.float32: give both one type'),
+        (w[:, 0].long(), 'w is torch.int64 and the weights torch.float32'),
+    ):
+        with pytest.raises(ValueError, match=why):
+            g.synthesize(bad)
+    g.synthesize(w), g.synthesize(w[:, 0])
+
+
 def test_a_method_without_poses_wants_cameras():
     with pytest.raises(ValueError, match='imagenet3d learns no poses of heads.*: give cameras'):
         invert(small_of('imagenet3d'), torch.rand(1, 3, 32, 32), extractor=PIXELS)

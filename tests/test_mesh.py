@@ -201,6 +201,30 @@ def test_the_resolution_that_is_advised_fits():
     assert len(extract_mesh(toy_sdf, 1.0, 46, budget=1e-4).faces)
 
 
+def test_what_is_cut_off_or_too_thin_wants_more_cells():
+    def bump(x):  # beside a face of the cube
+        return (x - torch.tensor([0.5, 0.0, 0.0])).norm(dim=-1) - 0.3
+
+    with pytest.raises(
+        ValueError, match='no surface at level 0: .* or cut off as --close does: give more cells'
+    ):
+        extract_mesh(bump, 1.0, 2, closed=True)
+    assert len(extract_mesh(bump, 1.0, 2).faces) and len(extract_mesh(bump, 1.0, 8, closed=True).faces)
+    with pytest.raises(ValueError, match='what is inside is thinner than a cell'):
+        extract_mesh(lambda x: x.norm(dim=-1), 1.0, 8)  # one point
+
+
+def test_a_distance_without_surface_is_refused_in_its_own_numbers():
+    def field(points, dirs):
+        far = points.norm(dim=-1).clamp(0.1, 1)
+        return Answer(torch.zeros_like(points), sdf=far, beta=torch.ones_like(far))
+
+    for level, said in ((None, 0), (-0.5, -0.5), (3, 3)):
+        seen = 'on the grid it is 0.1 to 1: give a level .--level. between'
+        with pytest.raises(ValueError, match=f'no surface at signed distance {said:g}: {seen}'):
+            mesh_of(field, 4.0, 16, every=True, level=level)
+
+
 @pytest.mark.parametrize('how', [dict(), dict(every=False), dict(closed=True)])
 @pytest.mark.parametrize('bad', [math.nan, math.inf, -math.inf])
 def test_refuses_values_that_are_not_finite(bad, how):

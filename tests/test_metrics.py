@@ -394,6 +394,18 @@ def g():
     return WYSIWYG.generator(RUN, start=False).eval()
 
 
+def test_features_may_be_any_real_array():
+    x, y = torch.randn(2, 8, 3, generator=rng('real'))
+    backwards = x.flip(0).numpy()[::-1]  # of negative strides
+    for f in (frechet, kernel_distance):
+        for same in (backwards, x.numpy()):
+            assert f(same, y.numpy()) == pytest.approx(f(x, y))
+        for twofold in (x + 1j, (x + 1j).numpy()):
+            with pytest.raises(ValueError, match='y is torch.complex64: a distribution is of real numbers'):
+                f(x, twofold)
+    assert torch.allclose(frechet_shares(backwards, y), frechet_shares(x, y))
+
+
 def test_evaluate_is_finite_repeatable_and_cached(g, data, tmp_path, capsys):
     def go(**k):
         return evaluate(g, data, n=4, extractor=MEAN, few=1, cache=tmp_path, **k)

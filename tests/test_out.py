@@ -480,7 +480,17 @@ def test_the_word_on_the_shape_follows_the_depth():
     assert cli._shape_verdict(errors).startswith('worse, though the picture is met: depth error 0.0200')
     errors['tuned']['depth'] = 0.01
     assert cli._shape_verdict(errors).startswith('better than the average: depth error 0.0200')
-    assert cli._shape_verdict({'tuned': {'psnr': 20}}).startswith('not known')
+    unknown = dict.fromkeys(errors, {'psnr': 20})
+    assert cli._shape_verdict(unknown).startswith('not known: a picture says little of depth')
+    fog = errors | {'average': {'psnr': 20}}
+    told = 'not known: nothing is solid in both the truth and the '
+    assert cli._shape_verdict(fog, known=True).startswith(told + 'average; look')
+    assert cli._shape_verdict(errors | {'pivot': {}, 'tuned': {}}, True).startswith(
+        told + 'pivot and the tuned;'
+    )
+    result = dict(errors=fog, camera={'yaw': 0, 'pitch': 0, 'source': 'given'}, generator='g')
+    table = cli._invert_text(None, result).splitlines()
+    assert table[1].split() == ['depth', '0.015', '0.01', 'world', 'units'] and 'psnr' in table[2]
 
 
 def one_person(g) -> tuple[Inversion, torch.Tensor]:

@@ -31,6 +31,8 @@ from wysiwyg.results import (
     _newest_pictures,
     _pictures_file,
     read_study,
+    score_cells,
+    scores_page,
     _recorded_files,
     study_report,
     study_scores,
@@ -575,3 +577,35 @@ def test_a_broken_file_is_named(text, why, tmp_path, store):
     path.write_text(text)
     with pytest.raises(ValueError, match=why):
         import_results([path])
+
+
+def test_a_score_without_an_interval_has_a_dash():
+    whole = {'eval/x': 1.50001, 'eval_low/x': 1.25, 'eval_high/x': 2.0, 'floor/x': 0.5}
+    assert score_cells(whole, 'eval/x') == ['1.5', '1.25 to 2', '0.5']
+    for name in ('eval_low/x', 'eval_high/x'):
+        assert score_cells(whole | {name: math.nan}, 'eval/x') == ['1.5', '–', '0.5']
+        some = {key: value for key, value in whole.items() if key != name}
+        assert score_cells(some, 'eval/x')[1] == '–'
+    assert score_cells(whole | {'eval_high/x': 1.25001}, 'eval/x')[1] == '1.25, no spread'
+    assert score_cells({'eval/x': math.nan}, 'eval/x') == ['–', '–', '–']
+
+
+def test_a_page_of_scores_keeps_numbers_whole_and_says_what_a_floor_is():
+    scores = {'eval/x': 1.5, 'eval_low/x': 1.25, 'eval_high/x': 2.0}
+    head, line, row = scores_page(scores).replace('\u00a0', '_').splitlines()
+    assert (line, row) == ('| --- | ---: | ---: | ---: |', '| x__ | 1.5__ | 1.25_to_2__ | –__ |')
+    *_, blank, floor = scores_page(scores | {'floor/x': 0.5}).splitlines()
+    assert blank == '' and floor.startswith('The floor of a metric is')
+    row, blank, meaning = scores_page({'eval/fog': 3.0}).replace('\u00a0', '_').splitlines()[2:]
+    assert row == '| fog_↓_(%_of_rays)__ | 3__ | –__ | –__ |'
+    assert meaning == '- fog ↓ (% of rays): rays neither stopped nor free: opacity between .1 and .9'
+
+
+def test_every_metric_of_a_page_means_something_else():
+    kinds = [f'eval/{of}{name}_1' for name in ('coverage_a', 'precision_a', 'fd_a') for of in OF_HEADS]
+    page = scores_page(dict.fromkeys(kinds, 1.0))
+    told = [line.split(': ', 1)[1] for line in page.splitlines() if line.startswith('- ')]
+    assert len(set(told)) == len(told) == 9
+
+
+OF_HEADS = '', 'normal_', 'shape_'

@@ -123,6 +123,7 @@ class Ablate:
     "Run a study into MLflow and print its table; a finished arm is not repeated."
 
     study: str = 'a01_paper_table'  # a notebook in nbs/ablations
+    method: str = ''  # of a study of several systems this one's arms alone, to run and to report
     images: int | None = None  # fine-tuning images per arm, where the study trains
     n: int | None = None  # images per evaluation
     heads: int | None = None  # heads in the set
@@ -304,7 +305,7 @@ _HINTS = {  # command -> field -> what its empty value stands for
     MakeFilm: dict(_OF_SIZE, seed='0', seeds='that of --seed alone', swing='0.7'),
     View: dict(network='the shipped generator'),
     ImportEG3D: dict(neural_resolution='64, or what super-resolution starts from'),
-    Ablate: _STUDY_DEFAULTS | _same('set record', 'none'),
+    Ablate: _STUDY_DEFAULTS | dict(method='all of the study') | _same('set record', 'none'),
     Results: dict(names='to import, all of data/results'),
     Ui: dict(port='PORT, else 5000'),
     Demo: dict(kimg="the preset's"),
@@ -426,10 +427,7 @@ def _read_gamma(text: str, run: Run) -> float:
 # %% ../nbs/21_cli.ipynb #a1c0de03
 _EXAMPLES = {  # command -> lines that `--help` ends with
     'heads': ['wysiwyg heads --n 40 --resolution 32 --outdir sets'],
-    'objects': [
-        'wysiwyg objects --n 600 --resolution 64',
-        'wysiwyg objects --classes mug chair --cameras prior',
-    ],
+    'objects': [f'wysiwyg objects {x}' for x in ('--n 600 --resolution 64', '--classes mug chair')],
     'train': [
         'wysiwyg train --cfg tiny --outdir runs/mine',
         'wysiwyg train --cfg heads64 --kimg 60 --seed 1 --gamma 2 --dry-run',
@@ -458,6 +456,7 @@ _EXAMPLES = {  # command -> lines that `--help` ends with
     'ablate': [
         'wysiwyg ablate --study a01_paper_table --seeds 0-2 --dry-run',
         'wysiwyg ablate --study a02_samples --views 2 --repeats 1 --set n=48',
+        'wysiwyg ablate --study a20_systems --method eg3d --dry-run',
     ],
     'studies': ['wysiwyg studies'],
     'results': [f'wysiwyg results {what}' for what in ('import', 'show a02_samples', 'export a02_samples')],
@@ -482,8 +481,14 @@ def _help_end(name: str) -> str:
         parts = ['presets:', *presets, '', _EVERY, '', *parts]
     if name != 'ablate':
         return '\n'.join(parts)
-    titles = [f'  {study:24}{title}' for study, title in study_titles().items()]
+    titles = [f'  {study:24}{title}{_of_several(study)}' for study, title in study_titles().items()]
     return '\n'.join(['studies:', *titles, '', *parts])
+
+
+def _of_several(study: str) -> str:
+    "Which words --method takes, where there is a choice."
+    there = _methods_of_study(study)
+    return f' (--method {", ".join(there)})' if len(there) > 1 else ''
 
 # %% ../nbs/21_cli.ipynb #5ebf29a6
 _MOST_SEEDS, _MOST_DIGITS = 10_000, 18
@@ -543,7 +548,9 @@ def _heads_command(a: Heads) -> dict:
 
 
 def _check_run(run: Run):
-    "ValueError where the run is refused, or its method learns nothing from heads and no set is given."
+    """ValueError where the run is refused, its networks cannot be made, or a package or weights are missing.
+
+    And where its method learns nothing from heads and no set is given."""
     learns = method_of(run).label_kinds if run.system in METHODS else ('camera',)
     blind = 'none' in learns and not run.backbone.label_dim
     if not run.data.path and 'camera' not in learns and not blind:
@@ -555,7 +562,9 @@ def _check_run(run: Run):
         raise ValueError(
             f'{run.system} learns from sets with {kinds}, and rendered heads have cameras: {mend}{more}'
         )
-    check(run)
+    method = method_of(check(run))
+    method.generator(run, start=False)
+    method.critics(run)
 
 # %% ../nbs/21_cli.ipynb #c11ca6c2
 def train_command(a: Train) -> dict:
@@ -872,9 +881,22 @@ def _eval_data(a: Eval, g: Generator) -> Dataset:
 
     if a.data:
         return Dataset(a.data, resolution=g.run.resolution)
-    if not (_learned_from(g) or a.protocol):
-        check_count('the set of rendered heads', g.run.heads.n, a.n)
+    if not _learned_from(g):
+        if not a.protocol:
+            check_count('the set of rendered heads', g.run.heads.n, a.n)
+        _tell_heads(g.run.heads)
     return open_data(g.run)
+
+
+def _tell_heads(config: HeadsConfig):
+    "On stderr, where these heads are not there yet: that all of them are made, and why, and that they stay."
+    from wysiwyg.heads import heads_digest
+
+    sets = data_dir() / 'sets'
+    if any(sets.glob(f'*{heads_digest(config)}.zip')):
+        return
+    made = f'renders {config.n:,} heads of {config.resolution} pixels, once: they are kept in {sets}'
+    print(f'{made}; --n real pictures and cameras are drawn from all of them', file=sys.stderr)
 
 
 def _learned_from(g: Generator) -> str:
@@ -1300,13 +1322,14 @@ def _invert_command(a: Invert) -> dict:
         labels = found.cameras.label.tolist()
         save_generator(tuned, network, inverted=json.dumps(labels if len(labels) > 1 else labels[0]))
     files = {'generator': str(network), 'picture': picture, **of_depth}
-    shape = _shape_verdict(errors)
+    shape = _shape_verdict(errors, a.head is not None)
     if a.turn:
         told = _turned_told(told, camera, found.cameras)
     return {**files, **told, 'shape': shape, 'errors': errors, 'seconds': round(time.time() - began, 1)}
 
 # %% ../nbs/21_cli.ipynb #21c0f004
 _SHEET = 'inversion.png'
+_STAGES = 'average', 'pivot', 'tuned'  # of one person
 _ERROR_UNITS = {'depth': 'world units', 'normal': 'degrees', 'overlap': 'of the silhouettes', 'psnr': 'dB'}
 
 
@@ -1524,11 +1547,14 @@ def _camera_text(camera: dict) -> str:
     return '; '.join(parts)
 
 
-def _shape_verdict(errors: dict) -> str:
-    "What tuning did to the depth, or that nobody knows."
-    if 'depth' not in errors['tuned']:
-        return 'not known: a picture says little of depth; look at the normals, and from aside'
-    before, pivot, after = [errors[name]['depth'] for name in ('average', 'pivot', 'tuned')]
+def _shape_verdict(errors: dict, known: bool = False) -> str:
+    "What tuning did to the depth, or that nobody knows: even where the truth is `known` there may be fog."
+    foggy = [name for name in _STAGES if 'depth' not in errors[name]]
+    if foggy:
+        fog = f'nothing is solid in both the truth and the {" and the ".join(foggy)}'
+        why = fog if known else 'a picture says little of depth'
+        return f'not known: {why}; look at the normals, and from aside'
+    before, pivot, after = [errors[name]['depth'] for name in _STAGES]
     change = f'{before:.4f} of the average, {pivot:.4f} of the pivot, {after:.4f} of the tuned one'
     verdict = 'better than the average' if after < before else 'worse, though the picture is met'
     return f'{verdict}: depth error {change}, where both are solid'
@@ -1824,7 +1850,7 @@ def _refuse_set_twice(given: dict, settings: dict):
     "UsageError where --set names a parameter that an option gives."
     for name in settings:
         if name in given:
-            option = 'seeds' if name == 'seed' else name
+            option = {'seed': 'seeds', 'methods': 'method'}.get(name, name)
             raise _UsageError(f'--{option} and --set {name}= set one parameter: give one of them')
 
 # %% ../nbs/21_cli.ipynb #2d83c5f6
@@ -1833,6 +1859,7 @@ def _given_options(a: Ablate, known: dict) -> dict:
     given = {name: getattr(a, name) for name in _STUDY_DEFAULTS if getattr(a, name) is not None}
     if a.record:
         given['record'] = a.record
+    given |= _of_method(a, known)
     alone = 'seed' in known and 'seeds' not in known
     if alone and 'seeds' in given:
         given['seed'] = _one_seed(a.study, given.pop('seeds'))
@@ -1851,6 +1878,45 @@ def _one_seed(study: str, text: str) -> int:
     if len(seeds) > 1:
         raise _UsageError(f'{study} takes one seed, got --seeds {text}: call it once for each')
     return seeds[0]
+
+# %% ../nbs/21_cli.ipynb #28b00002
+def _methods_of(known: dict) -> list[str]:
+    "Systems of a notebook's arms, from its parameters."
+    return known.get('methods', Run().system).split(',')
+
+
+def _methods_of_study(study: str) -> list[str]:
+    "The same by its name; of a notebook whose parameters cannot be read nothing is known."
+    try:
+        return _methods_of(_notebook_parameters(_study_notebook(study)))
+    except ValueError:
+        return []
+
+
+def _of_method(a: Ablate, known: dict) -> dict[str, str]:
+    """What a notebook of several systems is told by --method; nothing where its arms are all of that one.
+
+    UsageError for a system that the study does not have, and for the record of one alone.
+    """
+    there = _methods_of(known)
+    if not a.method:
+        return {}
+    if a.method not in METHODS:
+        raise _UsageError(f'--method must be one of {", ".join(METHODS)}, got {a.method!r}')
+    if a.method not in there:
+        raise _UsageError('\n'.join([f'{a.study} has no arms of {a.method}', *_where_else(a, there)]))
+    if a.record and len(there) > 1:
+        raise _UsageError(f'a record of {a.study} is of {", ".join(there)}: leave --method or --record out')
+    return {'methods': a.method} if 'methods' in known else {}
+
+
+def _where_else(a: Ablate, there: list[str]) -> list[str]:
+    "Lines to copy: the study's own systems, and the first study that has the one that is named."
+    lines = [f'its own: wysiwyg ablate --study {a.study} --method {method}' for method in there]
+    for study in _study_names():
+        if a.method in _methods_of_study(study):
+            return [*lines, f'{a.method}: wysiwyg ablate --study {study} --method {a.method}']
+    return lines
 
 # %% ../nbs/21_cli.ipynb #e87b54cc
 def ablate(a: Ablate) -> dict:
@@ -2367,13 +2433,14 @@ def _say(text: str):
 
 
 def _demo_text(scores: dict[str, dict[str, float]]) -> str:
-    "Start, trained and floor of each metric, and which way is better."
-    rows = [('metric', 'untrained', 'tiny, trained', 'floor, real against real', '')]
-    start, end = scores['start'], scores['tiny']
-    for name in _metric_names(end):
-        found = [start.get(f'eval/{name}'), end[f'eval/{name}'], start.get(f'floor/{name}')]
-        texts = ['' if value is None else f'{value:.4g}' for value in found]
-        rows.append((name, *texts, _better(name)))
+    "Start, trained with its interval, and floor of each metric, and which way is better."
+    from wysiwyg.results import score_cells
+
+    rows = [('metric', 'untrained', 'tiny, trained', '95 % interval', 'floor, real against real', '')]
+    for name in _metric_names(scores['tiny']):
+        before, _, floor = score_cells(scores['start'], f'eval/{name}')
+        after, between, _ = score_cells(scores['tiny'], f'eval/{name}')
+        rows.append((name, before, after, between, floor, _better(name)))
     return _columns_text(rows)
 
 # %% ../nbs/21_cli.ipynb #ff8fc108
@@ -2392,9 +2459,10 @@ def _invert_text(a: Invert, result: dict) -> str:
     "Errors as a table, files, and what shows the person."
     errors = result['errors']
     rows = [('', *errors, '')]
-    for name in errors['tuned']:
+    for name, unit in _ERROR_UNITS.items():
         values = [f'{of[name]:.4g}' if name in of else '' for of in errors.values()]
-        rows.append((name, *values, _ERROR_UNITS[name]))
+        if any(values):
+            rows.append((name, *values, unit))
     rest = {name: value for name, value in result.items() if name not in ('errors', 'camera')}
     rest = {'camera': _camera_text(result['camera'])} | rest
     rest['show'] = f'wysiwyg render --network {result["generator"]} --trunc 0 --outdir pictures'

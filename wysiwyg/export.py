@@ -349,9 +349,10 @@ class _NoSurface(ValueError):
 
     def __init__(self, level: float, low: float, high: float):
         seen = f'the field is {low:.3g} to {high:.3g} on the grid'
-        mend = 'give a level between, or train until there is one'
-        super().__init__(f'no surface at level {level:g}: {seen}: {mend}')
-        self.low, self.high = low, high
+        self.low, self.high, self.mend = low, high, 'give a level between, or train until there is one'
+        if low <= level < high:
+            self.mend = 'what is inside is thinner than a cell, or cut off as --close does: give more cells'
+        super().__init__(f'no surface at level {level:g}: {seen}: {self.mend}')
 
 
 def _needed(n: int, every: bool) -> float:
@@ -498,11 +499,12 @@ def mesh_of(
         mesh = extract_mesh(sdf, box, resolution, **found, **how)
     except _NoSurface as e:
         if is_distance:
-            raise ValueError(f'{e}; level 0 is {surface}') from None
-        at = _half_light(box) if level is None else level
-        seen = f'on the grid it is {max(0.0, at - e.high):.3g} to {at - e.low:.3g}'
-        mend = 'give a level (--level) between, or train until there is one'
-        raise ValueError(f'no surface at {surface}: {seen}: {mend}') from None
+            low, high = [(level or 0.0) + x for x in (e.low, e.high)]
+        else:
+            low, high = [max(0.0, (level or _half_light(box)) - x) for x in (e.high, e.low)]
+        mend = e.mend.replace('level', 'level (--level)')
+        seen = f'on the grid it is {low:.3g} to {high:.3g}: {mend}'
+        raise ValueError(f'no surface at {surface}: {seen}') from None
     return replace(paint(mesh, field, **how), notes={'surface': surface, **mesh.notes})
 
 # %% ../nbs/18_export.ipynb #18e0c037

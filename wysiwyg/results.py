@@ -733,9 +733,13 @@ def _newest_pictures(run_id: str) -> dict[str, tuple[int, bytes]]:
     return out
 
 # %% ../nbs/17a_results.ipynb #8ec97b33
-def markdown_table(head: list[str], rows: list[list]) -> str:
+def markdown_table(
+    head: list[str],
+    rows: list[list],
+    right: tuple[int, ...] = (),  # columns that stand to the right, such as numbers
+) -> str:
     "A table in Markdown."
-    lines = [head, ['---'] * len(head), *rows]
+    lines = [head, ['---:' if i in right else '---' for i in range(len(head))], *rows]
     return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 
@@ -745,24 +749,35 @@ def is_of_table(line: str) -> bool:
 
 # %% ../nbs/17a_results.ipynb #5c07e5a1
 def scores_page(scores: dict[str, float]) -> str:
-    """Scores 'eval/...' beside their intervals and floors, and what each means (Markdown).
+    """Scores 'eval/...' beside their intervals and floors, and below what each means (Markdown).
 
-    It is the description of an evaluation."""
+    It is the description of an evaluation. MLflow gives cells no margin and breaks them at spaces: here are
+    such as do not break."""
     names = [name for name in scores if name.startswith('eval/')]
-    told = {name: [cell or '–' for cell in score_cells(scores, name)] for name in names}
-    rows = [[heading(name), *told[name], metric(name).meaning] for name in names]
-    return markdown_table(['metric', 'value', '95 % interval', 'floor', 'meaning'], rows)
+    rows = [(heading(name), *score_cells(scores, name)) for name in names]
+    whole = [[f'{cell}  '.replace(' ', '\u00a0') for cell in row] for row in rows]
+    table = markdown_table(['metric', 'value', '95\u00a0%\u00a0interval', 'floor'], whole, right=(1, 2, 3))
+    floor = _FLOOR if any(name.startswith('floor/') for name in scores) else ''
+    meant = '\n'.join(f'- {name}: {meaning}' for name, meaning in _meanings(names).items())
+    return '\n\n'.join(filter(None, (table, floor, meant)))
+
+
+_FLOOR = (
+    'The floor of a metric is what a perfect generator would have: the score of as many other true pictures '
+    'in place of the generated ones.'
+)
 
 
 def score_cells(scores: dict[str, float], name: str) -> list[str]:
-    "The value of 'eval/...', its 95 % interval and its floor in four digits; empty where there is none."
+    "The value of 'eval/...', its 95 % interval and its floor in four digits; a dash where there is none."
 
     def short(group: str) -> str:
-        key = name.replace('eval/', f'{group}/', 1)
-        return f'{scores[key]:.4g}' if key in scores else ''
+        value = scores.get(name.replace('eval/', f'{group}/', 1), math.nan)
+        return '–' if math.isnan(value) else f'{value:.4g}'
 
-    ends = [short('eval_low'), short('eval_high')]
-    return [short('eval'), ' to '.join(ends) if all(ends) else '', short('floor')]
+    low, high = short('eval_low'), short('eval_high')
+    between = f'{low}, no spread' if low == high else f'{low} to {high}'
+    return [short('eval'), '–' if '–' in (low, high) else between, short('floor')]
 
 # %% ../nbs/17a_results.ipynb #01be648a
 _ROW = ('what', 'value', 'unit', 'bound', 'holds', 'command', 'hardware', 'versions', 'commit', 'date')

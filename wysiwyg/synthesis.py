@@ -310,7 +310,7 @@ def _run_block(block: SynthesisBlock, x: Tensor, w: Tensor, backend: str) -> tup
 
 def _planes(triplane: Triplane, w: Tensor, backend: str) -> Tensor:
     "`Triplane.forward`, channels last."
-    x, out, ws = None, None, each_level(w, triplane.levels)
+    x, out, ws = None, None, each_level(w, triplane.levels, triplane.reader)
     for block, own in zip(triplane.blocks, ws):
         x, y = _run_block(block, x, own, backend)
         if out is not None:

@@ -82,14 +82,20 @@ def sample_planes(
     return f.masked_fill(lost, math.nan) if some else f
 
 # %% ../nbs/06_triplane.ipynb #06a0e001
-def each_level(w: Tensor, levels: int) -> list[Tensor]:  # each [B, w_dim]
-    """w [B, w_dim] for all levels, or W+ [B, levels, w_dim], which has its own for each.
-
-    ValueError for another number of them."""
-    if w.ndim == 2:
-        return [w] * levels
-    expect(w, 'w', 'B L W', L=levels)
-    return list(w.unbind(1))
+def each_level(
+    w: Tensor,  # [B, w_dim] for all levels, or W+ [B, levels, w_dim], which has its own for each
+    levels: int,
+    reader: Tensor = None,  # [n, w_dim]: the weight that reads w, for its width and type
+) -> list[Tensor]:  # each [B, w_dim]
+    "ValueError for another shape, and for a type that the weight cannot read."
+    width = {} if reader is None else {'W': reader.shape[1]}
+    if w.ndim == 3:
+        expect(w, 'w', 'B L W', L=levels, **width)
+    else:
+        expect(w, 'w', 'B W', **width)
+    if reader is not None and w.dtype != reader.dtype and not torch.is_autocast_enabled(w.device.type):
+        raise ValueError(f'w is {w.dtype} and the weights {reader.dtype}: give both one type')
+    return [w] * levels if w.ndim == 2 else list(w.unbind(1))
 
 # %% ../nbs/06_triplane.ipynb #e4cf4050
 class Triplane(nn.Module):
@@ -126,8 +132,13 @@ class Triplane(nn.Module):
         "How many w there are in W+: one for each block, and one that the planes' own blocks share."
         return len(self.blocks) + bool(self.per_plane)
 
+    @property
+    def reader(self) -> Tensor:  # [n, w_dim]
+        "The weight that reads w first."
+        return self.blocks[0].conv1.affine.weight
+
     def forward(self, w: Tensor) -> Tensor:  # [B, w_dim], or W+ [B, levels, w_dim] -> [B, 3, C, H, W]
-        x, out, ws = None, None, each_level(w, self.levels)
+        x, out, ws = None, None, each_level(w, self.levels, self.reader)
         for block, own in zip(self.blocks, ws):
             x, y = block(x, own)
             out = y if out is None else up2(out, self.resample) + y

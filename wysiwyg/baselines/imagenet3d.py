@@ -36,7 +36,7 @@ class _DeeperPlanes(Triplane):
 
     def forward(self, w: Tensor) -> Tensor:
         x = out = None
-        for block, own in zip([*self.blocks, *self.extra], each_level(w, self.levels)):
+        for block, own in zip([*self.blocks, *self.extra], each_level(w, self.levels, self.reader)):
             x, y = block(x, own)
             if out is not None and out.shape != y.shape:
                 out = up2(out, self.resample)

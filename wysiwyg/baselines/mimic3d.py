@@ -104,7 +104,7 @@ class _Planes(nn.Module):
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         x = total = stream = None
-        *ws, last = each_level(w, self.levels)
+        *ws, last = each_level(w, self.levels, self.backbone.reader)
         for block, aware, own in zip(self.backbone.blocks, self.stream, ws):
             x, y = block(x, own)
             total = y if total is None else up2(total, self.resample) + y
