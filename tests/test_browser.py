@@ -522,6 +522,15 @@ def test_a_page_of_its_own_has_a_grid_of_pixels_and_no_dead_link(page, tmp_path)
             answered(page, lambda at={'x': x, 'y': y}: picture.click(position=at))
             shown.add(page.locator('.wy .formula').inner_text())
     assert len(shown) > 5
+    told = page.locator('.wy .error')
+    for key, most in (('ArrowLeft', 6), ('ArrowUp', 6)):
+        assert told.inner_text() == ''
+        for _ in range(most):
+            page.locator('.wy').press(key)
+        assert told.inner_text() == 'Nothing is recorded beyond this.'
+        answered(page, lambda: picture.click(position={'x': 144, 'y': 144}))
+    page.locator('.wy').press('?')
+    assert 'Arrows: pixel. [ ]: step.' in page.locator('.wy').inner_text()  # the camera is fixed here
     for name in ('probe', 'sigma', 'depth'):
         page.locator(f'button[data-formula={name}]').click()
         assert re.search(r'computed in 0\w+: \w+', page.locator('.wy .formula').inner_text())
@@ -546,6 +555,8 @@ def test_a_ray_known_to_be_empty(page, tmp_path):
     for name in ('probe', 'pdf', 'kept', 'strata'):
         page.locator(f'button[data-formula={name}]').click()
         assert 'undefined' not in formula.inner_text()
+        bins = inspector.told['ray']['probe' if name == 'probe' else 'pdf']
+        assert ('the likeliest' in formula.inner_text()) == (max(bins) > 0)
     plots = page.locator('.wy canvas').nth(2)
     box = plots.bounding_box()
     page.mouse.move(box['x'] + box['width'] / 2, box['y'] + 60)

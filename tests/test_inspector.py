@@ -283,6 +283,15 @@ def test_truth_is_the_dense_ray(g, inspector):
     assert torch.allclose(rgb, out.rgb[0, n], atol=0.01)
 
 
+@pytest.mark.parametrize('name', [name for name, view in VIEWS.items() if view.dense])
+def test_a_map_that_asks_all_bins_waits_and_says_so(inspector, name):
+    inspector.ask(show=name)
+    moving = inspector.ask(moving=1, yaw=0.31)
+    assert moving['shown'].startswith('colour while it moves; ') and name in moving['shown']
+    assert inspector.ask(moving=0)['shown'] == name
+    inspector.ask(show='colour')
+
+
 def test_evaluations_are_those_that_were_made(g, inspector):
     before = g.evaluations
     told = inspector.ask(yaw=0.11)

@@ -2,12 +2,18 @@
 
 const apart = (angle) => (angle === null ? ', where no surface was met' : `, normals ${fixed(angle, 1)}\u00b0 apart`);
 const STAGES = ['probe', 'pdf', 'tau', 'strata', 'samples', 'weights'];
-const KEYS = 'Arrows: pixel. Shift + arrows: camera. [ ]: step. Space: slow motion. Z: zoom. P: pin. R: reset. ?: keys.';
+// Of a page without a kernel: whether its camera turns, and the pixels that it knows, if it knows several.
+const turns = ({ turnable }) => !turnable || turnable('yaw') || turnable('pitch');
+function pixelsOf({ recorded = [] }) {
+  const known = new Map(recorded.map(({ x, y }) => [`${x} ${y}`, { x, y }]));
+  return known.size > 1 ? [...known.values()] : [];
+}
+const keysOf = (model) => `Arrows: pixel. ${turns(model) ? 'Shift + arrows: camera. ' : ''}[ ]: step. Space: slow motion. Z: zoom. P: pin. R: reset. ?: keys.`;
 
 // What formulas are written with: four digits, and a sum with its largest terms written out, the others as one.
 const sum = (x) => x.reduce((a, b) => a + b, 0);
 const sub = (i) => String(i + 1).replace(/\d/g, (d) => '\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089'[d]);
-const short = (x) => String(Number(Number(x).toPrecision(4))).replace('-', '\u2212');
+const short = (x) => String(Number(Number(x).toPrecision(4))).replaceAll('-', '\u2212');
 const few = (terms, write = (i) => short(terms[i])) => {
   const order = terms.map((_, i) => i).sort((a, b) => terms[b] - terms[a]);
   const others = order.slice(3), left = sum(others.map((i) => terms[i]));
@@ -190,10 +196,17 @@ function rampOf({ ramp, low, high, unit }) {
   return [element('span', {}, String(low)), bar, `${high} ${unit}`];
 }
 
+// What a formula of bins is about.
+const toldBy = (ray, c) => (c.name === 'probe' ? ray.probe : ray.pdf);
+
 // Whose numbers a formula has.
 function ofWhat(ray, c, i, k, t) {
   const more = t === null ? '; hover over the plots for others' : '';
-  if (c.stage < 4) return ray.pdf ? `bin ${k + 1} of ${ray.pdf.length}${t === null ? ', the likeliest' : ''}${more}` : '';
+  if (c.stage < 4) {
+    if (!ray.pdf) return '';
+    const likeliest = toldBy(ray, c)[k] > 0 ? ', the likeliest' : ', all are 0';
+    return `bin ${k + 1} of ${ray.pdf.length}${t === null ? likeliest : ''}${more}`;
+  }
   if (c.name === 'depth') return '';
   const heaviest = t === null && ray.samples.weights[i] > 0 ? ', the heaviest' : '';
   return `sample ${i + 1} of ${ray.samples.t.length}${heaviest}${more}`;
@@ -204,7 +217,7 @@ function chosen(ray, t, c) {
   const s = ray.samples, all = s.t.map((_, i) => i);
   const i = t === null ? all.reduce((a, b) => (s.weights[b] > s.weights[a] ? b : a), 0) : all.reduce((a, b) => (Math.abs(s.t[b] - t) < Math.abs(s.t[a] - t) ? b : a), 0);
   const bins = ray.pdf ? ray.pdf.length : 1, place = t ?? s.t[i] ?? ray.near;
-  const told = c.name === 'probe' ? ray.probe : ray.pdf;
+  const told = toldBy(ray, c);
   if (t === null && told && c.stage < 4) return [i, told.indexOf(Math.max(...told))];
   const k = Math.min(bins - 1, Math.max(0, Math.floor(((place - ray.near) / (ray.far - ray.near)) * bins)));
   return [i, k];
@@ -226,11 +239,11 @@ function costs(told, ray) {
 function render({ model, el }) {
   const root = styled(el), ask = asker(model, root, draw);
   const view = { stage: ask.now().step - 1, zoomed: true, pinned: null, curve: named(OF_STAGE[ask.now().step - 1]), t: null, timer: null };
-  const picture = element('canvas', { width: 288, height: 288, 'aria-label': 'picture: click a pixel, drag to turn', style: 'cursor: crosshair' });
+  const picture = element('canvas', { width: 288, height: 288, 'aria-label': `picture: click a pixel${turns(model) ? ', drag to turn' : ''}`, style: 'cursor: crosshair' });
   const plots = element('canvas', { width: 600, height: 430, 'aria-label': 'what lies along the ray' });
   const second = element('canvas', { width: 144, height: 144, 'aria-label': 'the same in normals', hidden: '' });
   const scale = element('div', { class: 'quiet', style: 'display: flex; gap: 5px; align-items: center; min-height: 1.4em' }), spent = element('div', { class: 'quiet' });
-  const help = element('div', { class: 'quiet', hidden: '' }, KEYS);
+  const help = element('div', { class: 'quiet', hidden: '' }, keysOf(model));
   const { groups, box, refresh, reset } = controls(model, ask);
   const formula = formulas(CURVES, (c) => { view.curve = c; view.stage = Math.max(view.stage, c.stage); draw(); });
   const step = element('span', { class: 'quiet', style: 'min-width: 9em; display: inline-block' });
@@ -273,6 +286,11 @@ function render({ model, el }) {
       const n = ray.probe_side, side = picture.width / n;
       g.strokeStyle = INK.amber; g.lineWidth = 2;
       g.strokeRect(Math.floor(x * n) * side, Math.floor(y * n) * side, side, side);
+    }
+    for (const { x, y } of pixelsOf(model)) {
+      for (const [ink, r] of [['#0006', 2.5], ['#fffa', 1.5]]) {
+        g.fillStyle = ink; g.beginPath(); g.arc(x * picture.width, y * picture.height, r, 0, 7); g.fill();
+      }
     }
     mark(x * picture.width, y * picture.height, '#000');
     if (view.pinned) mark(((view.pinned.pixel[1] + 0.5) / view.side) * picture.width, ((view.pinned.pixel[0] + 0.5) / view.side) * picture.height, INK.orange);

@@ -552,11 +552,11 @@ class Inspector(Live):
         if self.moments:
             self._turn_to(self.moments[asked['moment']])
         frame = Frame(self.g, asked, self.own, self.true_shape, self.frame)
-        shown = asked['show']
+        shown = name = asked['show']
         if asked['moving'] and VIEWS[shown].dense:
-            shown = 'colour'
+            shown, name = 'colour', f'colour while it moves; {shown}, which asks the whole ray, when it rests'
         view = VIEWS[shown]
-        told = {'side': frame.side, 'idle': _idle(asked, self.own is not None)} | view.caption(shown)
+        told = {'side': frame.side, 'idle': _idle(asked, self.own is not None)} | view.caption(name)
         pixels = _bytes_of(view.picture(frame))
         if self.moments:
             pixels += _bytes_of(_normal(frame))

@@ -344,6 +344,7 @@ function recordedModel({ settings, answers, pictures }) {
   addEventListener('blur', letGo);  // of the window: an element's does not rise to it
   const model = {
     known: (asked) => recorded.has(written(asked)),
+    recorded: answers.map((a) => a.asked),
     turnable: (name) => new Set(answers.map((a) => a.asked[name])).size > 1,
     get: (name) => values[name],
     set: (name, value) => { values[name] = value; },
@@ -354,9 +355,10 @@ function recordedModel({ settings, answers, pictures }) {
       const changed = settings.filter((o) => asked[o.name] !== before[o.name]).map((o) => o.name);
       const [only] = changed, ahead = (b) => Math.sign(b.asked[only] - before[only]) === Math.sign(asked[only] - before[only]);
       const onward = !held && changed.length === 1 && typeof asked[only] === 'number' ? answers.filter(ahead) : answers;
+      const error = onward.length ? '' : 'Nothing is recorded beyond this.';
       const cost = (b) => distance(asked, b.asked, changed);
       const near = (onward.length ? onward : answers).reduce((a, b) => (cost(b) < cost(a) ? b : a));
-      values.told = { error: '', asked: near.asked, ...near.told, turn };
+      values.told = { error, asked: near.asked, ...near.told, turn };
       values.pixels = decoded[near.picture];
       for (const name of ['pixels', 'told']) emit(`change:${name}`);
     },
