@@ -140,7 +140,7 @@ def test_every_level_has_a_w_of_its_own(method):
         other = each.clone()
         other[:, level] = 0
         assert (picture(other) - one).abs().max() > 1e-4
-    with pytest.raises(ValueError, match=rf"^w must have shape .* with {{'L': {n}}}, got"):
+    with pytest.raises(ValueError, match=rf"^w must have shape .* with {{'L': {n}, 'W': 64}}, got"):
         g.synthesize(w[:, None].expand(-1, n + 1, -1))
 
 

@@ -158,10 +158,16 @@ def answered(page, act) -> float:
     return time.perf_counter() - begun
 
 
+def agree(dialog):
+    "A busy JupyterLab may ask something first, such as for a kernel: what it proposes will do."
+    dialog.locator('.jp-mod-accept').click()
+
+
 def open_lab(page, lab: str, name: str):
     "A notebook, its cell run."
     page.goto(f'{lab}/lab/workspaces/{name}/tree/{name}.ipynb')  # of its own: no other notebook is restored
     cell = page.locator('.jp-CodeCell')
+    page.add_locator_handler(page.locator('.jp-Dialog'), agree)
     for _ in range(12):  # a press before JupyterLab listens is lost
         cell.locator('.cm-content').first.click(timeout=90_000)
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=90_000)
