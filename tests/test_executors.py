@@ -3,6 +3,7 @@
 Studies on them lose nothing and repeat nothing.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -130,6 +131,30 @@ def test_names():
         assert 'HOME' not in os.environ
         assert os.environ['WYSIWYG_X'] == '1'
     assert dict(os.environ) == before
+
+
+class SlowRay:
+    "Starts at the third call, if `fault` is what a busy machine says."
+
+    def __init__(self, fault: str):
+        self.fault, self.said = fault, []
+
+    def init(self, **_):
+        self.said.append('init')
+        if self.said.count('init') < 3:
+            raise Exception(self.fault)
+
+    def shutdown(self):
+        self.said.append('shutdown')
+
+
+@pytest.mark.parametrize('fault, calls', [('node timed out during startup', 5), ('no such address', 1)])
+def test_a_cluster_that_starts_late_is_waited_for(fault, calls):
+    pool = Ray(2)
+    pool.ray = SlowRay(fault)
+    with contextlib.nullcontext() if calls > 1 else pytest.raises(Exception, match=fault):
+        pool.join_cluster()
+    assert len(pool.ray.said) == calls
 
 
 # ---- studies -------------------------------------------------------------------------------------

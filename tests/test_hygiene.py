@@ -151,8 +151,18 @@ def speaks(statement: ast.stmt) -> bool:
     return not (isinstance(value, ast.Constant) and value.value is None)
 
 
+def unseen(statement: ast.stmt) -> bool:
+    "Is it a picture or a value that nobody sees, since it is not the last of its cell?"
+    if not isinstance(statement, ast.Expr):
+        return False
+    value = statement.value
+    if isinstance(value, ast.Call):
+        return isinstance(value.func, ast.Name) and value.func.id == 'show'
+    return not isinstance(value, ast.Constant)
+
+
 def output_faults(nb: dict) -> list[str]:
-    """Errors, stderr, and cells that end on a value but show none: they were not run.
+    """Errors, stderr, values that nobody sees; cells that end on a value but show none: they were not run.
 
     (Cleaning drops execution counts.)
     """
@@ -168,6 +178,7 @@ def output_faults(nb: dict) -> list[str]:
         silent = code.rstrip().endswith(';') or skipped(code)
         if body and not kinds and not silent and speaks(body[-1]):
             out.append(f'not run: {code[:60]!r}')
+        out += [f'not the last of its cell: {ast.unparse(s)[:60]!r}' for s in body[:-1] if unseen(s)]
     return out
 
 
@@ -928,6 +939,8 @@ def test_passes_sizes():
         'x',
         'y = 1\ny + 1',
         'print(x)',
+        'show(x)\ny = 1',
+        'x.mean()[0]\ny = 1',
         ('f()', [dict(output_type='error', ename='E', evalue='', traceback=[])]),
         ('f()', [dict(output_type='stream', name='stderr', text='warning')]),
     ],
@@ -937,7 +950,11 @@ def test_catches_outputs(cell):
 
 
 @pytest.mark.parametrize(
-    'cell', ['x = 1', 'test_eq(1, 1)', 'x;', '#| eval: false\nx', '#| gpu\nx', ('x', shown()), '# remark']
+    'cell',
+    [
+        *('x = 1', 'test_eq(1, 1)', 'x;', '#| eval: false\nx', '#| gpu\nx', ('x', shown()), '# remark'),
+        ('print(x)\nshow(x)', shown()),
+    ],
 )
 def test_passes_outputs(cell):
     assert not output_faults(book(cell))

@@ -267,7 +267,13 @@ class Ray(Pool):
         own = {}
         if not os.environ.get('RAY_ADDRESS'):
             own = {'num_cpus': int(self.workers * self.cpus), 'include_dashboard': False}
-        self.ray.init(log_to_driver=False, logging_level='ERROR', **own)
+        for tries_left in (2, 1, 0):
+            try:
+                return self.ray.init(log_to_driver=False, logging_level='ERROR', **own)
+            except Exception as e:  # Ray's own has no name, and waits 30 seconds for a busy machine
+                if not tries_left or 'timed out during startup' not in str(e):
+                    raise
+                self.ray.shutdown()
 
     def start(self, task):
         return self.call.remote(self.function, task, self.settings)

@@ -102,8 +102,7 @@ def _how(backend: str, channels: int) -> How:
 
 
 def _constants(channels: int, backend: str) -> dict:
-    v = math.gcd(channels, 16) if backend == 'cpu' else 4
-    return dict(C=channels, V=v, RUN=_RUN[backend])
+    return dict(C=channels, V=chunk(channels, backend), RUN=_RUN[backend])
 
 
 def _runs(x: Tensor, backend: str) -> int:
