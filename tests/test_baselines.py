@@ -15,11 +15,12 @@ from wysiwyg.data import Dataset, check_data, withhold
 from wysiwyg.generator import load_generator, method_of
 from wysiwyg.heads import render_heads
 from wysiwyg.objects import ObjectsConfig, render_objects
+from wysiwyg.tracking import find_runs, open_store
 
 BASELINES = [name for name in METHODS if name != 'wysiwyg']
 SMALL = (
     '--cfg tiny --kimg .032 --batch 8 --render.coarse 6 --render.fine 6 '
-    '--train.checkpoint-images 16 --train.snapshot-images 32 --no-track'
+    '--train.checkpoint-images 16 --train.snapshot-images 32'
 )
 
 
@@ -57,8 +58,8 @@ def test_it_trains_and_goes_on_to_the_bit(called, sets, tmp_path, method):
     kind = method_of(preset('tiny', system=method)).label_kinds[0]
     start = f'train --method {method} --data {sets[kind]} {SMALL}'
     called(f'{start} --outdir {tmp_path}/whole')
-    called(f'{start} --outdir {tmp_path}/cut --stop-at .016')
-    called(f'{start} --outdir {tmp_path}/cut --resume latest')
+    called(f'{start} --no-track --outdir {tmp_path}/cut --stop-at .016')
+    called(f'{start} --no-track --outdir {tmp_path}/cut --resume latest')
     whole, cut = [load_generator(tmp_path / name) for name in ('whole', 'cut')]
     assert whole.run.system == method
     assert whole.run.train.views == (2 if kind == 'class' else 1)
@@ -69,6 +70,9 @@ def test_it_trains_and_goes_on_to_the_bit(called, sets, tmp_path, method):
     told = called(f'eval --network {network} --data {sets[kind]} --n 8')
     assert 'fd_efflite0at96_8' in told
     assert 'normal_fd_efflite0at96_8' in told
+    [recorded] = find_runs(open_store(), 'train')
+    assert (recorded.info.status, recorded.data.params['system']) == ('FINISHED', method)
+    assert 'eval/fd_efflite0at96_8' in recorded.data.metrics
     called(f'render --network {network} --outdir {tmp_path}/pictures --seeds 0-1')
     assert len(list((tmp_path / 'pictures').glob('*normal.png'))) == 2
     called(f'video --network {network} --out {tmp_path}/film.mp4 --frames 2')
@@ -76,7 +80,7 @@ def test_it_trains_and_goes_on_to_the_bit(called, sets, tmp_path, method):
 
 def test_poses_are_withheld_where_no_labels_are_asked_for(called, sets, tmp_path):
     start = f'train --method imagenet3d --data {sets["camera"]} {SMALL} --outdir {tmp_path}/blind'
-    called(f'{start} --backbone.label_dim 0')
+    called(f'{start} --no-track --backbone.label_dim 0')
     blind = load_generator(tmp_path / 'blind')
     assert (blind.mapping.label_dim, blind.run.train.views) == (0, 2)
     assert 'silhouette_overlap_8' in called(f'eval --network {tmp_path}/blind --data {sets["camera"]} --n 8')
