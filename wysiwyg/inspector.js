@@ -110,6 +110,28 @@ const CURVES = [
     law: 'd = \u03a3 w\u1d62 t\u1d62 + (1 \u2212 \u03a3 w\u1d62) far; solid line: of the samples, dashed: dense' },
 ];
 
+// What other proposals and samplers have in place of a curve's law, lesson, cell and code.
+const ELSEWHERE = [
+  { curve: 'pdf', by: 'maxpool', lesson: '09_proposal', cell: '69522ce2', code: 'maxpool_pdf',
+    law: 'p: the largest P of the 3 \u00d7 3 probe pixels and 3 bins around, over their sum; \u03a3 p\u2096 = 1' },
+  { curve: 'pdf', by: 'sdf', lesson: '09_proposal', cell: '28bff8d7', code: 'sdf_pdf',
+    law: 'p: weights of the probe\u2019s distances, interpolated between its pixels; \u03a3 p\u2096 = 1' },
+  { curve: 'pdf', by: 'oracle', lesson: '09_proposal', cell: '69522ce2', code: 'oracle_pdf',
+    law: 'p: weights of dense rays, blurred, without the smallest; \u03a3 p\u2096 = 1' },
+  { curve: 'samples', by: 'unstratified', lesson: '10a_samplers', cell: 'cf3d71df', code: 'draw_unstratified',
+    law: 'each at a random place of the kept bins, which are no strata here' },
+  { curve: 'samples', by: 'unfiltered', lesson: '10a_samplers', cell: 'cf3d71df', code: 'draw_unfiltered',
+    law: 'where the sum of p reaches (i + u) / S, for sample i of S from 0, in all bins; u random in [0, 1)' },
+  { curve: 'samples', by: 'refined', lesson: '10a_samplers', cell: '72a245b0', code: 'refine',
+    law: 'some as robust draws them, the others where the distances found there put the light' },
+  { curve: 'samples', by: 'uniform', lesson: '07a_volrend', cell: '636d9d05', code: 'uniform_samples',
+    law: 't = near + (i + u) / S \u00b7 (far \u2212 near), for sample i of S from 0; u random in [0, 1)' },
+  { curve: 'samples', by: 'two_pass', lesson: '10a_samplers', cell: '8f6000c5', code: 'two_pass',
+    law: 'some at even steps, the others where these saw light; shown are the middles between neighbours' },
+  { curve: 'samples', by: 'root', lesson: '10a_samplers', cell: '5e1fd02c', code: 'secant_surface',
+    law: 'around the first change of sign of s, at even steps' },
+];
+
 const named = (name) => CURVES.find((c) => c.name === name);
 const OF_STAGE = ['probe', 'pdf', 'kept', 'strata', 'samples', 'w']; // whose formula is shown as a step is reached
 
@@ -223,11 +245,10 @@ function chosen(ray, t, c) {
   return [i, k];
 }
 
-// A curve with the law of this ray's proposal and sampler.
+// A curve with the law and the place of this ray's proposal and sampler.
 function lawful(c, ray) {
-  if (c.name === 'pdf' && ray.pdf && ray.proposal !== 'cnn') return { ...c, law: `by the proposal ${ray.proposal}, which asks no network; \u03a3 p\u2096 = 1` };
-  if (c.name !== 'samples' || ray.counts) return c;
-  return { ...c, law: ray.pdf ? 'drawn through the kept bins, which are no strata here' : 'placed without a proposal' };
+  const by = { pdf: ray.proposal, samples: ray.sampler }[c.name];
+  return { ...c, ...ELSEWHERE.find((e) => e.curve === c.name && e.by === by) };
 }
 
 function costs(told, ray) {

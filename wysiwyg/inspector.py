@@ -195,7 +195,7 @@ def inspector_settings(g: Generator, moments: tuple[int, ...] = ()) -> tuple[Set
         ),
         _choice('sampler', s.kind, SAMPLERS, 'sampler', 'how samples are drawn'),
         _choice('policy', s.policy, POLICIES, 'sampler', 'how many samples each ray gets'),
-        _turn('tau', s.tau, 0.5, 1, 0.005, 'sampler', 'mass of the kept bins (Eq. 9)', label='τ'),
+        _turn('tau', s.tau, 0.5, 1, 0.001, 'sampler', 'mass of the kept bins (Eq. 9)', label='τ'),
         _turn('samples', s.samples, 4, 64, 1, 'sampler', 'on a ray, of paper and empty; boosted: twice'),
         _turn('per_bin', s.per_bin, 0.5, 6, 0.5, 'sampler', 'samples a kept bin, of need', label='per bin'),
     )
