@@ -513,6 +513,111 @@ def test_formulas_have_the_numbers_of_the_ray(page, tmp_path, asked):
     assert not page.complaints
 
 
+SAID = """() => {
+  const { fillText } = CanvasRenderingContext2D.prototype;
+  window.said = [];
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...at) {
+    window.said.push(text);
+    return fillText.call(this, text, ...at);
+  };
+}"""
+INKED = """([nth, ink, begin, end]) => {
+  const c = document.querySelectorAll('.wy canvas')[nth], all = [];
+  const { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height);
+  for (let x = 0; x < c.width; x++) {
+    for (let y = Math.floor(begin * c.height); y < end * c.height; y++) {
+      const at = 4 * (y * c.width + x);
+      if (data[at + 3] > 40 && ink.every((v, k) => Math.abs(v - data[at + k]) < 12)) all.push([x, y]);
+    }
+  }
+  return all;
+}"""
+PLOTS = 2  # which canvas
+
+
+def inked(page, nth: int, ink: str, begin: float = 0, end: float = 1) -> list[list[int]]:
+    "Pixels of a canvas that have a colour, '#rrggbb', between two shares of its height; column by column."
+    return page.evaluate(INKED, [nth, [*bytes.fromhex(ink[1:])], begin, end])
+
+
+LINES = {  # curve -> its colour, and between which shares of the height its plot lies
+    'probe': ('#e69f00', 0, 0.36),
+    'pdf': ('#0072b2', 0, 0.36),
+    'kept': ('#56b4e9', 0.083, 0.087),  # away from all lines
+    'strata': ('#6a3d9a', 0, 0.36),
+    'samples': ('#000000', 0.1, 0.36),
+    'beta': ('#cc79a7', 0.4, 0.63),
+    'sigma': ('#882255', 0.4, 0.63),
+    'sdf': ('#999999', 0.4, 0.63),
+    'T': ('#009e73', 0.69, 0.89),
+    'w': ('#d55e00', 0.69, 0.89),
+    'depth': ('#000000', 0.69, 0.78),
+}
+
+
+def test_a_click_on_a_curve_opens_its_formula(page, tmp_path):
+    from wysiwyg.inspector import Inspector
+
+    file = tmp_path / 'page.html'
+    file.write_text(Inspector().html([]), encoding='utf8')
+    page.goto(file.as_uri())
+    for name, where in LINES.items():
+        pixels = inked(page, PLOTS, *where)
+        x, y = pixels[len(pixels) // 2]
+        page.locator('.wy canvas').nth(PLOTS).click(position={'x': x + 0.5, 'y': y + 0.5})
+        opened = page.locator('button[data-formula][aria-pressed=true]')
+        assert opened.get_attribute('data-formula') == name, (name, x, y)
+    assert not page.complaints
+
+
+def test_a_pinned_ray_is_marked_where_it_is_and_shares_the_axis(page, tmp_path):
+    from wysiwyg.inspector import Inspector
+
+    file, inspector = tmp_path / 'page.html', Inspector(x=0.4, y=0.5)
+    file.write_text(inspector.html([{'x': 0.6}, {'yaw': 0.0}]), encoding='utf8')
+    page.add_init_script(f'({SAID})()')
+    page.goto(file.as_uri())
+    page.locator('.wy').press('p')
+    answered(page, lambda: page.locator('.wy canvas').first.click(position={'x': 173, 'y': 144}))
+    assert inked(page, 0, '#d55e00')
+    page.evaluate('said.length = 0')
+    page.locator('.wy').press('z')
+    page.locator('.wy').press('z')
+    texts = page.evaluate('said')
+    *_, begin, end = [i for i, text in enumerate(texts) if ' pixel ' in text]
+    pinned, now = texts[begin:end], texts[end:]
+    at = [[text for text in part if re.fullmatch(r'2\.\d+', text)] for part in (pinned, now)]
+    assert at[0] == at[1] and len(at[0]) > 1
+    assert (pinned[0], now[0]) == ('pinned, pixel 25, 32', 'now, pixel 38, 32')
+    answered(page, lambda: page.locator('.wy').press('Shift+ArrowLeft'))
+    assert not inked(page, 0, '#d55e00')  # another place of the head
+    assert 'pinned before a turn, pixel 25, 32' in page.evaluate('said')
+    answered(page, lambda: page.locator('.wy').press('Shift+ArrowRight'))
+    assert inked(page, 0, '#d55e00')
+    assert not page.complaints
+
+
+def test_depth_and_its_error_are_told_and_a_drag_says_that_they_are_old(page, tmp_path):
+    from wysiwyg.inspector import Inspector
+
+    file, inspector = tmp_path / 'page.html', Inspector(x=0.4, y=0.5)
+    file.write_text(inspector.html([{'yaw': 0.1, 'moving': 1}, {'yaw': 0.1}]), encoding='utf8')
+    page.add_init_script(f'({SAID})()')
+    page.goto(file.as_uri())
+    said = page.locator('[data-said=depth]')
+    ray = inspector.told['ray']
+    own, dense = ray['samples']['depth'], ray['truth']['depth']
+    told = f'depth {own:.4f}, dense {dense:.4f}, off {abs(own - dense):.4f}'
+    assert said.inner_text() == told
+    x, y = take_hold(page)
+    answered(page, lambda: page.mouse.move(x + 30, y))
+    assert side_shown(page) == '32' and said.inner_text() == f'before the drag: {told}'
+    assert page.evaluate('said').count(' pixel 25, 32, before the drag') == 1
+    answered(page, page.mouse.up)
+    assert re.match(r'depth \d', said.inner_text()) and said.inner_text() != told
+    assert not page.complaints
+
+
 def test_a_page_of_its_own_has_a_grid_of_pixels_and_no_dead_link(page, tmp_path):
     from wysiwyg.inspector import Inspector
 

@@ -314,6 +314,14 @@ def test_density_is_drawn_in_the_static_picture(inspector):
     assert float(line.get_label().split()[-1]) == pytest.approx(most, rel=5e-3)
 
 
+def test_depth_and_its_error_stand_below_the_static_picture(inspector):
+    told = inspector.ask(x=0.45, y=0.5)['ray']
+    own, dense = told['samples']['depth'], told['truth']['depth']
+    ax, *_ = inspector.figure().subfigs[0].axes
+    lines = ax.get_xlabel().splitlines()
+    assert f'depth {own:.4f}, dense {dense:.4f}, off {abs(own - dense):.4f}' in lines
+
+
 def test_truth_is_the_dense_ray(g, inspector):
     told = inspector.ask(x=0.5, y=0.5)
     frame = inspector.frame

@@ -659,7 +659,14 @@ def _costs(told: dict) -> str:
     worth = f'{told["in_vain"]:.0%} of the samples in vain'
     if 'psnr' in told:
         worth += f', {told["psnr"]:.1f} dB'
-    return '\n'.join(filter(None, (f'pixel {column}, {row}', spent, worth, told['ray']['empty'])))
+    lines = f'pixel {column}, {row}', _depths(told['ray']), spent, worth, told['ray']['empty']
+    return '\n'.join(filter(None, lines))
+
+
+def _depths(ray: dict) -> str:
+    "The expected depth, and how far it is from that of dense samples."
+    own, dense = ray['samples']['depth'], ray['truth']['depth']
+    return f'depth {own:.4f}, dense {dense:.4f}, off {abs(own - dense):.4f}'
 
 # %% ../nbs/19_inspector.ipynb #19a0a027
 def _draw_told(ax, ray: dict, step: int):
