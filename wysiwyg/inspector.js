@@ -49,7 +49,8 @@ const NUMBERS = {
     const t = r.samples.t[i], length = `\u03b4${sub(i)} = ${short(r.samples.delta[i])}`;
     if (!r.counts) return `t${sub(i)} = ${t}, ${length}`;
     const width = (r.far - r.near) / r.pdf.length, place = (t - r.near) / width, k = Math.floor(place), n = r.counts[k];
-    if (!n) return `t${sub(i)} = ${t}, by a second look; ${length}`;
+    if (r.sampler === 'refined') return `t${sub(i)} = ${t}, by ${n ? 'either' : 'the second'} look; ${length}`;
+    if (!n) return `t${sub(i)} = ${t}, ${length}`;
     const j = Math.floor((place - k) * n), u = (place - k) * n - j;
     return `t${sub(i)} = ${short(r.near)} + (${k} + (${j} + ${short(u)}) / ${n}) \u00b7 ${width.toFixed(6)} = ${t}; ${length}`;
   },

@@ -604,7 +604,7 @@ def _ray_figure(inspector: Inspector):
     import matplotlib.pyplot as plt
 
     ray, step = inspector.told['ray'], inspector.asked['step']
-    fig = plt.figure(figsize=(12.8, 4.8), layout='constrained')
+    fig = plt.figure(figsize=(12.8, 5), layout='constrained')
     left, right = fig.subfigures(1, 2, width_ratios=(1, 2.2))
     _draw_pictures(left, inspector)
     axes = right.subplots(3, 1, sharex=True)
