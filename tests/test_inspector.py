@@ -369,6 +369,15 @@ def test_a_camera_or_a_sampler_makes_no_planes(g, inspector):
     assert g.syntheses == made + 1
 
 
+def test_tau_stands_at_what_the_tour_tells_to_try(offered):
+    tour = json.loads((ROOT / 'nbs/tour.ipynb').read_text(encoding='utf8'))
+    (told,) = [t for c in tour['cells'] if '## 6. Robust' in (t := ''.join(c['source']))]
+    best = float(re.search(r'the best at (0\.\d+)', told)[1])
+    (tau,) = [s for s in offered if s.name == 'tau']
+    steps = (best - tau.low) / tau.step
+    assert steps == pytest.approx(round(steps))
+
+
 def test_frames_take_over_what_still_holds(g):
     start = {s.name: s.start for s in inspector_settings(g)}
     with torch.no_grad():
