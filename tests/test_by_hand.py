@@ -280,6 +280,24 @@ def test_a_page_of_its_own_has_every_step():
     assert 'import ' not in page.split('<script type="module">')[1]
 
 
+@pytest.mark.parametrize('pressed, steps', [(0, range(1, 13)), (3, range(16)), (30, (0, *range(18, 43)))])
+def test_a_page_by_default_goes_back_and_on(pressed, steps):
+    live = ByHand(d_rate='0.01')
+    live.press('B', pressed)
+    page = live.html()
+    recorded = json.loads(page.split('id="known">')[1].split('</script>')[0])
+    asked = [answer['asked']['history'] for answer in recorded['answers']]
+    assert asked[0] == live.asked['history'] and len(page) < 2_000_000
+    assert sorted(len(text) // 4 for text in asked[1:]) == sorted({*steps} - {pressed})
+    assert max(asked, key=len) == Move('B', 0.01).text * (pressed + 12)
+
+
+def test_a_page_of_the_longest_game_goes_back_alone():
+    live = ByHand()
+    live.asked['history'] = Move('B').text * by_hand._LONGEST  # nobody plays it
+    assert max(len(state['history']) for state in live.around()) == 4 * (by_hand._LONGEST - 1)
+
+
 def test_texts_are_settings_of_a_live():
     offered = ByHand.settings
     assert checked(offered, {})['history'] == ''

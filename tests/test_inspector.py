@@ -227,16 +227,61 @@ def test_numbers_obey_the_formulas_above_them(g, inspector):
         np.testing.assert_allclose(shown, by_law, rtol=2e-3, atol=off, err_msg=name)
 
 
+PLACE = "lesson: '([^']+)', cell: '([^']+)', code: '([^']+)'"
+
+
+def assert_computed_there(lesson: str, cell: str, code: str, line: str):
+    "The cell is exported, has the line, and is the only one that defines `code`."
+    notebook = json.loads((ROOT / f'nbs/{lesson}.ipynb').read_text(encoding='utf8'))
+    sources = {c['id']: ''.join(c['source']) for c in notebook['cells'] if c['cell_type'] == 'code'}
+    assert sources[cell].startswith('#| export') and line in sources[cell], (code, cell)
+    defined = re.compile(rf'\b(def|class) {code}\(')
+    assert [k for k, source in sources.items() if defined.search(source)] == [cell], (code, cell)
+
+
 def test_each_formula_names_the_cell_that_computes_it():
     script = Path(module.__file__).with_suffix('.js').read_text()
-    found = re.findall("name: '([^']+)', .*lesson: '([^']+)', cell: '([^']+)', code: '([^']+)'", script)
+    found = re.findall(f"name: '([^']+)', .*{PLACE}", script)
     assert [name for name, *_ in found] == [*COMPUTES]
-    for name, lesson, cell, code in found:
-        notebook = json.loads((ROOT / f'nbs/{lesson}.ipynb').read_text(encoding='utf8'))
-        sources = {c['id']: ''.join(c['source']) for c in notebook['cells'] if c['cell_type'] == 'code'}
-        assert sources[cell].startswith('#| export') and COMPUTES[name] in sources[cell], (name, cell)
-        defined = re.compile(rf'\b(def|class) {code}\(')
-        assert [k for k, source in sources.items() if defined.search(source)] == [cell], (name, code)
+    for name, *place in found:
+        assert_computed_there(*place, COMPUTES[name])
+
+
+def elsewhere() -> dict[tuple[str, str], list[str]]:
+    "Of inspector.js: (curve, proposal or sampler) -> lesson, cell and code in place of the curve's own."
+    script = Path(module.__file__).with_suffix('.js').read_text()
+    found = re.findall(f"curve: '([^']+)', by: '([^']+)', {PLACE}", script)
+    return {(curve, by): place for curve, by, *place in found}
+
+
+def test_other_proposals_and_samplers_name_cells_of_their_own():
+    others = {('pdf', name) for name in PROPOSALS} | {('samples', name) for name in SAMPLERS}
+    assert elsewhere().keys() == others - {('pdf', 'cnn'), ('samples', 'robust')}
+    for lesson, cell, code in elsewhere().values():
+        assert_computed_there(lesson, cell, code, f'def {code}(')
+
+
+def called(g, asked: dict) -> set[tuple[str, str]]:
+    "Module and name of all functions that a trace needs; by torch, as kernels have other names."
+    frame, names = Frame(g.using(ops='torch'), asked), set()
+    with torch.no_grad():
+        frame.planes
+        sys.setprofile(lambda at, *_: names.add((Path(at.f_code.co_filename).stem, at.f_code.co_name)))
+        try:
+            frame.trace
+        finally:
+            sys.setprofile(None)
+    return names
+
+
+@pytest.mark.parametrize('curve, by', elsewhere(), ids=str)
+def test_what_is_named_computes_it_there_and_not_by_default(g, curve, by):
+    start = {s.name: s.start for s in inspector_settings(g)} | {'moving': 1}
+    lesson, _, code = elsewhere()[curve, by]
+    place = lesson.split('_', 1)[1], code
+    setting = {'pdf': 'proposal', 'samples': 'sampler'}[curve]
+    assert place in called(g, start | {setting: by})
+    assert place not in called(g, start)
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -267,6 +312,15 @@ def test_density_is_drawn_in_the_static_picture(inspector):
     np.testing.assert_allclose(t, truth['t'])
     assert drawn[(near <= t) & (t <= far)].max() == pytest.approx(0.1)
     assert float(line.get_label().split()[-1]) == pytest.approx(most, rel=5e-3)
+
+
+def test_depth_and_its_error_stand_below_the_static_picture(inspector):
+    told = inspector.ask(x=0.45, y=0.5)['ray']
+    own, dense = told['samples']['depth'], told['truth']['depth']
+    ax, *_ = inspector.figure().subfigs[0].axes
+    lines = ax.get_xlabel().splitlines()
+    off = f'depth {own:.4f}, dense {dense:.4f}, off {abs(own - dense):.4f}'
+    assert lines[:2] == ['pixel 28, 32', off]
 
 
 def test_truth_is_the_dense_ray(g, inspector):
@@ -313,6 +367,15 @@ def test_a_camera_or_a_sampler_makes_no_planes(g, inspector):
     assert g.syntheses == made
     inspector.ask(blend=0.5)
     assert g.syntheses == made + 1
+
+
+def test_tau_stands_at_what_the_tour_tells_to_try(offered):
+    tour = json.loads((ROOT / 'nbs/tour.ipynb').read_text(encoding='utf8'))
+    (told,) = [t for c in tour['cells'] if '## 6. Robust' in (t := ''.join(c['source']))]
+    best = float(re.search(r'the best at (0\.\d+)', told)[1])
+    (tau,) = [s for s in offered if s.name == 'tau']
+    steps = (best - tau.low) / tau.step
+    assert steps == pytest.approx(round(steps))
 
 
 def test_frames_take_over_what_still_holds(g):

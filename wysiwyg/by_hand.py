@@ -342,8 +342,11 @@ class ByHand(Live):
 
     def press(self, who: str, times: int = 1) -> dict:
         "D, G or B for both move, `times` times, by the knobs as they stand; ValueError for anybody else."
+        return self.ask(history=self.asked['history'] + times * self._move(who))
+
+    def _move(self, who: str) -> str:
         rates = [float(self.asked[name]) for name in ('d_rate', 'g_rate', 'gamma')]
-        return self.ask(history=self.asked['history'] + times * Move(who, *rates).text)
+        return Move(who, *rates).text
 
     def undo(self, times: int = 1) -> dict:
         "Without the last steps."
@@ -354,6 +357,18 @@ class ByHand(Live):
         "What was asked after each step until now: the states of a page without a kernel."
         history = self.asked['history']
         return [{'history': history[:n]} for n in range(0, len(history), 4)]
+
+    def html(self, states: list[dict] = None) -> str:
+        "As of every drawing; by default with `around`, so that it can be played and undone."
+        return super().html(self.around() if states is None else states)
+
+    def around(self, most: int = 12) -> list[dict]:
+        "No step, the last steps until now, and as many to come in which both move."
+        history = self.asked['history']
+        now = len(history) // 4
+        way = history + min(most, _LONGEST - now) * self._move('B')
+        steps = {0, *range(max(0, now - most), len(way) // 4 + 1)} - {now}
+        return [{'history': way[: 4 * n]} for n in sorted(steps)]
 
     def figure(self):
         return _game_figure(self)

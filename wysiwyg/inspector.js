@@ -49,7 +49,8 @@ const NUMBERS = {
     const t = r.samples.t[i], length = `\u03b4${sub(i)} = ${short(r.samples.delta[i])}`;
     if (!r.counts) return `t${sub(i)} = ${t}, ${length}`;
     const width = (r.far - r.near) / r.pdf.length, place = (t - r.near) / width, k = Math.floor(place), n = r.counts[k];
-    if (!n) return `t${sub(i)} = ${t}, by a second look; ${length}`;
+    if (r.sampler === 'refined') return `t${sub(i)} = ${t}, by ${n ? 'either' : 'the second'} look; ${length}`;
+    if (!n) return `t${sub(i)} = ${t}, ${length}`;
     const j = Math.floor((place - k) * n), u = (place - k) * n - j;
     return `t${sub(i)} = ${short(r.near)} + (${k} + (${j} + ${short(u)}) / ${n}) \u00b7 ${width.toFixed(6)} = ${t}; ${length}`;
   },
@@ -110,13 +111,56 @@ const CURVES = [
     law: 'd = \u03a3 w\u1d62 t\u1d62 + (1 \u2212 \u03a3 w\u1d62) far; solid line: of the samples, dashed: dense' },
 ];
 
+// What other proposals and samplers have in place of a curve's law, lesson, cell and code.
+const ELSEWHERE = [
+  { curve: 'pdf', by: 'maxpool', lesson: '09_proposal', cell: '69522ce2', code: 'maxpool_pdf',
+    law: 'p: the largest P of the 3 \u00d7 3 probe pixels and 3 bins around, over their sum; \u03a3 p\u2096 = 1' },
+  { curve: 'pdf', by: 'sdf', lesson: '09_proposal', cell: '28bff8d7', code: 'sdf_pdf',
+    law: 'p: weights of the probe\u2019s distances, interpolated between its pixels; \u03a3 p\u2096 = 1' },
+  { curve: 'pdf', by: 'oracle', lesson: '09_proposal', cell: '69522ce2', code: 'oracle_pdf',
+    law: 'p: weights of dense rays, blurred, without the smallest; \u03a3 p\u2096 = 1' },
+  { curve: 'samples', by: 'unstratified', lesson: '10a_samplers', cell: 'cf3d71df', code: 'draw_unstratified',
+    law: 'each at a random place of the kept bins, which are no strata here' },
+  { curve: 'samples', by: 'unfiltered', lesson: '10a_samplers', cell: 'cf3d71df', code: 'draw_unfiltered',
+    law: 'where the sum of p reaches (i + u) / S, for sample i of S from 0, in all bins; u random in [0, 1)' },
+  { curve: 'samples', by: 'refined', lesson: '10a_samplers', cell: '72a245b0', code: 'refine',
+    law: 'some as robust draws them, the others where the distances found there put the light' },
+  { curve: 'samples', by: 'uniform', lesson: '07a_volrend', cell: '636d9d05', code: 'uniform_samples',
+    law: 't = near + (i + u) / S \u00b7 (far \u2212 near), for sample i of S from 0; u random in [0, 1)' },
+  { curve: 'samples', by: 'two_pass', lesson: '10a_samplers', cell: '8f6000c5', code: 'two_pass',
+    law: 'some at even steps, the others where these saw light; shown are the middles between neighbours' },
+  { curve: 'samples', by: 'root', lesson: '10a_samplers', cell: '5e1fd02c', code: 'secant_surface',
+    law: 'around the first change of sign of s, at even steps' },
+];
+
 const named = (name) => CURVES.find((c) => c.name === name);
 const OF_STAGE = ['probe', 'pdf', 'kept', 'strata', 'samples', 'w']; // whose formula is shown as a step is reached
 
 // ---- the ray, three plots over one axis ---------------------------------------------------------
 
-function window_of(ray, zoomed) {
-  return zoomed ? ray.window : [ray.near, ray.far];
+// Rays beside each other have one stretch, which holds what is worth a closer look of each.
+function stretchOf(rays, zoomed) {
+  const ends = rays.map((r) => (zoomed ? r.window : [r.near, r.far]));
+  return [Math.min(...ends.map(([a]) => a)), Math.max(...ends.map(([, b]) => b))];
+}
+
+// How many pixels a place is from a line through points.
+function awayFrom(line, [x, y]) {
+  const parts = line.slice(1).map(([bx, by], i) => {
+    const [ax, ay] = line[i], dx = bx - ax, dy = by - ay, square = dx * dx + dy * dy;
+    const share = square ? Math.min(1, Math.max(0, ((x - ax) * dx + (y - ay) * dy) / square)) : 0;
+    return Math.hypot(ax + share * dx - x, ay + share * dy - y);
+  });
+  return Math.min(...parts);
+}
+
+// Whose line is nearest to a place, in its plot. An area counts as a line that is so many pixels away.
+const AREA = 12;
+function nearestCurve(lines, at) {
+  const within = ([[left], [right]]) => (left <= at[0] && at[0] <= right ? AREA : Infinity);
+  const away = lines.map(({ points, area, r = 0 }) => (area ? within(points) : awayFrom(points, at) - r));
+  const least = Math.min(...away);
+  return least < Infinity ? lines[away.indexOf(least)].name : null;
 }
 
 function niceTicks([a, b]) {
@@ -126,57 +170,68 @@ function niceTicks([a, b]) {
 }
 
 function drawRay(g, box, ray, view) {
-  const { x, width, height } = box, range = window_of(ray, view.zoomed);
+  const { x, width, height, range } = box;
   const bins = ray.pdf ? ray.pdf.length : 0, w = (ray.far - ray.near) / bins;
   const edges = Array.from({ length: bins + 1 }, (_, k) => ray.near + k * w);
   const s = ray.samples, d = ray.truth, top = 36, gap = 20, tall = (height - top - 38 - 2 * gap) / 3;
-  const on = (name) => view.stage >= named(name).stage;
+  const on = (name) => view.stage >= named(name).stage, lines = [[], [], []]; // of each plot, in pixels: what a click may mean
+  const plot = (k, ends) => {
+    const at = axes(g, x, top + k * (tall + gap), width, tall, range, ends);
+    const is = (name, ts, vs, looks) => lines[k].push({ name, ...looks, points: ts.map((t, i) => [at.X(t), at.Y(vs[i])]) });
+    const line = (name, ts, vs, ...looks) => { at.line(ts, vs, ...looks); is(name, ts, vs); };
+    const upright = (name, t, ink, lineWidth, dash, high = ends[1]) => { at.upright(t, ink, lineWidth, dash, high, 0); is(name, [t, t], [0, high]); };
+    const steps = (name, edges, vs, ink) => { at.steps(edges, vs, ink); is(name, edges.slice(0, -1).flatMap((e, k) => [e, edges[k + 1]]), vs.flatMap((v) => [v, v])); };
+    const block = (name, a, b, ink) => { at.block(a, b, 0, ends[1], ink); is(name, [a, b], [0, 0], { area: true }); };
+    const dot = (name, t, v, r = 3) => { at.dot(t, v, INK.black, r); is(name, [t, t], [v, v], { r }); };
+    return { ...at, at, line, upright, steps, block, dot };
+  };
   g.fillStyle = '#222'; g.font = '600 12px system-ui, sans-serif'; g.textAlign = 'left';
-  g.fillText(`${box.title} pixel ${ray.pixel[1]}, ${ray.pixel[0]}`, x, 13);
+  g.fillText(`${box.title} pixel ${ray.pixel[1]}, ${ray.pixel[0]}${box.late || ''}`, x, 13, width);
 
   const most = bins ? Math.max(0.1, 1.15 * Math.max(...ray.pdf, ...ray.probe)) : 1;
-  const told = axes(g, x, top, width, tall, range, [0, most]);
+  const told = plot(0, [0, most]);
   if (bins) {
-    if (on('kept')) edges.slice(0, -1).forEach((e, k) => ray.keep[k] && told.block(e, e + w, 0, most, INK.sky + '44'));
-    if (on('probe')) told.steps(edges, ray.probe, INK.amber);
-    if (on('pdf')) told.steps(edges, ray.pdf, INK.blue);
-    if (view.zoomed) edges.forEach((e) => told.upright(e, INK.pale, 1, [], most * 0.05, 0));
+    if (on('kept')) edges.slice(0, -1).forEach((e, k) => ray.keep[k] && told.block('kept', e, e + w, INK.sky + '44'));
+    if (on('probe')) told.steps('probe', edges, ray.probe, INK.amber);
+    if (on('pdf')) told.steps('pdf', edges, ray.pdf, INK.blue);
+    if (view.zoomed) edges.forEach((e) => told.at.upright(e, INK.pale, 1, [], most * 0.05, 0));
     if (on('strata') && ray.counts) {
       edges.slice(0, -1).forEach((e, k) => {
-        for (let j = 0; j <= ray.counts[k] && ray.counts[k]; j++) told.upright(e + (j * w) / ray.counts[k], INK.purple, 1, [], most * 0.14, 0);
+        for (let j = 0; j <= ray.counts[k] && ray.counts[k]; j++) told.upright('strata', e + (j * w) / ray.counts[k], INK.purple, 1, [], most * 0.14);
       });
     }
   }
-  if (on('samples')) s.t.forEach((t) => told.dot(t, most * 0.03, INK.black, 2.5));
+  if (on('samples')) s.t.forEach((t) => told.dot('samples', t, most * 0.03, 2.5));
   told.frame(bins ? 'where to look: probe, pdf, kept bins' : 'this sampler asks no proposal', [0, most > 1 ? 1 : Number(most.toFixed(2))]);
 
   const high = view.zoomed ? 0.06 : 0.3;
-  const field = axes(g, x, top + tall + gap, width, tall, range, [-high, high]);
-  field.line(range, [0, 0], INK.grey, 0.7);
-  field.line(d.t, d.beta, INK.pink, 1);
-  field.line(d.t, d.beta.map((b) => -b), INK.pink, 1);
+  const field = plot(1, [-high, high]);
+  field.line('sdf', range, [0, 0], INK.grey, 0.7);
+  field.line('beta', d.t, d.beta, INK.pink, 1);
+  field.line('beta', d.t, d.beta.map((b) => -b), INK.pink, 1);
   const densest = Math.max(...d.sigma.filter((_, i) => d.t[i] >= range[0] && d.t[i] <= range[1]), 1e-6);
-  field.line(d.t, d.sigma.map((v) => (0.8 * high * v) / densest), INK.wine, 1.2, [4, 2]);
-  field.line(d.t, d.sdf, INK.grey, 1.5);
+  field.line('sigma', d.t, d.sigma.map((v) => (0.8 * high * v) / densest), INK.wine, 1.2, [4, 2]);
+  field.line('sdf', d.t, d.sdf, INK.grey, 1.5);
   const half = (ray.far - ray.near) / d.t.length / 2;
-  d.t.forEach((t, i) => field.block(t - half, t + 2 * half, -high, -0.84 * high, d.along[i]));
-  if (on('samples')) s.t.forEach((t, i) => field.dot(t, s.sdf[i], INK.black));
-  field.frame(width < 330 ? 's, \u00b1\u03b2, \u03c3 dashed, colour' : `signed distance s of the field, \u00b1\u03b2; dashed: \u03c3, at most ${densest > 1e-6 ? short(densest) : 0}; below: its colour`, [-high, 0, high]);
+  d.t.forEach((t, i) => field.at.block(t - half, t + 2 * half, -high, -0.84 * high, d.along[i]));
+  if (on('samples')) s.t.forEach((t, i) => field.dot('sdf', t, s.sdf[i]));
+  field.frame(width < 440 ? 's, \u00b1\u03b2, \u03c3 dashed, colour' : `signed distance s of the field, \u00b1\u03b2; dashed: \u03c3, at most ${densest > 1e-6 ? short(densest) : 0}; below: its colour`, [-high, 0, high]);
 
-  const light = axes(g, x, top + 2 * (tall + gap), width, tall, range, [0, 1.08]);
-  light.line(d.t, d.trans, INK.green, 1.2);
+  const light = plot(2, [0, 1.08]);
+  light.line('T', d.t, d.trans, INK.green, 1.2);
   const peak = Math.max(...d.weights, 1e-6);
-  light.line(d.t, d.weights.map((v) => (0.5 * v) / peak), INK.grey, 1.5);
+  light.line('w', d.t, d.weights.map((v) => (0.5 * v) / peak), INK.grey, 1.5);
   if (on('w')) {
-    s.t.forEach((t, i) => light.upright(t, INK.orange, 3, [], s.weights[i], 0));
-    light.upright(s.depth, INK.black, 1.5); light.upright(d.depth, INK.black, 1.5, [3, 3]);
-    if (ray.posed) drawPosed(light, ray, range);
+    s.t.forEach((t, i) => light.upright('w', t, INK.orange, 3, [], s.weights[i]));
+    light.upright('depth', s.depth, INK.black, 1.5); light.upright('depth', d.depth, INK.black, 1.5, [3, 3]);
+    if (ray.posed) drawPosed(light.at, ray, range);
   }
   light.frame(width < 330 ? 'light: T, w; dense w grey' : 'light: T, w of the samples; dense w in grey, its peak at a half', [0, 0.5, 1]);
   g.textAlign = 'center'; g.fillStyle = '#444';
   for (const t of niceTicks(range)) g.fillText(String(t), light.X(t), height - 24);
   g.fillText('distance from the camera, world units', x + width / 2, height - 8);
-  return { range, inverse: light.inverse };
+  const plotAt = (y) => lines[Math.min(2, Math.max(0, Math.floor((y - top + gap / 2) / (tall + gap))))];
+  return { x, width, range, inverse: light.inverse, curveAt: (at) => nearestCurve(plotAt(at[1]), at) };
 }
 
 // The true depth, and on it and on that of the samples how far the normals face the camera: 1, straight at it.
@@ -223,12 +278,21 @@ function chosen(ray, t, c) {
   return [i, k];
 }
 
-// A curve with the law of this ray's proposal and sampler.
+// A curve with the law and the place of this ray's proposal and sampler.
 function lawful(c, ray) {
-  if (c.name === 'pdf' && ray.pdf && ray.proposal !== 'cnn') return { ...c, law: `by the proposal ${ray.proposal}, which asks no network; \u03a3 p\u2096 = 1` };
-  if (c.name !== 'samples' || ray.counts) return c;
-  return { ...c, law: ray.pdf ? 'drawn through the kept bins, which are no strata here' : 'placed without a proposal' };
+  const by = { pdf: ray.proposal, samples: ray.sampler }[c.name];
+  return { ...c, ...ELSEWHERE.find((e) => e.curve === c.name && e.by === by) };
 }
+
+// The expected depth, and how far it is from that of dense samples.
+function depths({ samples, truth }) {
+  const [own, dense, off] = [samples.depth, truth.depth, Math.abs(samples.depth - truth.depth)].map((d) => fixed(d));
+  return `depth ${own}, dense ${dense}, off ${off}`;
+}
+
+// Whether what is at a pixel of one picture is there in the other: of one person, by one camera.
+const HEAD = ['moment', 'seed', 'trunc', 'other', 'blend', 'coarse', 'yaw', 'pitch'];
+const sameHead = (asked, other) => HEAD.every((name) => asked[name] === other[name]);
 
 function costs(told, ray) {
   const { proposed = 0, trace = 0 } = told.spent, dense = ray ? `, where dense takes ${ray.dense}` : '';
@@ -238,14 +302,16 @@ function costs(told, ray) {
 
 function render({ model, el }) {
   const root = styled(el), ask = asker(model, root, draw);
-  const view = { stage: ask.now().step - 1, zoomed: true, pinned: null, curve: named(OF_STAGE[ask.now().step - 1]), t: null, timer: null };
+  const view = { stage: ask.now().step - 1, zoomed: true, pinned: null, pinnedOf: null, curve: named(OF_STAGE[ask.now().step - 1]), t: null, timer: null };
   const picture = element('canvas', { width: 288, height: 288, 'aria-label': `picture: click a pixel${turns(model) ? ', drag to turn' : ''}`, style: 'cursor: crosshair' });
-  const plots = element('canvas', { width: 600, height: 430, 'aria-label': 'what lies along the ray' });
+  const plots = element('canvas', { width: 600, height: 430, 'aria-label': 'what lies along the ray: click a curve for its formula', style: 'cursor: crosshair' });
   const second = element('canvas', { width: 144, height: 144, 'aria-label': 'the same in normals', hidden: '' });
   const scale = element('div', { class: 'quiet', style: 'display: flex; gap: 5px; align-items: center; min-height: 1.4em' }), spent = element('div', { class: 'quiet' });
+  const depth = element('div', { class: 'quiet', style: 'min-height: 1.4em', 'data-said': 'depth' });
   const help = element('div', { class: 'quiet', hidden: '' }, keysOf(model));
   const { groups, box, refresh, reset } = controls(model, ask);
-  const formula = formulas(CURVES, (c) => { view.curve = c; view.stage = Math.max(view.stage, c.stage); draw(); });
+  const show = (c) => { view.curve = c; view.stage = Math.max(view.stage, c.stage); draw(); };
+  const formula = formulas(CURVES, show);
   const step = element('span', { class: 'quiet', style: 'min-width: 9em; display: inline-block' });
   const pin = press('pin', 'keep this ray beside the next (P)', () => act.pin());
   const zoom = press('zoom', 'around the surface, or the whole ray (Z)', () => act.zoom());
@@ -258,7 +324,7 @@ function render({ model, el }) {
   const act = {
     step: (by) => { view.stage = (view.stage + by + STAGES.length) % STAGES.length; view.curve = named(OF_STAGE[view.stage]); draw(); },
     zoom: () => { view.zoomed = !view.zoomed; draw(); },
-    pin: () => { view.pinned = view.pinned ? null : rayNow(); draw(); },
+    pin: () => { Object.assign(view, { pinned: view.pinned ? null : rayNow(), pinnedOf: view.lastOf }); draw(); },
     reset: () => { Object.assign(view, { stage: begun.step - 1, curve: named(OF_STAGE[begun.step - 1]), zoomed: true, pinned: null }); reset(); draw(); },
     play: () => {
       clearInterval(view.timer);
@@ -293,16 +359,17 @@ function render({ model, el }) {
       }
     }
     mark(x * picture.width, y * picture.height, '#000');
-    if (view.pinned) mark(((view.pinned.pixel[1] + 0.5) / view.side) * picture.width, ((view.pinned.pixel[0] + 0.5) / view.side) * picture.height, INK.orange);
+    if (view.pinned && sameHead(told.asked, view.pinnedOf)) mark(((view.pinned.pixel[1] + 0.5) / view.side) * picture.width, ((view.pinned.pixel[0] + 0.5) / view.side) * picture.height, INK.orange);
   }
 
   function drawPlots(ray) {
     const g = plots.getContext('2d');
     g.clearRect(0, 0, plots.width, plots.height);
     if (!ray) return;
-    const boxes = view.pinned ? [[view.pinned, 'pinned,'], [ray, 'now,']] : [[ray, '']];
-    const width = (plots.width - 40 * boxes.length - 8) / boxes.length;
-    view.drawn = boxes.map(([r, title], i) => drawRay(g, { x: 40 + i * (width + 40), width, height: plots.height, title }, r, view));
+    const told = model.get('told'), late = told.ray ? '' : ', before the drag', turned = view.pinned && !sameHead(told.asked, view.pinnedOf);
+    const boxes = view.pinned ? [[view.pinned, turned ? 'pinned before a turn,' : 'pinned,', ''], [ray, 'now,', late]] : [[ray, '', late]];
+    const width = (plots.width - 40 * boxes.length - 8) / boxes.length, range = stretchOf(boxes.map(([r]) => r), view.zoomed);
+    view.drawn = boxes.map(([r, title, late], i) => drawRay(g, { x: 40 + i * (width + 40), width, height: plots.height, range, title, late }, r, view));
   }
 
   function drawFormula(ray) {
@@ -313,7 +380,9 @@ function render({ model, el }) {
 
   function draw() {
     const told = model.get('told'), asked = ask.now(), ray = rayNow();
-    view.last = ray;
+    if (told.ray) Object.assign(view, { last: ray, lastOf: told.asked });
+    const pinned = view.pinned ? `; pinned: ${depths(view.pinned)}` : '';
+    depth.textContent = ray ? `${told.ray ? '' : 'before the drag: '}${depths(ray)}${pinned}` : '';
     if (!asked.moving) view.side = told.side;
     scale.replaceChildren(element('span', {}, told.shown), ...rampOf(told));
     spent.textContent = costs(told, ray);
@@ -333,11 +402,19 @@ function render({ model, el }) {
     left: () => ask({ moving: 0 }),
     clicked: (x, y) => ask(pixelAt(x, y)),
   });
+  const placeOn = (e) => {
+    const r = plots.getBoundingClientRect();
+    return [((e.clientX - r.left) / r.width) * plots.width, ((e.clientY - r.top) / r.height) * plots.height];
+  };
+  plots.addEventListener('click', (e) => {
+    const at = placeOn(e), on = (view.drawn || []).find(({ x, width }) => x <= at[0] && at[0] <= x + width);
+    const name = on && on.curveAt(at);
+    if (name) show(named(name));
+  });
   plots.addEventListener('pointermove', (e) => {
-    const r = plots.getBoundingClientRect(), x = ((e.clientX - r.left) / r.width) * plots.width;
     const on = view.drawn && view.drawn[view.drawn.length - 1];
     if (!on) return;
-    const [t] = on.inverse([x, 0]);
+    const [t] = on.inverse(placeOn(e));
     if (t < on.range[0] || t > on.range[1]) return;
     view.t = t;
     drawFormula(rayNow());
@@ -367,7 +444,7 @@ function render({ model, el }) {
   const beside = ['run', 'picture', 'camera', 'sampler'].flatMap((place) => groups.get(place) || []);
   const left = element('div', { style: 'width: 288px' }, picture, scale, second, spent, ...beside);
   box.style.marginTop = '8px';
-  const right = element('div', { style: 'flex: 1 1 min(420px, 100%); min-width: 0' }, bar, help, plots, formula.names, formula.box, box);
+  const right = element('div', { style: 'flex: 1 1 min(420px, 100%); min-width: 0' }, bar, help, plots, depth, formula.names, formula.box, box);
   root.append(element('div', { class: 'row' }, left, right));
   draw();
   watch.observe(root);

@@ -195,7 +195,7 @@ def inspector_settings(g: Generator, moments: tuple[int, ...] = ()) -> tuple[Set
         ),
         _choice('sampler', s.kind, SAMPLERS, 'sampler', 'how samples are drawn'),
         _choice('policy', s.policy, POLICIES, 'sampler', 'how many samples each ray gets'),
-        _turn('tau', s.tau, 0.5, 1, 0.005, 'sampler', 'mass of the kept bins (Eq. 9)', label='τ'),
+        _turn('tau', s.tau, 0.5, 1, 0.001, 'sampler', 'mass of the kept bins (Eq. 9)', label='τ'),
         _turn('samples', s.samples, 4, 64, 1, 'sampler', 'on a ray, of paper and empty; boosted: twice'),
         _turn('per_bin', s.per_bin, 0.5, 6, 0.5, 'sampler', 'samples a kept bin, of need', label='per bin'),
     )
@@ -604,7 +604,7 @@ def _ray_figure(inspector: Inspector):
     import matplotlib.pyplot as plt
 
     ray, step = inspector.told['ray'], inspector.asked['step']
-    fig = plt.figure(figsize=(12.8, 4.8), layout='constrained')
+    fig = plt.figure(figsize=(12.8, 5), layout='constrained')
     left, right = fig.subfigures(1, 2, width_ratios=(1, 2.2))
     _draw_pictures(left, inspector)
     axes = right.subplots(3, 1, sharex=True)
@@ -659,7 +659,14 @@ def _costs(told: dict) -> str:
     worth = f'{told["in_vain"]:.0%} of the samples in vain'
     if 'psnr' in told:
         worth += f', {told["psnr"]:.1f} dB'
-    return '\n'.join(filter(None, (f'pixel {column}, {row}', spent, worth, told['ray']['empty'])))
+    lines = f'pixel {column}, {row}', _depths(told['ray']), spent, worth, told['ray']['empty']
+    return '\n'.join(filter(None, lines))
+
+
+def _depths(ray: dict) -> str:
+    "The expected depth, and how far it is from that of dense samples."
+    own, dense = ray['samples']['depth'], ray['truth']['depth']
+    return f'depth {own:.4f}, dense {dense:.4f}, off {abs(own - dense):.4f}'
 
 # %% ../nbs/19_inspector.ipynb #19a0a027
 def _draw_told(ax, ray: dict, step: int):

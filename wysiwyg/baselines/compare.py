@@ -55,6 +55,9 @@ def flicker_of(strip: Tensor) -> float:  # [1, 3, N, R]
     return strip.diff(n=2, dim=2).abs().mean().item()
 
 # %% ../../nbs/baselines/b04_compare.ipynb #b04c000f
+_TURNS = [{'yaw': yaw, 'y': y} for yaw in (-0.6, -0.3, 0.0, 0.3, 0.6) for y in (0.4, 0.5, 0.6)]
+
+
 def _linked_settings() -> tuple[Setting, ...]:
     row = 'of the strips, share of the height; or click a picture'
     return (
@@ -99,6 +102,10 @@ class Linked(Live):
             pictures += [sheet(x, cols=1).tobytes() for x in (picture, strip)]
         self.people, self.whose = people, whose
         return {'systems': told, 'views': len(PATH), 'reach': float(PATH[-1])}, b''.join(pictures)
+
+    def html(self, states: list[dict] = None) -> str:
+        "As of every drawing; by default it has five cameras and three rows."
+        return super().html(_TURNS if states is None else states)
 
     def figure(self):
         return _linked_figure(self)
