@@ -598,7 +598,7 @@ def test_a_pinned_ray_is_marked_where_it_is_and_shares_the_axis(page, tmp_path):
     assert (pinned[0], now[0]) == ('pinned, pixel 25, 32', 'now, pixel 38, 32')
     answered(page, lambda: page.locator('.wy').press('Shift+ArrowLeft'))
     assert not inked(page, 0, '#d55e00')  # another place of the head
-    assert 'pinned before a turn, pixel 25, 32' in page.evaluate('said')
+    assert 'pinned, another head or side, pixel 25, 32' in page.evaluate('said')
     answered(page, lambda: page.locator('.wy').press('Shift+ArrowRight'))
     assert inked(page, 0, '#d55e00')
     assert not page.complaints

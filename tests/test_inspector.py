@@ -256,6 +256,7 @@ def elsewhere() -> dict[tuple[str, str], list[str]]:
 
 def test_other_proposals_and_samplers_name_cells_of_their_own():
     others = {('pdf', name) for name in PROPOSALS} | {('samples', name) for name in SAMPLERS}
+    others |= {('kept', 'unfiltered')}
     assert elsewhere().keys() == others - {('pdf', 'cnn'), ('samples', 'robust')}
     for lesson, cell, code in elsewhere().values():
         assert_computed_there(lesson, cell, code, f'def {code}(')
@@ -279,7 +280,7 @@ def test_what_is_named_computes_it_there_and_not_by_default(g, curve, by):
     start = {s.name: s.start for s in inspector_settings(g)} | {'moving': 1}
     lesson, _, code = elsewhere()[curve, by]
     place = lesson.split('_', 1)[1], code
-    setting = {'pdf': 'proposal', 'samples': 'sampler'}[curve]
+    setting = 'proposal' if curve == 'pdf' else 'sampler'
     assert place in called(g, start | {setting: by})
     assert place not in called(g, start)
 

@@ -398,6 +398,41 @@ def test_gradients_of_planes_are_owned_or_atomic(threads, owned, schedule, monke
     agree(answered(f, *x, how=how), answered(*double_all(f, *x)))
 
 
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != 'x86_64', reason='names of other processors')
+@pytest.mark.parametrize('march, floats', [('x86-64', 4), ('x86-64-v3', 8), ('x86-64-v4', 16)])
+def test_the_compiler_says_how_large_a_register_is(march, floats, monkeypatch):
+    monkeypatch.setattr(K, '_FLAGS', (f'-march={march}',))
+    assert K.simd_floats.__wrapped__() == floats
+
+
+@pytest.fixture(params=[4, 8, 16])
+def registers(request, monkeypatch):
+    "NEON's, AVX's and AVX-512's; of larger ones than it has the compiler makes several."
+    for module in (K, F):
+        monkeypatch.setattr(module, 'simd_floats', lambda: request.param)
+    return request.param
+
+
+@needs_compiler
+def test_the_field_in_registers_of_every_size(registers):
+    f, x = mlp(), march(23, 7)
+    assert F.FieldHow.forward('cpu').wide == registers
+    agree(answered(f, *x, impl='cpu'), answered(*double_all(f, *x)))
+
+
+@needs_compiler
+@pytest.mark.parametrize('channels', [12, 16, 48])
+def test_a_lookup_in_registers_of_every_size(registers, channels):
+    planes, x = torch.randn(2, 3, channels, 9, 11, requires_grad=True), points(2, 37)
+    exact = planes.detach().double().requires_grad_()
+    got, want = Ops('cpu').sample_planes(planes, x), Ops('torch').sample_planes(exact, x.double())
+    close(got, want, 'sample_planes')
+    got.sum().backward()
+    want.sum().backward()
+    close(planes.grad, exact.grad, 'triplane_backward')
+
+
 def test_all_who_read_the_same_planes_share_one_gradient(backend):
     "Also after a pass that was abandoned before it came to the planes, and when a graph is used twice."
     f, (planes, x, dirs) = mlp().requires_grad_(), march(6, 3)

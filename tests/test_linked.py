@@ -144,7 +144,6 @@ def test_a_page_by_default_has_cameras_and_rows(linked):
     page = linked.html()
     known = json.loads(page.split('id="known">')[1].split('</script>')[0])
     asked = [answer['asked'] for answer in known['answers']]
-    assert 'Recorded states: 15.' in page and len(page) < 2_000_000
     assert {a['yaw'] for a in asked} == {-0.6, -0.3, 0.0, 0.3, 0.6}
     assert {a['y'] for a in asked} == {0.4, 0.5, 0.6}
 

@@ -34,7 +34,7 @@ __device__ float relu(float x)
 __device__ float soft(float x) { return fmaxf(x, 0.f)+LOG1P(expf(-fabsf(x))); }      // NaN by its second term
 // the ranges of A3.3
 __device__ float to_color(float x) { return 1.002f/(1+expf(-x))-.001f; }
-__device__ float tanh2(float x) { return 1-2/(1+expf(4*x)); }                      // tanh 2x, sixteen at once
+__device__ float tanh2(float x) { return 1-2/(1+expf(4*x)); }                   // tanh 2x, a register at once
 __device__ float to_beta(float pre, float beta_init, float beta_min)
 {
     return beta_init+tanh2(pre)*(beta_init-beta_min);
@@ -100,7 +100,7 @@ struct Points { const float *points, *dirs; const long long* image; unsigned fir
 __device__ unsigned place(const Points& q, int p) { return q.first+p < q.end ? q.first+p : q.end-1; }
 """
 PARTS['answer'] = r"""
-// x itself, its sines, its cosines. One loop for each: so a CPU makes sixteen sines at once
+// x itself, its sines, its cosines. One loop for each: so a CPU makes a register of sines at once
 template<int FREQ, bool DIRS> __device__ void encode(const Points& q, float* rows, int stride, float* scratch)
 {
     float *s = scratch, *c = scratch+3*P;
@@ -399,7 +399,7 @@ class FieldHow:
     def forward(cls, backend: str) -> 'FieldHow':
         if backend == 'cpu':
             wide = simd_floats()
-            return cls('cpu', 16 if wide == 16 else 32, 1, 8, wide, True)  # as fast as any that was tried
+            return cls('cpu', 16 if wide == 16 else 32, 1, 8, wide, True)  # as fast as any of 8 and 16
         return cls('cuda', 32, 128, 8, 4, torch.are_deterministic_algorithms_enabled())
 
     def on_tensor_cores(self) -> 'FieldHow':

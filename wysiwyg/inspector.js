@@ -114,11 +114,13 @@ const CURVES = [
 // What other proposals and samplers have in place of a curve's law, lesson, cell and code.
 const ELSEWHERE = [
   { curve: 'pdf', by: 'maxpool', lesson: '09_proposal', cell: '69522ce2', code: 'maxpool_pdf',
-    law: 'p: the largest P of the 3 \u00d7 3 probe pixels and 3 bins around, over their sum; \u03a3 p\u2096 = 1' },
+    law: 'p: the largest P of 3 \u00d7 3 probe pixels and 3 bins, interpolated between probe pixels, over their sum; \u03a3 p\u2096 = 1' },
   { curve: 'pdf', by: 'sdf', lesson: '09_proposal', cell: '28bff8d7', code: 'sdf_pdf',
     law: 'p: weights of the probe\u2019s distances, interpolated between its pixels; \u03a3 p\u2096 = 1' },
   { curve: 'pdf', by: 'oracle', lesson: '09_proposal', cell: '69522ce2', code: 'oracle_pdf',
     law: 'p: weights of dense rays, blurred, without the smallest; \u03a3 p\u2096 = 1' },
+  { curve: 'kept', by: 'unfiltered', lesson: '10a_samplers', cell: 'cf3d71df', code: 'draw_unfiltered',
+    law: 'all bins, whatever \u03c4 is' },
   { curve: 'samples', by: 'unstratified', lesson: '10a_samplers', cell: 'cf3d71df', code: 'draw_unstratified',
     law: 'each at a random place of the kept bins, which are no strata here' },
   { curve: 'samples', by: 'unfiltered', lesson: '10a_samplers', cell: 'cf3d71df', code: 'draw_unfiltered',
@@ -128,7 +130,7 @@ const ELSEWHERE = [
   { curve: 'samples', by: 'uniform', lesson: '07a_volrend', cell: '636d9d05', code: 'uniform_samples',
     law: 't = near + (i + u) / S \u00b7 (far \u2212 near), for sample i of S from 0; u random in [0, 1)' },
   { curve: 'samples', by: 'two_pass', lesson: '10a_samplers', cell: '8f6000c5', code: 'two_pass',
-    law: 'some at even steps, the others where these saw light; shown are the middles between neighbours' },
+    law: 'some one in each of even stretches, the others where these saw light; shown are the middles between neighbours' },
   { curve: 'samples', by: 'root', lesson: '10a_samplers', cell: '5e1fd02c', code: 'secant_surface',
     law: 'around the first change of sign of s, at even steps' },
 ];
@@ -280,7 +282,7 @@ function chosen(ray, t, c) {
 
 // A curve with the law and the place of this ray's proposal and sampler.
 function lawful(c, ray) {
-  const by = { pdf: ray.proposal, samples: ray.sampler }[c.name];
+  const by = { pdf: ray.proposal, kept: ray.sampler, samples: ray.sampler }[c.name];
   return { ...c, ...ELSEWHERE.find((e) => e.curve === c.name && e.by === by) };
 }
 
@@ -367,7 +369,7 @@ function render({ model, el }) {
     g.clearRect(0, 0, plots.width, plots.height);
     if (!ray) return;
     const told = model.get('told'), late = told.ray ? '' : ', before the drag', turned = view.pinned && !sameHead(told.asked, view.pinnedOf);
-    const boxes = view.pinned ? [[view.pinned, turned ? 'pinned before a turn,' : 'pinned,', ''], [ray, 'now,', late]] : [[ray, '', late]];
+    const boxes = view.pinned ? [[view.pinned, turned ? 'pinned, another head or side,' : 'pinned,', ''], [ray, 'now,', late]] : [[ray, '', late]];
     const width = (plots.width - 40 * boxes.length - 8) / boxes.length, range = stretchOf(boxes.map(([r]) => r), view.zoomed);
     view.drawn = boxes.map(([r, title, late], i) => drawRay(g, { x: 40 + i * (width + 40), width, height: plots.height, range, title, late }, r, view));
   }
