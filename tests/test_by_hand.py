@@ -295,7 +295,7 @@ def test_a_page_by_default_goes_back_and_on(pressed, steps):
 def test_a_page_of_the_longest_game_goes_back_alone():
     live = ByHand()
     live.asked['history'] = Move('B').text * by_hand._LONGEST  # nobody plays it
-    assert max(len(state['history']) for state in live.around()) == 4 * (by_hand._LONGEST - 1)
+    assert max(len(state['history']) for state in live.usual_states()) == 4 * (by_hand._LONGEST - 1)
 
 
 def test_texts_are_settings_of_a_live():

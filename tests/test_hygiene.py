@@ -141,24 +141,14 @@ def size_faults(nb: dict, size: int) -> list[str]:
     return out
 
 
-def speaks(statement: ast.stmt) -> bool:
-    "Does a cell that ends so surely show something? Calls may return None, save those that print."
+def speaks(statement: ast.stmt, calls: tuple[str, ...]) -> bool:
+    "Is it a value that is there to be seen? Calls may return None, save those named."
     if not isinstance(statement, ast.Expr):
         return False
     value = statement.value
     if isinstance(value, ast.Call):
-        return isinstance(value.func, ast.Name) and value.func.id in ('print', 'show', 'display')
+        return isinstance(value.func, ast.Name) and value.func.id in calls
     return not (isinstance(value, ast.Constant) and value.value is None)
-
-
-def unseen(statement: ast.stmt) -> bool:
-    "Is it a picture or a value that nobody sees, since it is not the last of its cell?"
-    if not isinstance(statement, ast.Expr):
-        return False
-    value = statement.value
-    if isinstance(value, ast.Call):
-        return isinstance(value.func, ast.Name) and value.func.id == 'show'
-    return not isinstance(value, ast.Constant)
 
 
 def output_faults(nb: dict) -> list[str]:
@@ -176,9 +166,11 @@ def output_faults(nb: dict) -> list[str]:
             out.append(f'stderr output: {code[:60]!r}')
         body = parse(code).body
         silent = code.rstrip().endswith(';') or skipped(code)
-        if body and not kinds and not silent and speaks(body[-1]):
+        if body and not kinds and not silent and speaks(body[-1], ('print', 'show', 'display')):
             out.append(f'not run: {code[:60]!r}')
-        out += [f'not the last of its cell: {ast.unparse(s)[:60]!r}' for s in body[:-1] if unseen(s)]
+        out += [
+            f'not the last of its cell: {ast.unparse(s)[:60]!r}' for s in body[:-1] if speaks(s, ('show',))
+        ]
     return out
 
 

@@ -358,16 +358,12 @@ class ByHand(Live):
         history = self.asked['history']
         return [{'history': history[:n]} for n in range(0, len(history), 4)]
 
-    def html(self, states: list[dict] = None) -> str:
-        "As of every drawing; by default with `around`, so that it can be played and undone."
-        return super().html(self.around() if states is None else states)
-
-    def around(self, most: int = 12) -> list[dict]:
-        "No step, the last steps until now, and as many to come in which both move."
+    def usual_states(self) -> list[dict]:
+        "No step, the last dozen until now, and a dozen to come in which both move."
         history = self.asked['history']
         now = len(history) // 4
-        way = history + min(most, _LONGEST - now) * self._move('B')
-        steps = {0, *range(max(0, now - most), len(way) // 4 + 1)} - {now}
+        way = history + min(12, _LONGEST - now) * self._move('B')
+        steps = {0, *range(max(0, now - 12), len(way) // 4 + 1)} - {now}
         return [{'history': way[: 4 * n]} for n in sorted(steps)]
 
     def figure(self):

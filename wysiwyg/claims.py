@@ -29,16 +29,20 @@ def recorded(study: str) -> dict[str, float]:
 
 
 def learned(start: str, end: str, *metrics: str) -> dict[str, dict[str, float]]:
-    "For each metric what recorded evaluations say: of the untrained start, of the end, and of the floor."
-    before, after = recorded(start), recorded(end)
-    return {
-        name: {
-            'untrained': before[f'eval/{name}'],
-            'trained': after[f'eval/{name}'],
-            'floor': after[f'floor/{name}'],
-        }
-        for name in metrics
-    }
+    """Columns 'untrained', 'trained' and 'floor' of recorded evaluations, with a number for each metric.
+
+    ValueError where one of them was not recorded."""
+    columns = {'untrained': (start, 'eval'), 'trained': (end, 'eval'), 'floor': (end, 'floor')}
+    found = {}
+    for title, (study, group) in columns.items():
+        rows, names = recorded(study), {metric: f'{group}/{metric}' for metric in metrics}
+        lacking = [name for name in names.values() if name not in rows]
+        if lacking:
+            raise ValueError(
+                f'data/results/{study}.json holds no {lacking[0]!r}: wysiwyg eval --record {study}'
+            )
+        found[title] = {metric: rows[name] for metric, name in names.items()}
+    return found
 
 
 def missing(studies: tuple[str, ...]) -> list[str]:

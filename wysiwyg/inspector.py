@@ -590,9 +590,8 @@ class Inspector(Live):
         if self.asked['moving']:
             self.ask(moving=0)
 
-    def html(self, states: list[dict] = None) -> str:
-        "As of every drawing; by default it has a grid of pixels."
-        return super().html(_GRID if states is None else states)
+    def usual_states(self) -> list[dict]:
+        return _GRID
 
     def figure(self):
         self.rest()

@@ -113,9 +113,14 @@ class Live(ABC):
         self.rest()
         return _png_of(self.figure())
 
-    def html(self, states: list[dict] = ()) -> str:
-        "A page for any browser, without a kernel: the last answer, and one for each of `states`."
+    def usual_states(self) -> list[dict]:
+        "What a page without a kernel answers beside the last question, unless it is told."
+        return []
+
+    def html(self, states: list[dict] = None) -> str:
+        "A page for any browser, without a kernel: the last answer, and those of `states`, or of the usual."
         self.rest()
+        states = self.usual_states() if states is None else states
         return page_source(self, _recorded(self, states), 'recordedModel')
 
     def _repr_mimebundle_(self, **_):

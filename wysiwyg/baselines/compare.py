@@ -103,9 +103,8 @@ class Linked(Live):
         self.people, self.whose = people, whose
         return {'systems': told, 'views': len(PATH), 'reach': float(PATH[-1])}, b''.join(pictures)
 
-    def html(self, states: list[dict] = None) -> str:
-        "As of every drawing; by default it has five cameras and three rows."
-        return super().html(_TURNS if states is None else states)
+    def usual_states(self) -> list[dict]:
+        return _TURNS
 
     def figure(self):
         return _linked_figure(self)
