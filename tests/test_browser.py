@@ -574,6 +574,10 @@ def test_a_click_on_a_curve_opens_its_formula(page, tmp_path):
         page.locator('.wy canvas').nth(PLOTS).click(position={'x': x + 0.5, 'y': y + 0.5})
         opened = page.locator('button[data-formula][aria-pressed=true]')
         assert opened.get_attribute('data-formula') == name, (name, x, y)
+    ink, begin, _ = LINES['pdf']
+    for x, y in inked(page, PLOTS, ink, begin, 0.28)[::20]:  # also over the probe's line; above the strata
+        page.locator('.wy canvas').nth(PLOTS).click(position={'x': x + 0.5, 'y': y + 0.5})
+        assert opened.get_attribute('data-formula') == 'pdf', (x, y)
     assert not page.complaints
 
 

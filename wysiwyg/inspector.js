@@ -156,13 +156,13 @@ function awayFrom(line, [x, y]) {
   return Math.min(...parts);
 }
 
-// Whose line is nearest to a place, in its plot. An area counts as a line that is so many pixels away.
+// Whose line is nearest to a place, in its plot; the last drawn of several, which is seen. An area counts as a line that is so many pixels away.
 const AREA = 12;
 function nearestCurve(lines, at) {
   const within = ([[left], [right]]) => (left <= at[0] && at[0] <= right ? AREA : Infinity);
   const away = lines.map(({ points, area, r = 0 }) => (area ? within(points) : awayFrom(points, at) - r));
   const least = Math.min(...away);
-  return least < Infinity ? lines[away.indexOf(least)].name : null;
+  return least < Infinity ? lines[away.lastIndexOf(least)].name : null;
 }
 
 function niceTicks([a, b]) {

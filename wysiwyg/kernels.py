@@ -128,11 +128,16 @@ def _machine() -> str:
     return platform.machine() + (flags[0] if flags else platform.processor()) + version
 
 
-@functools.cache
 def simd_floats() -> int:
     "Floats that the compiler puts into one SIMD register of this processor: 16 of AVX-512, 8 of AVX, else 4."
-    said = _asked([*_cxx(), *_FLAGS, '-dM', '-E', '-x', 'c++', os.devnull]).stdout
-    return 16 if '__AVX512F__' in said else 8 if '__AVX__' in said else 4
+    known = _macros((*_cxx(), *_FLAGS))
+    return 16 if '__AVX512F__' in known else 8 if '__AVX__' in known else 4
+
+
+@functools.cache
+def _macros(compiling: tuple[str, ...]) -> str:
+    "What a compiler defines under its flags."
+    return _asked([*compiling, '-dM', '-E', '-x', 'c++', os.devnull]).stdout
 
 # %% ../nbs/11_kernels.ipynb #a4e1803d
 def _header() -> Path:
