@@ -35,9 +35,9 @@ from wysiwyg.judges import (
 )
 
 COMPONENTS = 32
-VARIANCE = 100.0  # of true heads, over all features
+VARIANCE = 100.0  # of true pictures, over all features
 BATCH = 32
-KEPT = 40  # heads that only tell how well the others were learned
+KEPT = 40  # that only tell how well the others were learned
 
 
 def traits(person: Person, camera: Camera) -> np.ndarray:
@@ -59,20 +59,13 @@ def importance(count: int) -> Tensor:  # [count]
     return out / out.mean()
 
 
-class Heads:
-    "Pictures, depths and traits of a set, and batches of either kind."
+class Known:
+    """Pictures, depths and traits of a set, and batches of either kind.
 
-    def __init__(self, config: HeadsConfig):
-        path, model = render_heads(config), load_head_model()
-        known = truth(path)
-        n = len(known['depth'])
-        self.images = Dataset(path).images(torch.arange(n))
-        self.depth = torch.from_numpy(known['depth'])
-        self.mask = torch.from_numpy(known['mask']) / 255
-        self.label = torch.from_numpy(known['labels'])
-        people = [traits(sample_person(model, config.seed, i), head_camera(config, i)) for i in range(n)]
-        told = torch.from_numpy(np.stack(people))
-        self.traits = (told - told.mean(0)) / told.std(0).clamp_min(1e-6)
+    images uint8 [N, 3, 64, 64], depth and mask [N, 64, 64], label [N, 25], traits [N, T] of unit variance,
+    weight [T]: how much each trait counts."""
+
+    def set_bumps(self):
         banks = [bumps((64, SIDE, SIDE), i, width) for i, width in enumerate((2, 3, 4, 6))]
         self.bumps = torch.cat(banks)
 
@@ -101,14 +94,42 @@ class Heads:
         return depth_normals(depth, self.mask[index], Camera.from_label(self.label[index])).float()
 
 
-def train(heads: Heads, kind: str, epochs: int, seed: int) -> HeadNet:
+class Heads(Known):
+    "The heads of a configuration."
+
+    def __init__(self, config: HeadsConfig):
+        path, model = render_heads(config), load_head_model()
+        known = truth(path)
+        n = len(known['depth'])
+        self.images = Dataset(path).images(torch.arange(n))
+        self.depth = torch.from_numpy(known['depth'])
+        self.mask = torch.from_numpy(known['mask']) / 255
+        self.label = torch.from_numpy(known['labels'])
+        people = [traits(sample_person(model, config.seed, i), head_camera(config, i)) for i in range(n)]
+        told = torch.from_numpy(np.stack(people))
+        self.traits = (told - told.mean(0)) / told.std(0).clamp_min(1e-6)
+        self.weight = importance(self.traits.shape[1])
+        self.set_bumps()
+
+
+def networks(known: Known, epochs: int, seed: int) -> dict[str, Tensor]:
+    "Both networks' tensors, as '<kind>.<name>'."
+    tensors = {}
+    for kind in ('picture', 'normal'):
+        state = train(known, kind, epochs, seed).state_dict()
+        floats = {name: x for name, x in state.items() if x.is_floating_point()}
+        tensors |= {f'{kind}.{name}': x for name, x in floats.items()}
+    return tensors
+
+
+def train(known: Known, kind: str, epochs: int, seed: int) -> HeadNet:
     "Regression of all traits; the last linear map is thrown away."
     torch.manual_seed(seed)
-    weight = importance(heads.traits.shape[1])
+    weight = known.weight
     net = HeadNet()
     read = nn.Linear(96, len(weight))
     both = nn.Sequential(net, read).to(memory_format=torch.channels_last)
-    rows = len(heads.depth) - KEPT
+    rows = len(known.depth) - KEPT
     steps = epochs * (rows // BATCH)
     adam = torch.optim.AdamW(both.parameters(), weight_decay=0.05)
     course = torch.optim.lr_scheduler.OneCycleLR(adam, 3e-3, steps, pct_start=0.2)
@@ -116,27 +137,27 @@ def train(heads: Heads, kind: str, epochs: int, seed: int) -> HeadNet:
     for epoch in range(epochs):
         both.train()
         for index in torch.randperm(rows)[: rows // BATCH * BATCH].split(BATCH):
-            guess = both(heads.batch(kind, index, True))
-            loss = (weight * (guess - heads.traits[index]).square()).mean()
+            guess = both(known.batch(kind, index, True))
+            loss = (weight * (guess - known.traits[index]).square()).mean()
             adam.zero_grad()
             loss.backward()
             adam.step()
             course.step()
-        left = unexplained(heads, kind, both.eval(), torch.arange(rows, rows + KEPT))
+        left = unexplained(known, kind, both.eval(), torch.arange(rows, rows + KEPT))
         mean, took = (weight * left).mean(), time.time() - begun
         print(f'{kind} {epoch + 1}/{epochs}: {mean:.3f} left, {took:.0f} s', flush=True)
-    return scaled(net, heads.batch(kind, torch.arange(min(2000, rows)), False))
+    return scaled(net, known.batch(kind, torch.arange(min(2000, rows)), False))
 
 
 @torch.no_grad()
-def unexplained(heads: Heads, kind: str, both: nn.Module, index: Tensor) -> Tensor:
+def unexplained(known: Known, kind: str, both: nn.Module, index: Tensor) -> Tensor:
     "Mean squared error of each trait, where 1 is its variance."
-    return (both(heads.batch(kind, index, False)) - heads.traits[index]).square().mean(0)
+    return (both(known.batch(kind, index, False)) - known.traits[index]).square().mean(0)
 
 
 @torch.no_grad()
 def scaled(net: HeadNet, x: Tensor) -> HeadNet:
-    "The same network, whose features of true heads x have the variance VARIANCE."
+    "The same network, whose features of true pictures x have the variance VARIANCE."
     net.scale.fill_((VARIANCE / net(x).var(0).sum()).sqrt())
     return net
 
@@ -166,10 +187,7 @@ def main():
     torch.set_num_threads(1)
     heads = Heads(HeadsConfig(n=a.heads, resolution=SIDE, seed=a.seed, yaw_std=0.6))
     tensors = basis(a.seed, min(2000, a.heads))
-    for kind in ('picture', 'normal'):
-        state = train(heads, kind, a.epochs, a.seed).state_dict()
-        floats = {name: x for name, x in state.items() if x.is_floating_point()}
-        tensors |= {f'{kind}.{name}': x for name, x in floats.items()}
+    tensors |= networks(heads, a.epochs, a.seed)
     command = f'python scripts/headnet.py --heads {a.heads} --epochs {a.epochs} --seed {a.seed}'
     save_tensors({name: x.half() for name, x in tensors.items()}, a.out, {'command': command})
     print(f'{a.out.name}: {a.out.stat().st_size / 1e6:.2f} MB, SHA-256 {file_sha(a.out)}')

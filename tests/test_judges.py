@@ -33,7 +33,7 @@ from wysiwyg.judges import (
     depth_at,
     depth_normals,
     front_camera,
-    head_normals,
+    normals_by_depth,
     headnet,
     headnet_path,
     judge_cameras,
@@ -309,11 +309,11 @@ def test_truth_takes_the_way_of_fakes(data):
     index = torch.tensor([5, 2])
     depth, mask = torch.from_numpy(known['depth'][index]), torch.from_numpy(known['mask'][index]) / 255
     want = depth_normals(depth, mask, Camera.from_label(data.labels[index]))
-    assert torch.equal(head_normals(data, index), want)
+    assert torch.equal(normals_by_depth(data, index), want)
     small = Dataset(data.path, resolution=32)
     coarse = depth_at(*depth_at(depth, mask, 32))
     assert torch.equal(
-        head_normals(small, index), depth_normals(*coarse, Camera.from_label(data.labels[index]))
+        normals_by_depth(small, index), depth_normals(*coarse, Camera.from_label(data.labels[index]))
     )
 
 

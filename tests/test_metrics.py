@@ -736,3 +736,18 @@ def test_recorded_command_names_what_was_measured(monkeypatch):
         'wysiwyg eval --protocol non_flatness256 --seed 3 --record flat',
     )
     assert said[1][1] == 'wysiwyg eval --n 64 --record own'
+
+
+def test_a_record_has_the_minutes_of_its_training(monkeypatch, tmp_path):
+    from wysiwyg import cli, results
+
+    said = []
+    monkeypatch.setattr(results, 'write_results', lambda name, rows, command: said.append(rows))
+    curve = [{'images': 400, 'perf/images_per_second': 4.0}, {'images': 1000, 'perf/images_per_second': 3.0}]
+    (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in curve))
+    own = dict(network=str(tmp_path / 'generator.safetensors'), record='own')
+    cli._record_scores(cli.Eval(**own), {})
+    cli._record_scores(cli.Eval(untrained=True, **own), {})
+    (tmp_path / 'metrics.jsonl').unlink()
+    cli._record_scores(cli.Eval(**own), {})
+    assert said == [[{'what': 'train/minutes', 'value': 5.0, 'unit': 'minutes'}], [], []]

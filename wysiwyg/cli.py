@@ -831,17 +831,21 @@ def _scores_of_set(a: Eval, g: Generator) -> tuple[dict[str, float], str]:
     "Every metric with its floor, and --worst if it was drawn. UsageError where too few shapes are known."
     from wysiwyg.judges import headnet, known_heads, look_at_heads
     from wysiwyg.metrics import evaluate
+    from wysiwyg.object_judges import judge_objects, known_objects, objectnet
 
-    data = _eval_data(a, g)
+    data, how = _eval_data(a, g), dict(n=a.n, seed=a.seed, progress=True)
     known = known_heads(data)
     if a.worst and known < a.n:
         mend = f'choose --n {known} or less' if known > 1 else 'leave --worst out'
         said = f'--worst looks at {a.n} heads with their truth, {data.path.name} has {known}'
         raise _UsageError(f'{said}: {mend}')
-    if known:
-        headnet()  # a damaged file is told of before pictures are made
-    scores = evaluate(g, data, n=a.n, seed=a.seed, progress=True)
-    judged = look_at_heads(g, data, n=a.n, seed=a.seed, progress=True)
+    of_objects = known_objects(data) > 0
+    if known or of_objects:  # a damaged file is told of before pictures are made
+        objectnet() if of_objects else headnet()
+    scores = evaluate(g, data, **how)
+    if of_objects:
+        return scores | judge_objects(g, data, **how), ''
+    judged = look_at_heads(g, data, **how)
     if judged:
         scores |= judged.scores()
     if not (judged and a.worst):
@@ -921,8 +925,17 @@ def _protocol_scores(a: Eval, g: Generator) -> dict[str, float]:
     return measure(a.protocol, g, _eval_data(a, g), weights, normals, a.seed, progress=True)
 
 
+def _minutes(curve: Path) -> float:
+    "What a training took, its snapshots and checkpoints included, by the pace of every line."
+    rows = [json.loads(line) for line in curve.read_text().splitlines()]
+    ends = [row['images'] for row in rows]
+    begins = [0, *ends[:-1]]
+    paces = [row.get('perf/images_per_second', math.inf) for row in rows]
+    return sum((b - a) / pace for a, b, pace in zip(begins, ends, paces)) / 60
+
+
 def _record_scores(a: Eval, scores: dict[str, float]):
-    "Metrics with their floors into data/results."
+    "Metrics with their floors into data/results, and how long `metrics.jsonl` says the training took."
     from wysiwyg.metrics import metric
     from wysiwyg.results import write_results
 
@@ -934,6 +947,9 @@ def _record_scores(a: Eval, scores: dict[str, float]):
     rows = [
         {'what': name, 'value': round(value, 4), 'unit': metric(name).unit} for name, value in scores.items()
     ]
+    curve = Path(a.network).parent / 'metrics.jsonl'
+    if a.network and curve.exists() and not a.untrained:
+        rows.append({'what': 'train/minutes', 'value': round(_minutes(curve), 1), 'unit': 'minutes'})
     write_results(a.record, rows, ' '.join(['wysiwyg eval', *options]))
 
 # %% ../nbs/21_cli.ipynb #396f3027

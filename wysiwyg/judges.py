@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'HEADNET_SHA', 'SIDES', 'depth_at', 'depth_normals', 'bumps', 'bumpy', 'without_nose', 'front_camera',
-           'true_depth', 'head_normals', 'HeadNet', 'headnet_path', 'shipped_tensors', 'at_side', 'headnet', 'relief',
-           'shape_codes', 'true_fronts', 'silhouette_overlap', 'coverage', 'precision', 'judge_cameras', 'Judged',
-           'known_heads', 'look_at_heads', 'judge_heads', 'costliest', 'shares_features']
+           'true_depth', 'normals_by_depth', 'HeadNet', 'headnet_path', 'shipped_tensors', 'at_side', 'judge_network',
+           'headnet', 'relief', 'shape_codes', 'true_fronts', 'silhouette_overlap', 'coverage', 'precision',
+           'judge_cameras', 'looked_at', 'verdict', 'Judged', 'known_heads', 'look_at_heads', 'judge_heads',
+           'costliest', 'shares_features']
 
 # %% ../nbs/16b_judges.ipynb #3ce797fe
 import math, sys
@@ -143,21 +144,23 @@ def true_depth(model: HeadModel, person: Person, camera: Camera, side: int = SID
 # %% ../nbs/16b_judges.ipynb #d3a76624
 @lru_cache(2)
 def _depths(data: Dataset) -> tuple[dict[int, int], dict[str, np.ndarray]]:
-    "Rows of the truth by number of picture, and the truth's depth and mask."
+    "Rows of the truth by number of picture, and the truth's depth, mask and cameras."
     known = truth(data.path)
     row_of = {str(name): row for row, name in enumerate(known['names'])}
     rows = {i: row_of[name] for i, name in enumerate(data.names) if name in row_of}
-    return rows, {name: known[name] for name in ('depth', 'mask')}
+    return rows, {name: known[name] for name in ('depth', 'mask', 'labels')}
 
 
-def head_normals(data: Dataset, index: Tensor) -> Tensor:  # [b] -> [b, 3, 64, 64] uint8
-    "Normals of posed heads by `depth_normals` of their true depth; KeyError where there is no truth."
+def normals_by_depth(data: Dataset, index: Tensor) -> Tensor:  # [b] -> [b, 3, 64, 64] uint8
+    "Of rendered heads or objects, by `depth_normals` of their true depth; KeyError where there is none."
     rows, known = _depths(data)
     row = [rows[int(i)] for i in index]
     depth = torch.from_numpy(known['depth'][row])
     mask = torch.from_numpy(known['mask'][row]) / 255
     seen = depth_at(depth, mask, data.resolution)  # as large as a generator for this set would see it
-    return depth_normals(*depth_at(*seen), Camera.from_label(data.camera_labels[index]))
+    posed = data.label_kind == 'camera'
+    label = data.camera_labels[index] if posed else torch.from_numpy(known['labels'][row])
+    return depth_normals(*depth_at(*seen), Camera.from_label(label))
 
 # %% ../nbs/16b_judges.ipynb #a0593158
 class HeadNet(nn.Module):
@@ -216,12 +219,16 @@ def at_side(images: Tensor) -> Tensor:  # [N, C, R, R] -> [N, C, 64, 64]
     return F.interpolate(images, size=(SIDE, SIDE), mode=mode)
 
 
-@lru_cache(2)
-def headnet(kind: str = 'picture') -> Extractor:
-    "The network of kind 'picture' or 'normal', 96 features of any side; ValueError for another kind."
+def judge_network(
+    name: str,  # of the extractor
+    kind: str,  # 'picture' or 'normal'
+    read: Callable[[], dict[str, Tensor]],  # weights of both kinds, as '<kind>.<name>'
+    sha: str,
+) -> Extractor:
+    "One of two networks, 96 features of pictures of any side; ValueError for another kind."
     if kind not in ('picture', 'normal'):
-        raise ValueError(f"headnet has the kinds 'picture' and 'normal', not {kind!r}")
-    tensors = _headnet_tensors()
+        raise ValueError(f"{name} has the kinds 'picture' and 'normal', not {kind!r}")
+    tensors = read()
     net = HeadNet().eval().requires_grad_(False)
     own = [name for name in tensors if name.startswith(kind)]
     net.load_state_dict({name.removeprefix(f'{kind}.'): tensors[name] for name in own})
@@ -229,7 +236,13 @@ def headnet(kind: str = 'picture') -> Extractor:
     def extract(images: Tensor) -> Tensor:
         return net.to(images.device)(at_side(images))
 
-    return Extractor('headnet1', None, HEADNET_SHA, extract)
+    return Extractor(name, None, sha, extract)
+
+
+@lru_cache(2)
+def headnet(kind: str = 'picture') -> Extractor:
+    "The `judge_network` that knows heads."
+    return judge_network('headnet1', kind, _headnet_tensors, HEADNET_SHA)
 
 # %% ../nbs/16b_judges.ipynb #bae9b453
 def relief(
@@ -354,19 +367,25 @@ def _fake_features(
         camera, elsewhere = [x[i : i + batch].to(device) for x in (seen, other)]
         z = latents(g, range(i, i + len(camera)), seed).to(device)
         planes = g.synthesize(g.map(z, camera, trunc))
-        row = _looked_at(g, planes, camera, (seed, 'judge', i))
-        random = _looked_at(g, planes, elsewhere, (seed, 'judge random', i))
+        row = looked_at(g, planes, camera, (seed, 'judge', i))
+        random = looked_at(g, planes, elsewhere, (seed, 'judge random', i))
         row |= {f'{name}_random': x for name, x in random.items()}
         rows.append(row | _from_front(g, planes, (seed, 'judge front', i)))
     return {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}
 
 # %% ../nbs/16b_judges.ipynb #ab0c00cd
-def _looked_at(g: Generator, planes: Tensor, camera: Camera, key) -> dict[str, Tensor]:
+def looked_at(
+    g: Generator,
+    planes: Tensor,
+    camera: Camera,
+    key,
+    judge: Callable[[str], Extractor] = headnet,  # of a kind
+) -> dict[str, Tensor]:
     "Features [b, 96] of pictures ('') and of their normals ('normal_')."
     out = g.render(planes, camera, key=key)
     pictures = (out.image() * 255 + 0.5).clamp(0, 255).byte()
     normals = depth_normals(*depth_at(*_surface(g, out)), camera)
-    return {'': headnet()(pictures), 'normal_': headnet('normal')(normals)}
+    return {'': judge('picture')(pictures), 'normal_': judge('normal')(normals)}
 
 
 def _from_front(g: Generator, planes: Tensor, key) -> dict[str, Tensor]:
@@ -389,7 +408,7 @@ def _real_features(data: Dataset, n: int, seed: int, cache: Path | None, progres
     def make() -> dict[str, np.ndarray]:
         parts = index.split(64)
         pictures = [headnet()(data.images(part)) for part in parts]
-        normals = [headnet('normal')(head_normals(data, part)) for part in parts]
+        normals = [headnet('normal')(normals_by_depth(data, part)) for part in parts]
         return {'picture': torch.cat(pictures).numpy(), 'normal': torch.cat(normals).numpy()}
 
     found = _kept(cache, f'judged-{data.sha[:16]}-{HEADNET_SHA[:16]}-{n}-{seed}', make)
@@ -407,13 +426,26 @@ def _verdicts(real: dict[str, Tensor], fake: dict[str, Tensor], group: str) -> d
     n = len(fake[''])
     out = {f'{group}/silhouette_overlap_{n}': silhouette_overlap(real['opacity'], fake['opacity'])}
     for kind, judge in _NAMES.items():
-        out |= _bounded(real[kind], fake[kind], f'{kind}fd_{judge}_{n}', group)
-        if n > 5:
-            out[f'{group}/{kind}coverage_{judge}_{n}'] = coverage(real[kind], fake[kind])
-            out[f'{group}/{kind}precision_{judge}_{n}'] = precision(real[kind], fake[kind])
+        out |= verdict(real[kind], fake[kind], kind, judge, group)
         if f'{kind}_random' in fake:
             name = f'{kind}fd_{judge}_{n}_random'
             out |= _bounded(real[kind], fake[f'{kind}_random'], name, group)
+    return out
+
+
+def verdict(
+    real: Tensor,  # [n, D]
+    fake: Tensor,  # [n, D]
+    kind: str,  # '', 'normal_' or 'shape_'
+    judge: str,
+    group: str,  # 'eval' or 'floor'
+) -> dict[str, float]:
+    "Distance with its bounds, coverage and precision of one kind of features."
+    n = len(fake)
+    out = _bounded(real, fake, f'{kind}fd_{judge}_{n}', group)
+    if n > 5:
+        out[f'{group}/{kind}coverage_{judge}_{n}'] = coverage(real, fake)
+        out[f'{group}/{kind}precision_{judge}_{n}'] = precision(real, fake)
     return out
 
 
