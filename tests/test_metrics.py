@@ -738,7 +738,7 @@ def test_recorded_command_names_what_was_measured(monkeypatch):
     assert said[1][1] == 'wysiwyg eval --n 64 --record own'
 
 
-def test_a_record_has_the_minutes_of_its_training(monkeypatch, tmp_path):
+def test_a_record_has_the_seconds_of_its_training(monkeypatch, tmp_path):
     from wysiwyg import cli, results
 
     said = []
@@ -750,4 +750,4 @@ def test_a_record_has_the_minutes_of_its_training(monkeypatch, tmp_path):
     cli._record_scores(cli.Eval(untrained=True, **own), {})
     (tmp_path / 'metrics.jsonl').unlink()
     cli._record_scores(cli.Eval(**own), {})
-    assert said == [[{'what': 'train/minutes', 'value': 5.0, 'unit': 'minutes'}], [], []]
+    assert said == [[{'what': 'perf/train_seconds', 'value': 300.0, 'unit': 's'}], [], []]

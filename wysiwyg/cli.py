@@ -925,13 +925,13 @@ def _protocol_scores(a: Eval, g: Generator) -> dict[str, float]:
     return measure(a.protocol, g, _eval_data(a, g), weights, normals, a.seed, progress=True)
 
 
-def _minutes(curve: Path) -> float:
+def _seconds(curve: Path) -> float:
     "What a training took, its snapshots and checkpoints included, by the pace of every line."
     rows = [json.loads(line) for line in curve.read_text().splitlines()]
     ends = [row['images'] for row in rows]
     begins = [0, *ends[:-1]]
     paces = [row.get('perf/images_per_second', math.inf) for row in rows]
-    return sum((b - a) / pace for a, b, pace in zip(begins, ends, paces)) / 60
+    return sum((b - a) / pace for a, b, pace in zip(begins, ends, paces))
 
 
 def _record_scores(a: Eval, scores: dict[str, float]):
@@ -949,7 +949,7 @@ def _record_scores(a: Eval, scores: dict[str, float]):
     ]
     curve = Path(a.network).parent / 'metrics.jsonl'
     if a.network and curve.exists() and not a.untrained:
-        rows.append({'what': 'train/minutes', 'value': round(_minutes(curve), 1), 'unit': 'minutes'})
+        rows.append({'what': 'perf/train_seconds', 'value': round(_seconds(curve), 1), 'unit': 's'})
     write_results(a.record, rows, ' '.join(['wysiwyg eval', *options]))
 
 # %% ../nbs/21_cli.ipynb #396f3027

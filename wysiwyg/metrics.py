@@ -384,12 +384,12 @@ fd                   -               a Frechet distance whose name tells no prot
 fid50k_full          -               FID: canonical Inception, 50 000 fakes against every real picture
 normal_fid10k        -               FID of normal maps: canonical Inception, 10 000 fakes
 non_flatness*        0  bins         depth bins that frontal pictures use, 1 (flat) to 64 (noise): no best
-coverage_*           +  share        true heads with a fake within their fifth true neighbour: pictures
-normal_coverage_*    +  share        true heads with a fake within their fifth true neighbour: normal maps
-shape_coverage_*     +  share        true heads with a fake within their fifth true neighbour: reliefs
-precision_*          +  share        fakes within the third true neighbour of a true head: pictures
-normal_precision_*   +  share        fakes within the third true neighbour of a true head: normal maps
-shape_precision_*    +  share        fakes within the third true neighbour of a true head: reliefs
+coverage_*           +  share        true ones with a fake within their fifth true neighbour: pictures
+normal_coverage_*    +  share        true ones with a fake within their fifth true neighbour: normal maps
+shape_coverage_*     +  share        true ones with a fake within their fifth true neighbour: reliefs
+precision_*          +  share        fakes within the third true neighbour of a true one: pictures
+normal_precision_*   +  share        fakes within the third true neighbour of a true one: normal maps
+shape_precision_*    +  share        fakes within the third true neighbour of a true one: reliefs
 silhouette_overlap*  +  share        how often pixels are covered from the front, fakes and true heads alike
 render_psnr          +  dB           an ordinary frame against a dense one: judges the sampler
 render_psnr_worst5   +  dB           the same over the worst 5 % of pixels
