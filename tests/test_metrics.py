@@ -738,16 +738,21 @@ def test_recorded_command_names_what_was_measured(monkeypatch):
     assert said[1][1] == 'wysiwyg eval --n 64 --record own'
 
 
-def test_a_record_has_the_seconds_of_its_training(monkeypatch, tmp_path):
+def test_a_record_has_the_seconds_of_its_training(monkeypatch, tmp_path, capsys):
     from wysiwyg import cli, results
 
-    said = []
+    said, log = [], tmp_path / 'metrics.jsonl'
     monkeypatch.setattr(results, 'write_results', lambda name, rows, command: said.append(rows))
-    curve = [{'images': 400, 'perf/images_per_second': 4.0}, {'images': 1000, 'perf/images_per_second': 3.0}]
-    (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in curve))
     own = dict(network=str(tmp_path / 'generator.safetensors'), record='own')
     cli._record_scores(cli.Eval(**own), {})
-    cli._record_scores(cli.Eval(untrained=True, **own), {})
-    (tmp_path / 'metrics.jsonl').unlink()
+    curve = [{'images': 400, 'perf/images_per_second': 4.0}, {'images': 1000, 'perf/images_per_second': 3.0}]
+    log.write_text(''.join(json.dumps(row) + '\n' for row in curve))
     cli._record_scores(cli.Eval(**own), {})
-    assert said == [[{'what': 'perf/train_seconds', 'value': 300.0, 'unit': 's'}], [], []]
+    cli._record_scores(cli.Eval(untrained=True, **own), {})
+    assert not capsys.readouterr().err
+    for torn in (log.read_text()[:-9], '{"images": 8}', '[]'):
+        log.write_text(torn)
+        cli._record_scores(cli.Eval(**own), {})
+        assert 'metrics.jsonl is damaged; how long the training took is not rec' in capsys.readouterr().err
+    seconds = {'what': 'perf/train_seconds', 'value': 300.0, 'unit': 's'}
+    assert said == [[], [seconds], [], [], [], []]

@@ -925,15 +925,6 @@ def _protocol_scores(a: Eval, g: Generator) -> dict[str, float]:
     return measure(a.protocol, g, _eval_data(a, g), weights, normals, a.seed, progress=True)
 
 
-def _seconds(curve: Path) -> float:
-    "What a training took, its snapshots and checkpoints included, by the pace of every line."
-    rows = [json.loads(line) for line in curve.read_text().splitlines()]
-    ends = [row['images'] for row in rows]
-    begins = [0, *ends[:-1]]
-    paces = [row.get('perf/images_per_second', math.inf) for row in rows]
-    return sum((b - a) / pace for a, b, pace in zip(begins, ends, paces))
-
-
 def _record_scores(a: Eval, scores: dict[str, float]):
     "Metrics with their floors into data/results, and how long `metrics.jsonl` says the training took."
     from wysiwyg.metrics import metric
@@ -947,10 +938,24 @@ def _record_scores(a: Eval, scores: dict[str, float]):
     rows = [
         {'what': name, 'value': round(value, 4), 'unit': metric(name).unit} for name, value in scores.items()
     ]
-    curve = Path(a.network).parent / 'metrics.jsonl'
-    if a.network and curve.exists() and not a.untrained:
-        rows.append({'what': 'perf/train_seconds', 'value': round(_seconds(curve), 1), 'unit': 's'})
+    if a.network and not a.untrained:
+        rows += _train_seconds(Path(a.network).with_name('metrics.jsonl'))
     write_results(a.record, rows, ' '.join(['wysiwyg eval', *options]))
+
+# %% ../nbs/21_cli.ipynb #21c0de5e
+def _train_seconds(curve: Path) -> list[dict[str, object]]:
+    "A row of what a training took, snapshots and checkpoints included; none where its curve does not tell."
+    try:
+        lines = [json.loads(line) for line in curve.read_text(encoding='utf8').splitlines()]
+        ends = [line['images'] for line in lines]
+        paces = [line['perf/images_per_second'] for line in lines]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError):
+        print(f'warning: {curve} is damaged; how long the training took is not recorded', file=sys.stderr)
+        return []
+    spent = sum((end - begin) / pace for begin, end, pace in zip([0, *ends], ends, paces))
+    return [{'what': 'perf/train_seconds', 'value': round(spent, 1), 'unit': 's'}] if spent else []
 
 # %% ../nbs/21_cli.ipynb #396f3027
 def _tell_scores(network: str, scores: dict[str, float], how: str, system: str, picture: str = ''):

@@ -156,7 +156,8 @@ function awayFrom(line, [x, y]) {
   return Math.min(...parts);
 }
 
-// Whose line is nearest to a place, in its plot; the last drawn of several, which is seen. An area counts as a line that is so many pixels away.
+// Whose line is nearest to a place, in its plot; of several the one drawn last, which is seen.
+// An area counts as a line that is so many pixels away.
 const AREA = 12;
 function nearestCurve(lines, at) {
   const within = ([[left], [right]]) => (left <= at[0] && at[0] <= right ? AREA : Infinity);

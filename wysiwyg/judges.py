@@ -379,13 +379,13 @@ def looked_at(
     planes: Tensor,
     camera: Camera,
     key,
-    judge: Callable[[str], Extractor] = headnet,  # of a kind
+    judge: Callable[..., Extractor] = headnet,  # of pictures, and with 'normal' of normals
 ) -> dict[str, Tensor]:
     "Features [b, 96] of pictures ('') and of their normals ('normal_')."
     out = g.render(planes, camera, key=key)
     pictures = (out.image() * 255 + 0.5).clamp(0, 255).byte()
     normals = depth_normals(*depth_at(*_surface(g, out)), camera)
-    return {'': judge('picture')(pictures), 'normal_': judge('normal')(normals)}
+    return {'': judge()(pictures), 'normal_': judge('normal')(normals)}
 
 
 def _from_front(g: Generator, planes: Tensor, key) -> dict[str, Tensor]:
