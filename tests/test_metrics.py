@@ -750,9 +750,11 @@ def test_a_record_has_the_seconds_of_its_training(monkeypatch, tmp_path, capsys)
     cli._record_scores(cli.Eval(**own), {})
     cli._record_scores(cli.Eval(untrained=True, **own), {})
     assert not capsys.readouterr().err
-    for torn in (log.read_text()[:-9], '{"images": 8}', '[]'):
+    cli._record_scores(cli.Eval(network=str(tmp_path), record='own'), {})
+    none = '{"images": 8, "perf/images_per_second": 0}'
+    for torn in (log.read_text()[:-9], '{"images": 8}', '[]', none):
         log.write_text(torn)
         cli._record_scores(cli.Eval(**own), {})
         assert 'metrics.jsonl is damaged; how long the training took is not rec' in capsys.readouterr().err
     seconds = {'what': 'perf/train_seconds', 'value': 300.0, 'unit': 's'}
-    assert said == [[], [seconds], [], [], [], []]
+    assert said == [[], [seconds], [], [seconds], [], [], [], []]

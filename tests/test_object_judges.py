@@ -1,6 +1,7 @@
 "Judges of objects: faults in order, right names and floors, what cannot be judged is said."
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from wysiwyg.core import rng
 from wysiwyg.data import Dataset
 from wysiwyg.generator import save_generator
 from wysiwyg.heads import truth
-from wysiwyg.judges import bumpy, depth_normals, headnet, normals_by_depth
-from wysiwyg.metrics import features, frechet, metric
+from wysiwyg.judges import bumpy, depth_normals, headnet, looked_at, normals_by_depth
+from wysiwyg.metrics import features, frechet, latents, metric, real_index
 from wysiwyg.object_judges import judge_objects, known_objects, objectnet, objectnet_path
 from wysiwyg.objects import ObjectsConfig, objects_truth, render_objects
 
@@ -89,23 +90,53 @@ def test_numbers_repeat_and_have_names_and_floors(g, data):
     assert not any('floor' in name for name in judge_objects(g, data, n=15))  # 30 would be wanted
 
 
-def test_batches_decide_nothing_but_rounding(g, data):
-    plain, by_three = [judge_objects(g, data, n=6, floors=False, batch=b) for b in (6, 3)]
-    assert plain.keys() == by_three.keys()
-    assert plain['eval/fd_objectnet1_6'] == pytest.approx(by_three['eval/fd_objectnet1_6'], rel=0.2)
+def test_every_fake_has_its_own_latents_and_is_seen_by_its_camera(g, data, monkeypatch):
+    asked, views = [], []
+
+    def noted(g, index, seed):
+        asked.append(list(index))
+        return latents(g, index, seed)
+
+    def seen(g, scene, camera, key, judge):
+        assert judge is objectnet
+        views.append(camera.label)
+        return looked_at(g, scene, camera, key, judge)
+
+    monkeypatch.setattr(object_judges, 'latents', noted)
+    monkeypatch.setattr(object_judges, 'looked_at', seen)
+    judge_objects(g, data, n=6, seed=4, floors=False, batch=4)
+    assert asked == [[0, 1, 2, 3], [4, 5]]
+    assert torch.equal(torch.cat(views), g.cameras(6, rng(4, 'eval camera')).label)
 
 
-def test_what_cannot_be_judged_is_said(g, data, tmp_path, capsys, monkeypatch):
+def test_floors_are_between_two_halves_of_what_is_true(g, data):
+    floor = judge_objects(g, data, n=14, seed=4)
+    index = real_index(data, 28, 4, normals=True)
+    of = {'': objectnet()(data.images(index)), 'normal_': objectnet('normal')(normals_by_depth(data, index))}
+    for kind, x in of.items():
+        want = frechet(x[:14], x[14:])
+        assert want > 0.1 and floor[f'floor/{kind}fd_objectnet1_14'] == pytest.approx(want, rel=1e-3)
+
+
+def test_what_cannot_be_judged_is_said(g, data, capsys):
     with pytest.raises(ValueError, match='n = 1 pictures make no distribution: give at least 2'):
         judge_objects(g, data, n=1)
     assert known_objects(data) == 28
     assert judge_objects(g, data, n=29) == {}
     assert '28 true objects beside objects.zip, 29 wanted: the judges of objects' in capsys.readouterr().err
-    heads_like = {name: x for name, x in truth(data.path).items() if name != 'classes'}
-    monkeypatch.setattr(object_judges, 'truth', lambda path: heads_like)
-    assert known_objects(data) == 0
-    monkeypatch.setattr(object_judges, 'truth_path', lambda path: tmp_path / 'none')
-    assert known_objects(data) == 0
+
+
+@pytest.mark.parametrize('fault', ['no truth', 'truth of heads', 'labels of cameras'])
+def test_objects_are_known_by_class_and_truth_alone(data, tmp_path, monkeypatch, fault):
+    kind, known = 'class', truth(data.path)
+    if fault == 'no truth':
+        monkeypatch.setattr(object_judges, 'truth_path', lambda path: tmp_path / 'none')
+    elif fault == 'truth of heads':
+        del known['classes']
+        monkeypatch.setattr(object_judges, 'truth', lambda path: known)
+    else:
+        kind = 'camera'
+    assert known_objects.__wrapped__(SimpleNamespace(label_kind=kind, path=data.path)) == 0
 
 
 def test_eval_says_them_and_no_word_of_heads(g, data, tmp_path, capsys, monkeypatch):

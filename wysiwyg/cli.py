@@ -839,11 +839,12 @@ def _scores_of_set(a: Eval, g: Generator) -> tuple[dict[str, float], str]:
         mend = f'choose --n {known} or less' if known > 1 else 'leave --worst out'
         said = f'--worst looks at {a.n} heads with their truth, {data.path.name} has {known}'
         raise _UsageError(f'{said}: {mend}')
-    of_objects = known_objects(data) > 0
-    if known or of_objects:  # a damaged file is told of before pictures are made
-        objectnet() if of_objects else headnet()
+    if known:  # a damaged file is told of before pictures are made
+        headnet()
+    if known_objects(data):
+        objectnet()
     scores = evaluate(g, data, **how)
-    if of_objects:
+    if data.label_kind == 'class':
         return scores | judge_objects(g, data, **how), ''
     judged = look_at_heads(g, data, **how)
     if judged:
@@ -939,7 +940,8 @@ def _record_scores(a: Eval, scores: dict[str, float]):
         {'what': name, 'value': round(value, 4), 'unit': metric(name).unit} for name, value in scores.items()
     ]
     if a.network and not a.untrained:
-        rows += _train_seconds(Path(a.network).with_name('metrics.jsonl'))
+        folder = Path(a.network) if Path(a.network).is_dir() else Path(a.network).parent
+        rows += _train_seconds(folder / 'metrics.jsonl')
     write_results(a.record, rows, ' '.join(['wysiwyg eval', *options]))
 
 # %% ../nbs/21_cli.ipynb #21c0de5e
@@ -948,14 +950,15 @@ def _train_seconds(curve: Path) -> list[dict[str, object]]:
     try:
         lines = [json.loads(line) for line in curve.read_text(encoding='utf8').splitlines()]
         ends = [line['images'] for line in lines]
+        begins = [0, *ends[:-1]]
         paces = [line['perf/images_per_second'] for line in lines]
+        spent = sum((end - begin) / pace for begin, end, pace in zip(begins, ends, paces))
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, ZeroDivisionError):
         print(f'warning: {curve} is damaged; how long the training took is not recorded', file=sys.stderr)
         return []
-    spent = sum((end - begin) / pace for begin, end, pace in zip([0, *ends], ends, paces))
-    return [{'what': 'perf/train_seconds', 'value': round(spent, 1), 'unit': 's'}] if spent else []
+    return [{'what': 'perf/train_seconds', 'value': round(spent, 1), 'unit': 's'}] if spent > 0 else []
 
 # %% ../nbs/21_cli.ipynb #396f3027
 def _tell_scores(network: str, scores: dict[str, float], how: str, system: str, picture: str = ''):

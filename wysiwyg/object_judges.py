@@ -34,6 +34,7 @@ def objectnet(kind: str = 'picture') -> Extractor:
     return judge_network('objectnet1', kind, tensors, _OBJECTNET_SHA)
 
 # %% ../nbs/16d_object_judges.ipynb #16d0a013
+@lru_cache(2)
 def known_objects(data: Dataset) -> int:
     "How many pictures of a set are of objects whose truth lies beside it."
     if data.label_kind != 'class' or not truth_path(data.path).exists():
