@@ -503,7 +503,7 @@ def test_the_basis_is_of_the_largest_components():
         ('floor/shape_fd_front1_500', -1, 'reliefs from the front, in features of front1'),
         ('eval/fd_headnet1_500_random', -1, 'another pose than the mapping was told'),
         ('eval_low/normal_fd_headnet1_500_random', -1, 'another pose'),
-        ('eval/coverage_headnet1_500', 1, 'true heads'),
+        ('eval/coverage_headnet1_500', 1, 'true ones'),
         ('eval/normal_precision_headnet1_500', 1, 'fakes'),
         ('eval/silhouette_overlap_500', 1, 'from the front'),
     ],
