@@ -474,7 +474,7 @@ def test_a_tracked_run_holds_what_was_made_and_eval_finds_it(own, tmp_path, caps
 
 @pytest.mark.parametrize('fault', [None, OSError('no room'), RuntimeError('no such head')])
 def test_an_older_picture_of_the_worst_is_not_this_runs(tmp_path, capsys, monkeypatch, fault):
-    from wysiwyg import judges, metrics
+    from wysiwyg import judges, metrics, object_judges
 
     def draw(a, *args):
         if fault:
@@ -482,7 +482,8 @@ def test_an_older_picture_of_the_worst_is_not_this_runs(tmp_path, capsys, monkey
 
     judged = SimpleNamespace(scores=lambda: {'eval/psnr': 1.0}, shape_shares=lambda: None)
     for module, name, value in (
-        (cli, '_eval_data', None),
+        (cli, '_eval_data', SimpleNamespace(label_kind='camera')),
+        (object_judges, 'known_objects', 0),
         (judges, 'known_heads', 99),
         (judges, 'headnet', None),
         (metrics, 'evaluate', {}),
