@@ -177,6 +177,12 @@ def basis(seed: int, n: int) -> dict[str, Tensor]:
     return {'front.mean': mean, 'front.basis': components[:COMPONENTS] * (VARIANCE / spread).sqrt()}
 
 
+def ship(tensors: dict[str, Tensor], out: Path, command: str):
+    "In half precision, with the command that made them."
+    save_tensors({name: x.half() for name, x in tensors.items()}, out, {'command': command})
+    print(f'{out.name}: {out.stat().st_size / 1e6:.2f} MB, SHA-256 {file_sha(out)}')
+
+
 def main():
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument('--heads', type=int, default=8000)
@@ -189,8 +195,7 @@ def main():
     tensors = basis(a.seed, min(2000, a.heads))
     tensors |= networks(heads, a.epochs, a.seed)
     command = f'python scripts/headnet.py --heads {a.heads} --epochs {a.epochs} --seed {a.seed}'
-    save_tensors({name: x.half() for name, x in tensors.items()}, a.out, {'command': command})
-    print(f'{a.out.name}: {a.out.stat().st_size / 1e6:.2f} MB, SHA-256 {file_sha(a.out)}')
+    ship(tensors, a.out, command)
 
 
 if __name__ == '__main__':

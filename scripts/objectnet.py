@@ -16,13 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from headnet import Known, networks
+from headnet import Known, networks, ship
 from torch import Tensor
 from tqdm.auto import tqdm
 from wysiwyg.camera import orbit
-from wysiwyg.core import file_sha
 from wysiwyg.data import Dataset
-from wysiwyg.generator import save_tensors
 from wysiwyg.heads import sample_light
 from wysiwyg.judges import SIDE
 from wysiwyg.object_judges import objectnet_path
@@ -105,8 +103,7 @@ def main():
     objects = Objects([half, replace(half, seed=a.seed + 1, cameras='prior')])
     tensors = networks(objects, a.epochs, a.seed)
     command = f'python scripts/objectnet.py --objects {a.objects} --epochs {a.epochs} --seed {a.seed}'
-    save_tensors({name: x.half() for name, x in tensors.items()}, a.out, {'command': command})
-    print(f'{a.out.name}: {a.out.stat().st_size / 1e6:.2f} MB, SHA-256 {file_sha(a.out)}')
+    ship(tensors, a.out, command)
 
 
 if __name__ == '__main__':

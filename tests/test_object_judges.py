@@ -1,12 +1,11 @@
 "Judges of objects: faults in order, right names and floors, what cannot be judged is said."
 
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from wysiwyg import object_judges
+from wysiwyg import judges, object_judges
 from wysiwyg.baselines.imagenet3d import IMAGENET3D
 from wysiwyg.camera import Camera
 from wysiwyg.cli import main
@@ -102,7 +101,7 @@ def test_every_fake_has_its_own_latents_and_is_seen_by_its_camera(g, data, monke
         views.append(camera.label)
         return looked_at(g, scene, camera, key, judge)
 
-    monkeypatch.setattr(object_judges, 'latents', noted)
+    monkeypatch.setattr(judges, 'latents', noted)
     monkeypatch.setattr(object_judges, 'looked_at', seen)
     judge_objects(g, data, n=6, seed=4, floors=False, batch=4)
     assert asked == [[0, 1, 2, 3], [4, 5]]
@@ -129,14 +128,18 @@ def test_what_cannot_be_judged_is_said(g, data, capsys):
 @pytest.mark.parametrize('fault', ['no truth', 'truth of heads', 'labels of cameras'])
 def test_objects_are_known_by_class_and_truth_alone(data, tmp_path, monkeypatch, fault):
     kind, known = 'class', truth(data.path)
+    judges._depths.cache_clear()
     if fault == 'no truth':
-        monkeypatch.setattr(object_judges, 'truth_path', lambda path: tmp_path / 'none')
+        monkeypatch.setattr(judges, 'truth_path', lambda path: tmp_path / 'none')
     elif fault == 'truth of heads':
         del known['classes']
-        monkeypatch.setattr(object_judges, 'truth', lambda path: known)
+        monkeypatch.setattr(judges, 'truth', lambda path: known)
     else:
         kind = 'camera'
-    assert known_objects.__wrapped__(SimpleNamespace(label_kind=kind, path=data.path)) == 0
+    set_like = Dataset(data.path)
+    object.__setattr__(set_like, 'label_kind', kind)
+    assert known_objects(set_like) == 0
+    judges._depths.cache_clear()
 
 
 def test_eval_says_them_and_no_word_of_heads(g, data, tmp_path, capsys, monkeypatch):

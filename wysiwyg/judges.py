@@ -6,12 +6,12 @@
 __all__ = ['SIDE', 'HEADNET_SHA', 'SIDES', 'depth_at', 'depth_normals', 'bumps', 'bumpy', 'without_nose', 'front_camera',
            'true_depth', 'normals_by_depth', 'HeadNet', 'headnet_path', 'shipped_tensors', 'at_side', 'judge_network',
            'headnet', 'relief', 'shape_codes', 'true_fronts', 'silhouette_overlap', 'coverage', 'precision',
-           'judge_cameras', 'looked_at', 'verdict', 'Judged', 'known_heads', 'look_at_heads', 'judge_heads',
-           'costliest', 'shares_features']
+           'judge_cameras', 'judged_scenes', 'looked_at', 'true_features', 'verdict', 'Judged', 'known_heads',
+           'known_truth', 'look_at_heads', 'judge_heads', 'costliest', 'shares_features']
 
 # %% ../nbs/16b_judges.ipynb #3ce797fe
 import math, sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -144,11 +144,12 @@ def true_depth(model: HeadModel, person: Person, camera: Camera, side: int = SID
 # %% ../nbs/16b_judges.ipynb #d3a76624
 @lru_cache(2)
 def _depths(data: Dataset) -> tuple[dict[int, int], dict[str, np.ndarray]]:
-    "Rows of the truth by number of picture, and the truth's depth, mask and cameras."
+    "Rows of the truth by number of picture, and what it tells, but for exact normals."
     known = truth(data.path)
     row_of = {str(name): row for row, name in enumerate(known['names'])}
     rows = {i: row_of[name] for i, name in enumerate(data.names) if name in row_of}
-    return rows, {name: known[name] for name in ('depth', 'mask', 'labels')}
+    told = ('depth', 'mask', 'labels', 'classes')
+    return rows, {name: known[name] for name in told if name in known}
 
 
 def normals_by_depth(data: Dataset, index: Tensor) -> Tensor:  # [b] -> [b, 3, 64, 64] uint8
@@ -355,18 +356,33 @@ def judge_cameras(data: Dataset, n: int, seed: int = 0) -> tuple[Camera, Camera]
 
 
 @torch.no_grad()
+def judged_scenes(
+    g: Generator,
+    cameras: Camera,
+    seed: int = 0,  # of latents
+    trunc: float = 1.0,
+    batch: int = 16,
+    progress: bool = False,
+) -> Iterator[tuple[int, Camera, Tensor]]:
+    "One fake per camera, in batches: the number of its first, its cameras, and what is rendered by them."
+    from tqdm.auto import tqdm
+
+    batch = max(1, min(batch, _PIXELS // g.run.resolution**2))
+    device = next(g.parameters()).device
+    for i in tqdm(range(0, len(cameras), batch), disable=not progress, desc='judged', unit='batch'):
+        camera = cameras[i : i + batch].to(device)
+        z = latents(g, range(i, i + len(camera)), seed).to(device)
+        yield i, camera, g.synthesize(g.map(z, camera, trunc))
+
+# %% ../nbs/16b_judges.ipynb #5f9cb8d6
+@torch.no_grad()
 def _fake_features(
     g: Generator, seen: Camera, other: Camera, seed: int, trunc: float, batch: int, progress: bool
 ) -> dict[str, Tensor]:
     "Of one fake per camera: features by the names of the judges, and 'opacity' from the front."
-    from tqdm.auto import tqdm
-
-    batch = max(1, min(batch, _PIXELS // g.run.resolution**2))
-    device, rows = next(g.parameters()).device, []
-    for i in tqdm(range(0, len(seen), batch), disable=not progress, desc='judged', unit='batch'):
-        camera, elsewhere = [x[i : i + batch].to(device) for x in (seen, other)]
-        z = latents(g, range(i, i + len(camera)), seed).to(device)
-        planes = g.synthesize(g.map(z, camera, trunc))
+    rows = []
+    for i, camera, planes in judged_scenes(g, seen, seed, trunc, batch, progress):
+        elsewhere = other[i : i + len(camera)].to(camera.label.device)
         row = looked_at(g, planes, camera, (seed, 'judge', i))
         random = looked_at(g, planes, elsewhere, (seed, 'judge random', i))
         row |= {f'{name}_random': x for name, x in random.items()}
@@ -401,15 +417,25 @@ def _surface(g: Generator, out: Rendering) -> tuple[Tensor, Tensor]:  # [b, R, R
     return to_image(depth[..., None])[:, 0], out.image('opacity')[:, 0]
 
 # %% ../nbs/16b_judges.ipynb #0b0b7d46
+def true_features(
+    data: Dataset,
+    index: Tensor,  # [n] of pictures with their truth
+    judge: Callable[..., Extractor] = headnet,
+) -> dict[str, Tensor]:
+    "Features [n, 96] of pictures ('') and of their normals ('normal_'), as `looked_at` has of fakes."
+    parts = index.split(64)
+    pictures = [judge()(data.images(part)) for part in parts]
+    normals = [judge('normal')(normals_by_depth(data, part)) for part in parts]
+    return {'': torch.cat(pictures), 'normal_': torch.cat(normals)}
+
+
 def _real_features(data: Dataset, n: int, seed: int, cache: Path | None, progress: bool) -> dict[str, Tensor]:
     "Of n true heads, what `_fake_features` has of fakes but for other poses."
     index = real_index(data, n, seed, normals=True)
 
     def make() -> dict[str, np.ndarray]:
-        parts = index.split(64)
-        pictures = [headnet()(data.images(part)) for part in parts]
-        normals = [headnet('normal')(normals_by_depth(data, part)) for part in parts]
-        return {'picture': torch.cat(pictures).numpy(), 'normal': torch.cat(normals).numpy()}
+        found = true_features(data, index)
+        return {'picture': found[''].numpy(), 'normal': found['normal_'].numpy()}
 
     found = _kept(cache, f'judged-{data.sha[:16]}-{HEADNET_SHA[:16]}-{n}-{seed}', make)
     reliefs, masks = true_fronts(n, cache, progress)
@@ -477,8 +503,15 @@ class Judged:
 # %% ../nbs/16b_judges.ipynb #16b0c0a6
 def known_heads(data: Dataset) -> int:
     "How many pictures of a set are of posed heads whose truth lies beside it."
-    posed = data.label_kind == 'camera' and truth_path(data.path).exists()
-    return len(_depths(data)[0]) if posed else 0
+    return known_truth(data, 'camera', 'depth')
+
+
+def known_truth(data: Dataset, label_kind: str, name: str) -> int:
+    "How many pictures of a set with labels of this kind have a truth beside it in which `name` is told."
+    if data.label_kind != label_kind or not truth_path(data.path).exists():
+        return 0
+    rows, known = _depths(data)
+    return len(rows) if name in known else 0
 
 
 def _rest(real: dict[str, Tensor], n: int) -> dict[str, Tensor]:

@@ -10,11 +10,9 @@ import sys
 from functools import lru_cache, partial
 from pathlib import Path
 import torch
-from torch import Tensor
 from .core import *
 from .data import *
 from .generator import *
-from .heads import truth, truth_path
 from .judges import *
 from .metrics import *
 
@@ -34,13 +32,9 @@ def objectnet(kind: str = 'picture') -> Extractor:
     return judge_network('objectnet1', kind, tensors, _OBJECTNET_SHA)
 
 # %% ../nbs/16d_object_judges.ipynb #16d0a013
-@lru_cache(2)
 def known_objects(data: Dataset) -> int:
     "How many pictures of a set are of objects whose truth lies beside it."
-    if data.label_kind != 'class' or not truth_path(data.path).exists():
-        return 0
-    known = truth(data.path)
-    return len(known['names']) if 'classes' in known else 0
+    return known_truth(data, 'class', 'classes')
 
 
 @torch.no_grad()
@@ -65,33 +59,13 @@ def judge_objects(
         print(f'{said}: the judges of objects are left out', file=sys.stderr)
         return {}
     floors = floors and known >= 2 * n
-    real = _true_features(data, 2 * n if floors else n, seed)
-    fake = _fake_features(g, n, seed, trunc, batch, progress)
-    out = {}
+    index = real_index(data, 2 * n if floors else n, seed, normals=True)
+    real = true_features(data, index, objectnet)
+    scenes = judged_scenes(g, g.cameras(n, rng(seed, 'eval camera')), seed, trunc, batch, progress)
+    rows = [looked_at(g, scene, camera, (seed, 'judge', i), objectnet) for i, camera, scene in scenes]
+    fake, out = {kind: torch.cat([row[kind] for row in rows]).cpu() for kind in real}, {}
     for kind, x in real.items():
         out |= verdict(x[:n], fake[kind], kind, 'objectnet1', 'eval')
         if floors:
             out |= verdict(x[:n], x[n:], kind, 'objectnet1', 'floor')
     return out
-
-# %% ../nbs/16d_object_judges.ipynb #16d0a014
-def _true_features(data: Dataset, n: int, seed: int) -> dict[str, Tensor]:  # [n, 96] each
-    index = real_index(data, n, seed, normals=True)
-    parts = index.split(64)
-    pictures = [objectnet()(data.images(part)) for part in parts]
-    normals = [objectnet('normal')(normals_by_depth(data, part)) for part in parts]
-    return {'': torch.cat(pictures), 'normal_': torch.cat(normals)}
-
-
-def _fake_features(
-    g: Generator, n: int, seed: int, trunc: float, batch: int, progress: bool
-) -> dict[str, Tensor]:  # [n, 96] each
-    from tqdm.auto import tqdm
-
-    cameras, rows = g.cameras(n, rng(seed, 'eval camera')).to(g.device), []
-    for i in tqdm(range(0, n, batch), disable=not progress, desc='judged', unit='batch'):
-        camera = cameras[i : i + batch]
-        z = latents(g, range(i, i + len(camera)), seed).to(g.device)
-        scene = g.synthesize(g.map(z, camera, trunc))
-        rows.append(looked_at(g, scene, camera, (seed, 'judge', i), objectnet))
-    return {kind: torch.cat([row[kind] for row in rows]).cpu() for kind in rows[0]}
