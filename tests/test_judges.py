@@ -39,6 +39,7 @@ from wysiwyg.judges import (
     judge_heads,
     known_heads,
     look_at_heads,
+    looked_at,
     normals_by_depth,
     precision,
     relief,
@@ -348,6 +349,21 @@ def test_a_random_picture_is_not_what_the_mapping_was_told(g, data):
     found.pop('opacity')
     pictures = {'': 96, 'normal_': 96, '_random': 96, 'normal__random': 96}
     assert {name: x.shape[1] for name, x in found.items()} == pictures | {'shape_': 32}
+
+
+def test_every_batch_is_seen_by_cameras_of_its_own(g, data, monkeypatch):
+    views = []
+
+    def seen(g, planes, camera, key):
+        views.append(camera.label)
+        return looked_at(g, planes, camera, key)
+
+    monkeypatch.setattr(judges, 'looked_at', seen)
+    one, other = judge_cameras(data, 4)
+    judges._fake_features(g, one, other, 0, 1.0, 3, False)
+    assert [len(x) for x in views] == [3, 3, 1, 1]
+    assert torch.equal(torch.cat(views[0::2]), one.label)
+    assert torch.equal(torch.cat(views[1::2]), other.label)
 
 
 @pytest.mark.parametrize('paint, byte', [(1.02, 255), (-0.02, 0), (0.5, 128)])

@@ -752,9 +752,12 @@ def test_a_record_has_the_seconds_of_its_training(monkeypatch, tmp_path, capsys)
     assert not capsys.readouterr().err
     cli._record_scores(cli.Eval(network=str(tmp_path), record='own'), {})
     none = '{"images": 8, "perf/images_per_second": 0}'
-    for torn in (log.read_text()[:-9], '{"images": 8}', '[]', none):
-        log.write_text(torn)
+    back = json.dumps(curve[1]) + '\n' + json.dumps(curve[0])
+    endless = '{"images": 1e400, "perf/images_per_second": 1}'
+    for torn in (log.read_text()[:-9], '{"images": 8}', '[]', none, back, endless, ''):
+        log.unlink()
+        log.write_text(torn) if torn else log.mkdir()
         cli._record_scores(cli.Eval(**own), {})
         assert 'metrics.jsonl is damaged; how long the training took is not rec' in capsys.readouterr().err
     seconds = {'what': 'perf/train_seconds', 'value': 300.0, 'unit': 's'}
-    assert said == [[], [seconds], [], [seconds], [], [], [], []]
+    assert said == [[], [seconds], [], [seconds], *7 * [[]]]

@@ -908,7 +908,8 @@ def _learned_from(g: Generator) -> str:
     "The set that a generator names, empty for rendered heads; UsageError for one that is not here."
     data = g.run.data.path
     if data and not Path(data).exists():
-        mend = 'give --data SET (of objects: `wysiwyg objects` renders one)'
+        objects = f'wysiwyg objects --cameras {g.run.imagenet3d.cameras}'
+        mend = f'give --data SET (of objects: `{objects}` renders one)'
         raise _UsageError(f'the generator learned from {data}, which is not here: {mend}')
     return data
 
@@ -946,16 +947,20 @@ def _record_scores(a: Eval, scores: dict[str, float]):
 
 # %% ../nbs/21_cli.ipynb #21c0de5e
 def _train_seconds(curve: Path) -> list[dict[str, object]]:
-    "A row of what a training took, snapshots and checkpoints included; none where its curve does not tell."
+    """A row of what a training took, with snapshots and checkpoints, whose curve begins with its first image.
+
+    None, and a word on stderr, of a curve that does not tell."""
     try:
         lines = [json.loads(line) for line in curve.read_text(encoding='utf8').splitlines()]
         ends = [line['images'] for line in lines]
         begins = [0, *ends[:-1]]
         paces = [line['perf/images_per_second'] for line in lines]
         spent = sum((end - begin) / pace for begin, end, pace in zip(begins, ends, paces))
+        if not all(begin < end for begin, end in zip(begins, ends)) or not math.isfinite(spent):
+            raise ValueError
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, TypeError, ZeroDivisionError):
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
         print(f'warning: {curve} is damaged; how long the training took is not recorded', file=sys.stderr)
         return []
     return [{'what': 'perf/train_seconds', 'value': round(spent, 1), 'unit': 's'}] if spent > 0 else []

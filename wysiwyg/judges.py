@@ -364,7 +364,7 @@ def judged_scenes(
     batch: int = 16,
     progress: bool = False,
 ) -> Iterator[tuple[int, Camera, Tensor]]:
-    "One fake per camera, in batches: the number of its first, its cameras, and what is rendered by them."
+    "One fake per camera, in batches: the number of its first, its cameras, and its scenes, to be rendered."
     from tqdm.auto import tqdm
 
     batch = max(1, min(batch, _PIXELS // g.run.resolution**2))
